@@ -1,0 +1,42 @@
+# make demo    install into .venv and see the main job on real data
+# make test    install what the tests need and run them
+# make check   lint, types and tests: what has to pass before a change goes in
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+WORKERS ?= 2
+
+.PHONY: demo test check format clean
+
+demo: .venv/.demo
+	$(BIN)/autoinit demo
+
+test: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch first and by itself, so that pip takes the build it finds for this machine; the rest then fits to it.
+.venv/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install -q "$$(grep '^torch==' constraints.txt)"
+	touch $@
+
+.venv/.demo: .venv/.torch pyproject.toml
+	$(PIP) install -q -c constraints.txt -e ".[demo]"
+	touch $@
+
+.venv/.dev: .venv/.torch pyproject.toml
+	$(PIP) install -q -c constraints.txt -e ".[demo,dev]"
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
