@@ -1,0 +1,85 @@
+"""Chooses the initial weights of a PyTorch model by short training probes.
+
+Public names are loaded on first use, so that `import autoinit` loads neither torch nor optuna nor pandas.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .apply import apply_ as apply_
+    from .diagnosis import Diagnosis as Diagnosis
+    from .diagnosis import Finding as Finding
+    from .diagnosis import diagnose as diagnose
+    from .errors import AutoInitError as AutoInitError
+    from .errors import BudgetError as BudgetError
+    from .errors import DataError as DataError
+    from .errors import DeviceError as DeviceError
+    from .errors import FactoryError as FactoryError
+    from .errors import ModelError as ModelError
+    from .errors import OptimizerError as OptimizerError
+    from .errors import PlanFileError as PlanFileError
+    from .errors import PlanMismatchError as PlanMismatchError
+    from .errors import RecipeError as RecipeError
+    from .errors import StepError as StepError
+    from .graph import Graph as Graph
+    from .graph import Layer as Layer
+    from .plan import Fill as Fill
+    from .plan import Plan as Plan
+    from .plan import resolve as resolve
+    from .recipe import Recipe as Recipe
+    from .selection import Selection as Selection
+    from .selection import select as select
+    from .task import Task as Task
+    from .tracing import trace as trace
+
+_HOMES = {
+    "AutoInitError": "errors",
+    "BudgetError": "errors",
+    "DataError": "errors",
+    "DeviceError": "errors",
+    "Diagnosis": "diagnosis",
+    "FactoryError": "errors",
+    "Fill": "plan",
+    "Finding": "diagnosis",
+    "Graph": "graph",
+    "Layer": "graph",
+    "ModelError": "errors",
+    "OptimizerError": "errors",
+    "Plan": "plan",
+    "PlanFileError": "errors",
+    "PlanMismatchError": "errors",
+    "Recipe": "recipe",
+    "RecipeError": "errors",
+    "Selection": "selection",
+    "StepError": "errors",
+    "Task": "task",
+    "apply_": "apply",
+    "diagnose": "diagnosis",
+    "resolve": "plan",
+    "select": "selection",
+    "trace": "tracing",
+}
+"""Public name → the module it lives in."""
+
+if not TYPE_CHECKING:  # a type checker that saw this function would accept any misspelt name
+
+    def __getattr__(name: str) -> object:
+        """Returns the public object called `name`, importing its module on first use."""
+        from importlib import import_module
+
+        if name not in _HOMES:
+            raise AttributeError(
+                f"module 'autoinit' has no attribute {name!r}. Public names: {', '.join(_HOMES)}."
+            )
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, for completion in a shell."""
+    return sorted([*_HOMES, "__version__"])

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import autoinit
+
+PACKAGE = Path(autoinit.__file__).parent
+HEAVY = ("torch", "sklearn", "optuna", "pandas", "pydantic", "numpy", "typer", "rich")
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_loads_no_heavy_library() -> None:
+    loaded = python(f"import sys, autoinit; print([name for name in {HEAVY} if name in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+def test_import_takes_less_than_a_fifth_of_a_second() -> None:
+    clock = "import time; start = time.perf_counter(); import autoinit; print(time.perf_counter() - start)"
+    assert min(float(python(clock)) for _ in range(3)) < 0.2
+
+
+@pytest.mark.parametrize("name", sorted(autoinit._HOMES))
+def test_public_name_is_what_its_module_defines(name: str) -> None:
+    home = import_module(f"autoinit.{autoinit._HOMES[name]}")
+    assert getattr(autoinit, name) is vars(home)[name]
+    assert vars(home)[name].__module__ == home.__name__
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+    assert {alias.asname: node.module for node in imports for alias in node.names} == autoinit._HOMES
+
+
+def test_no_public_name_hides_a_module() -> None:
+    modules = {path.stem for path in PACKAGE.iterdir()}
+    assert not modules & set(autoinit._HOMES)
+
+
+def test_dir_lists_the_public_names() -> None:
+    assert dir(autoinit) == sorted([*autoinit._HOMES, "__version__"])
+
+
+def test_unknown_name_is_an_attribute_error_that_lists_the_known() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'choose'.*select"):
+        autoinit.choose  # noqa: B018
