@@ -1,0 +1,393 @@
+"""The command `autoinit`: demo, select, diagnose, apply.
+
+Exit codes: 0 done (also where the weights were kept), 2 wrong usage or bad input, 130 interrupted, 1 a
+defect. Results go to stdout, progress and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import __version__
+from .errors import AutoInitError, FactoryError, did_you_mean
+
+if TYPE_CHECKING:  # the libraries below take seconds to load: each command imports what it needs
+    from torch import nn
+
+    from .selection import Selection
+
+app = typer.Typer(
+    name="autoinit",
+    help="Chooses the initial weights of a PyTorch model, and keeps yours unless it finds better.",
+    epilog="MODEL and DATA are module:callable, looked up from the current folder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="module:callable; called without arguments, returns the model.")
+]
+Data = Annotated[
+    str, typer.Option(metavar="DATA", help="module:callable; called without arguments, returns the data.")
+]
+Loss = Annotated[
+    str | None, typer.Option(help="module:callable; the loss itself: (output, target) -> scalar.")
+]
+Step = Annotated[
+    str | None, typer.Option(help="module:callable; the step itself: (model, batch) -> scalar loss.")
+]
+Seed = Annotated[int, typer.Option(help="Of the draws, the batch order and the search.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the model's own where left out.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Budget = Annotated[str, typer.Option(help="Time for the search: 60s, 5m, 1h.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits; a mistake of the user gets one message, not a traceback."""
+    try:
+        app(arguments, prog_name="autoinit")
+    except AutoInitError as error:
+        typer.echo(f"autoinit: {error}", err=True)
+        sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"autoinit {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Chooses the initial weights of a PyTorch model, and keeps yours unless it finds better."""
+
+
+@app.command("demo")
+def demo_command(
+    budget: Budget = "45s",
+    steps: Annotated[int, typer.Option(min=1, help="Length of each training.")] = 300,
+    seed: Seed = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Shows a network that does not train learn MNIST digits, because its initial weights were chosen."""
+    from .demo import demo
+
+    say = _nothing if as_json else typer.echo
+    with _progress(quiet) as progress:
+        result = demo(budget=budget, steps=steps, seed=seed, device=device, progress=progress, say=say)
+    runs = {"as_is": result.as_is, "selected": result.selected}
+    _answer(
+        as_json,
+        result,
+        lambda: {
+            **{name: {**_data(run), "final_loss": run.final_loss} for name, run in runs.items()},
+            "selection": _selection_data(result.selection),
+        },
+    )
+
+
+@app.command("select")
+def select_command(
+    model: Model,
+    data: Data,
+    loss: Loss = None,
+    step: Step = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="module:callable; the factory itself: (params) -> optimizer.")
+    ] = None,
+    lr: Annotated[str | None, typer.Option(help='A number, or "search".')] = None,
+    val_data: Annotated[str | None, typer.Option(help="module:callable; returns held-back data.")] = None,
+    budget: Budget = "60s",
+    recipe: Annotated[list[str] | None, typer.Option(help="Consider only this recipe; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Glob of parameters to choose for; repeatable.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Glob of parameters to keep; repeatable.")] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Chooses the initial weights of MODEL by short trainings on DATA, and saves them as a plan."""
+    rate = _learning_rate(lr)
+    _check_folder(out, "--out")
+    network = _model(model)
+    from .selection import select
+
+    with _progress(quiet) as progress:
+        selection = select(
+            network,
+            _made(data, "--data"),
+            loss=_loss(loss),
+            step=_named(step, "--step") if step else None,
+            optimizer=_named(optimizer, "--optimizer") if optimizer else None,
+            lr=rate,
+            val_data=_made(val_data, "--val-data") if val_data else None,
+            budget=budget,
+            recipes=recipe,
+            only=only,
+            exclude=exclude,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    if out:
+        selection.save(out)
+    _answer(as_json, selection, lambda: {**_selection_data(selection), "out": str(out) if out else None})
+    if out and not as_json:
+        typer.echo(f"\nSaved {out}. In your code: autoinit.apply_(model, {str(out)!r})")
+
+
+@app.command("diagnose")
+def diagnose_command(
+    model: Model,
+    data: Data,
+    loss: Loss = None,
+    step: Step = None,
+    as_json: Json = False,
+) -> None:
+    """Measures how signals and gradients pass through MODEL as it is, and says what would mend it."""
+    network = _model(model)
+    from .diagnosis import diagnose
+
+    result = diagnose(
+        network, _made(data, "--data"), loss=_loss(loss), step=_named(step, "--step") if step else None
+    )
+    _answer(as_json, result, lambda: {"findings": _data(result.findings), "signals": _data(result.signals)})
+
+
+@app.command("apply")
+def apply_command(
+    model: Model,
+    what: Annotated[str, typer.Argument(metavar="RECIPE_OR_PLAN", help="A recipe's name, or a saved plan.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="module:callable; batches or one input.")
+    ] = None,
+    loss: Loss = None,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Save the weights here (a state dict, torch.save).")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draws the weights of MODEL by a recipe or a saved plan, and prints what each parameter got."""
+    _check_folder(out, "--out")
+    _check_folder(plan, "--plan")
+    network = _model(model)
+    import torch
+
+    from .apply import apply_
+
+    drawn = apply_(network, what, data=_made(data, "--data") if data else None, seed=seed, loss=_loss(loss))
+    if out:
+        torch.save(network.state_dict(), out)
+    if plan:
+        drawn.save(plan)
+    _answer(as_json, drawn, lambda: _data(drawn))
+
+
+# What the user names
+
+
+def _named(spec: str, option: str) -> Any:
+    """Returns the object that `module:callable` names; the current folder is importable.
+
+    Raises:
+        FactoryError: where the module cannot be imported or holds no such callable.
+    """
+    name, colon, path = spec.partition(":")
+    if not (name and colon and path):
+        raise FactoryError(f"{option} is {spec!r}; give module:callable, such as train:make_model.")
+    if "/" in name or name.endswith(".py"):
+        module = name.removesuffix(".py").replace("/", ".")
+        raise FactoryError(f"{option} is {spec!r}; name the module and not its file: {module}:{path}.")
+    target = functools.reduce(
+        lambda owner, part: _attribute(owner, part, spec, option), path.split("."), _module(name, option)
+    )
+    if not callable(target):
+        raise FactoryError(f"{option} {spec} is a {type(target).__name__}; name a callable that returns it.")
+    return target
+
+
+def _module(name: str, option: str) -> object:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise FactoryError(_blame(f"{option}: importing {name}", error)) from error
+        raise FactoryError(
+            f"{option}: there is no module {name!r} in {folder} or among the installed packages."
+        ) from error
+    except Exception as error:
+        raise FactoryError(_blame(f"{option}: importing {name}", error)) from error
+
+
+def _attribute(owner: object, part: str, spec: str, option: str) -> object:
+    if not hasattr(owner, part):
+        known = [name for name in dir(owner) if not name.startswith("_")]
+        raise FactoryError(f"{option} {spec}: there is no {part!r}. {did_you_mean(part, known)}")
+    return getattr(owner, part)
+
+
+def _made(spec: str, option: str) -> Any:
+    """Returns what the callable called `spec` returns, called without arguments."""
+    factory = _named(spec, option)
+    try:
+        return factory()
+    except AutoInitError:
+        raise
+    except Exception as error:
+        raise FactoryError(_blame(f"{option}: calling {spec} without arguments", error)) from error
+
+
+def _blame(doing: str, error: Exception) -> str:
+    """Returns what was done, what it raised, and the line of the user's code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename.startswith(str(Path.cwd()))] or list(frames)
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{doing} raised {type(error).__name__}: {error}{place}"
+
+
+def _model(spec: str) -> nn.Module:
+    made = _made(spec, "MODEL")
+    from torch import nn
+
+    if not isinstance(made, nn.Module):
+        raise FactoryError(
+            f"MODEL {spec} returned a {type(made).__name__}; it must return a torch.nn.Module."
+        )
+    return made
+
+
+def _loss(spec: str | None) -> Any:
+    """Returns the loss that `spec` names; a class, such as torch.nn:MSELoss, stands for its instance."""
+    named = _named(spec, "--loss") if spec else None
+    return _made(spec, "--loss") if spec and isinstance(named, type) else named
+
+
+def _learning_rate(value: str | None) -> float | str | None:
+    if value is None or value == "search":
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise typer.BadParameter(f'{value!r} is neither a number nor "search".', param_hint="--lr") from None
+
+
+def _check_folder(path: Path | None, option: str) -> None:
+    """Refuses an output path in a folder that is not there before the search is paid for."""
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {str(path.parent)!r}.", param_hint=option)
+
+
+# What the user sees
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[Any], None] | None]:
+    """Gives a progress callback: a bar where stderr is a terminal, plain lines elsewhere, None if quiet."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _bar() as callback:
+            yield callback
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Any], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[message]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0, message="")
+
+        def show(event: Any) -> None:
+            bar.update(task, description=event.stage, completed=event.done, message=event.message)
+
+        yield show
+
+
+def _lines() -> Callable[[Any], None]:
+    """Returns a callback that prints a line at every new stage and every tenth of the way."""
+    shown: tuple[str, int] | None = None
+
+    def show(event: Any) -> None:
+        nonlocal shown
+        here = (event.stage, math.floor(10 * event.done))
+        if here != shown:
+            shown = here
+            typer.echo(f"{event.done:4.0%}  {event.stage}  {event.message}".rstrip(), err=True)
+
+    return show
+
+
+def _answer(as_json: bool, result: object, data: Callable[[], Any]) -> None:
+    typer.echo(json.dumps(data(), ensure_ascii=False, allow_nan=False) if as_json else str(result))
+
+
+def _data(value: Any) -> Any:
+    """Returns a dataclass as JSON-ready data; what is not finite becomes null."""
+    from .jsonfile import to_data
+
+    if isinstance(value, tuple):
+        return [_data(item) for item in value]
+    return _finite(to_data(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _selection_data(selection: Selection) -> dict[str, Any]:
+    return {
+        "kept": selection.kept,
+        "why": selection.why,
+        "recipe": _data(selection.recipe),
+        "key": selection.recipe.key,
+        "gain": _data(selection.gain) if selection.gain else None,
+        "lr": selection.lr,
+        "cost": _data(selection.cost),
+        "trials": _finite(json.loads(selection.trials.to_json(orient="records"))),
+        "plan": _data(selection.plan),
+    }
+
+
+def _nothing(line: str) -> None:
+    pass
