@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from autoinit import __version__, cli
+from autoinit.errors import FactoryError
+
+FACTORIES = """
+import torch
+from torch import nn
+
+def model():
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(4)]
+    return nn.Sequential(*layers, nn.Linear(8, 2))
+
+def data():
+    x = torch.randn(512, 8, generator=torch.Generator().manual_seed(0))
+    return x, (x[:, 0] > 0).long()
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.1)
+
+def step(model, batch):
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+def no_model():
+    return [1, 2]
+
+def broken():
+    return 1 / 0
+
+def empty():
+    return torch.zeros(0, 8), torch.zeros(0, dtype=torch.long)
+
+class Holder:
+    model = staticmethod(model)
+
+made = [1, 2]
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a module of factories; import state is put back afterwards."""
+    (tmp_path / "factories.py").write_text(FACTORIES)
+    (tmp_path / "unimportable.py").write_text("import no_such_library\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("factories", "unimportable"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    """Runs the command line in this process and returns its exit code."""
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(list(arguments))
+    return int(exit_info.value.code or 0)
+
+
+# Usage
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"autoinit {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["demo", "select", "diagnose", "apply"])
+def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    assert "Usage: autoinit" in capsys.readouterr().out
+
+
+def test_help_is_quick_and_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, autoinit.cli as cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'optuna', 'pandas', 'pydantic', 'rich') if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Usage"),
+        (["choose"], "choose"),
+        (["select", "factories:model"], "--data"),
+        (["select", "factories:model", "--data", "factories:data", "--lr", "fast"], '"search"'),
+        (["select", "factories:model", "--data", "factories:data", "--out", "nowhere/a.json"], "nowhere"),
+        (["apply", "factories:model", "he_normal", "--plan", "nowhere/a.json"], "nowhere"),
+    ],
+)
+def test_wrong_usage_exits_with_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err + captured.out
+
+
+# module:callable
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("factories", "module:callable"),
+        (":model", "module:callable"),
+        ("factories.py:model", "factories:model"),
+        ("code/factories.py:model", "code.factories:model"),
+        ("no_such_module:model", "there is no module 'no_such_module'"),
+        ("factories:modle", "Did you mean 'model'?"),
+        ("factories:made", "is a list"),
+        ("unimportable:model", "No module named 'no_such_library' (unimportable.py, line 1)"),
+        ("factories:no_model", "returned a list"),
+        ("factories:broken", "ZeroDivisionError: division by zero (factories.py, line 24)"),
+        ("factories:step", "calling factories:step without arguments raised TypeError"),
+    ],
+)
+def test_bad_factory_is_one_message_that_says_why(spec: str, said: str) -> None:
+    with pytest.raises(FactoryError) as error:
+        cli._model(spec)
+    assert said in str(error.value)
+
+
+def test_callable_may_be_an_attribute_of_a_class() -> None:
+    assert isinstance(cli._model("factories:Holder.model"), torch.nn.Module)
+
+
+def test_loss_may_be_a_function_or_a_class() -> None:
+    assert cli._loss("torch.nn.functional:mse_loss") is torch.nn.functional.mse_loss
+    assert isinstance(cli._loss("torch.nn:MSELoss"), torch.nn.MSELoss)
+    assert cli._loss(None) is None
+
+
+@pytest.mark.parametrize(("given", "read"), [(None, None), ("search", "search"), ("1e-2", 0.01)])
+def test_learning_rate(given: str | None, read: float | str | None) -> None:
+    assert cli._learning_rate(given) == read
+
+
+@pytest.mark.parametrize("command", [["select"], ["diagnose"]])
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*command, "factories:model", "--data", "factories:empty") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("autoinit: ")
+    assert "Traceback" not in captured.err
+
+
+# Progress
+
+
+def test_lines_appear_at_every_stage_and_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    show = cli._lines()
+    for stage, done in [("search", 0.0), ("search", 0.01), ("search", 0.1), ("gate", 0.1), ("gate", 1.0)]:
+        show(SimpleNamespace(stage=stage, done=done, message="trial 1"))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["0%", "search"],
+        ["10%", "search"],
+        ["10%", "gate"],
+        ["100%", "gate"],
+    ]
+
+
+def test_bar_takes_any_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with cli._bar() as show:
+        show(SimpleNamespace(stage="search", done=0.5, message="trial [1/2]"))
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_not_finite_becomes_null() -> None:
+    assert cli._finite({"a": [float("nan"), 1.0], "b": (float("inf"), "x")}) == {
+        "a": [None, 1.0],
+        "b": [None, "x"],
+    }
+
+
+# The commands
+
+
+def test_select_saves_a_plan_and_prints_one_json_object(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--optimizer", "factories:sgd", "--budget", "3s", "--out", "init.json", "--json", "--quiet"]
+    assert run("select", "factories:model", "--data", "factories:data", *options) == 0
+    captured = capsys.readouterr()
+    answer = json.loads(captured.out)
+    assert captured.err == ""
+    assert isinstance(answer["kept"], bool)
+    assert answer["out"] == "init.json"
+    assert answer["trials"][0]["recipe"] == "as_is"
+
+    assert run("apply", "factories:model", "init.json", "--out", "weights.pt") == 0
+    assert torch.load(folder / "weights.pt", weights_only=True).keys() == {
+        f"{name}.{kind}" for name in ("0.0", "1.0", "2.0", "3.0", "4") for kind in ("weight", "bias")
+    }
+
+
+def test_select_prints_progress_and_its_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--data", "factories:data", "--step", "factories:step", "--budget", "3s"]
+    assert run("select", "factories:model", *arguments) == 0
+    captured = capsys.readouterr()
+    assert "100%" in captured.err
+    assert "as_is" in captured.out
+
+
+def test_diagnose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("diagnose", "factories:model", "--data", "factories:data", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert {"findings", "signals"} == answer.keys()
+    assert len(answer["signals"]["layers"]) >= 5
+
+
+def test_apply_draws_the_same_weights_from_the_plan_it_saved(folder: Path) -> None:
+    assert run("apply", "factories:model", "he_normal", "--out", "a.pt", "--plan", "plan.json") == 0
+    assert run("apply", "factories:model", "plan.json", "--out", "b.pt") == 0
+    first, second = (torch.load(folder / name, weights_only=True) for name in ("a.pt", "b.pt"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_apply_names_the_nearest_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("apply", "factories:model", "he_nromal") == 2
+    assert "Did you mean 'he_normal'?" in capsys.readouterr().err
+
+
+def test_interrupt_while_loading_exits_with_130(folder: Path) -> None:
+    (folder / "endless.py").write_text(
+        "import time\ndef model():\n    print('ready', flush=True)\n    time.sleep(60)\n"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        "from autoinit.cli import main; main()",
+        "apply",
+        "endless:model",
+        "as_is",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.1)
+        os.kill(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in error
