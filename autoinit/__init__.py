@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .apply import apply_ as apply_
+    from .budget import Budget as Budget
     from .diagnosis import Diagnosis as Diagnosis
     from .diagnosis import Finding as Finding
     from .diagnosis import diagnose as diagnose
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AutoInitError": "errors",
+    "Budget": "budget",
     "BudgetError": "errors",
     "DataError": "errors",
     "DeviceError": "errors",
