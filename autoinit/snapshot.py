@@ -1,0 +1,230 @@
+"""A model put back exactly as found: weights, buffers, state, hooks, flags, gradients, random states."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_CONTAINERS = (dict, list, set, collections.deque)
+
+
+class RandomStates:
+    """The state of every global random generator: torch on each device, numpy, `random`."""
+
+    def __init__(self) -> None:
+        self._numpy = np.random.get_state()
+        self._random = random.getstate()
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        self._mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+
+    def restore(self) -> None:
+        """Puts every generator back."""
+        np.random.set_state(self._numpy)
+        random.setstate(self._random)
+        torch.set_rng_state(self._cpu)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
+
+
+@dataclass(frozen=True, slots=True)
+class _ParameterState:
+    """What one Parameter carries besides its values."""
+
+    parameter: nn.Parameter
+    data: Tensor
+    requires_grad: bool
+    grad: Tensor | None
+    hooks: Any
+    hooks_content: dict[int, Any] | None
+    after_hooks: Any
+    after_hooks_content: dict[int, Any] | None
+
+    @classmethod
+    def of(cls, parameter: nn.Parameter) -> _ParameterState:
+        hooks = parameter._backward_hooks
+        after: Any = parameter._post_accumulate_grad_hooks
+        return cls(
+            parameter,
+            parameter.data,
+            parameter.requires_grad,
+            parameter.grad,
+            hooks,
+            None if hooks is None else dict(hooks),
+            after,
+            None if after is None else dict(after),
+        )
+
+    def restore(self) -> None:
+        parameter = self.parameter
+        parameter.data = self.data
+        parameter.requires_grad_(self.requires_grad)
+        parameter.grad = self.grad
+        _refill(self.hooks, self.hooks_content)
+        _refill(self.after_hooks, self.after_hooks_content)
+        parameter._backward_hooks = self.hooks
+        parameter._post_accumulate_grad_hooks = self.after_hooks
+
+
+class _ModuleState:
+    """One module's class and attributes, with the content of its plain containers.
+
+    Spiking and other stateful modules keep their state as plain attributes; hooks, buffers and
+    flags are plain attributes too. So a shallow copy covers them all.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.kind = type(module)
+        self.attributes = dict(module.__dict__)
+        self.contents = [
+            (value, value.copy()) for value in self.attributes.values() if isinstance(value, _CONTAINERS)
+        ]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yields buffers and tensor attributes, also those inside plain containers."""
+        for value in self.attributes.values():
+            yield from _plain_tensors(value)
+        for _, content in self.contents:
+            for value in content.values() if isinstance(content, dict) else content:
+                yield from _plain_tensors(value)
+
+    def restore(self) -> None:
+        if type(self.module) is not self.kind:
+            self.module.__class__ = self.kind  # a parametrization was registered meanwhile
+        self.module.__dict__.clear()
+        self.module.__dict__.update(self.attributes)
+        for container, content in self.contents:
+            _refill(container, content)
+
+
+class Snapshot:
+    """Everything that training may change in a model, as it was when this was made.
+
+    Weights and buffers are copied to the host, so that a device need not hold a model twice.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.random = RandomStates()
+        self._modules = [_ModuleState(module) for module in model.modules()]
+        self._parameters = [_ParameterState.of(parameter) for parameter in model.parameters()]
+        tensors = {id(state.parameter): state.data for state in self._parameters}
+        for module in self._modules:
+            tensors.update((id(tensor), tensor) for tensor in module.tensors())
+        self._targets, self._values = _copies(tensors.values())
+        self._grads = _copies(state.grad for state in self._parameters if state.grad is not None)
+
+    def rewind(self) -> None:
+        """Puts weights, buffers and module state back, and drops gradients; cheap, between trials."""
+        for module in self._modules:
+            module.restore()
+        for state in self._parameters:
+            state.parameter.data = state.data
+            state.parameter.grad = None
+        _copy_back(self._targets, self._values)
+
+    def restore(self) -> None:
+        """Puts everything back, gradients and random states included; Ctrl-C waits until it is done."""
+        with _uninterrupted():
+            self.rewind()
+            for state in self._parameters:
+                state.restore()
+            _copy_back(*self._grads)
+            self.random.restore()
+
+
+@contextlib.contextmanager
+def preserved(model: nn.Module) -> Iterator[Snapshot]:
+    """Yields a `Snapshot` of the model and restores it at the end, whatever happens inside.
+
+    Inside, gradients start as None, so that the owner's gradient tensors are never added to.
+    """
+    snapshot = Snapshot(model)
+    try:
+        for parameter in model.parameters():
+            parameter.grad = None
+        yield snapshot
+    finally:
+        snapshot.restore()
+
+
+@contextlib.contextmanager
+def preserved_random() -> Iterator[None]:
+    """Restores every global random state at the end, whatever happens inside."""
+    states = RandomStates()
+    try:
+        yield
+    finally:
+        states.restore()
+
+
+def _plain_tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        yield value
+
+
+def _refill(container: Any, content: Any) -> None:
+    """Gives a mutable container its former content, keeping the object itself."""
+    if container is None:
+        return
+    container.clear()
+    if isinstance(container, (dict, set)):
+        container.update(content)
+    else:
+        container.extend(content)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Returns a view without repeated memory: `expand` repeats, and torch refuses to write to that."""
+    for axis, (length, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
+        if stride == 0 and length > 1:
+            tensor = tensor.narrow(axis, 0, 1)
+    return tensor
+
+
+def _copies(tensors: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns views to write to and host copies of their values; meta tensors hold nothing to copy."""
+    targets = []
+    for tensor in tensors:
+        plain = tensor.detach()
+        if plain.device.type != "meta":
+            targets.append(_dense(plain) if plain.layout is torch.strided else plain)
+    return targets, [target.to("cpu", copy=True) for target in targets]
+
+
+def _copy_back(targets: list[Tensor], values: list[Tensor]) -> None:
+    if targets:
+        with torch.no_grad():
+            torch._foreach_copy_(targets, values)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds a Ctrl-C back until the block is done; only the main thread receives signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[tuple[Any, ...]] = []
+    before: Callable[..., Any] | int | None = signal.getsignal(signal.SIGINT)
+    if not callable(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])

@@ -1,0 +1,384 @@
+"""What will be trained: model, batches, loss and optimizer; the model is put back exactly as found."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
+
+from .data import (
+    Batch,
+    check_finite,
+    clone,
+    describe,
+    fetch,
+    first_batch,
+    hold_out,
+    move,
+    rows,
+    tensors,
+)
+from .errors import AutoInitError, DataError, DeviceError, ModelError
+from .losses import (
+    Loss,
+    LossName,
+    aligned,
+    check_labels,
+    class_frequencies,
+    entropy,
+    prediction,
+    split,
+    targets,
+    variance,
+)
+from .optimizers import DEFAULT_LR, OptimizerBuilder
+from .snapshot import Snapshot, preserved, preserved_random
+
+_AUTOCAST_DTYPES = (torch.bfloat16, torch.float16)
+_USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
+
+
+@dataclass(kw_only=True)
+class Task:
+    """What will be trained.
+
+    Attributes:
+        model: the owner's, unwrapped from torch.compile and data parallelism.
+        device: where batches are, and where the model is inside `preserved`.
+        autocast: dtype of mixed precision; None where it is off.
+        train: batches to train probes on.
+        probe_eval: held-back batches that rank candidates.
+        gate_eval: held-back batches that the search never sees.
+        loss_name: where the loss comes from.
+        label_prior: relative frequency of each class; empty where the loss is no classification.
+        reference: loss of the best constant predictor (label entropy, target variance); None if unknown.
+        lr: the optimizer's own learning rate; None where there is none to read.
+        lr_searched: whether learning rates around `lr` are candidates.
+        optimizer_name: class of the optimizer.
+    """
+
+    model: nn.Module
+    device: torch.device
+    autocast: torch.dtype | None = None
+    train: tuple[Batch, ...] = ()
+    probe_eval: tuple[Batch, ...] = ()
+    gate_eval: tuple[Batch, ...] = ()
+    loss_name: LossName = "custom"
+    label_prior: tuple[float, ...] = ()
+    reference: float | None = None
+    lr: float | None = DEFAULT_LR
+    lr_searched: bool = False
+    optimizer_name: str = "AdamW"
+    seed: int = 0
+    _loss: Loss = field(repr=False)
+    _builder: OptimizerBuilder | None = field(default=None, repr=False)
+    _own_backward: bool = False
+    _overwrites: bool = False
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Returns the scalar loss of a batch, with gradient unless the step calls backward itself."""
+        if self._overwrites:
+            batch = clone(batch)
+        if self.autocast is None:
+            return self._loss(self.model, batch)
+        with torch.autocast(self.device.type, dtype=self.autocast):
+            return self._loss(self.model, batch)
+
+    def backward(self, batch: Batch) -> float:
+        """Adds the gradients of a batch's loss to `.grad` and returns the loss."""
+        value = self.loss(batch)
+        if not self._own_backward:
+            value.backward()  # type: ignore[no-untyped-call]
+        return value.item()
+
+    def evaluate(self, batches: Sequence[Batch]) -> float:
+        """Returns the mean loss over the rows of some batches, leaving no gradients.
+
+        Gradients are recorded only for a step that calls backward itself; what it adds is dropped.
+        """
+        total, count = 0.0, 0
+        with torch.set_grad_enabled(self._own_backward):
+            for batch in batches:
+                weight = rows(batch)
+                total += self.loss(batch).item() * weight
+                count += weight
+        if self._own_backward:
+            self.model.zero_grad(set_to_none=True)
+        return total / count
+
+    def build_optimizer(self, lr_factor: float = 1.0) -> tuple[Optimizer, Any]:
+        """Returns a fresh (optimizer, scheduler or None), every learning rate times `lr_factor`."""
+        builder = self._builder or OptimizerBuilder(self.model)
+        return builder(lr_factor)
+
+    def order(self, seed: int, steps: int) -> Iterator[Batch]:
+        """Yields `steps` training batches, epoch after epoch in an order that depends on the seed only."""
+        generator = torch.Generator().manual_seed(seed)
+        while steps > 0:
+            epoch = torch.randperm(len(self.train), generator=generator)[:steps].tolist()
+            yield from (self.train[index] for index in epoch)
+            steps -= len(epoch)
+
+    @contextlib.contextmanager
+    def preserved(self) -> Iterator[Snapshot]:
+        """Yields a snapshot to rewind to; inside, the model is on the task's device and may be changed."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            snapshot = stack.enter_context(preserved(self.model))
+            if any(tensor.device != self.device for tensor in self.model.parameters()):
+                self.model.to(self.device)
+                snapshot = Snapshot(self.model)
+            yield snapshot
+
+
+def make_task(
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    step: Callable[[nn.Module, Batch], Tensor] | None = None,
+    optimizer: Any = None,
+    lr: float | str | None = None,
+    val_data: Any = None,
+    autocast: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+) -> Task:
+    """Returns the task of training `model` on `data`, after one forward and backward as a check.
+
+    Args:
+        model: any module with a trainable parameter.
+        data: batches, a Dataset or arrays (see `autoinit.data.fetch`); an iterator is consumed.
+        loss: callable(output, target) -> scalar; inferred where None.
+        step: callable(model, batch) -> scalar, in the place of a loss; it may call backward itself.
+        optimizer: callable(params) -> Optimizer or (Optimizer, scheduler), or an existing Optimizer.
+        lr: a number, "search", or None for the optimizer's own (searched where there is no optimizer).
+        val_data: batches to hold back, in the place of a part of `data`.
+        autocast: dtype of mixed precision; where None, that of an active torch.autocast.
+        device: where to train; where None, where the model is.
+        seed: of shuffling and of the choice of held-back batches.
+    """
+    model = unwrap(model)
+    check_trainable(model)
+    objective = Loss(loss, step)
+    target = _device(model, device)
+    if target.type == "meta":
+        raise ModelError(
+            "the model is on the meta device, without weights to train. "
+            "Use trace, resolve or a plan there, or give it memory first with model.to_empty(device=…)."
+        )
+    with torch.inference_mode(False), preserved_random():
+        batches = fetch(data, dtype=_float_dtype(model), seed=seed)
+        val = None if val_data is None else fetch(val_data, dtype=_float_dtype(model), name="val_data")
+        check_finite(batches)
+        check_finite(val or [], "val_data")
+        parts = hold_out(batches, seed=seed, val=val)
+        train, probe_eval, gate_eval = (tuple(move(batch, target) for batch in part) for part in parts)
+    task = Task(
+        model=model,
+        device=target,
+        autocast=_autocast(autocast, target),
+        train=train,
+        probe_eval=probe_eval,
+        gate_eval=gate_eval,
+        seed=seed,
+        _loss=objective,
+    )
+    with task.preserved():
+        task._builder = builder = OptimizerBuilder(model, optimizer, lr)
+        task.lr, task.lr_searched, task.optimizer_name = builder.lr, builder.lr_searched, builder.name
+        _examine(task)
+    return task
+
+
+def example_task(
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    step: Callable[[nn.Module, Batch], Tensor] | None = None,
+) -> Task:
+    """Returns a task that is enough to read an architecture: one batch, nothing held back, nothing run.
+
+    Args:
+        model: also on the meta device.
+        data: as for `make_task`, or one batch, or one example input; without a target any output will do.
+        loss: callable(output, target) -> scalar.
+        step: callable(model, batch) -> scalar.
+    """
+    model = unwrap(model)
+    check_trainable(model)
+    device = _device(model, None)
+    with torch.inference_mode(False), preserved_random():
+        batch = move(first_batch(data, dtype=_float_dtype(model)), device)
+    objective = Loss(loss, step, example=True)
+    return Task(model=model, device=device, autocast=_autocast(None, device), train=(batch,), _loss=objective)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Returns the module inside torch.compile, DataParallel and DistributedDataParallel."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model is a {type(model).__name__}. Allowed: a torch.nn.Module instance.")
+    if isinstance(model, (DataParallel, DistributedDataParallel)):
+        return unwrap(model.module)
+    inner = model._modules.get("_orig_mod")  # what torch.compile wraps
+    return model if inner is None else unwrap(inner)
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Raises `ModelError` where nothing can be initialized: no trainable parameter, or lazy ones."""
+    parameters = list(model.parameters())
+    lazy = sum(isinstance(parameter, nn.UninitializedParameter) for parameter in parameters)
+    if lazy:
+        raise ModelError(
+            f"{lazy} parameters of lazy modules have no shape yet. Call the model once on a batch first."
+        )
+    if not any(parameter.requires_grad for parameter in parameters):
+        why = "requires_grad is False on all" if parameters else "it has none at all"
+        raise ModelError(
+            f"{type(model).__name__} has no trainable parameter ({why} of {len(parameters)}). "
+            "Unfreeze what is to be initialized with requires_grad_(True)."
+        )
+
+
+def _device(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    """Returns the device to train on, checked by allocating there (which also starts CUDA)."""
+    if device is None:
+        return next(model.parameters()).device
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise DeviceError(
+            f"device {device!r} does not exist here. Available: {', '.join(available_devices())}."
+        ) from error
+
+
+def available_devices() -> list[str]:
+    """Returns the names of the devices of this machine."""
+    names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    return [*names, "mps"] if torch.backends.mps.is_available() else names
+
+
+def _autocast(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    if dtype is None:
+        if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+            return None
+        return torch.get_autocast_dtype(device.type)
+    if dtype not in _AUTOCAST_DTYPES:
+        allowed = ", ".join(map(str, _AUTOCAST_DTYPES))
+        raise DeviceError(f"autocast is {dtype!r}. Allowed: {allowed}, or None for full precision.")
+    return dtype
+
+
+def _float_dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def _examine(task: Task) -> None:
+    """Runs one step: checks that it works, and learns the loss, the labels and the reference from it."""
+    batch = clone(task.train[0])
+    versions = [tensor._version for tensor in tensors(batch)]
+    output = _first_step(task, batch)
+    task._overwrites = versions != [tensor._version for tensor in tensors(batch)]
+    task.loss_name = task._loss.name
+    if output is not None:
+        _learn_reference(task, output)
+
+
+def _first_step(task: Task, batch: Batch) -> Tensor | None:
+    """Returns what the model predicted in one forward and backward."""
+    seen: list[Tensor | None] = []
+
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        if not seen:
+            seen.append(prediction(output))
+            if task._loss.name != "step":  # before a device could fail on them
+                _check_class_range(seen[0], batch)
+
+    hook = task.model.register_forward_hook(look)
+    task.model.train()
+    try:
+        value = task.loss(batch)
+    except (AutoInitError, torch.OutOfMemoryError):
+        raise
+    except _USER_ERRORS as error:
+        raise _rejection(task, batch, seen, error) from error
+    finally:
+        hook.remove()
+    task._own_backward = any(parameter.grad is not None for parameter in task.model.parameters())
+    if not task._own_backward:
+        _check_reached(task, value)
+    return seen[0].detach() if seen and seen[0] is not None else None
+
+
+def _check_class_range(output: Tensor | None, batch: Batch) -> None:
+    found = None if output is None else _classes(output, split(batch)[2])
+    if found is not None:
+        check_labels([found[1]], found[0])
+
+
+def _check_reached(task: Task, value: Tensor) -> None:
+    if value.requires_grad:
+        try:
+            value.backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ModelError(f"backward failed on the first batch: {error}") from error
+    if not any(parameter.grad is not None for parameter in task.model.parameters()):
+        raise ModelError(
+            f"no gradient reaches any of the model's parameters: the loss {value.item():.4g} does not "
+            "depend on them. Look for .detach(), .data, torch.no_grad(), argmax or .item() between model and loss."
+        )
+
+
+def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Exception) -> DataError:
+    """Returns an error with the shapes of both sides of what did not fit."""
+    said = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    if seen:
+        target = split(batch)[2]
+        return DataError(
+            f"the loss failed on the output {describe(seen[0])} and the target {describe(target)}: {said}. "
+            "Make the two fit, or pass loss=callable(output, target)."
+        )
+    matrices = ((name, p) for name, p in task.model.named_parameters() if p.dim() > 1)
+    name, first = next(matrices, next(task.model.named_parameters()))
+    return DataError(
+        f"the model cannot take a batch of {describe(batch)}; its first weight {name!r} is "
+        f"{describe(first)}. It said {said}. Batches are split into (inputs…, target); pass step=callable(model, batch) "
+        "where that is not what the model takes."
+    )
+
+
+def _classes(output: Tensor, target: Any) -> tuple[int, Tensor] | None:
+    """Returns (number of classes, labels in shape of one per prediction), where it is a classification."""
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool:
+        return None
+    if output.dim() < 2 or not output.is_floating_point():
+        return None
+    logits, labels = aligned(output, target)
+    fits = logits.shape[:1] + logits.shape[2:] == labels.shape
+    return (logits.shape[1], labels) if fits else None
+
+
+def _learn_reference(task: Task, output: Tensor) -> None:
+    """Fills in the label prior and the best constant predictor's loss, where the loss is a known one."""
+    values = targets(task.train)
+    if task.loss_name == "mse":
+        task.reference = variance(values) or None
+    elif task.loss_name in ("cross_entropy", "model") and values:
+        found = _classes(output, split(task.train[0])[2])
+        if found is None:
+            return
+        width = found[0]
+        check_labels(values, width)
+        check_labels(targets(task.probe_eval + task.gate_eval), width, "the held-back data")
+        task.label_prior = class_frequencies(values, width)
+        task.reference = entropy(task.label_prior) or None
