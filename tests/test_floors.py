@@ -20,7 +20,7 @@ FLOORS = (
     "recipe space plan",
     "score budget",
     "snapshot data losses optimizers task",
-    "walk tape roles module_tree tracing",
+    "axes tape walk roles module_tree tracing",
     "initializers assign signals calibrations apply",
     "probe trial",
     "search",
