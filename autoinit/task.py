@@ -335,7 +335,7 @@ def _check_reached(task: Task, value: Tensor) -> None:
     if not any(parameter.grad is not None for parameter in task.model.parameters()):
         raise ModelError(
             f"no gradient reaches any of the model's parameters: the loss {value.item():.4g} does not "
-            "depend on them. Look for .detach(), .data, torch.no_grad(), argmax or .item() between model and loss."
+            "depend on them. Look for .detach(), .data, torch.no_grad() or .item() between model and loss."
         )
 
 
@@ -352,8 +352,8 @@ def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Excep
     name, first = next(matrices, next(task.model.named_parameters()))
     return DataError(
         f"the model cannot take a batch of {describe(batch)}; its first weight {name!r} is "
-        f"{describe(first)}. It said {said}. Batches are split into (inputs…, target); pass step=callable(model, batch) "
-        "where that is not what the model takes."
+        f"{describe(first)}. It said {said}. "
+        "Batches are split into (inputs…, target); pass step=callable(model, batch) where that is wrong."
     )
 
 
