@@ -1,0 +1,14 @@
+"""Rescalings of drawn weights that are measured on batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from ..graph import Graph
+from .lsuv import lsuv
+
+CALIBRATIONS: dict[str, Callable[[nn.Module, Graph, Callable[[], Any]], Mapping[str, float]]] = {"lsuv": lsuv}
+"""Name → function(model, graph, run) that rescales weights in place and returns the factor of each."""
