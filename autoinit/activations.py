@@ -1,0 +1,115 @@
+"""Elementwise activations as data: φ on numpy arrays, and the gain that follows from it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+GRID: Array = np.linspace(-8.0, 8.0, 257)
+"""Where an activation without a name is tabulated."""
+
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+
+
+def _elu(x: Array, alpha: float = 1.0) -> Array:
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def _softplus(x: Array, beta: float = 1.0) -> Array:
+    return np.asarray(np.logaddexp(0.0, beta * x) / beta)
+
+
+FORMULAS: dict[str, Callable[..., Array]] = {
+    "linear": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "leaky_relu": lambda x, slope=0.01: np.where(x > 0, x, slope * x),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "relu2": lambda x: np.maximum(x, 0) ** 2,
+    "elu": _elu,
+    "celu": lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha)),
+    "selu": lambda x: _SELU_SCALE * _elu(x, _SELU_ALPHA),
+    "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "silu": lambda x: x * _sigmoid(x),
+    "mish": lambda x: x * np.tanh(_softplus(x)),
+    "softplus": _softplus,
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "hardtanh": lambda x, low=-1.0, high=1.0: np.clip(x, low, high),
+    "hardsigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "hardswish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "sin": lambda x, omega=1.0: np.sin(omega * x),
+    "erf": _erf,
+    "logsigmoid": lambda x: -_softplus(-x),
+    "tanhshrink": lambda x: x - np.tanh(x),
+}
+"""φ(x, *parameters) for every activation that has a name."""
+
+
+@functools.cache
+def _gauss_hermite() -> tuple[Array, Array]:
+    """Returns nodes and weights of E over N(0, 1); an even count treats a kink at 0 exactly."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(96)
+    return nodes, weights / weights.sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """An elementwise function φ.
+
+    Attributes:
+        name: a key of `FORMULAS`; "spike" for a spiking threshold (its step function is tabulated);
+            "custom" for any other function, whose values on `GRID` are in `table`.
+        parameters: what the formula takes after x: a negative slope, α, ω.
+        table: φ(GRID), only where the name has no formula.
+    """
+
+    name: str = "linear"
+    parameters: tuple[float, ...] = ()
+    table: tuple[float, ...] = ()
+
+    def __call__(self, x: Array) -> Array:
+        """Returns φ(x), elementwise; a tabulated φ is interpolated, and held constant outside."""
+        if self.table:
+            return np.interp(x, GRID, np.asarray(self.table))
+        return FORMULAS[self.name](np.asarray(x, dtype=np.float64), *self.parameters)
+
+    def slope(self, x: Array) -> Array:
+        """Returns φ'(x) by a central difference."""
+        step = 1e-4 if not self.table else float(GRID[1] - GRID[0])
+        return np.asarray((self(x + step) - self(x - step)) / (2 * step))
+
+    def gain(self) -> float:
+        """Returns 1/√E[φ(z)²] for z ~ N(0, 1), by Gauss–Hermite quadrature (1 where φ is 0).
+
+        With weights of variance gain²/fan_in the second moment of the units stays 1 from layer to
+        layer (He et al. 2015, arXiv:1502.01852, for any φ): √2 for ReLU, 1.593 for tanh.
+        """
+        return _gain(self)
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{value:g}" for value in self.parameters)
+        return f"{self.name}({inside})" if inside else self.name
+
+
+@functools.lru_cache(maxsize=512)
+def _gain(activation: Activation) -> float:
+    nodes, weights = _gauss_hermite()
+    moment = float(np.dot(weights, activation(nodes) ** 2))
+    return 1.0 / math.sqrt(moment) if moment > 1e-12 else 1.0
+
+
+LINEAR = Activation()

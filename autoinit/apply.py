@@ -1,0 +1,189 @@
+"""Setting a model's weights as a plan says: the same seed gives the same bits, whatever else the model holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .assign import assign, is_parametrized, read, shapes
+from .calibrations import CALIBRATIONS
+from .errors import PlanMismatchError, RecipeError
+from .graph import Graph
+from .initializers import DRAWS, Geometry
+from .plan import Fill, HasPlan, Plan, resolve
+from .recipe import Recipe, as_recipe
+from .task import example_task, unwrap
+from .tracing import trace, trace_task
+
+
+def apply_plan(model: nn.Module, plan: Plan) -> None:
+    """Sets the weights of an unwrapped model as the plan says, in place.
+
+    Draws are made on the CPU, in float32 (float64 for float64 parameters), and then cast and copied, so that
+    the bits do not depend on the device. Parameters on the meta device are passed over.
+
+    Raises:
+        PlanMismatchError: the plan names other parameters than the model has; nothing is changed.
+    """
+    check_fits(model, plan)
+    with torch.no_grad():
+        for fill in plan.fills:
+            if not fill.untouched:
+                _set(model, fill, plan.seed)
+
+
+def check_fits(model: nn.Module, plan: Plan) -> None:
+    """Raises PlanMismatchError, naming missing, extra and differently shaped parameters."""
+    present = shapes(model)
+    problems = []
+    if extra := [name for name in plan if name not in present]:
+        problems.append(f"the model has no {_few(extra)}")
+    if missing := [name for name in present if name not in plan]:
+        problems.append(f"the plan says nothing about {_few(missing)}")
+    differ = [name for name in plan if name in present and plan[name].shape != present[name]]
+    if differ:
+        shown = [f"{name} (plan {plan[name].shape}, model {present[name]})" for name in differ]
+        problems.append(f"shapes differ: {_few(shown)}")
+    if problems:
+        raise PlanMismatchError(
+            f"The plan does not fit the model: {'; '.join(problems)}. "
+            "Apply it to the architecture that it was made for, or apply its recipe: apply_(model, plan.recipe)."
+        )
+
+
+def _few(names: list[str], most: int = 5) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _set(model: nn.Module, fill: Fill, seed: int) -> None:
+    target = read(model, fill.name)
+    if target.is_meta or target.numel() == 0:
+        return
+    derived = is_parametrized(model, fill.name)
+    if not derived and _drawable(target):
+        _fill(target, fill, seed)
+        return
+    dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
+    value = target.detach().to("cpu", dtype, copy=True) if fill.distribution == "keep" else _empty(target, dtype)
+    _fill(value, fill, seed)
+    assign(model, fill.name, value.to(target.device, target.dtype))
+
+
+def _drawable(target: Tensor) -> bool:
+    """Whether a draw in place gives the bits that a draw into a fresh CPU tensor would."""
+    return target.device.type == "cpu" and target.is_contiguous() and target.dtype in (torch.float32, torch.float64)
+
+
+def _empty(target: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.empty(target.shape, dtype=dtype)
+
+
+def _fill(tensor: Tensor, fill: Fill, seed: int) -> None:
+    geometry = Geometry(fill.out_axes or (0,), fill.in_axes, fill.groups, fill.slices)
+    if fill.distribution == "constant":
+        _fill_constant(tensor, fill, geometry)
+    elif fill.distribution != "keep":
+        DRAWS[fill.distribution](tensor, geometry, fill.std or 0.0, _stream(seed, fill.name))
+    for part, factor in zip(geometry.slice_views(tensor), fill.slice_factors, strict=False):
+        part.mul_(factor)
+    if fill.factor != 1.0:
+        tensor.mul_(fill.factor)
+
+
+def _fill_constant(tensor: Tensor, fill: Fill, geometry: Geometry) -> None:
+    if len(fill.values) == tensor.numel():
+        tensor.copy_(torch.tensor(fill.values, dtype=tensor.dtype).reshape(tensor.shape))
+    elif len(fill.values) == 1:
+        tensor.fill_(fill.values[0])
+    else:
+        for part, value in zip(geometry.slice_views(tensor), fill.values, strict=True):
+            part.fill_(value)
+
+
+def _stream(seed: int, name: str) -> torch.Generator:
+    """Returns the generator of one parameter: it depends on the seed and the name alone."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def realize(model: nn.Module, graph: Graph, plan: Plan, run: Callable[[], Any], rewind: Callable[[], None]) -> Plan:
+    """Sets the weights and calibrates them; returns the plan that gives these very weights by itself.
+
+    Args:
+        model: unwrapped.
+        graph: its architecture.
+        plan: as `resolve` made it.
+        run: one forward pass on a batch; only used by a calibration.
+        rewind: puts the owner's weights and buffers back; called after a calibration, which has trodden on them.
+    """
+    apply_plan(model, plan)
+    if plan.recipe.calibration != "none":
+        factors: Mapping[str, float] = CALIBRATIONS[plan.recipe.calibration](model, graph, run)
+        plan = plan.with_factors(factors)
+        rewind()
+        apply_plan(model, plan)
+    return dataclasses.replace(plan, drawn_with=f"torch {torch.__version__}, cpu")
+
+
+def apply_(
+    model: nn.Module,
+    what: str | os.PathLike[str] | Recipe | Plan | HasPlan,
+    data: Any = None,
+    seed: int = 0,
+    loss: Callable[..., Tensor] | None = None,
+) -> Plan:
+    """Sets the weights of a model in place and returns the plan of what was done.
+
+    Args:
+        model: any module; wrappers of torch.compile and data parallelism are looked through.
+        what: a recipe's name ("he_normal"), a `Recipe`, a `Plan`, a `Selection`, or the path of a saved plan.
+        data: batches or one example input, to read the architecture from; None: HF's `dummy_inputs`, else the
+            module tree. A calibration needs it. Not used for a plan.
+        seed: of the draws; a plan has its own.
+        loss: callable(output, target), where it cannot be inferred.
+
+    Raises:
+        RecipeError: an unknown name, or a calibration without data.
+        PlanFileError: a plan file that cannot be read.
+        PlanMismatchError: a plan of another architecture. In every case the model is unchanged.
+    """
+    inner = unwrap(model)
+    plan = _as_plan(what)
+    if plan is not None:
+        apply_plan(inner, plan)
+        return plan
+    recipe = as_recipe(what)
+    if recipe.calibration != "none" and data is None:
+        raise RecipeError(f"Recipe {recipe.key!r} is calibrated on data. Pass data=, batches or one example input.")
+    plan = resolve(recipe, trace(inner, data, loss), seed)
+    if recipe.calibration == "none":
+        apply_plan(inner, plan)
+        return dataclasses.replace(plan, drawn_with=f"torch {torch.__version__}, cpu")
+    return _apply_calibrated(inner, plan, data, loss)
+
+
+def _as_plan(what: object) -> Plan | None:
+    """Returns the plan that `what` is, holds, or is the path of; None where it is a recipe or its name."""
+    if isinstance(what, Plan):
+        return what
+    if isinstance(what, HasPlan):
+        return what.plan
+    if isinstance(what, os.PathLike) or (isinstance(what, str) and what.endswith(".json")):
+        return Plan.load(what)
+    return None
+
+
+def _apply_calibrated(model: nn.Module, plan: Plan, data: Any, loss: Callable[..., Tensor] | None) -> Plan:
+    task = example_task(model, data, loss=loss)
+    graph = trace_task(task)
+    with task.preserved() as snapshot:
+        plan = realize(model, graph, plan, lambda: task.loss(task.train[0]), snapshot.rewind)
+    apply_plan(model, plan)
+    return plan

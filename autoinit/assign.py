@@ -1,0 +1,71 @@
+"""Tensors by name: the names and shapes a model has, reading one, setting one through its parametrization."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+_PARAMETRIZATIONS = "parametrizations"
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every parameter by name; of a parametrized weight, the derived tensor's."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, parameter in model.named_parameters():
+        found.setdefault(derived_name(name), tuple(parameter.shape))
+        if derived_name(name) != name:
+            found[derived_name(name)] = tuple(read(model, derived_name(name)).shape)
+    return found
+
+
+def derived_name(name: str) -> str:
+    """Returns "0.weight" for "0.parametrizations.weight.original0", and any other name as it is."""
+    parts = name.split(".")
+    if _PARAMETRIZATIONS not in parts:
+        return name
+    place = parts.index(_PARAMETRIZATIONS)
+    return ".".join([*parts[:place], parts[place + 1]])
+
+
+def read(model: nn.Module, name: str) -> Tensor:
+    """Returns the tensor called `name`; of a parametrized weight, the derived tensor, without gradient."""
+    owner, attribute = _owner(model, name)
+    if not parametrize.is_parametrized(owner, attribute):
+        return owner.get_parameter(attribute)
+    with torch.no_grad():
+        derived: Tensor = _parametrization(owner, attribute)()
+    return derived
+
+
+def is_parametrized(model: nn.Module, name: str) -> bool:
+    """Whether the tensor called `name` is derived from others by `torch.nn.utils.parametrize`."""
+    return parametrize.is_parametrized(*_owner(model, name))
+
+
+def assign(model: nn.Module, name: str, value: Tensor) -> None:
+    """Sets the tensor called `name` to `value` in place, under no_grad.
+
+    A parametrized weight is set through its parametrization's `right_inverse`, so what the layer then uses
+    can differ from `value` where the parametrization restricts it (orthogonal, spectral_norm): read it back.
+
+    Raises:
+        RuntimeError: where the parametrization has no right inverse.
+    """
+    owner, attribute = _owner(model, name)
+    with torch.no_grad():
+        if parametrize.is_parametrized(owner, attribute):
+            _parametrization(owner, attribute).right_inverse(value)
+        else:
+            owner.get_parameter(attribute).copy_(value)
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute
+
+
+def _parametrization(owner: nn.Module, attribute: str) -> parametrize.ParametrizationList:
+    return cast(parametrize.ParametrizationList, owner.get_submodule(f"{_PARAMETRIZATIONS}.{attribute}"))

@@ -1,0 +1,198 @@
+"""The finals and the gate: the best candidates against the owner's weights, on fresh batch orders."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from .gate import LOOKS, Pair, Spread, Verdict, judge
+from .plan import Plan
+from .probe import probe
+from .score import Curve, tail_loss
+from .space import LR_RATIO, LR_STEPS
+from .trial import OWN, Bench, Candidate, Record, ranking, stream
+
+FINALISTS = 3
+FINAL_ORDERS = 2
+SHORTEST_GATE = 8
+"""Steps of a gate run below which it tells nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finals:
+    """Who goes to the gate.
+
+    Attributes:
+        own: the owner's weights at the best learning rate found for them.
+        champion: the candidate that beats them; None where there is none.
+        spread: of the finalists' paired differences, for the gate to pool.
+        why: there is no champion, in words.
+    """
+
+    own: Candidate
+    champion: Candidate | None
+    spread: Spread = Spread()
+    why: str = ""
+
+
+def finals(bench: Bench, *, tune_lr: bool) -> Finals:
+    """Returns the champion after running the search's best again, next to the owner's weights.
+
+    Args:
+        bench: with the records of the search.
+        tune_lr: whether each finalist's neighbours on the learning-rate grid are tried too.
+    """
+    own, rivals = _finalists(bench.records)
+    if not rivals:
+        return Finals(own, None, why=_why_no_rival(bench.records))
+    runs: dict[Candidate, list[Record]] = {}
+    arms = [own, *rivals]
+    steps, until = bench.schedule.final, bench.schedule.finals_until
+    for order in range(FINAL_ORDERS):
+        if not bench.affords(0.5 * len(arms) * steps, until):
+            break
+        entered = _with_neighbours(bench, arms) if tune_lr and order == 0 else arms
+        for arm in entered:
+            seed = stream(bench.seed, f"final {order}")
+            runs.setdefault(arm, []).append(bench.run("final", arm, seed=seed, steps=steps))
+        arms = [_best_lr(runs, arm) for arm in arms]
+    return _decided(arms, runs, bench)
+
+
+def leader(records: list[Record]) -> Finals:
+    """Returns the search's own leader, for a search that was interrupted before its finals were over."""
+    own, rivals = _finalists(records)
+    if not rivals:
+        return Finals(own, None, why=_why_no_rival(records))
+    return Finals(own, rivals[0])
+
+
+def _finalists(records: list[Record]) -> tuple[Candidate, list[Candidate]]:
+    """Returns the owner's candidate and the best of those that beat it in the search."""
+    ranked = [record.candidate for record in ranking(records)]
+    own = next((candidate for candidate in ranked if candidate.recipe == OWN), None)
+    better = ranked[: ranked.index(own)] if own is not None else ranked
+    return own or Candidate(OWN), better[:FINALISTS]
+
+
+def _with_neighbours(bench: Bench, arms: list[Candidate]) -> list[Candidate]:
+    """Returns the arms, and as many of their neighbours on the learning-rate grid as the budget allows."""
+    entered = list(arms)
+    for distance in (1, 2):
+        around = [
+            dataclasses.replace(arm, lr_step=arm.lr_step + sign * distance)
+            for arm in arms
+            for sign in (-1, 1)
+            if arm.lr_step + sign * distance in LR_STEPS
+        ]
+        if not bench.affords((len(entered) + len(around)) * bench.schedule.final, bench.schedule.finals_until):
+            break
+        entered += around
+    return entered
+
+
+def _best_lr(runs: dict[Candidate, list[Record]], arm: Candidate) -> Candidate:
+    return min((other for other in runs if other.recipe == arm.recipe), key=lambda other: _mean(runs[other]))
+
+
+def _mean(records: list[Record]) -> float:
+    return sum(record.total for record in records) / len(records)
+
+
+def _decided(arms: list[Candidate], runs: dict[Candidate, list[Record]], bench: Bench) -> Finals:
+    own, rivals = arms[0], arms[1:]
+    if not runs:
+        return Finals(own, rivals[0])
+    champion = min(rivals, key=lambda arm: _mean(runs[arm]))
+    spread = _spread(own, rivals, runs) if bench.schedule.final >= bench.schedule.gate / 2 else Spread()
+    if _mean(runs[champion]) >= _mean(runs[own]):
+        return Finals(own, None, why="on a fresh batch order no finalist beat the model's own weights")
+    return Finals(own, champion, spread)
+
+
+def _spread(own: Candidate, rivals: list[Candidate], runs: dict[Candidate, list[Record]]) -> Spread:
+    """Returns the spread of the finalists' paired differences over the finals' batch orders."""
+
+    def tails(arm: Candidate) -> dict[int, float]:
+        scored = {record.seed: record.score for record in runs[arm]}
+        return {seed: scores.training for seed, scores in scored.items() if scores and not scores.diverged}
+
+    mine = tails(own)
+    paired = [{seed: tail - mine[seed] for seed, tail in tails(arm).items() if seed in mine} for arm in rivals]
+    return Spread.within([list(differences.values()) for differences in paired])
+
+
+def _why_no_rival(records: list[Record]) -> str:
+    others = [record for record in records if record.candidate.recipe != OWN]
+    broken = [record for record in others if record.state in ("diverged", "failed")]
+    if others and len(broken) == len(others):
+        return f"every one of {len(others)} candidates diverged or failed (the first: {broken[0].reason})"
+    return f"none of {len(others)} candidates beat the model's own weights in the search"
+
+
+def duel(bench: Bench, entered: Finals, champion: Candidate, plan: Plan) -> Verdict | None:
+    """Returns the gate's verdict on the champion; None where the budget is spent.
+
+    Args:
+        bench: with what is left of the budget.
+        entered: the finals' outcome.
+        champion: fixed before.
+        plan: its very draw.
+    """
+    # Twice as many steps as three pairs need are kept in hand for evaluations and a slower machine.
+    left = bench.meter.left() * bench.meter.allowance
+    steps = int(min(bench.schedule.gate, left / (2.2 * min(LOOKS))))
+    if steps < SHORTEST_GATE:
+        return None
+    pairs: list[Pair] = []
+    verdict = None
+    for look in LOOKS:
+        if pairs and not bench.affords(2.2 * (look - len(pairs)) * steps):
+            break
+        while len(pairs) < look:
+            seed = stream(bench.seed, f"gate {len(pairs)}")
+            mine = _gate_run(bench, entered.own, None, seed, steps)
+            pairs.append(_pair(bench, _gate_run(bench, champion, plan, seed, steps), mine))
+            bench.announce("gate")
+        verdict = judge(pairs, entered.spread)
+        if verdict.state != "undecided":
+            break
+    return verdict
+
+
+def _gate_run(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, steps: int) -> Curve:
+    """Returns the curve of a plan's exact weights, or of the owner's where there is no plan."""
+    if plan is None:
+        bench.snapshot.rewind()
+    else:
+        bench.set(plan)
+    curve = probe(
+        bench.task,
+        steps=steps,
+        seed=seed,
+        lr_factor=LR_RATIO**candidate.lr_step,
+        held_back=bench.task.gate_eval,
+    )
+    bench.charge(curve, len(bench.task.gate_eval))
+    return curve
+
+
+def _pair(bench: Bench, champion: Curve, own: Curve) -> Pair:
+    reference = bench.reference
+    if reference is None:
+        raise ValueError("A gate needs the reference of a search.")
+
+    def halfway(curve: Curve) -> float:
+        return tail_loss(dataclasses.replace(curve, losses=curve.losses[: curve.steps // 2]), reference)
+
+    def held_back(curve: Curve) -> float:
+        return reference.u(curve.held_back[-1][1]) if curve.held_back else math.log(10.0)
+
+    seen = bool(bench.task.gate_eval)
+    return Pair(
+        training=tail_loss(champion, reference) - tail_loss(own, reference),
+        halfway=halfway(champion) - halfway(own),
+        held_back=held_back(champion) - held_back(own) if seen else None,
+        own=tail_loss(own, reference),
+    )

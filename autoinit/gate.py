@@ -1,0 +1,158 @@
+"""The gate: whether a champion beats the owner's own weights beyond noise, judged from paired fresh runs.
+
+A pair is the champion's exact weights and the owner's, trained on the same batches in the same fresh order. Its
+difference d = u(champion) − u(own) is a log-loss ratio; negative is better. Looks are taken after 3, 5 and 8
+pairs at one-sided levels .02, .015 and .015, .05 in all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy.special import stdtr, stdtrit
+
+LOOKS = {3: 0.02, 5: 0.015, 8: 0.015}
+"""Number of pairs → one-sided level of the test at that look."""
+
+SMALLEST_EFFECT = 0.01
+"""A gain below 1 % is not worth a change."""
+
+HELD_BACK_MARGIN = 0.01
+"""How much worse the held-back loss may be, at its upper bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Squared deviations that other paired runs contribute to the pooled variance, and their degrees of freedom."""
+
+    squares: float = 0.0
+    freedom: int = 0
+
+    @staticmethod
+    def within(groups: Sequence[Sequence[float]]) -> Spread:
+        """Returns the spread around each group's own mean."""
+        squares = sum(_squares(group) for group in groups)
+        return Spread(squares, sum(len(group) - 1 for group in groups if group))
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A log-loss ratio of the selected to the owner's own weights; negative is better.
+
+    Attributes:
+        estimate: mean over the gate's pairs; exp(estimate) is the factor on the loss.
+        low, high: two-sided 90 % interval.
+        pairs: how many.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    pairs: int
+
+    @property
+    def factor(self) -> float:
+        """The factor on the loss: 0.5 halves it."""
+        return math.exp(self.estimate)
+
+    def __str__(self) -> str:
+        low, high = math.exp(self.low), math.exp(self.high)
+        return f"loss × {self.factor:.3g} (90 % interval {low:.3g} … {high:.3g}, {self.pairs} paired runs)"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The gate's answer.
+
+    Attributes:
+        state: "win", "loss" (no further pair can help), or "undecided".
+        gain: on training batches.
+        held_back: on rows that the search never saw; None where there are none.
+        why: in words.
+        pairs_needed: pairs that would decide an effect of the size seen; None where that is not the question.
+    """
+
+    state: Literal["win", "loss", "undecided"]
+    gain: Gain
+    held_back: Gain | None
+    why: str
+    pairs_needed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One paired run, all in u.
+
+    Attributes:
+        training: difference of the tail losses at the end.
+        halfway: the same at half the length.
+        held_back: difference of the held-back losses; None where there are none.
+        own: the owner's tail loss, whose spread tells how much a batch order matters.
+    """
+
+    training: float
+    halfway: float
+    held_back: float | None
+    own: float
+
+
+def judge(pairs: Sequence[Pair], spread: Spread = Spread()) -> Verdict:  # noqa: B008 - frozen
+    """Returns the verdict after some pairs.
+
+    Args:
+        pairs: the gate's runs, three at least.
+        spread: of the finalists' earlier paired runs, pooled into the variance.
+    """
+    gain, error, freedom = _estimate([pair.training for pair in pairs], spread)
+    seen = [pair.held_back for pair in pairs if pair.held_back is not None]
+    held_back = _estimate(seen)[0] if len(seen) > 1 else None
+    level = LOOKS.get(len(pairs), min(LOOKS.values()))
+    needed = max(SMALLEST_EFFECT, 0.5 * _deviation([pair.own for pair in pairs]))
+    p_value = float(stdtr(freedom, gain.estimate / error)) if error > 0 else float(gain.estimate >= 0)
+    if gain.estimate >= 0:
+        return Verdict("loss", gain, held_back, "trained on fresh batch orders it is no better than the model's own")
+    if p_value > level:
+        return Verdict("undecided", gain, held_back, "its lead is within the noise", _pairs_needed(gain, error, pairs))
+    if -gain.estimate < needed:
+        why = f"its lead is smaller than what counts ({100 * needed:.2g} %: 1 %, or half of what a batch order does)"
+        return Verdict("undecided", gain, held_back, why)
+    if held_back is not None and held_back.high > HELD_BACK_MARGIN:
+        return Verdict("undecided", gain, held_back, "held-back data do not confirm it")
+    if _shrinks(pairs):
+        return Verdict("undecided", gain, held_back, "its lead shrinks as training goes on")
+    return Verdict("win", gain, held_back, "it wins on every count of the gate")
+
+
+def _estimate(values: Sequence[float], spread: Spread = Spread()) -> tuple[Gain, float, int]:  # noqa: B008 - frozen
+    """Returns mean and 90 % interval, the standard error, and its degrees of freedom."""
+    count = len(values)
+    freedom = count - 1 + spread.freedom
+    mean = sum(values) / count
+    error = math.sqrt((_squares(values) + spread.squares) / max(1, freedom) / count)
+    reach = float(stdtrit(max(1, freedom), 0.95)) * error
+    return Gain(mean, mean - reach, mean + reach, count), error, max(1, freedom)
+
+
+def _squares(values: Sequence[float]) -> float:
+    mean = sum(values) / max(1, len(values))
+    return sum((value - mean) ** 2 for value in values)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return math.sqrt(_squares(values) / max(1, len(values) - 1))
+
+
+def _shrinks(pairs: Sequence[Pair]) -> bool:
+    """Whether the lead at the end is smaller than halfway, by more than one standard error of that change."""
+    changes = [pair.training - pair.halfway for pair in pairs]
+    mean = sum(changes) / len(changes)
+    return mean > _deviation(changes) / math.sqrt(len(changes))
+
+
+def _pairs_needed(gain: Gain, error: float, pairs: Sequence[Pair]) -> int:
+    """Returns the pairs at which an effect and noise of this size would reach t = 3."""
+    deviation = error * math.sqrt(len(pairs))
+    return max(len(pairs) + 1, math.ceil((3.0 * deviation / min(gain.estimate, -1e-9)) ** 2))

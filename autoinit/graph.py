@@ -1,0 +1,211 @@
+"""The architecture as data: one `Layer` per parameter, the same on every device."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from .activations import LINEAR, Activation
+from .errors import ModelError, did_you_mean
+
+Role = Literal[
+    "input",
+    "hidden",
+    "residual_out",
+    "query",
+    "key",
+    "value",
+    "qkv",
+    "attention_out",
+    "gate",
+    "router",
+    "embedding",
+    "position",
+    "recurrent_input",
+    "recurrent",
+    "output",
+    "norm_scale",
+    "layer_scale",
+    "lora",
+    "bias",
+    "scalar",
+    "other",
+]
+"""What a parameter is for. "other" is what could not be told; it is kept, with the reason."""
+
+Kind = Literal[
+    "linear",
+    "conv",
+    "conv_transposed",
+    "bilinear",
+    "embedding",
+    "recurrent",
+    "norm",
+    "bias",
+    "scale",
+    "other",
+]
+"""How a parameter acts: the operation that consumes it."""
+
+Globs = str | Sequence[str] | None
+
+ROLES: tuple[str, ...] = get_args(Role)
+MATRIX_KINDS = frozenset({"linear", "conv", "conv_transposed", "bilinear", "recurrent"})
+"""Kinds that contract their input, so that fans and a variance make sense."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One parameter and its place in the network.
+
+    Attributes:
+        name: as in `model.named_parameters()`; of a parametrized weight, the name of the derived
+            tensor ("0.weight", not "0.parametrizations.weight.original0").
+        shape: of the tensor that is filled.
+        kind: the operation that consumes it.
+        role: what it is for.
+        fan_in: inputs summed into one output unit, receptive field included; 0 for what is no matrix.
+        fan_out: outputs that one input unit reaches; 0 for what is no matrix. Of a fused weight, of one slice.
+        out_axes: axes of the tensor that index output units.
+        in_axes: axes that are contracted with the input (kernel axes of a convolution included).
+        groups: of a grouped convolution.
+        slices: equal blocks along the first out axis, each a matrix of its own (fused QKV 3, LSTM 4, GRU 3).
+        cell: the recurrent cell it belongs to.
+        activation: the function between this layer's output and the next weight.
+        depth: number of weights before it on the longest path from the data.
+        residual_depth: residual adds that its input has passed.
+        in_branch: it lies inside a residual branch.
+        branch_weights: weights in series on that branch; 0 outside branches.
+        closes_branch: it is the last weight on its branch.
+        normalized: a normalization follows before any nonlinearity or residual add, so its scale does nothing.
+        of: for a bias, the weight whose output it shifts.
+        tied_to: other names of the same tensor.
+        parametrized: how the tensor is derived ("weight_norm", "orthogonal", …); empty where it is a leaf.
+        keep: why it must stay as the owner made it; empty where it is free.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    role: Role
+    fan_in: int = 0
+    fan_out: int = 0
+    out_axes: tuple[int, ...] = ()
+    in_axes: tuple[int, ...] = ()
+    groups: int = 1
+    slices: int = 1
+    cell: Literal["", "rnn", "lstm", "gru"] = ""
+    activation: Activation = LINEAR
+    depth: int = 0
+    residual_depth: int = 0
+    in_branch: bool = False
+    branch_weights: int = 0
+    closes_branch: bool = False
+    normalized: bool = False
+    of: str | None = None
+    tied_to: tuple[str, ...] = ()
+    parametrized: str = ""
+    keep: str = ""
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it contracts its input, so that fans and a variance make sense."""
+        return self.kind in MATRIX_KINDS
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+
+@dataclass(frozen=True)
+class Graph(Mapping[str, Layer]):
+    """The architecture: parameter name → `Layer`, in the order of `model.named_parameters()`.
+
+    Attributes:
+        layers: every parameter of the model, frozen and unreached ones included (see `Layer.keep`).
+        residual_adds: residual adds on the longest path, L in GPT-2's 1/√L.
+        source: "autograd" when read from a training step, "modules" when read from the module tree.
+        label_prior: relative frequency of each class in the data; empty where the loss is no classification.
+        notes: what the reader could not see, in words.
+    """
+
+    layers: tuple[Layer, ...]
+    residual_adds: int = 0
+    source: Literal["autograd", "modules"] = "autograd"
+    label_prior: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+    _by_name: dict[str, Layer] = field(init=False, repr=False, compare=False)
+    _depths: tuple[int, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {layer.name: layer for layer in self.layers})
+        depths = [layer.depth for layer in self.weights]
+        object.__setattr__(self, "_depths", (min(depths, default=0), max(depths, default=0)))
+
+    def __getitem__(self, name: str) -> Layer:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __hash__(self) -> int:
+        return hash((self.layers, self.residual_adds, self.source))
+
+    @property
+    def weights(self) -> tuple[Layer, ...]:
+        """The free matrices: what an initializer of variances may draw."""
+        return tuple(layer for layer in self.layers if layer.is_matrix and not layer.keep)
+
+    @property
+    def weight_depths(self) -> tuple[int, int]:
+        """The smallest and the largest depth of a free matrix."""
+        return self._depths
+
+    def has_role(self, *roles: str) -> bool:
+        """Whether a free parameter has one of these roles."""
+        return any(layer.role in roles and not layer.keep for layer in self.layers)
+
+    def restricted(self, only: Globs = None, exclude: Globs = None) -> Graph:
+        """Returns the graph in which parameters outside `only`, or inside `exclude`, must stay as they are.
+
+        Args:
+            only: globs of parameter names; None for all.
+            exclude: globs of parameter names; None for none.
+
+        Raises:
+            ModelError: a glob matches no parameter, or nothing is left to initialize.
+        """
+        wanted, unwanted = self._matching(only, "only"), self._matching(exclude, "exclude")
+        if wanted is None and unwanted is None:
+            return self
+        layers = []
+        for layer in self.layers:
+            if wanted is not None and layer.name not in wanted:
+                layer = dataclasses.replace(layer, keep=layer.keep or "not among the names given by `only`")
+            elif unwanted is not None and layer.name in unwanted:
+                layer = dataclasses.replace(layer, keep=layer.keep or "excluded by name")
+            layers.append(layer)
+        if all(layer.keep for layer in layers):
+            raise ModelError(f"`only` = {only!r} and `exclude` = {exclude!r} leave no parameter to initialize.")
+        return dataclasses.replace(self, layers=tuple(layers))
+
+    def _matching(self, globs: Globs, argument: str) -> set[str] | None:
+        if globs is None:
+            return None
+        found: set[str] = set()
+        for pattern in [globs] if isinstance(globs, str) else globs:
+            matches = fnmatch.filter((name for layer in self.layers for name in (layer.name, *layer.tied_to)), pattern)
+            if not matches:
+                raise ModelError(f"`{argument}` glob {pattern!r} matches no parameter. {did_you_mean(pattern, self)}")
+            found.update(layer.name for layer in self.layers if {layer.name, *layer.tied_to} & set(matches))
+        return found

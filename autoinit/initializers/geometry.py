@@ -1,0 +1,56 @@
+"""The matrices inside a tensor: which axes are outputs, inputs, groups and fused slices."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How a tensor stacks matrices.
+
+    Attributes:
+        out_axes: axes that index outputs.
+        in_axes: axes that are contracted with the input, kernel axes included.
+        groups: of a convolution: axis 0 is that many blocks (of outputs; of inputs when transposed).
+        slices: equal blocks along the first out axis (fused QKV, gates of a cell).
+    """
+
+    out_axes: tuple[int, ...] = (0,)
+    in_axes: tuple[int, ...] = (1,)
+    groups: int = 1
+    slices: int = 1
+
+    def blocks(self, tensor: Tensor) -> Tensor:
+        """Returns the matrices of a tensor, [blocks, rows (outputs), columns (inputs)], as a view or a copy."""
+        return self._permuted(tensor).reshape(-1, *self._rows_and_columns(tensor))
+
+    def scatter_(self, tensor: Tensor, blocks: Tensor) -> None:
+        """Writes matrices as `blocks` returns them into a tensor, in place."""
+        permuted = self._permuted(tensor)
+        permuted.copy_(blocks.reshape(permuted.shape))
+
+    def slice_views(self, tensor: Tensor) -> list[Tensor]:
+        """Returns a view of each fused slice of the tensor."""
+        return list(tensor.chunk(self.slices, dim=self.out_axes[0] if self.out_axes else 0))
+
+    def _rows_and_columns(self, tensor: Tensor) -> tuple[int, int]:
+        rows = math.prod(tensor.shape[axis] for axis in self.out_axes) // self.slices
+        columns = math.prod(tensor.shape[axis] for axis in self.in_axes)
+        if 0 in self.out_axes:
+            return rows // self.groups, columns
+        return rows, columns // self.groups
+
+    def _permuted(self, tensor: Tensor) -> Tensor:
+        """Returns a view with the axes (groups, slices, outputs …, inputs …)."""
+        view = tensor.unflatten(0, (self.groups, -1))
+        # Every axis after the split one has moved by one.
+        out, inner = [axis + 1 for axis in self.out_axes], [axis + 1 for axis in self.in_axes]
+        view = view.unflatten(out[0], (self.slices, -1))
+        first = out[0]
+        out = [axis + (axis >= first) for axis in out]
+        inner = [axis + (axis > first) for axis in inner]
+        return view.permute(0, first, *out, *inner)

@@ -1,0 +1,73 @@
+"""Frozen dataclasses as JSON: written in one form, read back validated."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def to_data(value: Any) -> Any:
+    """Returns the JSON-ready form (dicts, lists, numbers, strings) of a dataclass."""
+    return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def from_data(kind: type[T], data: Any, error: type[Exception], what: str) -> T:
+    """Returns the dataclass `kind` read from JSON-ready data.
+
+    Args:
+        kind: the dataclass to build.
+        data: as `to_data` gives it.
+        error: the error to raise.
+        what: the name of what is read, for the message: "plan file 'init.json'".
+
+    Raises:
+        error: where a field is missing, unknown, or of another type; the message names the first ones.
+    """
+    try:
+        return _adapter(kind).validate_python(data)
+    except ValidationError as problem:
+        details = "; ".join(_detail(item["loc"], item["msg"]) for item in problem.errors()[:3])
+        raise error(f"{what} is not a valid {kind.__name__}: {details.rstrip('.')}.") from None
+
+
+def _detail(place: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return f"{'.'.join(map(str, place))}: {message}" if place else message
+
+
+def parse(text: str, error: type[Exception], what: str) -> dict[str, Any]:
+    """Returns the JSON object in `text`, or raises `error` naming the place of the damage."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as problem:
+        raise error(f"{what} is damaged: not JSON at line {problem.lineno}, column {problem.colno}.") from None
+    if not isinstance(data, dict):
+        raise error(f"{what} holds a JSON {type(data).__name__}; a JSON object is needed.")
+    return data
+
+
+def write(path: str | os.PathLike[str], data: Any) -> None:
+    """Writes JSON to a file, whole or not at all: a crash leaves the old file as it was."""
+    target = Path(path)
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,372 @@
+"""A recipe resolved for one graph: what each parameter gets, and why. Pure arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from . import jsonfile, text
+from .errors import PlanFileError
+from .graph import Graph, Layer
+from .recipe import Recipe
+from .schemes import Distribution, rows_and_columns, scheme
+
+FORMAT, VERSION = "autoinit-plan", 1
+
+SMALLEST_FREQUENCY = 1e-4
+"""A class rarer than this gets this frequency in a label prior, so that its log stays finite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill:
+    """What one parameter gets.
+
+    Attributes:
+        name: the parameter's, as in `Layer.name`.
+        shape: of the tensor.
+        role: what the parameter is for.
+        distribution: of its entries; "keep" is the owner's own draw, times `factor` and `slice_factors`.
+        std: standard deviation of the entries before `factor`; None where the draw is kept.
+        values: of a constant: one for all entries, one per slice, or one per entry.
+        factor: multiplies the draw; a calibration sets it.
+        slice_factors: multiply the slices of a fused weight, in order; empty for none.
+        out_axes, in_axes, groups, slices: the geometry that structured draws need, as in `Layer`.
+        reason: why, in words.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    distribution: Distribution
+    std: float | None = None
+    values: tuple[float, ...] = ()
+    factor: float = 1.0
+    slice_factors: tuple[float, ...] = ()
+    out_axes: tuple[int, ...] = ()
+    in_axes: tuple[int, ...] = ()
+    groups: int = 1
+    slices: int = 1
+    reason: str
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the parameter stays exactly as it is."""
+        return self.distribution == "keep" and self.factor == 1.0 and not self.slice_factors
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Plan(Mapping[str, Fill]):
+    """Parameter name → `Fill`, for every parameter of one model.
+
+    Attributes:
+        recipe: what was resolved.
+        seed: of the draws; each parameter has a stream of its own, named by seed and name.
+        fills: in the order of the graph.
+        drawn_with: versions and device of the draws that the plan stands for; empty before a draw.
+    """
+
+    recipe: Recipe
+    seed: int
+    fills: tuple[Fill, ...]
+    drawn_with: str = ""
+    _by_name: dict[str, Fill] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {fill.name: fill for fill in self.fills})
+
+    def __getitem__(self, name: str) -> Fill:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self.fills)
+
+    def __str__(self) -> str:
+        return _render(self)
+
+    def with_factors(self, factors: Mapping[str, float]) -> Plan:
+        """Returns the plan with calibration factors multiplied into its fills, by parameter name."""
+        fills = (
+            dataclasses.replace(fill, factor=fill.factor * factors[fill.name]) if fill.name in factors else fill
+            for fill in self.fills
+        )
+        return dataclasses.replace(self, fills=tuple(fills))
+
+    def save(self, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> None:
+        """Writes the plan as JSON; a crash on the way leaves an older file as it was.
+
+        Args:
+            path: of the file.
+            provenance: whatever should stand beside the plan (JSON values).
+        """
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "plan": _to_data(self),
+            "provenance": dict(provenance or {}),
+        }
+        jsonfile.write(path, data)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Plan:
+        """Returns the plan that `save` wrote.
+
+        Raises:
+            PlanFileError: the file is missing, damaged, no plan, or from a newer version of autoinit.
+        """
+        what = f"Plan file {os.fspath(path)!r}"
+        try:
+            content = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as problem:
+            raise PlanFileError(f"{what} cannot be read: {problem}.") from None
+        return _from_data(jsonfile.parse(content, PlanFileError, what), what)
+
+
+@runtime_checkable
+class HasPlan(Protocol):
+    """Whatever carries a plan, so that it can be applied: a selection."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that it carries."""
+
+
+def _to_data(plan: Plan) -> dict[str, Any]:
+    return {
+        "recipe": jsonfile.to_data(plan.recipe),
+        "seed": plan.seed,
+        "drawn_with": plan.drawn_with,
+        "fills": [jsonfile.to_data(fill) for fill in plan.fills],
+    }
+
+
+def _from_data(data: dict[str, Any], what: str) -> Plan:
+    if data.get("format") != FORMAT:
+        raise PlanFileError(f"{what} is not an autoinit plan: its format is {data.get('format')!r}, not {FORMAT!r}.")
+    version = data.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise PlanFileError(
+            f"{what} has version {version!r}; this autoinit reads up to {VERSION}. Upgrade torch-autoinit to read it."
+        )
+    body = data.get("plan")
+    if not isinstance(body, dict) or {"recipe", "seed", "fills"} - body.keys() or not isinstance(body["fills"], list):
+        raise PlanFileError(f"{what} is damaged: its 'plan' lacks a recipe, a seed or a list of fills.")
+    return Plan(
+        recipe=jsonfile.from_data(Recipe, body["recipe"], PlanFileError, what),
+        seed=jsonfile.from_data(int, body["seed"], PlanFileError, what),
+        fills=tuple(jsonfile.from_data(Fill, fill, PlanFileError, what) for fill in body["fills"]),
+        drawn_with=str(body.get("drawn_with", "")),
+    )
+
+
+# --- from recipe and graph to fills -------------------------------------------------------------------------------
+
+
+def resolve(recipe: Recipe, graph: Graph, seed: int = 0) -> Plan:
+    """Returns what each parameter of the graph gets under a recipe.
+
+    Args:
+        recipe: the portable choice.
+        graph: the architecture.
+        seed: of the draws to come; arithmetic here does not depend on it.
+    """
+    return Plan(recipe, seed, tuple(_fill(layer, recipe, graph) for layer in graph.layers))
+
+
+def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
+    if layer.keep:
+        return _kept(layer, layer.keep)
+    if layer.role == "bias":
+        return _bias(layer, recipe, graph)
+    if layer.role == "embedding":
+        return _embedding(layer, recipe)
+    if layer.is_matrix:
+        return _matrix(layer, recipe, graph)
+    return _kept(layer, f"a {layer.role.replace('_', ' ')} keeps its owner's value")
+
+
+def _make(layer: Layer, distribution: Distribution, reason: str, **rest: Any) -> Fill:
+    return Fill(
+        name=layer.name,
+        shape=layer.shape,
+        role=layer.role,
+        distribution=distribution,
+        out_axes=layer.out_axes,
+        in_axes=layer.in_axes,
+        groups=layer.groups,
+        slices=layer.slices,
+        reason=reason,
+        **rest,
+    )
+
+
+def _kept(layer: Layer, reason: str) -> Fill:
+    return _make(layer, "keep", reason)
+
+
+def _constant(layer: Layer, values: tuple[float, ...], reason: str) -> Fill:
+    return _make(layer, "constant", reason, std=0.0, values=values)
+
+
+def _bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
+    owner = graph.get(layer.of or "")
+    if owner is not None and owner.role == "output" and recipe.head_bias != "as_is":
+        return _head_bias(layer, recipe, graph)
+    if layer.cell == "lstm" and recipe.recurrent == "orthogonal_forget":
+        # An LSTM adds two biases; one of them carries the forget gate's 1, the second slice of i, f, g, o.
+        forget = 1.0 if owner is not None and owner.role == "recurrent_input" else 0.0
+        return _constant(layer, (0.0, forget, 0.0, 0.0), f"forget gate {forget:g} (Jozefowicz et al. 2015), others 0")
+    if recipe.bias == "zero" or recipe.base != "as_is":
+        return _constant(layer, (0.0,), "biases start at zero")
+    return _kept(layer, "as its owner drew it")
+
+
+def _head_bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
+    if recipe.head_bias == "zero":
+        return _constant(layer, (0.0,), "the output bias starts at zero")
+    if len(graph.label_prior) != layer.size:
+        return _kept(layer, f"no label prior of {layer.size} classes is known")
+    logs = [math.log(max(p, SMALLEST_FREQUENCY)) for p in graph.label_prior]
+    return _constant(layer, tuple(logs), "log frequencies of the labels, so that training starts at their entropy")
+
+
+def _embedding(layer: Layer, recipe: Recipe) -> Fill:
+    width = layer.shape[-1] if layer.shape else 1
+    if recipe.embedding == "small":
+        return _make(layer, "normal", "small embeddings: std = 0.02", std=0.02)
+    if recipe.embedding == "inverse_sqrt":
+        std = 1 / math.sqrt(width)
+        return _make(layer, "normal", f"embeddings of unit length: std = 1/√{width} = {text.number(std)}", std=std)
+    base = scheme(recipe.base)
+    if base.embeddings:
+        std = base.std(layer)
+        return _make(layer, base.distribution, f"{base.title}: std = {text.number(std)}", std=std)
+    return _kept(layer, "an embedding's scale does not follow from fans")
+
+
+def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
+    if layer.parametrized in ("orthogonal", "spectral_norm"):
+        return _kept(layer, f"its {layer.parametrized} parametrization fixes its scale")
+    if layer.role == "output" and recipe.head == "zero":
+        return _constant(layer, (0.0,), "the head starts at zero, so that every output is equal")
+    if layer.closes_branch and recipe.residual_out == "zero":
+        return _constant(layer, (0.0,), "the residual branch starts at zero (its block is the identity)")
+    if layer.role == "recurrent" and recipe.recurrent != "same":
+        return _recurrent(layer, recipe)
+    base = scheme(dict(recipe.rules).get(layer.role, recipe.base))
+    factors = _factors(layer, recipe, graph)
+    scale = math.prod(factors.values())
+    slices = _qk_slices(layer, recipe)
+    tail = "".join(f"; × {text.number(value)} ({why})" for why, value in factors.items())
+    if slices:
+        tail += f"; query and key slices × {text.number(slices[0])}"
+    if base.distribution == "keep":
+        return _make(layer, "keep", f"as its owner drew it{tail}", factor=scale, slice_factors=slices)
+    std = base.std(layer)
+    phi = f" for {layer.activation}" if base.worked(layer) and layer.activation.name != "linear" else ""
+    reason = f"{base.title}{phi}: std = {base.worked(layer)} = {text.number(std)}{tail}"
+    return _make(layer, base.distribution, reason, std=std * scale, slice_factors=slices)
+
+
+def _recurrent(layer: Layer, recipe: Recipe) -> Fill:
+    size = max(rows_and_columns(layer))
+    if recipe.recurrent == "identity":
+        reason = "recurrent identity (Le et al. 2015, arXiv:1504.00941)"
+        return _make(layer, "identity", reason, std=1 / math.sqrt(size))
+    reason = "recurrent orthogonal: the state keeps its norm (Saxe et al. 2014)"
+    return _make(layer, "orthogonal", reason, std=1 / math.sqrt(size))
+
+
+def _factors(layer: Layer, recipe: Recipe, graph: Graph) -> dict[str, float]:
+    """Returns the recipe's factors on one matrix by what they are called in a reason; those of 1 left out."""
+    found: dict[str, float] = {}
+    if not layer.normalized:
+        found["gain"] = 2.0**recipe.log2_gain
+        found["depth"] = 2.0 ** (recipe.depth_slope * (_position(layer, graph) - 0.5))
+    adds = max(1, graph.residual_adds)
+    if layer.in_branch and not layer.closes_branch:
+        found["residual depth"] = adds**-recipe.branch_power
+    if layer.closes_branch and recipe.residual_out == "scaled":
+        found[f"1/√{adds} residual adds"] = adds**-0.5
+    if layer.role == "output" and recipe.head == "eighth":
+        found["small head"] = 1 / 8
+    if layer.role in ("query", "key"):
+        found["query and key"] = 2.0**recipe.qk_log2
+    return {why: value for why, value in found.items() if value != 1.0}
+
+
+def _position(layer: Layer, graph: Graph) -> float:
+    """Returns the layer's depth from 0 (first matrix) to 1 (last)."""
+    depths = graph.weight_depths
+    return (layer.depth - depths[0]) / max(1, depths[1] - depths[0])
+
+
+def _qk_slices(layer: Layer, recipe: Recipe) -> tuple[float, ...]:
+    if layer.role != "qkv" or layer.slices != 3 or recipe.qk_log2 == 0:
+        return ()
+    factor = 2.0**recipe.qk_log2
+    return (factor, factor, 1.0)
+
+
+# --- as text ------------------------------------------------------------------------------------------------------
+
+
+def _render(plan: Plan) -> str:
+    """Returns the plan as a table; rows that differ in numbers within the name only are one row."""
+    groups = [list(same) for _, same in groupby(_by_pattern(plan.fills), key=_pattern)]
+    rows = [_row(group) for group in groups]
+    header = ("parameter", "shape", "role", "draw", "std", "why")
+    seed = f", seed {plan.seed}" if any(not fill.untouched for fill in plan.fills) else ""
+    return f"{plan.recipe.key}{seed}\n\n{text.table(header, rows, '<<<<><')}\n\n{coverage(plan)}"
+
+
+def _by_pattern(fills: tuple[Fill, ...]) -> list[Fill]:
+    """Returns the fills with equal patterns beside each other, patterns in order of appearance."""
+    order: dict[tuple[str, ...], int] = {}
+    for fill in fills:
+        order.setdefault(_pattern(fill), len(order))
+    return sorted(fills, key=lambda fill: order[_pattern(fill)])
+
+
+def _pattern(fill: Fill) -> tuple[str, ...]:
+    why = re.sub(r"[-+]?\d[\d.e+-]*", "*", fill.reason)
+    return re.sub(r"\d+", "*", fill.name), str(fill.shape), fill.role, fill.distribution, why
+
+
+def _row(group: list[Fill]) -> tuple[str, ...]:
+    first = group[0]
+    name = first.name if len(group) == 1 else f"{_pattern(first)[0]} ({len(group)})"
+    stds = sorted({fill.std * abs(fill.factor) for fill in group if fill.std is not None})
+    if len(stds) > 1 and text.number(stds[0]) != text.number(stds[-1]):
+        spread = f"{text.number(stds[0])}…{text.number(stds[-1])}"
+    else:
+        spread = text.number(stds[0]) if stds else "-"
+    draw = "rescale" if first.distribution == "keep" and not first.untouched else first.distribution
+    return name, "×".join(map(str, first.shape)) or "1", first.role, draw, spread, first.reason
+
+
+def coverage(plan: Plan) -> str:
+    """Returns what is drawn, rescaled and kept, in one sentence."""
+    total = sum(fill.size for fill in plan.fills)
+    drawn = [fill for fill in plan.fills if fill.distribution != "keep"]
+    rescaled = [fill for fill in plan.fills if fill.distribution == "keep" and not fill.untouched]
+    kept = len(plan.fills) - len(drawn) - len(rescaled)
+    share = sum(fill.size for fill in (*drawn, *rescaled)) / max(1, total)
+    return (
+        f"Sets {len(drawn)} and rescales {len(rescaled)} of {len(plan.fills)} parameters "
+        f"({text.percent(share)} of {text.count(total)} values); keeps {kept}."
+    )

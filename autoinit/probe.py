@@ -1,0 +1,104 @@
+"""A short training and the curve it draws. It trains whatever weights it finds and knows nothing of recipes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .data import Batch
+from .score import RANGE_STEP, Curve
+from .task import Task
+
+RungReport = Callable[[Curve], bool]
+"""Called with the curve so far at each rung; False ends the probe there."""
+
+
+def probe(
+    task: Task,
+    *,
+    steps: int,
+    seed: int,
+    lr_factor: float = 1.0,
+    held_back: Sequence[Batch] = (),
+    rungs: Sequence[int] = (),
+    on_rung: RungReport = lambda curve: True,
+) -> Curve:
+    """Returns the curve of a short training of the model's present weights, which it changes.
+
+    Seeds torch's global generators, so that dropout is alike for all candidates: call it inside
+    `task.preserved()`, which puts them back.
+
+    Args:
+        task: what to train and how.
+        steps: at the most.
+        seed: of the batch order and of dropout.
+        lr_factor: on every group's learning rate.
+        held_back: batches whose mean loss is taken at each rung and at the end.
+        rungs: steps at which to evaluate and to ask `on_rung`; the end is always one.
+        on_rung: may end the probe.
+    """
+    torch.manual_seed(seed)
+    if not task.model.training:
+        task.model.train()
+    started = time.perf_counter()
+    stops = {*(rung for rung in rungs if rung < steps), steps}
+    optimizer, scheduler = task.build_optimizer(lr_factor)
+    matrices = [p for p in task.model.parameters() if p.requires_grad and p.ndim > 1]
+    losses: list[float] = []
+    evaluated: list[tuple[int, float]] = []
+    gradient_range: float | None = None
+
+    def curve(diverged_at: int | None = None) -> Curve:
+        seconds = time.perf_counter() - started
+        return Curve(tuple(losses), tuple(evaluated), gradient_range, diverged_at, seconds)
+
+    for step, batch in enumerate(task.order(seed, steps), start=1):
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(task.backward(batch))
+        if not math.isfinite(losses[-1]):
+            return curve(diverged_at=step)
+        if step == RANGE_STEP or (step == min(stops) < RANGE_STEP):
+            gradient_range = _log_range(matrices)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        if step in stops:
+            if held_back:
+                evaluated.append((step, evaluate(task, held_back)))
+                if not math.isfinite(evaluated[-1][1]):
+                    return curve(diverged_at=step)
+            if not on_rung(curve()):
+                break
+    return curve()
+
+
+def evaluate(task: Task, batches: Sequence[Batch]) -> float:
+    """Returns the mean loss per row over batches, in eval mode, without training on them."""
+    with _eval_mode(task.model):
+        return task.evaluate(batches)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Puts every submodule into eval mode, and each one's own flag back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _log_range(parameters: Sequence[Tensor]) -> float | None:
+    """Returns log10 of the largest over the smallest gradient norm; inf where only some are zero."""
+    norms = [float(p.grad.norm()) for p in parameters if p.grad is not None]
+    finite = [norm for norm in norms if math.isfinite(norm)]
+    if len(finite) < 2 or max(finite) == 0:
+        return None
+    return math.log10(max(finite) / min(finite)) if min(finite) > 0 else math.inf

@@ -1,0 +1,136 @@
+"""From a probe's curve to one number, lower is better: convergence and gradient stability.
+
+Of a probe of T steps, with L the loss and L_ref the loss of the best constant predictor (label entropy, target
+variance), or else the first loss of the owner's own weights:
+
+    u(L) = clip(log(max(L, 1e-3·L_ref) / L_ref), −∞, log 10)
+    S_T  = ½·(mean of u over the last ⌈T/4⌉ batches + u of the held-back loss) + 0.1·min(12, r)
+    r    = log10(max‖g‖ / min‖g‖) over the weights' gradients at step 20 (or the last step before it)
+
+A divergence at step t scores log 10 + 1.2 + (1 − t/T), which is worse than anything finite; later is better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+FLOOR, CEILING = 1e-3, 10.0
+RANGE_WEIGHT, RANGE_CAP = 0.1, 12.0
+RANGE_STEP = 20
+"""The step at which the range of gradients is taken: early enough to tell, past the first jolts."""
+
+WORST_FINITE = math.log(CEILING) + RANGE_WEIGHT * RANGE_CAP
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What one probe saw.
+
+    Attributes:
+        losses: training loss of each step's batch, before the step.
+        held_back: (steps done, mean loss on the held-back batches), in order.
+        gradient_range: log10 of the largest over the smallest weight gradient norm; inf where one is zero
+            while another is not.
+        diverged_at: the step at which a loss or gradient was not finite; None where none was.
+        seconds: wall time.
+    """
+
+    losses: tuple[float, ...]
+    held_back: tuple[tuple[int, float], ...] = ()
+    gradient_range: float | None = None
+    diverged_at: int | None = None
+    seconds: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Number of training steps."""
+        return len(self.losses)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a loss is measured against.
+
+    Attributes:
+        loss: L_ref.
+        scale: None for losses that stay positive; else the size of one unit of u, for losses that can be
+            negative, where u = (L − L_ref)/scale.
+    """
+
+    loss: float
+    scale: float | None = None
+
+    @staticmethod
+    def of(constant: float | None, own: Sequence[float]) -> Reference:
+        """Returns the reference of a task.
+
+        Args:
+            constant: loss of the best constant predictor; None where it is not known.
+            own: finite losses of a probe of the owner's own weights.
+        """
+        finite = [value for value in own if math.isfinite(value)] or [1.0]
+        if min(finite) > 0:
+            return Reference(constant if constant and constant > 0 else finite[0])
+        spread = max(finite) - min(finite)
+        return Reference(finite[0], scale=max(abs(finite[0]), spread, 1e-12))
+
+    def u(self, loss: float) -> float:
+        """Returns the scale-free loss: 0 at the reference, −1 where it is e times lower, at most log 10."""
+        if not math.isfinite(loss):
+            return math.log(CEILING)
+        if self.scale is not None:
+            return min(max((loss - self.loss) / self.scale, math.log(FLOOR)), math.log(CEILING))
+        return min(math.log(max(loss, FLOOR * self.loss) / self.loss), math.log(CEILING))
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A probe's score and its parts, all in units of u.
+
+    Attributes:
+        total: S_T, what candidates are ranked by.
+        training: mean u over the last quarter of the batches.
+        held_back: u on the held-back batches; the training part again where there are none.
+        stability: the gradient-range term.
+        steps: T.
+        diverged: whether a loss or gradient was not finite.
+    """
+
+    total: float
+    training: float
+    held_back: float
+    stability: float
+    steps: int
+    diverged: bool = field(default=False)
+
+
+def score(curve: Curve, reference: Reference, planned: int) -> Score:
+    """Returns the score of a probe (see the module's formula).
+
+    Args:
+        curve: what the probe saw, up to the step that is scored.
+        reference: of the task.
+        planned: T, the steps the probe would have taken; only a divergence needs it.
+    """
+    stability = RANGE_WEIGHT * min(RANGE_CAP, _finite_range(curve))
+    training = tail_loss(curve, reference)
+    held_back = reference.u(curve.held_back[-1][1]) if curve.held_back else training
+    if curve.diverged_at is not None:
+        early = 1 - curve.diverged_at / max(1, planned)
+        return Score(WORST_FINITE + early, training, held_back, stability, curve.steps, diverged=True)
+    total = 0.5 * (training + held_back) + stability
+    return Score(total, training, held_back, stability, curve.steps)
+
+
+def tail_loss(curve: Curve, reference: Reference) -> float:
+    """Returns the mean u over the last quarter of the batches."""
+    if curve.diverged_at is not None or not curve.losses:
+        return math.log(CEILING)
+    tail = curve.losses[-math.ceil(curve.steps / 4) :]
+    return sum(map(reference.u, tail)) / len(tail)
+
+
+def _finite_range(curve: Curve) -> float:
+    return curve.gradient_range if curve.gradient_range is not None else 0.0

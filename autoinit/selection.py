@@ -1,0 +1,352 @@
+"""`select`: one call chooses a model's initial weights. The answer is a `Selection`."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from . import text
+from .apply import apply_plan
+from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
+from .data import Batch
+from .gate import Gain, Verdict
+from .graph import Graph
+from .plan import Plan, coverage, resolve
+from .probe import probe
+from .recipe import Recipe
+from .search import Found, search
+from .space import LR_RATIO, space_of
+from .task import Task, make_task
+from .tracing import trace_task
+from .trial import OWN, Bench, Candidate, Progress, ProgressEvent, Record
+
+GATE_SHARE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a selection cost.
+
+    Attributes:
+        seconds: wall time of the whole call.
+        steps: training steps, evaluations and calibrations counted as their share of one.
+        trials: probes run in the search and the finals.
+    """
+
+    seconds: float
+    steps: float
+    trials: int
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The answer of `select`.
+
+    Attributes:
+        recipe: what was chosen; `as_is` where the model's own weights were kept.
+        plan: the same, parameter by parameter, with the very draw that won.
+        kept: whether the model's own weights stay.
+        gain: log-loss ratio to the model's own weights, from the gate's runs only; None where there were none.
+        held_back: the same on rows that the search never saw.
+        lr: learning rate that goes with the choice; None where the optimizer has none to read.
+        why: the reason for the choice, in words.
+        trials: a row per trial, in order.
+        cost: what it took.
+        graph: the architecture as it was read.
+        interrupted: whether Ctrl-C ended the search early.
+    """
+
+    recipe: Recipe
+    plan: Plan
+    kept: bool
+    gain: Gain | None
+    held_back: Gain | None
+    lr: float | None
+    why: str
+    trials: pd.DataFrame = field(repr=False)
+    cost: Cost
+    graph: Graph = field(repr=False)
+    interrupted: bool = False
+
+    def __str__(self) -> str:
+        return _render(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the plan with its provenance as JSON, for `autoinit.apply_(model, path)`."""
+        self.plan.save(path, provenance=_provenance(self))
+
+
+def select(
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    step: Callable[[nn.Module, Batch], Tensor] | None = None,
+    optimizer: Any = None,
+    lr: float | str | None = None,
+    val_data: Any = None,
+    budget: float | str | Budget | None = None,
+    only: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    recipes: Sequence[str | Recipe] | None = None,
+    storage: str | None = None,
+    study_name: str | None = None,
+    seed: int = 0,
+    apply: bool = True,
+    progress: Progress | bool | None = None,
+    autocast: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> Selection:
+    """Returns the best initial weights found for a model, and sets them.
+
+    The weights as the model's own code drew them are candidate 0. They stay unless another candidate beats them
+    beyond noise on fresh batch orders and on held-back data. Everything else about the model, and every random
+    state, is as it was, also after an exception or Ctrl-C.
+
+    Args:
+        model: what will be trained.
+        data: DataLoader, Dataset, (X, y) as tensors, arrays or frames, or any iterable of batches.
+        loss: callable(output, target) -> scalar; None: the output's `.loss`, cross-entropy for integer targets,
+            mean squared error for others.
+        step: callable(model, batch) -> scalar loss, in the place of `loss`, for whatever else trains by one loss.
+            It may accumulate and clip gradients if it calls backward itself.
+        optimizer: callable(params) -> Optimizer or (Optimizer, scheduler), or an existing Optimizer, which is
+            left alone; None: AdamW. A scheduler is stepped after every training step.
+        lr: a number; "search" to search around the optimizer's own; None: the given optimizer's own, or
+            searched where none is given.
+        val_data: data to hold back, in the place of a part of `data`.
+        budget: seconds (a number, "90s", "5m", "8h") or a `Budget`; None: a minute.
+        only: globs of the parameter names that may change.
+        exclude: globs of the parameter names that must stay.
+        recipes: the only candidates to consider, by name or as `Recipe`.
+        storage: Optuna storage URL that keeps the trials.
+        study_name: in that storage.
+        seed: of the draws, the batch orders and the proposals.
+        apply: whether to set the chosen weights; False leaves the model as it was.
+        progress: called after each trial; True or False for a line on stderr or none; None: where it is a
+            terminal.
+        autocast: dtype of mixed precision; None: as an active torch.autocast has it.
+        device: where to probe; None: where the model is.
+
+    Raises:
+        DataError: empty or one-batch data, values not finite, labels out of range, batches the model rejects.
+        ModelError: nothing to train, or no gradient arrives.
+        StepError, OptimizerError, RecipeError, BudgetError, DeviceError: a wrong argument of that kind.
+    """
+    meter = Meter(parse_budget(budget))
+    task = make_task(
+        model,
+        data,
+        loss=loss,
+        step=step,
+        optimizer=optimizer,
+        lr=lr,
+        val_data=val_data,
+        autocast=autocast,
+        device=device,
+        seed=seed,
+    )
+    graph = trace_task(task).restricted(only, exclude)
+    space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes)
+    with task.preserved() as snapshot:
+        step_seconds = _step_seconds(task, meter)
+        meter.allowance = _allowance(meter, step_seconds)
+        schedule = Schedule.of(meter.allowance)
+        bench = Bench(task, graph, snapshot, meter, schedule, seed, _reporter(progress))
+        if meter.allowance < SMALLEST_ALLOWANCE:
+            found = Found(Candidate(OWN), why=_too_small(meter, step_seconds))
+        else:
+            found = search(bench, space, storage=storage, study_name=study_name)
+    selection = _selection(found, bench, step_seconds)
+    if apply and not selection.kept:
+        apply_plan(task.model, selection.plan)
+    return selection
+
+
+def _step_seconds(task: Task, meter: Meter) -> float:
+    """Returns the seconds of one training step, after one that warms up."""
+    warm = probe(task, steps=1, seed=0).seconds
+    steps = max(2, min(10, int(0.25 / max(warm, 1e-6))))
+    curve = probe(task, steps=steps, seed=0)
+    meter.spend(steps=1 + steps)
+    return curve.seconds / max(1, curve.steps)
+
+
+def _allowance(meter: Meter, step_seconds: float) -> float:
+    """Returns the training steps that the budget pays for."""
+    budget = meter.budget
+    by_clock = math.inf
+    if budget.seconds is not None:
+        by_clock = meter.steps + max(0.0, budget.seconds - meter.seconds) / step_seconds
+    return min(by_clock, budget.steps if budget.steps is not None else math.inf)
+
+
+def _too_small(meter: Meter, step_seconds: float) -> str:
+    if meter.budget.steps is not None and meter.allowance == meter.budget.steps:
+        return (
+            f"a budget of {meter.budget.steps} steps is too small for a choice that can be trusted; "
+            f"Budget(steps={SMALLEST_ALLOWANCE}) is the least"
+        )
+    needed = math.ceil(1.1 * (SMALLEST_ALLOWANCE * step_seconds + meter.seconds))
+    return (
+        f"a step takes {text.seconds(step_seconds)}, so the budget pays for {int(meter.allowance)} steps, too few for "
+        f'a choice that can be trusted; budget="{needed}s" is the least'
+    )
+
+
+def _selection(found: Found, bench: Bench, step_seconds: float) -> Selection:
+    verdict, champion = found.verdict, found.champion
+    won = verdict is not None and verdict.state == "win" and champion is not None and found.plan is not None
+    chosen = champion if won and champion is not None else found.own
+    plan = found.plan if won and found.plan is not None else resolve(OWN, bench.graph, bench.seed)
+    base = bench.task.lr
+    return Selection(
+        recipe=chosen.recipe,
+        plan=plan,
+        kept=not won,
+        gain=verdict.gain if verdict else None,
+        held_back=verdict.held_back if verdict else None,
+        lr=None if base is None else base * LR_RATIO**chosen.lr_step,
+        why=_why(found, bench, step_seconds),
+        trials=pd.DataFrame([_row(record, base) for record in bench.records], columns=list(_COLUMNS)),
+        cost=Cost(bench.meter.seconds, bench.meter.steps, len(bench.records)),
+        graph=bench.graph,
+        interrupted=found.interrupted,
+    )
+
+
+def _why(found: Found, bench: Bench, step_seconds: float) -> str:
+    early = "interrupted by Ctrl-C; " if found.interrupted else ""
+    if found.champion is None:
+        return early + found.why
+    if found.verdict is None:
+        return f"{early}{found.champion.recipe} led, but the budget ended before the gate could confirm it"
+    why = f"{early}{found.champion.recipe} reached the gate: {found.verdict.why}"
+    return why + _what_would_decide(found.verdict, bench, step_seconds)
+
+
+def _what_would_decide(verdict: Verdict, bench: Bench, step_seconds: float) -> str:
+    """Returns the budget at which an effect of the size seen would be decided; nothing where none is known."""
+    if verdict.state != "undecided" or verdict.pairs_needed is None:
+        return ""
+    steps = 2 * verdict.pairs_needed * bench.schedule.gate / GATE_SHARE
+    if bench.meter.budget.seconds is None:
+        return f"; Budget(steps={math.ceil(steps)}) would decide an effect of this size"
+    return f"; a budget of about {text.seconds(steps * step_seconds)} would decide an effect of this size"
+
+
+_COLUMNS = (
+    "number",
+    "stage",
+    "recipe",
+    "lr",
+    "state",
+    "steps",
+    "score",
+    "training",
+    "held_back",
+    "stability",
+    "first_loss",
+    "last_loss",
+    "seconds",
+    "reason",
+)
+
+
+def _row(record: Record, base_lr: float | None) -> dict[str, Any]:
+    curve, scored = record.curve, record.score
+    losses = curve.losses if curve is not None and curve.losses else (math.nan,)
+    return {
+        "number": record.number,
+        "stage": record.stage,
+        "recipe": record.candidate.recipe.key,
+        "lr": math.nan if base_lr is None else base_lr * LR_RATIO**record.candidate.lr_step,
+        "state": record.state,
+        "steps": curve.steps if curve is not None else 0,
+        "score": scored.total if scored is not None else math.nan,
+        "training": scored.training if scored is not None else math.nan,
+        "held_back": scored.held_back if scored is not None else math.nan,
+        "stability": scored.stability if scored is not None else math.nan,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "seconds": curve.seconds if curve is not None else math.nan,
+        "reason": record.reason,
+    }
+
+
+def _provenance(selection: Selection) -> dict[str, Any]:
+    gain = selection.gain
+    return {
+        "kept": selection.kept,
+        "why": selection.why,
+        "gain": None if gain is None else {"estimate": gain.estimate, "low": gain.low, "high": gain.high},
+        "lr": selection.lr,
+        "seconds": round(selection.cost.seconds, 3),
+        "steps": round(selection.cost.steps, 1),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "torch": torch.__version__,
+    }
+
+
+# --- as text ------------------------------------------------------------------------------------------------------
+
+_SHOWN = 8
+_LOSSES = ("score", "first_loss", "last_loss")
+
+
+def _render(selection: Selection) -> str:
+    head = "Kept the model's own weights" if selection.kept else f"Chose {selection.recipe.key}"
+    lines = [head, f"  why    {selection.why}"]
+    if selection.gain is not None:
+        lines.append(f"  gain   {selection.gain}")
+    if selection.held_back is not None:
+        lines.append(f"         held-back {selection.held_back}")
+    if selection.lr is not None:
+        lines.append(f"  lr     {text.number(selection.lr)}")
+    cost = selection.cost
+    lines.append(f"  cost   {text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials")
+    if not selection.kept:
+        lines.append(f"  plan   {coverage(selection.plan)}")
+    if len(selection.trials):
+        lines += ["", _leaderboard(selection.trials)]
+    return "\n".join(lines)
+
+
+def _leaderboard(trials: pd.DataFrame) -> str:
+    """Returns the best fully probed recipes of the search and the model's own, each at its best learning rate."""
+    done = trials[(trials.stage == "search") & (trials.state == "complete")]
+    best = done.sort_values("score").drop_duplicates("recipe")
+    shown = best.head(_SHOWN)
+    if OWN.key not in set(shown.recipe):
+        shown = pd.concat([shown.head(_SHOWN - 1), best[best.recipe == OWN.key]])
+    rows = [
+        (row["recipe"], text.number(row["lr"]), str(row["steps"]), *(f"{row[name]:.3f}" for name in _LOSSES))
+        for row in shown.to_dict("records")
+    ]
+    states = trials[trials.stage == "search"].state.value_counts().to_dict()
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    header = ("recipe", "lr", "steps", "score", "first loss", "last loss")
+    return f"{text.table(header, rows, '<>>>>>')}\nsearched: {counts}"
+
+
+def _reporter(progress: Progress | bool | None) -> Progress:
+    """Returns what to call after each trial."""
+    if callable(progress):
+        return progress
+    shown = sys.stderr.isatty() if progress is None else progress
+    return _line if shown else lambda event: None
+
+
+def _line(event: ProgressEvent) -> None:
+    """Overwrites one line on stderr."""
+    done = f"\r{event.done:4.0%}  {event.stage}  {event.message}"
+    print(f"{done[:119]:<120}", end="", file=sys.stderr, flush=True)

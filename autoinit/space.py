@@ -1,0 +1,143 @@
+"""The search space of an architecture: the dimensions that its roles give a meaning to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import RecipeError
+from .graph import Graph
+from .recipe import Recipe, as_recipe
+from .schemes import SCHEMES, SEARCHED
+
+LR_STEPS = (-2, -1, 0, 1, 2)
+LR_RATIO = 10**0.5
+"""Neighbours on the learning-rate grid differ by this factor; the grid is the same for every candidate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One searched choice: one of `choices`, or a number from `low` to `high` (whole where the default is)."""
+
+    name: str
+    default: float | int | str
+    choices: tuple[str | int, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What a search may choose from.
+
+    Attributes:
+        dimensions: shared by all candidates.
+        opening: well-known candidates, tried first; as-is is not among them.
+        listed: the only candidates, as-is first, where the caller named them; empty for the whole space.
+    """
+
+    dimensions: tuple[Dimension, ...]
+    opening: tuple[Recipe, ...]
+    listed: tuple[Recipe, ...] = ()
+
+    def has(self, name: str) -> bool:
+        """Whether a dimension of that name exists."""
+        return any(dimension.name == name for dimension in self.dimensions)
+
+    def decode(self, point: Mapping[str, Any]) -> tuple[Recipe, int]:
+        """Returns the recipe and the learning-rate step of one point."""
+        fields = dict(point)
+        lr_step = int(fields.pop("lr_step", 0))
+        if self.listed:
+            return self.listed[int(fields["candidate"])], lr_step
+        # Three decimals are finer than any effect, and keep recipe keys short and exact.
+        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
+        return dataclasses.replace(Recipe(), **rounded), lr_step
+
+    def encode(self, recipe: Recipe, lr_step: int = 0) -> dict[str, Any]:
+        """Returns the point of a recipe, the inverse of `decode`; fields without a dimension are left out."""
+        values: dict[str, Any] = {**dataclasses.asdict(recipe), "lr_step": lr_step}
+        if self.listed:
+            values["candidate"] = self.listed.index(recipe)
+        return {dimension.name: values[dimension.name] for dimension in self.dimensions}
+
+
+def space_of(graph: Graph, *, lr_searched: bool, recipes: Sequence[str | Recipe] | None = None) -> Space:
+    """Returns the search space of one architecture.
+
+    Args:
+        graph: tells which roles exist; a dimension whose role is absent is left out.
+        lr_searched: whether the learning rate is a dimension too.
+        recipes: the only candidates to consider, by name or as `Recipe`; None for the whole space.
+
+    Raises:
+        RecipeError: `recipes` is empty, or names an unknown recipe.
+    """
+    lr = (Dimension("lr_step", 0, low=LR_STEPS[0], high=LR_STEPS[-1]),) if lr_searched else ()
+    if recipes is None:
+        dimensions = tuple(_dimensions(graph))
+        names = {dimension.name for dimension in dimensions}
+        return Space((*dimensions, *lr), tuple(_opening(graph, names)))
+    if isinstance(recipes, (str, Recipe)) or not recipes:
+        raise RecipeError(f"`recipes` must be a list with at least one recipe or name. Got {recipes!r}.")
+    chosen = [as_recipe(what) for what in recipes]
+    # dict.fromkeys drops repeats and keeps the order.
+    listed = tuple(dict.fromkeys([Recipe(), *chosen]))
+    candidate = Dimension("candidate", 0, choices=tuple(range(len(listed))))
+    return Space((candidate, *lr), listed[1:], listed)
+
+
+def _dimensions(graph: Graph) -> list[Dimension]:
+    """Returns the dimensions of the table in the order that people read them."""
+    bases = tuple(name for name in SEARCHED if SCHEMES[name].fits(graph))
+    found = [Dimension("base", "as_is", choices=bases)]
+    if any(not layer.normalized for layer in graph.weights):
+        found.append(Dimension("log2_gain", 0.0, low=-3.0, high=3.0))
+    if len({layer.depth for layer in graph.weights}) > 2:
+        found.append(Dimension("depth_slope", 0.0, low=-2.0, high=2.0))
+    if any(layer.closes_branch for layer in graph.weights):
+        found.append(Dimension("branch_power", 0.0, low=0.0, high=0.5))
+        found.append(Dimension("residual_out", "same", choices=("same", "scaled", "zero")))
+    if graph.has_role("output"):
+        found.append(Dimension("head", "same", choices=("same", "eighth", "zero")))
+    if _has_head_bias(graph):
+        prior = ("label_prior",) if graph.label_prior else ()
+        found.append(Dimension("head_bias", "as_is", choices=("as_is", "zero", *prior)))
+    if graph.has_role("embedding"):
+        found.append(Dimension("embedding", "same", choices=("same", "small", "inverse_sqrt")))
+    if graph.has_role("query", "key", "qkv"):
+        found.append(Dimension("qk_log2", 0.0, low=-2.0, high=1.0))
+    if graph.has_role("recurrent"):
+        rules = ["same", "orthogonal", "identity"]
+        if any(layer.cell == "lstm" for layer in graph.layers):
+            rules.insert(2, "orthogonal_forget")
+        found.append(Dimension("recurrent", "same", choices=tuple(rules)))
+    found.append(Dimension("calibration", "none", choices=("none", "lsuv")))
+    return found
+
+
+def _has_head_bias(graph: Graph) -> bool:
+    heads = {layer.name for layer in graph.layers if layer.role == "output"}
+    return any(layer.role == "bias" and layer.of in heads and not layer.keep for layer in graph.layers)
+
+
+def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
+    """Returns the recipes that people know, as far as this architecture has their roles; the likeliest first."""
+    bases = [name for name in SEARCHED if name != "as_is" and SCHEMES[name].fits(graph)]
+    found = [Recipe(base=name) for name in bases]
+    found.insert(0, Recipe(base="orthogonal", calibration="lsuv"))
+    if "residual_out" in names:
+        found.insert(1, Recipe(residual_out="zero"))
+        found.append(Recipe(base="truncated_normal_002", residual_out="scaled"))
+    if "head" in names:
+        found.append(Recipe(head="zero"))
+    if "embedding" in names:
+        found.insert(1, Recipe(embedding="small"))
+    if "recurrent" in names:
+        lstm = any(layer.cell == "lstm" for layer in graph.layers)
+        found.insert(1, Recipe(base="xavier_normal", recurrent="orthogonal_forget" if lstm else "orthogonal"))
+    if "siren" in bases:
+        found.insert(0, found.pop(found.index(Recipe(base="siren"))))
+    return found
