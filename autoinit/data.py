@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, default_collate
 
 from .errors import DataError
 
@@ -75,12 +75,12 @@ def fetch(data: Any, *, dtype: torch.dtype = torch.float32, seed: int = 0, name:
     if _is_arrays(data):
         return _batch_arrays(data, dtype, seed, name)
     if isinstance(data, (Dataset, _RowSource)):
-        return _cached(_dataset_loader(data, seed, name), dtype, name)
+        loader = _dataset_loader(data, seed, name)
+        return [_cast(batch, dtype) for batch in _cached(loader, dtype, name)]
     if not isinstance(data, Iterable):
         raise DataError(f"{name} is a {type(data).__name__}, which cannot be iterated. {ACCEPTED}")
     with _generators_kept(data):
-        batches = _cached(data, dtype, name)
-    return batches if isinstance(data, (DataLoader, list)) else [clone(batch) for batch in batches]
+        return _cached(data, dtype, name, copies=not isinstance(data, (DataLoader, list)))
 
 
 def first_batch(data: Any, *, dtype: torch.dtype = torch.float32) -> Batch:
@@ -88,7 +88,8 @@ def first_batch(data: Any, *, dtype: torch.dtype = torch.float32) -> Batch:
     if isinstance(data, Mapping) or dataclasses.is_dataclass(data):
         return _as_batch(data, dtype)
     if _is_arrays(data):
-        return _rows_of(_converted(data, dtype), slice(0, BATCH_ROWS))
+        tree = _converted(data, dtype)
+        return _rows_of(tree, slice(0, BATCH_ROWS)) if len(_lengths(tree)) == 1 else tree
     if isinstance(data, (tuple, list)) and data and all(_is_leaf(item) for item in data):
         same = len(data) > 1 and len({tuple(item.shape) for item in data}) == 1
         return _as_batch(data[0] if same and isinstance(data, list) else data, dtype)
@@ -181,8 +182,7 @@ def rows(batch: Batch) -> int:
 def halves(batch: Batch) -> tuple[Batch, Batch] | None:
     """Returns the upper and the lower half of a batch's rows, or None where it cannot be halved."""
     count = rows(batch)
-    lengths = {tensor.shape[0] for tensor in tensors(batch) if tensor.dim()}
-    if count < 2 or lengths != {count}:
+    if count < 2 or _lengths(batch) != {count}:
         return None
     middle = count // 2
     return _rows_of(batch, slice(0, middle)), _rows_of(batch, slice(middle, 2 * middle))
@@ -258,8 +258,16 @@ def _converted(value: Any, dtype: torch.dtype, target: bool = False) -> Any:
     if isinstance(value, (tuple, list)):
         last = len(value) - 1
         return tuple(_converted(item, dtype, index == last > 0) for index, item in enumerate(value))
-    tensor = _tensor(value, target)
-    return tensor.to(dtype) if tensor.dtype == torch.float64 else tensor
+    return _cast(_tensor(value, target), dtype)
+
+
+def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
+    """Returns double precision, which numpy makes unasked, as the model's dtype."""
+    return map_tensors(lambda tensor: tensor.to(dtype) if tensor.dtype == torch.float64 else tensor, batch)
+
+
+def _lengths(tree: Any) -> set[int]:
+    return {tensor.shape[0] for tensor in tensors(tree) if tensor.dim()}
 
 
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
@@ -318,9 +326,7 @@ def _batch_arrays(data: Any, dtype: torch.dtype, seed: int, name: str) -> list[B
 def _rows_of(tree: Any, index: Any) -> Any:
     """Returns the rows of every tensor that has as many as the first; others are passed whole."""
     count = rows(tree)
-    return map_tensors(
-        lambda tensor: tensor[index] if tensor.dim() and tensor.shape[0] == count else tensor, tree
-    )
+    return map_tensors(lambda tensor: tensor[index] if tensor.dim() and tensor.shape[0] == count else tensor, tree)
 
 
 def _dataset_loader(data: Any, seed: int, name: str) -> DataLoader[Any]:
@@ -332,16 +338,23 @@ def _dataset_loader(data: Any, seed: int, name: str) -> DataLoader[Any]:
     size = min(BATCH_ROWS, max(8, count // MIN_BATCHES))
     generator = _generator(seed)
     ragged = count >= 2 * size
-    return DataLoader(data, batch_size=size, shuffle=True, generator=generator, drop_last=ragged)
+    collate = None if isinstance(data, Dataset) else _collate_lists
+    return DataLoader(data, batch_size=size, shuffle=True, generator=generator, drop_last=ragged, collate_fn=collate)
 
 
-def _cached(source: Iterable[Any], dtype: torch.dtype, name: str) -> list[Batch]:
+def _collate_lists(items: list[Any]) -> Batch:
+    """Returns rows of lists of numbers stacked; torch's own collation would turn rows and columns round."""
+    return default_collate([{key: torch.as_tensor(value) for key, value in item.items()} for item in items])
+
+
+def _cached(source: Iterable[Any], dtype: torch.dtype, name: str, copies: bool = False) -> list[Batch]:
+    """Returns as many batches as may be kept; copies of them where the source may use its memory again."""
     batches: list[Batch] = []
     size, start = 0, time.perf_counter()
     iterator = iter(source)
     for item in iterator:
         batch = _as_batch(item, dtype)
-        batches.append(batch)
+        batches.append(clone(batch) if copies else batch)
         size += sum(tensor.nbytes for tensor in tensors(batch))
         slow = time.perf_counter() - start > FETCH_SECONDS and len(batches) >= MIN_BATCHES
         if len(batches) >= CACHE_BATCHES or size >= CACHE_BYTES or slow:
