@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the libraries below take seconds to load: each command impo
     from torch import nn
 
     from .selection import Selection
+    from .trial import Progress, ProgressEvent
 
 app = typer.Typer(
     name="autoinit",
@@ -40,15 +41,9 @@ app = typer.Typer(
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="module:callable; called without arguments, returns the model.")
 ]
-Data = Annotated[
-    str, typer.Option(metavar="DATA", help="module:callable; called without arguments, returns the data.")
-]
-Loss = Annotated[
-    str | None, typer.Option(help="module:callable; the loss itself: (output, target) -> scalar.")
-]
-Step = Annotated[
-    str | None, typer.Option(help="module:callable; the step itself: (model, batch) -> scalar loss.")
-]
+Data = Annotated[str, typer.Option(metavar="DATA", help="module:callable; called without arguments, returns the data.")]
+Loss = Annotated[str | None, typer.Option(help="module:callable; the loss itself: (output, target) -> scalar.")]
+Step = Annotated[str | None, typer.Option(help="module:callable; the step itself: (model, batch) -> scalar loss.")]
 Seed = Annotated[int, typer.Option(help="Of the draws, the batch order and the search.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the model's own where left out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -119,9 +114,7 @@ def select_command(
     val_data: Annotated[str | None, typer.Option(help="module:callable; returns held-back data.")] = None,
     budget: Budget = "60s",
     recipe: Annotated[list[str] | None, typer.Option(help="Consider only this recipe; repeatable.")] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Glob of parameters to choose for; repeatable.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Glob of parameters to choose for; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob of parameters to keep; repeatable.")] = None,
     seed: Seed = 0,
     device: Device = None,
@@ -171,9 +164,7 @@ def diagnose_command(
     network = _model(model)
     from .diagnosis import diagnose
 
-    result = diagnose(
-        network, _made(data, "--data"), loss=_loss(loss), step=_named(step, "--step") if step else None
-    )
+    result = diagnose(network, _made(data, "--data"), loss=_loss(loss), step=_named(step, "--step") if step else None)
     _answer(as_json, result, lambda: {"findings": _data(result.findings), "signals": _data(result.signals)})
 
 
@@ -181,14 +172,10 @@ def diagnose_command(
 def apply_command(
     model: Model,
     what: Annotated[str, typer.Argument(metavar="RECIPE_OR_PLAN", help="A recipe's name, or a saved plan.")],
-    data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="module:callable; batches or one input.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="module:callable; batches or one input.")] = None,
     loss: Loss = None,
     seed: Seed = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Save the weights here (a state dict, torch.save).")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Save the weights here (a state dict, torch.save).")] = None,
     plan: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -278,9 +265,7 @@ def _model(spec: str) -> nn.Module:
     from torch import nn
 
     if not isinstance(made, nn.Module):
-        raise FactoryError(
-            f"MODEL {spec} returned a {type(made).__name__}; it must return a torch.nn.Module."
-        )
+        raise FactoryError(f"MODEL {spec} returned a {type(made).__name__}; it must return a torch.nn.Module.")
     return made
 
 
@@ -309,7 +294,7 @@ def _check_folder(path: Path | None, option: str) -> None:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[Any], None] | None]:
+def _progress(quiet: bool) -> Iterator[Progress | None]:
     """Gives a progress callback: a bar where stderr is a terminal, plain lines elsewhere, None if quiet."""
     if quiet:
         yield None
@@ -321,7 +306,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[Any], None] | None]:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Any], None]]:
+def _bar() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -334,17 +319,17 @@ def _bar() -> Iterator[Callable[[Any], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1.0, message="")
 
-        def show(event: Any) -> None:
+        def show(event: ProgressEvent) -> None:
             bar.update(task, description=event.stage, completed=event.done, message=event.message)
 
         yield show
 
 
-def _lines() -> Callable[[Any], None]:
+def _lines() -> Progress:
     """Returns a callback that prints a line at every new stage and every tenth of the way."""
     shown: tuple[str, int] | None = None
 
-    def show(event: Any) -> None:
+    def show(event: ProgressEvent) -> None:
         nonlocal shown
         here = (event.stage, math.floor(10 * event.done))
         if here != shown:

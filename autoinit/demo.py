@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import text
 from .errors import DataError
 from .selection import Selection, select
+from .trial import Progress
 
 LAYERS, WIDTH, CLASSES, PIXELS = 15, 128, 10, 784
 TRAIN_ROWS, BATCH = 4000, 64
@@ -66,7 +67,7 @@ def demo(
     steps: int = 300,
     seed: int = 0,
     device: str = "cpu",
-    progress: Callable[[Any], None] | None = None,
+    progress: Progress | None = None,
     say: Callable[[str], None] = print,
 ) -> Demo:
     """Returns what a 15-layer tanh network learns of 5,000 MNIST digits with and without `select`.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,11 +20,11 @@ FLOORS = (
     "errors text jsonfile",
     "activations graph schemes",
     "recipe space plan",
-    "score budget",
+    "score budget gate",
     "snapshot data losses optimizers task",
-    "axes tape walk roles module_tree tracing",
+    "tape walk axes blocks responses vectors recurrent inventory roles module_tree tracing",
     "initializers assign signals calibrations apply",
-    "probe trial",
+    "probe trial contest",
     "search",
     "selection diagnosis",
     "demo",
@@ -176,9 +178,7 @@ def test_module_imports_only_earlier_modules(module: Module) -> None:
 @pytest.mark.parametrize("module", [m for m in MODULES if m.floor in TORCH_FREE], ids=lambda m: m.floor)
 def test_torch_free_module_does_not_name_torch(module: Module) -> None:
     """With the floors in order, no torch-free module can reach torch through another one either."""
-    wrong = [
-        violation(module, line, "imports torch") for name, line in imports(module) if is_of(name, "torch")
-    ]
+    wrong = [violation(module, line, "imports torch") for name, line in imports(module) if is_of(name, "torch")]
     assert not wrong, "\n".join(wrong)
 
 
@@ -193,6 +193,19 @@ def test_heavy_library_is_imported_in_its_one_place(module: Module) -> None:
         for name, line in imports(module)
         for library, places in ONLY_IN.items()
         if is_of(name, library) and module.floor not in places
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_library_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    declared = {re.split(r"[^\w.-]", need)[0] for need in needs} | {"autoinit"}
+    wrong = [
+        violation(module, line, f"imports {name}, which pyproject.toml does not name")
+        for module in MODULES
+        for name, line in imports(module)
+        if name.partition(".")[0] not in declared | sys.stdlib_module_names
     ]
     assert not wrong, "\n".join(wrong)
 
