@@ -1,0 +1,191 @@
+"""How a weight meets the data: which of its axes are contracted, followed from the leaf through every view."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from .walk import NORMS, VIEWS, Node, saved
+
+Axes = tuple[frozenset[int], ...]
+"""For each axis of a view, the axes of the parameter that it runs along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A parameter as it looks after some views.
+
+    Attributes:
+        leaf: the parameter's name.
+        axes: what became of its axes.
+        ops: the operations passed.
+        part: it is only a part of the parameter.
+    """
+
+    leaf: str
+    axes: Axes
+    ops: frozenset[str] = frozenset()
+    part: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A parameter at an argument of a node that also takes data."""
+
+    chain: Chain
+    node: Node
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """The axes of one operand of a product: summed over, kept as units, or neither (a batch)."""
+
+    inside: tuple[int, ...]
+    outside: tuple[int, ...]
+
+
+_CONTRACTIONS: dict[tuple[str, int], Contraction] = {
+    ("Mm", 0): Contraction((1,), (0,)),
+    ("Mm", 1): Contraction((0,), (1,)),
+    ("Addmm", 1): Contraction((1,), (0,)),
+    ("Addmm", 2): Contraction((0,), (1,)),
+    ("Bmm", 0): Contraction((2,), (1,)),
+    ("Bmm", 1): Contraction((1,), (2,)),
+    ("Baddbmm", 1): Contraction((2,), (1,)),
+    ("Baddbmm", 2): Contraction((1,), (2,)),
+    ("GroupedMm", 1): Contraction((1,), (2,)),
+    ("Mv", 0): Contraction((1,), (0,)),
+    ("Mv", 1): Contraction((0,), ()),
+    ("Addmv", 1): Contraction((1,), (0,)),
+    ("Addmv", 2): Contraction((0,), ()),
+    ("Dot", 0): Contraction((0,), ()),
+    ("Dot", 1): Contraction((0,), ()),
+    ("Linear", 1): Contraction((1,), (0,)),
+    ("Trilinear", 1): Contraction((1, 2), (0,)),
+    ("Embedding", 0): Contraction((), (1,)),
+    ("EmbeddingBag", 0): Contraction((), (1,)),
+}
+_BIAS = {
+    ("Addmm", 0),
+    ("Baddbmm", 0),
+    ("Addmv", 0),
+    ("Linear", 2),
+    ("Convolution", 2),
+    ("ConvolutionOverrideable", 2),
+}
+
+
+def contraction(node: Node, position: int) -> Contraction | None:
+    """Returns how a product treats the axes of this argument; None where it is no factor."""
+    if node.op.startswith("Convolution") and position == 1:
+        edge = node.inputs[1]
+        ndim = len(edge.node.shapes[edge.output]) if edge else 4
+        kernel = tuple(range(2, ndim))
+        transposed = bool(saved(node.fn, "transposed", False))
+        return Contraction((0, *kernel), (1,)) if transposed else Contraction((1, *kernel), (0,))
+    return _CONTRACTIONS.get((node.op, position))
+
+
+def is_bias(node: Node, position: int) -> bool:
+    """Whether a product adds this argument to its result."""
+    return (node.op, position) in _BIAS
+
+
+def follow(nodes: list[Node]) -> list[Use]:
+    """Returns every place where a parameter meets data, in forward order."""
+    chains: dict[Node, tuple[Chain, ...]] = {}
+    uses: list[Use] = []
+    for node in nodes:
+        if node.leaf:
+            axes = tuple(frozenset({axis}) for axis in range(len(node.shape)))
+            chains[node] = (Chain(node.leaf, axes),)
+        elif node.static:
+            chains[node] = tuple(
+                _through(node, position, chain)
+                for position, edge in enumerate(node.inputs)
+                if edge is not None
+                for chain in chains[edge.node]
+            )
+        else:
+            uses += [
+                Use(chain, node, position)
+                for position, edge in enumerate(node.inputs)
+                if edge is not None and edge.node.static
+                for chain in chains[edge.node]
+            ]
+    return uses
+
+
+def _through(node: Node, position: int, chain: Chain) -> Chain:
+    edge = node.inputs[position]
+    before = edge.node.shapes[edge.output] if edge else ()
+    axes = _moved(node, chain.axes, before)
+    if len(axes) != len(node.shape):
+        axes = _broadcast(axes, len(node.shape))
+    part = chain.part or (node.op in VIEWS and math.prod(node.shape) < math.prod(before))
+    return replace(chain, axes=axes, ops=chain.ops | {node.op}, part=part)
+
+
+def _moved(node: Node, axes: Axes, before: tuple[int, ...]) -> Axes:
+    op, after, fn = node.op, node.shape, node.fn
+    ndim = len(before)
+    if op == "T":
+        return axes[::-1]
+    if op == "Transpose":
+        order = list(range(ndim))
+        first, second = _dim(saved(fn, "dim0"), ndim), _dim(saved(fn, "dim1"), ndim)
+        order[first], order[second] = order[second], order[first]
+        return tuple(axes[axis] for axis in order)
+    if op == "Permute":
+        return tuple(axes[_dim(axis, ndim)] for axis in saved(fn, "dims"))
+    if op == "Unsqueeze":
+        at = _dim(saved(fn, "dim"), ndim + 1)
+        return (*axes[:at], frozenset(), *axes[at:])
+    if op in ("Select", "Unbind"):
+        at = _dim(saved(fn, "dim"), ndim)
+        return (*axes[:at], *axes[at + 1 :])
+    if op in ("View", "UnsafeView", "ReshapeAlias", "Reshape", "AsStrided", "Squeeze"):
+        return _regrouped(axes, before, after)
+    return axes
+
+
+def _dim(dim: int, ndim: int) -> int:
+    """Returns a saved axis as a plain index (autograd keeps negative ones as huge unsigned numbers)."""
+    dim = int(dim)
+    return (dim - 2**64 if dim >= 2**63 else dim) % max(ndim, 1)
+
+
+def _broadcast(axes: Axes, ndim: int) -> Axes:
+    return (frozenset(),) * (ndim - len(axes)) + axes[max(0, len(axes) - ndim) :]
+
+
+def _regrouped(axes: Axes, before: tuple[int, ...], after: tuple[int, ...]) -> Axes:
+    """Returns the axes after a reshape: merged or split axes run along all that they were made of."""
+    result: list[frozenset[int]] = []
+    taken = 0
+    position = 0
+    while position < len(after):
+        if after[position] == 1:
+            result.append(frozenset())
+            position += 1
+            continue
+        group: frozenset[int] = frozenset()
+        have, want, members = 1, 1, 0
+        while have != want or have == 1:
+            if have <= want and taken < len(before):
+                have *= before[taken]
+                group |= axes[taken] if before[taken] > 1 else frozenset()
+                taken += 1
+            elif position < len(after):
+                want *= after[position]
+                position, members = position + 1, members + 1
+            else:
+                break
+        result += [group] * members
+    return tuple(result)
+
+
+def normalizes(ops: frozenset[str]) -> bool:
+    """Whether a weight that passed these operations has lost its own scale (weight standardization)."""
+    return bool(ops & (NORMS | {"Var", "Std", "VarMean", "StdMean", "LinalgVectorNorm", "Norm", "Rsqrt"}))

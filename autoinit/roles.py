@@ -1,0 +1,315 @@
+"""The role of what multiplies data: which weight is an input, a query, a gate, the end of a residual branch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .axes import Contraction, Use, contraction
+from .blocks import DROPOUT, SOFTMAX, Blocks, Residual
+from .graph import Kind, Role
+from .vectors import is_position_table
+from .walk import BINARY, NORMS, PARTS, POOLS, REDUCTIONS, UNARY, VIEWS, Edge, Node, saved
+
+_SELECTING = frozenset({"Topk", "Gather", "Index", "IndexSelect", "Sort", "Max", "Scatter", "IndexPut"})
+
+
+@dataclass
+class Places:
+    """Where each weight stands in the blocks: names of the weights by what they feed or follow.
+
+    Attributes:
+        query, key, value: weights that reach these inputs of an attention.
+        attention_out: weights that follow an attention.
+        gate: weights whose output modulates another value.
+        router: weights whose output, through softmax or top-k, weighs experts.
+        lora: weights of a low-rank addition to another weight → that weight.
+        parts: fused weights → into how many parts their output is cut, 1 where the parts differ.
+        residual: product → its innermost residual branch.
+        closing: products that close a residual branch.
+        last: products after which no other weight comes.
+    """
+
+    query: set[str] = field(default_factory=set)
+    key: set[str] = field(default_factory=set)
+    value: set[str] = field(default_factory=set)
+    attention_out: set[str] = field(default_factory=set)
+    gate: set[str] = field(default_factory=set)
+    router: set[str] = field(default_factory=set)
+    lora: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
+    residual: dict[Node, Residual] = field(default_factory=dict)
+    closing: set[Node] = field(default_factory=set)
+    last: set[Node] = field(default_factory=set)
+
+
+def find_places(blocks: Blocks) -> Places:
+    """Returns where the weights stand."""
+    places = Places()
+    _place_attentions(blocks, places)
+    for node, position in blocks.gates:
+        edge = node.inputs[position]
+        if edge is not None:
+            _place_gate(blocks, places, edge)
+    for node in blocks.nodes:
+        if node.op in ("Add", "Sub") and len(node.data) == 2 and node not in blocks.residuals:
+            _place_lora(blocks, places, node)
+        if node in blocks.products and len(node.data) <= 1:
+            _place_fused(blocks, places, node)
+    for residual in sorted(blocks.residuals.values(), key=lambda one: -len(one.branch)):
+        places.closing |= residual.closers
+        for node in residual.branch & blocks.products.keys():
+            places.residual[node] = residual  # sorted by size: the innermost is set last
+    _place_last(blocks, places)
+    return places
+
+
+def _names(blocks: Blocks, nodes: Iterable[Node]) -> set[str]:
+    return {name for node in nodes for name in blocks.products[node]}
+
+
+def _products_behind(blocks: Blocks, edge: Edge, passing: frozenset[str]) -> dict[Node, Edge]:
+    """Returns the products that reach a value through these operations → the part of their output that does."""
+    found: dict[Node, Edge] = {}
+    stack: list[tuple[Edge, Edge | None]] = [(edge, None)]
+    seen: set[tuple[Edge, Edge | None]] = set()
+    while stack:
+        item = stack.pop()
+        value, part = item
+        if item in seen:
+            continue
+        seen.add(item)
+        node = value.node
+        if node in blocks.products:
+            found.setdefault(node, part or value)
+        elif node in blocks.norms or node.op in passing and node not in blocks.residuals:
+            smaller = (
+                node.op in PARTS
+                and node.data
+                and math.prod(node.shapes[value.output])
+                < math.prod(node.data[0].node.shapes[node.data[0].output])
+            )
+            stack.extend((before, value if smaller else part) for before in node.data)
+    return found
+
+
+def _place_attentions(blocks: Blocks, places: Places) -> None:
+    passing = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index"}
+    for attention in blocks.attentions:
+        query, key, value = (
+            _products_behind(blocks, edge, passing)
+            for edge in (attention.query, attention.key, attention.value)
+        )
+        places.query |= _names(blocks, query)
+        places.key |= _names(blocks, key)
+        places.value |= _names(blocks, value)
+        for node in query.keys() & key.keys() & value.keys():
+            sizes = {_size(part[node]) for part in (query, key, value)}
+            for name in blocks.products[node]:
+                places.parts[name] = 3 if len(sizes) == 1 else 1
+        for node in (key.keys() & value.keys()) - query.keys():
+            for name in blocks.products[node]:
+                places.parts.setdefault(name, 2)
+        places.attention_out |= _names(blocks, _products_after(blocks, attention.out))
+
+
+def _size(edge: Edge) -> int:
+    return math.prod(edge.node.shapes[edge.output])
+
+
+def _products_after(blocks: Blocks, node: Node) -> set[Node]:
+    passing = VIEWS | NORMS | DROPOUT | {"Cat", "Stack"}
+    found: set[Node] = set()
+    stack = [node]
+    while stack:
+        for consumer, position in stack.pop().consumers:
+            if consumer in blocks.products:
+                found.add(consumer)
+            elif consumer.op in passing or (consumer.op in BINARY and consumer not in blocks.residuals):
+                if (consumer, position) not in blocks.gates:
+                    stack.append(consumer)
+    return found
+
+
+def _place_gate(blocks: Blocks, places: Places, edge: Edge) -> None:
+    """Tells a gate from a router: a router's softmax or top-k makes its outputs compete."""
+    passing = VIEWS | UNARY | BINARY | SOFTMAX | _SELECTING | {"Sum", "LogSoftmax"}
+    competing = False
+    node, stack, seen = edge.node, [edge.node], {edge.node}
+    while stack:
+        node = stack.pop()
+        competing = competing or node.op in SOFTMAX | {"Topk"}
+        if node not in blocks.products and (node.op in passing or node in blocks.norms):
+            for before in node.data:
+                if before.node not in seen:
+                    seen.add(before.node)
+                    stack.append(before.node)
+    names = _names(blocks, (node for node in seen if node in blocks.products and len(_outputs(node)) == 1))
+    if competing:
+        places.router |= names
+    else:
+        places.gate |= names
+
+
+def _outputs(node: Node) -> set[int]:
+    return set(range(len(node.shapes)))
+
+
+def _place_fused(blocks: Blocks, places: Places, node: Node) -> None:
+    """Finds a weight whose output is cut in halves of which one gates the other (a fused GLU)."""
+    cut = node
+    while len(cut.consumers) == 1 and cut.consumers[0][0].op in VIEWS - PARTS:
+        cut = cut.consumers[0][0]
+    parts = [consumer for consumer, _ in cut.consumers]
+    halves = [math.prod(shape) for part in parts if part.op in PARTS | {"Glu"} for shape in part.shapes]
+    if any(part.op == "Glu" for part in parts) or (len(halves) == 2 and halves[0] == halves[1]):
+        gated = any(part.op == "Glu" for part in parts) or blocks.products[node] & places.gate
+        for name in blocks.products[node]:
+            if gated and name not in places.parts:
+                places.parts[name] = 2
+
+
+def _place_lora(blocks: Blocks, places: Places, add: Node) -> None:
+    """Finds x·W + (x·A)·B with a rank below W's."""
+    passing = VIEWS | DROPOUT | BINARY
+    for base, extra in (add.data, add.data[::-1]):
+        big = _chain(blocks, base, passing, 1)
+        small = _chain(blocks, extra, passing, 2)
+        if len(big) == 1 and len(small) == 2 and small[-1].shape[-1:] < big[0].shape[-1:]:
+            rank = small[-1].shape[-1]
+            if 2 * rank <= big[0].shape[-1] and _fed(small[-1]) == _fed(big[0]):
+                for name in _names(blocks, small):
+                    places.lora[name] = sorted(blocks.products[big[0]])[0]
+
+
+def _chain(blocks: Blocks, edge: Edge, passing: frozenset[str], count: int) -> list[Node]:
+    """Returns up to `count` products in series behind a value, nearest first."""
+    found: list[Node] = []
+    node: Node | None = edge.node
+    while node is not None:
+        if node in blocks.products:
+            found.append(node)
+        if len(found) == count or not (node in blocks.products or node.op in passing) or len(node.data) != 1:
+            break
+        node = node.data[0].node
+    return found
+
+
+def _fed(node: Node) -> Node | None:
+    """Returns the node that a product takes its data from; None where those need no gradient."""
+    passing = VIEWS | DROPOUT | {"Mul"}
+    while node.data:
+        node = node.data[0].node
+        if node.op not in passing or len(node.data) != 1:
+            return node
+    return None
+
+
+def _place_last(blocks: Blocks, places: Places) -> None:
+    followed: set[Node] = set()
+    for node in reversed(blocks.nodes):
+        if any(other in blocks.products or other in followed for other, _ in node.consumers):
+            followed.add(node)
+        elif node in blocks.products:
+            places.last.add(node)
+
+
+def kind_of(node: Node) -> Kind:
+    """Returns how a product acts."""
+    if node.op.startswith("Convolution"):
+        return "conv_transposed" if saved(node.fn, "transposed", False) else "conv"
+    if node.op.startswith("Embedding"):
+        return "embedding"
+    return "bilinear" if node.op == "Trilinear" else "linear"
+
+
+def role_of(blocks: Blocks, places: Places, name: str, uses: list[Use]) -> Role:
+    """Returns the role of a weight that multiplies data at these places (in forward order)."""
+    node = uses[0].node
+    if kind_of(node) == "embedding":
+        return "position" if is_position_table(uses[0]) else "embedding"
+    if name in places.lora:
+        return "lora"
+    attention = [group for group in (places.query, places.key, places.value) if name in group]
+    if len(attention) >= 2 and name in places.key:
+        return "qkv"
+    if attention:
+        return "query" if name in places.query else "key" if name in places.key else "value"
+    if name in places.router:
+        return "router"
+    if name in places.gate and places.parts.get(name, 1) == 1:
+        return "gate"
+    if name in places.attention_out:
+        return "attention_out"
+    if any(use.node in places.closing for use in uses):
+        return "residual_out"
+    if uses[-1].node in places.last:
+        return "output"
+    return "input" if blocks.depth[node] <= 1 and not _is_embedded(blocks, node) else "hidden"
+
+
+def _is_embedded(blocks: Blocks, node: Node) -> bool:
+    return any(blocks.depth[edge.node] > 0 for edge in node.data)
+
+
+def fans(use: Use, shape: tuple[int, ...]) -> tuple[Contraction, int, int, int]:
+    """Returns a weight's axes, fan-in, fan-out and groups, from the way it meets the data.
+
+    A transposed convolution of stride s sums prod(kernel)/prod(stride) taps into one output unit. The fan-out of a
+    strided convolution is counted as if it had stride 1, as torch.nn.init does.
+    """
+    view = contraction(use.node, use.position) or Contraction((), ())
+    axes = use.chain.axes
+    inside = frozenset(axis for at in view.inside if at < len(axes) for axis in axes[at])
+    outside = frozenset(axis for at in view.outside if at < len(axes) for axis in axes[at])
+    # An axis that is split into heads and summed over in part counts as an input.
+    found = Contraction(tuple(sorted(inside)), tuple(sorted(outside - inside)))
+    if kind_of(use.node) == "embedding":
+        return found, 0, 0, 1
+    fan_in = math.prod(shape[axis] for axis in found.inside)
+    fan_out = math.prod(shape[axis] for axis in found.outside)
+    groups = 1
+    if use.node.op.startswith("Convolution"):
+        groups = int(saved(use.node.fn, "groups", 1))
+        kernel = math.prod(shape[2:])
+        stride = math.prod(int(step) for step in saved(use.node.fn, "stride", ()))
+        if saved(use.node.fn, "transposed", False):
+            fan_in = max(1, fan_in // groups // max(1, stride))
+            fan_out *= kernel
+        else:
+            fan_out = fan_out * kernel // groups
+    return found, fan_in, fan_out, groups
+
+
+def is_normalized(blocks: Blocks, product: Node) -> bool:
+    """Whether a normalization follows before any nonlinearity or residual add, on every way out."""
+    passing = (VIEWS | BINARY | POOLS | DROPOUT | {"Cat"}) - {"Maximum", "Minimum", "Where"}
+    stack, seen, met = [product], {product}, False
+    while stack:
+        for consumer, _ in stack.pop().consumers:
+            if consumer in blocks.norms or _is_statistic(blocks, consumer):
+                met = True
+            elif (
+                consumer.op not in passing
+                or consumer in blocks.residuals
+                or (len(consumer.data) > 1 and consumer.op != "Cat")
+                or consumer in blocks.products
+                or consumer in blocks.nonlinear
+            ):
+                return False
+            elif consumer not in seen:
+                seen.add(consumer)
+                stack.append(consumer)
+    return met
+
+
+def _is_statistic(blocks: Blocks, node: Node) -> bool:
+    """Whether a node only serves to compute the scale of a normalization by hand."""
+    reduced = False
+    while node not in blocks.norms:
+        reduced = reduced or node.op in REDUCTIONS
+        if node in blocks.products or node in blocks.residuals or len(node.consumers) != 1:
+            return False
+        node = node.consumers[0][0]
+    return reduced

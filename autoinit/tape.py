@@ -1,0 +1,227 @@
+"""What Python called while the model ran: function, arguments, and the autograd nodes they became."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
+
+_RECURRENT = {
+    "lstm",
+    "gru",
+    "rnn_tanh",
+    "rnn_relu",
+    "lstm_cell",
+    "gru_cell",
+    "rnn_tanh_cell",
+    "rnn_relu_cell",
+}
+_CONSTANTS = frozenset(
+    "gt lt ge le eq ne __gt__ __lt__ __ge__ __le__ __eq__ __ne__ sign sgn detach zeros_like ones_like full_like"
+    " logical_not logical_and round floor".split()
+)
+"""Elementwise functions whose result has no gradient, yet belongs to an activation: a mask, a sign."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The result of an autograd node, in the place of a tensor."""
+
+    fn: Any
+
+
+class Unknown:
+    """A tensor whose values are not kept: data, a mask, a parameter."""
+
+
+UNKNOWN = Unknown()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function call with every tensor argument replaced by a `Ref`, a `Call`, a number or `UNKNOWN`."""
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class RecurrentCall:
+    """One call of `torch.lstm`, `torch.gru_cell`, …, whatever its inside was recorded as.
+
+    Attributes:
+        name: of the function.
+        inputs: autograd nodes of the inputs and states.
+        outputs: autograd nodes of the results.
+        weights: names of the parameters, in the order of the call.
+        shape: of the first result.
+    """
+
+    name: str
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    weights: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+class Tape(TorchFunctionMode):
+    """Records calls by the autograd node of their result; copies no tensor.
+
+    Attributes:
+        calls: autograd node → the call that made it.
+        recurrent: autograd node → the recurrent call that it is a result of.
+        losses: tensors on which `backward` was called; the call itself is left out.
+    """
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        super().__init__()
+        self.calls: dict[Any, Call] = {}
+        self.recurrent: dict[Any, RecurrentCall] = {}
+        self.losses: list[Tensor] = []
+        self._names = names
+        self._constants: dict[int, tuple[Tensor, Call]] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.backward:
+            self.losses.append(args[0])
+            return None
+        name = str(func.__name__)
+        if name in _RECURRENT:
+            before = list(_tensors((args, dict(kwargs))))
+            result = func(*args, **kwargs)
+            self._record_recurrent(name, before, list(_tensors(result)))
+            return result
+        if name == "__get__" or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        call = Call(func, self._keep(args), {key: self._keep(value) for key, value in kwargs.items()})
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor):
+            if result.grad_fn is not None:
+                self.calls[result.grad_fn] = call
+            elif name in _CONSTANTS:
+                self._constants[id(result)] = (result, call)  # holding it keeps its id its own
+        return result
+
+    def _keep(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if value.grad_fn is not None:
+                return Ref(value.grad_fn)
+            if id(value) in self._constants:
+                return self._constants[id(value)][1]
+            one = value.numel() == 1 and not value.requires_grad and not value.is_meta
+            return value.detach() if one else UNKNOWN
+        if isinstance(value, (tuple, list)):
+            return tuple(self._keep(item) for item in value)
+        return value
+
+    def _record_recurrent(self, name: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        weights = tuple(self._names[id(tensor)] for tensor in inputs if id(tensor) in self._names)
+        data = tuple(
+            tensor.grad_fn
+            for tensor in inputs
+            if tensor.grad_fn is not None and id(tensor) not in self._names
+        )
+        made = tuple(tensor.grad_fn for tensor in outputs if tensor.grad_fn is not None)
+        if made:
+            call = RecurrentCall(name, data, made, weights, tuple(outputs[0].shape))
+            self.recurrent.update(dict.fromkeys(made, call))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def parameter_names(model: nn.Module) -> dict[int, str]:
+    """Returns id of each parameter tensor → its name; of tied ones the first."""
+    return {id(parameter): name for name, parameter in model.named_parameters()}
+
+
+def derived_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Returns name → tensor for every parametrized weight; call it under `parametrize.cached()`."""
+    found: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            parametrizations: Any = module.parametrizations
+            for name in parametrizations:
+                found[f"{path}.{name}" if path else name] = attrgetter(name)(module)
+    return found
+
+
+_PRODUCTS = frozenset(
+    "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d matmul mm bmm addmm baddbmm mv"
+    " __matmul__ __rmatmul__ einsum embedding bilinear".split()
+)
+_SAME_WEIGHT = frozenset(
+    "t transpose permute view reshape to float half bfloat16 contiguous expand unsqueeze squeeze clone flatten"
+    " transpose_ swapaxes movedim type_as __get__".split()
+)
+
+
+class _Products(TorchFunctionMode):
+    """Calls back for every product of data and a named weight."""
+
+    def __init__(self, names: dict[int, str], on_product: Callable[[str, Tensor], None]) -> None:
+        super().__init__()
+        self._names = names
+        self._on_product = on_product
+        self._views: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = str(func.__name__)
+        if not isinstance(result, Tensor):
+            return result
+        if name in _SAME_WEIGHT and args and id(args[0]) in self._names:
+            self._names[id(result)] = self._names[id(args[0])]
+            self._views.append(result)
+        elif name in _PRODUCTS:
+            for tensor in _tensors((args, dict(kwargs))):
+                weight = self._names.get(id(tensor))
+                if weight is not None and tensor.dim() > 1:
+                    self._on_product(weight, result)
+        return result
+
+
+@contextmanager
+def watch_products(model: nn.Module, on_product: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Calls `on_product(weight name, output)` for every product with a weight, while the context lasts.
+
+    Linear layers, convolutions, embeddings, matrix products and einsum on bare parameters are seen, through views,
+    transposes and casts of the weight; of a parametrized weight under the name of the derived tensor. The output is
+    the raw one, bias included.
+    """
+    with parametrize.cached():
+        names = parameter_names(model)
+        derived = derived_tensors(model)
+        names.update({id(tensor): name for name, tensor in derived.items()})
+        mode: Any = _Products(names, on_product)
+        with mode:
+            yield

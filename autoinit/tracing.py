@@ -1,0 +1,219 @@
+"""From a model and one training step to its `Graph`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .axes import Use, follow, normalizes
+from .blocks import Blocks, find_blocks
+from .errors import ModelError
+from .graph import Graph, Layer
+from .inventory import Item, inventory
+from .recurrent import recurrent_layers
+from .responses import Replay, response
+from .roles import Places, fans, find_places, is_normalized, kind_of, role_of
+from .tape import Tape, derived_tensors, parameter_names
+from .vectors import verdict
+from .walk import Node, walk
+
+
+def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
+    """Returns the architecture of a model, read from the autograd graph of one step.
+
+    Args:
+        model: its parameters are looked for in the graph; frozen ones are read as well, and stay frozen.
+        run: computes the loss once, on whatever device; it may call `backward` itself, which is then left out.
+
+    Raises:
+        ModelError: no loss with a gradient came out, or it reaches no parameter of the model.
+    """
+    items = inventory(model)
+    with _thawed(model), torch.enable_grad(), parametrize.cached():
+        derived = derived_tensors(model)
+        names = parameter_names(model)
+        names.update({id(tensor): name for name, tensor in derived.items()})
+        tape = Tape(names)
+        losses = _losses(tape, run)
+        cuts = {tensor.grad_fn: name for name, tensor in derived.items() if tensor.grad_fn is not None}
+        nodes = walk([loss.grad_fn for loss in losses], names, cuts, tape.recurrent)
+        if not any(node.leaf or node.op == "Recurrent" for node in nodes):
+            raise ModelError(
+                "The loss reaches no parameter of the model. Check that the loss is computed from this model's "
+                "output, outside torch.no_grad() and without detach()."
+            )
+        return _assemble(items, nodes, tape)
+
+
+@contextmanager
+def _thawed(model: nn.Module) -> Iterator[None]:
+    """Lets frozen parameters take part in the graph, so that what follows them is read rightly."""
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _losses(tape: Tape, run: Callable[[], Tensor | None]) -> list[Tensor]:
+    try:
+        mode: Any = tape
+        with mode:
+            loss = run()
+    except Exception:
+        if not tape.losses:
+            raise
+        loss = None  # it went on after a backward pass that was left out, and missed the gradients
+    losses = [*tape.losses, *([loss] if isinstance(loss, Tensor) and not tape.losses else [])]
+    losses = [loss for loss in losses if loss.grad_fn is not None]
+    if not losses:
+        raise ModelError(
+            f"The step returned {type(loss).__name__} without a gradient, so the architecture cannot be read. "
+            "Return the loss tensor, computed outside torch.no_grad()."
+        )
+    return losses
+
+
+@dataclass
+class _Reader:
+    """All that is known about the graph while the layers are put together."""
+
+    blocks: Blocks
+    places: Places
+    replay: Replay
+    uses: dict[str, list[Use]]
+    by_node: dict[Node, list[Use]]
+    recurrent: dict[str, Layer]
+
+
+def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
+    uses = follow(nodes)
+    blocks = find_blocks(nodes, uses)
+    by_name: dict[str, list[Use]] = {}
+    by_node: dict[Node, list[Use]] = {}
+    for use in uses:
+        by_name.setdefault(use.chain.leaf, []).append(use)
+        by_node.setdefault(use.node, []).append(use)
+    replay = Replay(tape.calls, {node.fn: node for node in nodes}, blocks)
+    shapes = {item.name: item.shape for item in items}
+    reader = _Reader(blocks, find_places(blocks), replay, by_name, by_node, recurrent_layers(blocks, shapes))
+    layers = tuple(_layer(reader, item) for item in items)
+    depths = {layer.name: layer for layer in layers}
+    layers = tuple(_beside_weight(layer, depths) for layer in layers)
+    return Graph(layers, max(blocks.residual_depth.values(), default=0), notes=tuple(_notes(layers)))
+
+
+def _layer(reader: _Reader, item: Item) -> Layer:
+    if item.name in reader.recurrent:
+        layer = reader.recurrent[item.name]
+    else:
+        uses = reader.uses.get(item.name, [])
+        products = [use for use in uses if item.name in reader.blocks.products.get(use.node, ())]
+        if not uses:
+            layer = Layer(
+                name=item.name,
+                shape=item.shape,
+                kind="other",
+                role="other",
+                keep="no gradient reaches it in this step",
+            )
+        else:
+            layer = _matrix(reader, item, products) if products else _vector(reader, item, uses)
+    keep = item.keep or layer.keep
+    return replace(layer, tied_to=item.tied_to, parametrized=item.parametrized, keep=keep)
+
+
+def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
+    blocks, places, first = reader.blocks, reader.places, uses[0]
+    role = role_of(blocks, places, item.name, uses)
+    axes, fan_in, fan_out, groups = fans(first, item.shape)
+    slices = places.parts.get(item.name, 1) if not first.chain.part else _packed(uses, role)
+    residual = next((places.residual[use.node] for use in uses if use.node in places.residual), None)
+    return Layer(
+        name=item.name,
+        shape=item.shape,
+        kind=kind_of(first.node),
+        role=role,
+        fan_in=fan_in,
+        fan_out=fan_out // slices,
+        out_axes=axes.outside,
+        in_axes=axes.inside,
+        groups=groups,
+        slices=slices,
+        activation=_activation(reader, role, first.node),
+        depth=max((blocks.depth[edge.node] for edge in first.node.data), default=0),
+        residual_depth=max((blocks.residual_depth[edge.node] for edge in first.node.data), default=0),
+        in_branch=residual is not None,
+        branch_weights=residual.weights if residual else 0,
+        closes_branch=any(use.node in places.closing for use in uses),
+        normalized=is_normalized(blocks, first.node),
+        keep=_kept(first, role, places, item.name),
+    )
+
+
+def _packed(uses: list[Use], role: str) -> int:
+    """Returns the number of slices of a weight that is cut before it is used (nn.MultiheadAttention)."""
+    return len({use.node for use in uses}) if role == "qkv" else 1
+
+
+def _activation(reader: _Reader, role: str, node: Node) -> Any:
+    found = response(reader.blocks, reader.replay, node)
+    return (
+        replace(found, name="linear", parameters=(), table=())
+        if role in ("output", "query", "key")
+        else found
+    )
+
+
+def _kept(use: Use, role: str, places: Places, name: str) -> str:
+    if normalizes(use.chain.ops):
+        return "its scale is removed by a normalization of the weight (weight standardization)"
+    if role == "lora":
+        return f"part of a low-rank addition (LoRA) to {places.lora[name]}"
+    if role == "router":
+        return "it routes to experts; its scale decides how evenly"
+    return ""
+
+
+def _vector(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
+    found = verdict(reader.blocks, uses, reader.by_node)
+    data = uses[0].node.data
+    return Layer(
+        name=item.name,
+        shape=item.shape,
+        kind=found.kind,
+        role=found.role,
+        of=found.of,
+        keep=found.keep,
+        depth=max((reader.blocks.depth[edge.node] for edge in data), default=0),
+        residual_depth=max((reader.blocks.residual_depth[edge.node] for edge in data), default=0),
+    )
+
+
+def _beside_weight(layer: Layer, layers: dict[str, Layer]) -> Layer:
+    """Returns a bias at the depth of its weight."""
+    weight = layers.get(layer.of) if layer.of else None
+    if weight is None:
+        return layer
+    return replace(
+        layer,
+        depth=weight.depth,
+        residual_depth=weight.residual_depth,
+        in_branch=weight.in_branch,
+        slices=weight.slices,
+    )
+
+
+def _notes(layers: tuple[Layer, ...]) -> Iterator[str]:
+    for layer in layers:
+        if layer.role == "qkv" and layer.slices == 1:
+            yield f"{layer.name} holds queries, keys and values of different widths; it is treated as one matrix."

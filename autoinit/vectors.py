@@ -1,0 +1,162 @@
+"""The role of what contracts nothing: biases, scales of normalizations, position tables, tokens, scalars."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .axes import Use, is_bias
+from .blocks import Blocks
+from .graph import Kind, Role
+from .walk import BINARY, NORMS, POOLS, VIEWS, Edge, Node, saved
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a parameter is: its kind, its role, the weight it belongs to, and why it must stay."""
+
+    kind: Kind
+    role: Role
+    of: str | None = None
+    keep: str = ""
+
+
+_KEEP = {
+    "layer_scale": "a learned scale on a branch (LayerScale, ReZero); its value is part of the design",
+    "scalar": "a single learned number (a temperature, a gain); its value is part of the design",
+    "position": "",
+    "token": "a learned token joined to the data; its scale belongs to the embeddings beside it",
+    "slope": "the slope of an activation (PReLU)",
+}
+
+
+def verdict(blocks: Blocks, uses: list[Use], by_node: dict[Node, list[Use]]) -> Verdict:
+    """Returns what a parameter without a product is, judged by the first place where it meets data.
+
+    Args:
+        blocks: the structure.
+        uses: where this parameter meets data, in forward order.
+        by_node: all uses at each node, to find the weight that a bias belongs to.
+    """
+    use = uses[0]
+    node = use.node
+    if is_bias(node, use.position):
+        return Verdict("bias", "bias", of=_weight_at(node, by_node))
+    if node.op in NORMS and use.position > 0:
+        if use.position == 1:
+            return Verdict("norm", "norm_scale")
+        return Verdict("norm", "bias", of=_weight_at(node, by_node, position=1))
+    size = math.prod(node.inputs[use.position].node.shape)  # type: ignore[union-attr]
+    if node.op in ("Add", "Sub", "Rsub"):
+        return _added(blocks, use, by_node, size)
+    if node.op in ("Mul", "Div", "Pow"):
+        return _multiplied(blocks, use, size)
+    if node.op in ("Cat", "Stack", "Where", "MaskedFill", "IndexPut", "MaskedScatter"):
+        return Verdict("other", "other", keep=_KEEP["token"])
+    if node.op == "PreluKernel":
+        return Verdict("other", "other", keep=_KEEP["slope"])
+    if node.op.startswith("ScaledDotProduct") or node.op in ("Bmm", "Mm"):
+        return Verdict("other", "other", keep="learned queries or keys of an attention")
+    if size == 1:
+        return Verdict("other", "scalar", keep=_KEEP["scalar"])
+    return Verdict("other", "other", keep=f"how it acts could not be told: it enters the operation {node.op}")
+
+
+def _weight_at(node: Node, by_node: dict[Node, list[Use]], position: int | None = None) -> str | None:
+    """Returns the weight that a node multiplies with, or that a normalization scales with."""
+    others = [
+        use.chain.leaf
+        for use in by_node.get(node, ())
+        if (use.position == position if position is not None else not is_bias(node, use.position))
+    ]
+    return others[0] if others else None
+
+
+def _before(node: Node, passing: frozenset[str]) -> Node:
+    """Returns the first node behind `node` that does more than these operations."""
+    while node.op in passing and len(node.data) == 1:
+        node = node.data[0].node
+    return node
+
+
+def _other(use: Use) -> Edge | None:
+    """Returns the data that a parameter is added to or multiplied with; None where they need no gradient."""
+    return use.node.data[0] if use.node.data else None
+
+
+def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) -> Verdict:
+    other = _other(use)
+    wide = sum(1 for length in _lengths(use) if length > 1)
+    if other is not None:
+        source = _before(other.node, VIEWS)
+        scaled = _before(other.node, VIEWS | {"Mul"})
+        if source in blocks.products and source.op != "Embedding" and wide <= 1:
+            return Verdict("bias", "bias", of=next(iter(sorted(blocks.products[source]))))
+        if other.node.op == "Mul" and scaled in blocks.norms:
+            return Verdict("norm", "bias", of=_scale_of(other.node, by_node))
+    if size == 1:
+        return Verdict("other", "scalar", keep=_KEEP["scalar"])
+    if wide >= 2:
+        return Verdict("other", "position", keep=_KEEP["position"])
+    return Verdict("bias", "bias", keep="" if wide == 1 else "it is added to data in an unusual way")
+
+
+def _scale_of(node: Node, by_node: dict[Node, list[Use]]) -> str | None:
+    return next((use.chain.leaf for use in by_node.get(node, ())), None)
+
+
+def _lengths(use: Use) -> tuple[int, ...]:
+    edge = use.node.inputs[use.position]
+    return edge.node.shapes[edge.output] if edge is not None else ()
+
+
+def _multiplied(blocks: Blocks, use: Use, size: int) -> Verdict:
+    other = _other(use)
+    if other is not None and size > 1 and _before(other.node, VIEWS | {"Sub"}) in blocks.norms:
+        return Verdict("norm", "norm_scale")
+    if size == 1 and not (other is not None and _is_branch_end(blocks, use.node)):
+        return Verdict("other", "scalar", keep=_KEEP["scalar"])
+    return Verdict("other", "layer_scale", keep=_KEEP["layer_scale"])
+
+
+def _is_branch_end(blocks: Blocks, node: Node) -> bool:
+    """Whether a node's value goes into a residual add before anything else happens to it."""
+    stack = [node]
+    while stack:
+        for consumer, _ in stack.pop().consumers:
+            if consumer in blocks.residuals:
+                return True
+            if consumer.op in VIEWS | BINARY and len(consumer.data) == 1:
+                stack.append(consumer)
+    return False
+
+
+def is_position_table(use: Use) -> bool:
+    """Whether an embedding is looked up by position: one row per place, the same for every example.
+
+    Told by the indices: without a batch axis, or expanded along it; where a batch of one hides that, by the name.
+    """
+    embedding, length = use.node, use.node.shape[-2] if len(use.node.shape) > 1 else 0
+    indices = saved(embedding.fn, "indices")
+    rows = int(saved(embedding.fn, "weight_sym_argument_0", saved(embedding.fn, "num_weights", length)))
+    target = _sum_of_embeddings(embedding)
+    if target is None or rows < length:
+        return False
+    flat = len(embedding.shape) < len(target.shape) or embedding.shape[0] < target.shape[0]
+    expanded = indices is not None and indices.dim() > 1 and indices.shape[0] > 1 and indices.stride(0) == 0
+    if target.shape[0] > 1 and len(target.shape) > 2:
+        return flat or expanded
+    return "pos" in use.chain.leaf.lower() or "wpe" in use.chain.leaf.lower() or flat
+
+
+def _sum_of_embeddings(embedding: Node) -> Node | None:
+    """Returns the add where an embedding meets another stream, if it does before anything else."""
+    passing = VIEWS | NORMS | POOLS | {"NativeDropout"}
+    stack = [embedding]
+    while stack:
+        for consumer, _ in stack.pop().consumers:
+            if consumer.op == "Add" and len(consumer.data) == 2:
+                return consumer
+            if consumer.op in passing or (consumer.op in BINARY and len(consumer.data) == 1):
+                stack.append(consumer)
+    return None

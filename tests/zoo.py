@@ -1,0 +1,427 @@
+"""Small models of each architecture, with a batch and a loss: what the readers and the searches are tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+
+class Case(NamedTuple):
+    """A model, one batch of (inputs, target), and loss(model, batch) → scalar."""
+
+    model: nn.Module
+    batch: tuple[Any, Any]
+    loss: Callable[[nn.Module, Any], Tensor]
+
+
+def classify(model: nn.Module, batch: Any) -> Tensor:
+    """Cross-entropy of model(inputs) against integer targets."""
+    inputs, target = batch
+    output = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    return F.cross_entropy(output.flatten(0, -2), target.flatten())
+
+
+def regress(model: nn.Module, batch: Any) -> Tensor:
+    """Mean squared error of model(inputs)."""
+    inputs, target = batch
+    return F.mse_loss(model(*inputs) if isinstance(inputs, tuple) else model(inputs), target)
+
+
+def language(model: nn.Module, batch: Any) -> Tensor:
+    """The model's own loss, as transformers return it."""
+    loss = model(**batch[0]).loss
+    assert isinstance(loss, Tensor)
+    return loss
+
+
+def _labels(*shape: int, classes: int = 3) -> Tensor:
+    return torch.randint(0, classes, shape)
+
+
+def tanh_mlp() -> Case:
+    layers: list[nn.Module] = [nn.Linear(6, 8), nn.Tanh()]
+    for _ in range(3):
+        layers += [nn.Linear(8, 8), nn.Tanh()]
+    return Case(nn.Sequential(*layers, nn.Linear(8, 3)), (torch.randn(4, 6), _labels(4)), classify)
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 2 * width)
+        self.down = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(F.gelu(self.up(self.norm(x))))
+
+
+def residual_mlp() -> Case:
+    model = nn.Sequential(nn.Linear(6, 8), ResidualBlock(8), ResidualBlock(8), nn.LayerNorm(8), nn.Linear(8, 3))
+    return Case(model, (torch.randn(4, 6), _labels(4)), classify)
+
+
+def cnn_bn() -> Case:
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Dropout(0.1), nn.Linear(6, 3),
+    )  # fmt: skip
+    return Case(model, (torch.randn(4, 1, 10, 10), _labels(4)), classify)
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or before != after:
+            self.downsample = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.downsample(x))
+
+
+def resnet() -> Case:
+    stem = [nn.Conv2d(3, 4, 3, 1, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU()]
+    blocks = [BasicBlock(4, 4, 1), BasicBlock(4, 8, 2)]
+    model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    return Case(model, (torch.randn(4, 3, 8, 8), _labels(4)), classify)
+
+
+def convolutions() -> Case:
+    model = nn.Sequential(
+        nn.Conv2d(4, 8, 3, groups=2), nn.LeakyReLU(0.2), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ELU(),
+        nn.ConvTranspose2d(8, 6, 4, stride=2), nn.Sigmoid(), nn.Conv2d(6, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    return Case(model, (torch.randn(4, 4, 7, 7), _labels(4)), classify)
+
+
+class OtherDimensions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Conv1d(2, 4, 3)
+        self.volume = nn.Conv3d(1, 4, 2)
+        self.join = nn.Bilinear(4, 4, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, line: Tensor, volume: Tensor) -> Tensor:
+        a = F.silu(self.line(line)).mean(-1)
+        b = F.softplus(self.volume(volume)).mean((-1, -2, -3))
+        return self.head(torch.tanh(self.join(a, b)))
+
+
+def conv1d_conv3d_bilinear() -> Case:
+    inputs = (torch.randn(4, 2, 9), torch.randn(4, 1, 4, 4, 4))
+    return Case(OtherDimensions(), (inputs, _labels(4)), classify)
+
+
+class RecurrentClassifier(nn.Module):
+    def __init__(self, cell: type[nn.RNNBase], **options: Any) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.rnn = cell(6, 5, batch_first=True, **options)
+        self.head = nn.Linear(5 * (2 if options.get("bidirectional") else 1), 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.rnn(self.embed(tokens))[0][:, -1])
+
+
+def lstm() -> Case:
+    model = RecurrentClassifier(nn.LSTM, num_layers=2)
+    return Case(model, (torch.randint(0, 11, (4, 7)), _labels(4)), classify)
+
+
+def gru() -> Case:
+    model = RecurrentClassifier(nn.GRU, bidirectional=True)
+    return Case(model, (torch.randint(0, 11, (4, 7)), _labels(4)), classify)
+
+
+class CellClassifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.RNNCell(2, 5, nonlinearity="relu")
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(x.shape[0], 5)
+        for t in range(x.shape[1]):
+            state = self.cell(x[:, t], state)
+        return self.head(state)
+
+
+def rnn_cell() -> Case:
+    return Case(CellClassifier(), (torch.randn(4, 6, 2), _labels(4)), classify)
+
+
+class Encoder(nn.Module):
+    def __init__(self, norm_first: bool) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 8)
+        self.position = nn.Parameter(torch.randn(7, 8) * 0.02)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, 0.1, "gelu", batch_first=True, norm_first=norm_first)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens) + self.position[: tokens.shape[1]]
+        return self.head(self.encoder(x).mean(1))
+
+
+def encoder_pre_ln() -> Case:
+    return Case(Encoder(norm_first=True), (torch.randint(0, 11, (4, 6)), _labels(4)), classify)
+
+
+def encoder_post_ln() -> Case:
+    return Case(Encoder(norm_first=False), (torch.randint(0, 11, (4, 6)), _labels(4)), classify)
+
+
+class EinsumAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(5, 8)
+        self.wq, self.wk, self.wv = (nn.Parameter(torch.randn(8, 2, 4) * 0.3) for _ in range(3))
+        self.wo = nn.Parameter(torch.randn(2, 4, 8) * 0.3)
+        self.bias = nn.Parameter(torch.zeros(8))
+        self.w1, self.w2 = nn.Parameter(torch.randn(8, 16) * 0.3), nn.Parameter(torch.randn(16, 8) * 0.3)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        q, k, v = (torch.einsum("btd,dhe->bhte", x, w) for w in (self.wq, self.wk, self.wv))
+        weights = torch.softmax(torch.einsum("bhqe,bhke->bhqk", q, k) * 0.5, -1)
+        x = x + torch.einsum("bhte,hed->btd", weights @ v, self.wo) + self.bias
+        x = x + F.relu(x @ self.w1) ** 2 @ self.w2
+        return self.head(x.mean(1))
+
+
+def einsum_attention() -> Case:
+    return Case(EinsumAttention(), (torch.randn(4, 6, 5), _labels(4)), classify)
+
+
+class SqueezeExcite(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.squeeze, self.excite = nn.Linear(8, 2), nn.Linear(2, 8)
+        self.gate, self.up, self.down = (nn.Linear(8, 16, bias=False), nn.Linear(8, 16, bias=False), nn.Linear(16, 8))
+        self.fused = nn.Linear(8, 12)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x))
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))
+        x = (x * gate[:, :, None, None]).mean((2, 3))
+        x = x + self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.head(F.glu(self.fused(x)))
+
+
+def gates() -> Case:
+    return Case(SqueezeExcite(), (torch.randn(4, 3, 6, 6), _labels(4)), classify)
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(5, 8), nn.Linear(3, 8)
+        self.trunk = nn.Linear(16, 8)
+        self.classes, self.value = nn.Linear(8, 3), nn.Linear(8, 1)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        joined = torch.cat([F.relu(self.left(left)), F.mish(self.right(right))], -1)
+        h = F.relu(self.trunk(joined))
+        return self.classes(h), self.value(h)
+
+
+def _two_losses(model: nn.Module, batch: Any) -> Tensor:
+    inputs, target = batch
+    classes, value = model(*inputs)
+    return F.cross_entropy(classes, target) + F.mse_loss(value[:, 0], target.to(value.dtype))
+
+
+def two_heads_two_inputs() -> Case:
+    return Case(TwoHeads(), ((torch.randn(4, 5), torch.randn(4, 3)), _labels(4)), _two_losses)
+
+
+def parametrized_mlp() -> Case:
+    model = nn.Sequential(
+        parametrizations.weight_norm(nn.Linear(6, 8)), nn.ReLU(), parametrizations.spectral_norm(nn.Linear(8, 8)),
+        nn.SELU(), parametrizations.orthogonal(nn.Linear(8, 8)), nn.Hardtanh(-2.0, 2.0), nn.Linear(8, 3),
+    )  # fmt: skip
+    return Case(model, (torch.randn(4, 6), _labels(4)), classify)
+
+
+class CharacterModel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(11, 8), nn.Embedding(9, 8)
+        self.block = ResidualBlock(8)
+        self.decode = nn.Linear(8, 11, bias=False)
+        self.decode.weight = self.tokens.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        return self.decode(self.block(self.tokens(tokens) + self.places(place)))
+
+
+def tied_characters() -> Case:
+    tokens = torch.randint(0, 11, (4, 7))
+    return Case(CharacterModel(), (tokens, tokens), classify)
+
+
+class Sine(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(30.0 * x)
+
+
+def siren() -> Case:
+    model = nn.Sequential(nn.Linear(2, 8), Sine(), nn.Linear(8, 8), Sine(), nn.Linear(8, 1))
+    return Case(model, (torch.rand(4, 2), torch.rand(4, 1)), regress)
+
+
+class Spiking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        import snntorch
+
+        self.fc1, self.fc2 = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.lif1, self.lif2 = snntorch.Leaky(beta=0.9), snntorch.Leaky(beta=0.9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        m1, m2 = self.lif1.init_leaky().to(x.device), self.lif2.init_leaky().to(x.device)
+        total = x.new_zeros(())
+        for _ in range(3):
+            s1, m1 = self.lif1(self.fc1(x), m1)
+            _, m2 = self.lif2(self.fc2(s1), m2)
+            total = total + m2
+        return total
+
+
+def spiking() -> Case:
+    return Case(Spiking(), (torch.randn(4, 6), _labels(4)), classify)
+
+
+class HandWritten(nn.Module):
+    """Composite activations, RMSNorm by hand, LayerScale, LoRA, a logit scale, weight standardization, a frozen layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.frozen = nn.Linear(8, 8)
+        self.frozen.requires_grad_(False)
+        self.lora_a, self.lora_b = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+        self.scale = nn.Parameter(torch.ones(8))
+        self.fc1, self.fc2, self.fc3 = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.layer_scale = nn.Parameter(torch.full((8,), 0.1))
+        self.prelu = nn.PReLU()
+        self.head = nn.Linear(8, 3)
+        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.conv.weight
+        mean, std = w.mean((1, 2, 3), keepdim=True), w.std((1, 2, 3), keepdim=True)
+        x = F.conv2d(x, (w - mean) / std, self.conv.bias).mean((2, 3))
+        x = x * torch.tanh(F.softplus(x))
+        x = F.relu(self.frozen(x) + 2.0 * self.lora_b(self.lora_a(x)))
+        normed = self.scale * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+        h = self.fc1(normed)
+        h = self.fc2(h * torch.sigmoid(1.702 * h))
+        h = self.fc3(0.5 * h * (1.0 + torch.tanh(0.7978845608 * (h + 0.044715 * torch.pow(h, 3.0)))))
+        x = self.prelu(x + self.layer_scale * h)
+        return self.head(x) * self.logit_scale.exp()
+
+
+def hand_written() -> Case:
+    return Case(HandWritten(), (torch.randn(4, 3, 6, 6), _labels(4)), classify)
+
+
+def _tokens() -> dict[str, Tensor]:
+    tokens = torch.randint(3, 60, (2, 9))
+    return {"input_ids": tokens, "labels": tokens}
+
+
+def gpt2() -> Case:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=64, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=1)
+    return Case(GPT2LMHeadModel(config), (_tokens(), None), language)
+
+
+def llama() -> Case:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=16,
+    )  # fmt: skip
+    return Case(LlamaForCausalLM(config), (_tokens(), None), language)
+
+
+def bert() -> Case:
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=16,
+    )  # fmt: skip
+    return Case(BertForMaskedLM(config), (_tokens(), None), language)
+
+
+def vit() -> Case:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=8, patch_size=4,
+        num_labels=3,
+    )  # fmt: skip
+    batch = {"pixel_values": torch.randn(2, 3, 8, 8), "labels": _labels(2)}
+    return Case(ViTForImageClassification(config), (batch, None), language)
+
+
+def t5() -> Case:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=64, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, decoder_start_token_id=0,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+    )  # fmt: skip
+    return Case(T5ForConditionalGeneration(config), (_tokens(), None), language)
+
+
+def mixtral() -> Case:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, max_position_embeddings=16,
+    )  # fmt: skip
+    return Case(MixtralForCausalLM(config), (_tokens(), None), language)
+
+
+def convnext() -> Case:
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    config = ConvNextConfig(hidden_sizes=[4, 8], depths=[1, 1], num_stages=2, patch_size=2, num_labels=3)
+    batch = {"pixel_values": torch.randn(2, 3, 16, 16), "labels": _labels(2)}
+    return Case(ConvNextForImageClassification(config), (batch, None), language)
+
+
+ZOO: dict[str, Callable[[], Case]] = {
+    make.__name__: make
+    for make in (
+        tanh_mlp, residual_mlp, cnn_bn, resnet, convolutions, conv1d_conv3d_bilinear, lstm, gru, rnn_cell,
+        encoder_pre_ln, encoder_post_ln, einsum_attention, gates, two_heads_two_inputs, parametrized_mlp,
+        tied_characters, siren, spiking, hand_written, gpt2, llama, bert, vit, t5, mixtral, convnext,
+    )
+}  # fmt: skip
+"""Name → a fresh model with a batch and a loss."""
