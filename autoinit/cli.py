@@ -1,7 +1,8 @@
 """The command `autoinit`: demo, select, diagnose, apply.
 
-Exit codes: 0 done (also where the weights were kept), 2 wrong usage or bad input, 130 interrupted, 1 a
-defect. Results go to stdout, progress and errors to stderr.
+Exit codes: 0 done (also where the weights were kept), 2 wrong usage or bad input, 130 interrupted (what was
+found by then is printed and saved all the same), 1 a defect. Results go to stdout, progress and errors to
+stderr.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -138,9 +139,9 @@ def select_command(
             lr=rate,
             val_data=_made(val_data, "--val-data") if val_data else None,
             budget=budget,
-            recipes=recipe,
-            only=only,
-            exclude=exclude,
+            recipes=recipe or None,
+            only=only or None,
+            exclude=exclude or None,
             seed=seed,
             device=device,
             progress=progress,
@@ -150,6 +151,8 @@ def select_command(
     _answer(as_json, selection, lambda: {**_selection_data(selection), "out": str(out) if out else None})
     if out and not as_json:
         typer.echo(f"\nSaved {out}. In your code: autoinit.apply_(model, {str(out)!r})")
+    if selection.interrupted:
+        raise typer.Exit(130)
 
 
 @app.command("diagnose")
@@ -294,10 +297,10 @@ def _check_folder(path: Path | None, option: str) -> None:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    """Gives a progress callback: a bar where stderr is a terminal, plain lines elsewhere, None if quiet."""
+def _progress(quiet: bool) -> Iterator[Progress | Literal[False]]:
+    """Gives a progress callback: a bar where stderr is a terminal, plain lines elsewhere, False if quiet."""
     if quiet:
-        yield None
+        yield False
     elif sys.stderr.isatty():
         with _bar() as callback:
             yield callback
@@ -363,10 +366,12 @@ def _finite(value: Any) -> Any:
 def _selection_data(selection: Selection) -> dict[str, Any]:
     return {
         "kept": selection.kept,
+        "interrupted": selection.interrupted,
         "why": selection.why,
         "recipe": _data(selection.recipe),
         "key": selection.recipe.key,
         "gain": _data(selection.gain) if selection.gain else None,
+        "held_back": _data(selection.held_back) if selection.held_back else None,
         "lr": selection.lr,
         "cost": _data(selection.cost),
         "trials": _finite(json.loads(selection.trials.to_json(orient="records"))),

@@ -67,7 +67,7 @@ def demo(
     steps: int = 300,
     seed: int = 0,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     say: Callable[[str], None] = print,
 ) -> Demo:
     """Returns what a 15-layer tanh network learns of 5,000 MNIST digits with and without `select`.
@@ -77,7 +77,7 @@ def demo(
         steps: length of each of the two trainings.
         seed: of the first weights, the batch order and the search.
         device: where the model is trained.
-        progress: called with the progress of `select`.
+        progress: as `select` takes it.
         say: called with each line of the story.
 
     Raises:

@@ -105,9 +105,7 @@ def test_help_is_quick_and_loads_no_heavy_library() -> None:
         (["apply", "factories:model", "he_normal", "--plan", "nowhere/a.json"], "nowhere"),
     ],
 )
-def test_wrong_usage_exits_with_2(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 2
     captured = capsys.readouterr()
     assert said in captured.err + captured.out
@@ -196,9 +194,7 @@ def test_what_is_not_finite_becomes_null() -> None:
 # The commands
 
 
-def test_select_saves_a_plan_and_prints_one_json_object(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_select_saves_a_plan_and_prints_one_json_object(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--optimizer", "factories:sgd", "--budget", "3s", "--out", "init.json", "--json", "--quiet"]
     assert run("select", "factories:model", "--data", "factories:data", *options) == 0
     captured = capsys.readouterr()
@@ -218,8 +214,8 @@ def test_select_prints_progress_and_its_answer(capsys: pytest.CaptureFixture[str
     arguments = ["--data", "factories:data", "--step", "factories:step", "--budget", "3s"]
     assert run("select", "factories:model", *arguments) == 0
     captured = capsys.readouterr()
-    assert "100%" in captured.err
-    assert "as_is" in captured.out
+    assert "%  search" in captured.err
+    assert captured.out.startswith(("Kept", "Chose"))
 
 
 def test_diagnose(capsys: pytest.CaptureFixture[str]) -> None:
