@@ -43,9 +43,7 @@ def mnist_rows() -> Split:
 
 
 def _reshaped(split: Split, *shape: int) -> Split:
-    return Split(
-        split.train_x.reshape(-1, *shape), split.train_y, split.val_x.reshape(-1, *shape), split.val_y
-    )
+    return Split(split.train_x.reshape(-1, *shape), split.train_y, split.val_x.reshape(-1, *shape), split.val_y)
 
 
 @functools.cache

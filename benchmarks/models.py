@@ -95,9 +95,7 @@ class CausalBlock(nn.Module):
 class CharTransformer(nn.Module):
     """A small causal Transformer over characters; logits as [n, vocabulary, length]."""
 
-    def __init__(
-        self, vocabulary: int, length: int, layers: int = 2, width: int = 48, heads: int = 4
-    ) -> None:
+    def __init__(self, vocabulary: int, length: int, layers: int = 2, width: int = 48, heads: int = 4) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(length, width)
@@ -168,9 +166,7 @@ class ResidualMLP(nn.Module):
         super().__init__()
         self.stem = nn.Linear(784, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-            )
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
             for _ in range(blocks)
         )
         self.norm = nn.LayerNorm(width)

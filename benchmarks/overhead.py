@@ -94,9 +94,7 @@ def _sgd(parameters: Any) -> torch.optim.Optimizer:
     return TimedSGD(parameters, lr=0.01, momentum=0.9)
 
 
-def _step_ms(
-    model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer, count: int
-) -> float:
+def _step_ms(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer, count: int) -> float:
     """Returns the median of `count` training steps, in milliseconds."""
     times = []
     for _ in range(count + 2):
@@ -154,16 +152,12 @@ def import_time(repeats: int = 5) -> str:
         f"print(time.perf_counter() - start, *[name for name in {HEAVY!r} if name in sys.modules])"
     )
     outputs = [
-        subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        ).stdout.split()
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
         for _ in range(repeats)
     ]
     seconds = statistics.median(float(output[0]) for output in outputs)
     loaded = ", ".join(outputs[0][1:]) or "none of them"
-    print(
-        f"import autoinit: {seconds:.3f} s (under 0.2 s is wanted); of {', '.join(HEAVY)} it loads {loaded}"
-    )
+    print(f"import autoinit: {seconds:.3f} s (under 0.2 s is wanted); of {', '.join(HEAVY)} it loads {loaded}")
     return f"{seconds:.3f} s"
 
 
@@ -206,14 +200,10 @@ def trace_cost(repeats: int = 7) -> str:
 
 def main() -> None:
     """Prints what is asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("all", "select", "import", "trace"), default="all")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds of the profiled select")
-    parser.add_argument(
-        "--profile", action="store_true", help="print a cProfile of select (it slows select down)"
-    )
+    parser.add_argument("--profile", action="store_true", help="print a cProfile of select (it slows select down)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.part in ("all", "import"):

@@ -82,9 +82,7 @@ def _probe(name: str, recipe: object, seed: int) -> dict[str, float]:
             scores[str(curve.steps)] = score(curve, own, curve.steps).total
             return True
 
-        curve = probe(
-            task, steps=PROBES[-1], seed=seed, held_back=task.probe_eval, rungs=PROBES[:-1], on_rung=note
-        )
+        curve = probe(task, steps=PROBES[-1], seed=seed, held_back=task.probe_eval, rungs=PROBES[:-1], on_rung=note)
         for steps in PROBES:  # a divergence ends the probe before its next rung
             scores.setdefault(str(steps), score(curve, own, steps).total)
     return scores
@@ -186,9 +184,7 @@ def _describe(row: Row) -> str:
 
 def main() -> None:
     """Runs what the result file lacks, and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default="all", help="comma-separated names, all, or plain_deep")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--report", action="store_true", help="only print the table of the runs so far")

@@ -72,9 +72,7 @@ def run_one(name: str, seed: int, seconds: float | None, steps: int | None) -> R
         "steps_ratio": 1.0 if selection.kept else steps_ratio(selected.curve, as_is.final_train, task.steps),
         "kept": selection.kept,
         "recipe": selection.recipe.key,
-        "gain": [selection.gain.estimate, selection.gain.low, selection.gain.high]
-        if selection.gain
-        else None,
+        "gain": [selection.gain.estimate, selection.gain.low, selection.gain.high] if selection.gain else None,
         "search": {
             "seconds": wall,
             "steps": selection.cost.steps,
@@ -211,9 +209,7 @@ def harm_table(results: Sequence[TaskResult]) -> str:
             f"harm for {verdicts.count('HARM')}, undecided for {verdicts.count('not shown')}; "
             f"largest single ratio {math.exp(max(max(values) for values in ratios)):.3f}"
         )
-    lines = [
-        [result.task.name, *cells] for result, cells in zip(results, zip(*columns, strict=True), strict=True)
-    ]
+    lines = [[result.task.name, *cells] for result, cells in zip(results, zip(*columns, strict=True), strict=True)]
     header = ["task", "training: upper bound of the ratio", "verdict", "validation: upper bound", "verdict"]
     return _markdown(header, lines) + "\n\n" + "\n".join(summary)
 
@@ -273,17 +269,13 @@ def _describe(row: Row) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default="all", help="comma-separated names, all, or plain_deep")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of each select")
     parser.add_argument("--steps-budget", type=int, help="training steps of each select, instead of seconds")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument(
-        "--out", type=Path, help="result file; by default one per budget in benchmarks/results"
-    )
+    parser.add_argument("--out", type=Path, help="result file; by default one per budget in benchmarks/results")
     parser.add_argument("--report", action="store_true", help="only print the table of the runs so far")
     return parser.parse_args()
 

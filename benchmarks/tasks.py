@@ -1,8 +1,8 @@
 """The benchmark's tasks: one table of models, real data, losses and optimizers.
 
 The learning rates suit the models as their owners draw them: of four, a factor of about 3 apart, the one with the
-lowest validation loss from as-is weights. The plain deep nets and the SIREN, which learn next to nothing from as-is
-weights at any customary rate, have the customary one. `select` has to live with it.
+lowest validation loss from as-is weights. The plain deep nets and the SIREN, which learn next to nothing from
+as-is weights at any customary rate, have the customary one. `select` has to live with it.
 """
 
 from __future__ import annotations
@@ -106,9 +106,7 @@ def _plain(name: str, family: str, activation: Callable[[], nn.Module]) -> Bench
 
 def _encoder(name: str, family: str, norm_first: bool, layers: int) -> BenchTask:
     build = functools.partial(models.RowTransformer, norm_first, layers)
-    return BenchTask(
-        name, family, False, build, data.mnist_sequences, F.cross_entropy, _adamw(3e-3), 400, rows=16
-    )
+    return BenchTask(name, family, False, build, data.mnist_sequences, F.cross_entropy, _adamw(3e-3), 400, rows=16)
 
 
 _CHARACTERS = functools.partial(data.prose, LENGTH)
