@@ -155,7 +155,8 @@ def map_tensors(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
         if not isinstance(batch, MutableMapping):
             return items
         result = copy.copy(batch)
-        result.update(items)
+        for key, value in items.items():  # a ModelOutput refuses `update`
+            result[key] = value
         return result
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         changes = {
@@ -169,9 +170,13 @@ def map_tensors(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
 
 def tensors(batch: Batch) -> list[Tensor]:
     """Returns the tensors of a batch, in order."""
-    found: list[Tensor] = []
-    map_tensors(lambda tensor: found.append(tensor) or tensor, batch)  # type: ignore[func-returns-value]
-    return found
+    if isinstance(batch, Tensor):
+        return [batch]
+    if isinstance(batch, Mapping):
+        batch = list(batch.values())
+    elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        batch = list(vars(batch).values())
+    return [tensor for item in batch for tensor in tensors(item)] if isinstance(batch, (tuple, list)) else []
 
 
 def rows(batch: Batch) -> int:

@@ -111,9 +111,9 @@ def test_what_has_no_loss_is_told_so(output: Any, batch: Any, error: type[AutoIn
 
 @pytest.mark.parametrize("value", [None, 3.0, "loss", SCORES, (SCORES.mean(),)])
 def test_a_step_and_a_loss_must_give_one_scalar(value: Any) -> None:
-    with pytest.raises(StepError, match="step returned .* where one scalar is needed"):
+    with pytest.raises(StepError, match=r"step returned .* where one scalar is needed"):
         Loss(step=lambda model, batch: value)(Returns(SCORES), X)
-    with pytest.raises(StepError, match="loss returned .* where one scalar is needed"):
+    with pytest.raises(StepError, match=r"loss returned .* where one scalar is needed"):
         Loss(loss=lambda output, target: value)(Returns(SCORES), (X, Y))
 
 

@@ -165,7 +165,7 @@ def test_what_is_no_optimizer_is_told_so(model: nn.Module, given: Any, message: 
 
 
 def test_an_optimizer_that_cannot_be_rebuilt_asks_for_a_factory(model: nn.Module) -> None:
-    with pytest.raises(OptimizerError, match="cannot be built again.*Pass a factory"):
+    with pytest.raises(OptimizerError, match=r"cannot be built again.*Pass a factory"):
         OptimizerBuilder(model, Odd(model.parameters(), 1))
 
 
