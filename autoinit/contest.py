@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .gate import LOOKS, Pair, Spread, Verdict, judge
 from .plan import Plan
@@ -32,7 +32,7 @@ class Finals:
 
     own: Candidate
     champion: Candidate | None
-    spread: Spread = Spread()
+    spread: Spread = field(default_factory=Spread)
     why: str = ""
 
 

@@ -38,6 +38,9 @@ class Spread:
         return Spread(squares, sum(len(group) - 1 for group in groups if group))
 
 
+NO_SPREAD = Spread()
+
+
 @dataclass(frozen=True, slots=True)
 class Gain:
     """A log-loss ratio of the selected to the owner's own weights; negative is better.
@@ -99,7 +102,7 @@ class Pair:
     own: float
 
 
-def judge(pairs: Sequence[Pair], spread: Spread = Spread()) -> Verdict:  # noqa: B008 - frozen
+def judge(pairs: Sequence[Pair], spread: Spread = NO_SPREAD) -> Verdict:
     """Returns the verdict after some pairs.
 
     Args:
@@ -126,7 +129,7 @@ def judge(pairs: Sequence[Pair], spread: Spread = Spread()) -> Verdict:  # noqa:
     return Verdict("win", gain, held_back, "it wins on every count of the gate")
 
 
-def _estimate(values: Sequence[float], spread: Spread = Spread()) -> tuple[Gain, float, int]:  # noqa: B008 - frozen
+def _estimate(values: Sequence[float], spread: Spread = NO_SPREAD) -> tuple[Gain, float, int]:
     """Returns mean and 90 % interval, the standard error, and its degrees of freedom."""
     count = len(values)
     freedom = count - 1 + spread.freedom

@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from .contest import Finals, duel, finals, leader
+from .contest import duel, finals, leader
 from .errors import BudgetError
 from .gate import Verdict
 from .plan import Plan

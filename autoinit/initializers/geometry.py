@@ -46,11 +46,17 @@ class Geometry:
 
     def _permuted(self, tensor: Tensor) -> Tensor:
         """Returns a view with the axes (groups, slices, outputs …, inputs …)."""
-        view = tensor.unflatten(0, (self.groups, -1))
+        view = _split(tensor, 0, self.groups)
         # Every axis after the split one has moved by one.
         out, inner = [axis + 1 for axis in self.out_axes], [axis + 1 for axis in self.in_axes]
-        view = view.unflatten(out[0], (self.slices, -1))
+        view = _split(view, out[0], self.slices)
         first = out[0]
         out = [axis + (axis >= first) for axis in out]
         inner = [axis + (axis > first) for axis in inner]
         return view.permute(0, first, *out, *inner)
+
+
+def _split(tensor: Tensor, axis: int, count: int) -> Tensor:
+    """Returns a view with one axis split into `count` blocks."""
+    shape = tensor.shape
+    return tensor.reshape(*shape[:axis], count, shape[axis] // count, *shape[axis + 1 :])

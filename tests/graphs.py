@@ -1,0 +1,81 @@
+"""Small graphs written by hand, for tests of what only needs a graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autoinit.activations import Activation
+from autoinit.graph import Graph, Layer
+
+RELU, TANH = Activation("relu"), Activation("tanh")
+
+
+def linear(name: str, out: int, inner: int, **rest: Any) -> Layer:
+    """A Linear weight [out, in]."""
+    facts: dict[str, Any] = {"kind": "linear", "role": "hidden", "fan_in": inner, "fan_out": out}
+    return Layer(name=name, shape=(out, inner), out_axes=(0,), in_axes=(1,), **{**facts, **rest})
+
+
+def bias(name: str, of: str, size: int, **rest: Any) -> Layer:
+    """A bias of a weight."""
+    return Layer(name=name, shape=(size,), kind="bias", role="bias", of=of, **rest)
+
+
+def mlp(activation: Activation = RELU, depth: int = 4, width: int = 8) -> Graph:
+    """784 → width → … → width → 10, with biases and a label prior of two classes in ten."""
+    layers: list[Layer] = []
+    for index in range(depth):
+        first, last = index == 0, index == depth - 1
+        layers.append(
+            linear(
+                f"{index}.weight",
+                10 if last else width,
+                784 if first else width,
+                role="input" if first else "output" if last else "hidden",
+                activation=Activation() if last else activation,
+                depth=index,
+            )
+        )
+        layers.append(bias(f"{index}.bias", f"{index}.weight", 10 if last else width, depth=index))
+    return Graph(tuple(layers), label_prior=(0.9, 0.1, *[0.0] * 8))
+
+
+def transformer(blocks: int = 2, width: int = 16) -> Graph:
+    """A pre-LN Transformer: embedding, fused attention and an MLP per block, a head."""
+    layers = [Layer(name="embed.weight", shape=(50, width), kind="embedding", role="embedding", depth=0)]
+    for index in range(blocks):
+        inside: dict[str, Any] = {"in_branch": True, "branch_weights": 2}
+        depth, name = 1 + 4 * index, f"block.{index}"
+        layers += [
+            Layer(name=f"{name}.norm.weight", shape=(width,), kind="norm", role="norm_scale", depth=depth),
+            linear(f"{name}.qkv.weight", 3 * width, width, role="qkv", slices=3, fan_out=width, depth=depth, **inside),
+            linear(
+                f"{name}.out.weight", width, width, role="attention_out", depth=depth + 1, closes_branch=True, **inside
+            ),
+            linear(f"{name}.up.weight", 4 * width, width, activation=RELU, depth=depth + 2, **inside),
+            linear(
+                f"{name}.down.weight",
+                width,
+                4 * width,
+                role="residual_out",
+                depth=depth + 3,
+                closes_branch=True,
+                **inside,
+            ),
+        ]
+    layers.append(linear("head.weight", 50, width, role="output", depth=1 + 4 * blocks))
+    return Graph(tuple(layers), residual_adds=2 * blocks)
+
+
+def lstm(width: int = 6) -> Graph:
+    """One LSTM layer and a head."""
+    cell: dict[str, Any] = {"kind": "recurrent", "cell": "lstm", "slices": 4, "activation": TANH, "fan_out": width}
+    return Graph(
+        (
+            linear("weight_ih", 4 * width, 3, role="recurrent_input", **cell),
+            linear("weight_hh", 4 * width, width, role="recurrent", **cell),
+            bias("bias_ih", "weight_ih", 4 * width, cell="lstm", slices=4),
+            bias("bias_hh", "weight_hh", 4 * width, cell="lstm", slices=4),
+            linear("head", 2, width, role="output", depth=1),
+        )
+    )

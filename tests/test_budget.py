@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+
+from autoinit.budget import FORWARD_COST, SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
+from autoinit.errors import BudgetError
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [(None, 60), (90, 90), (1.5, 1.5), ("90s", 90), ("5m", 300), ("8h", 28800), (" 2 min ", 120)]
+)
+def test_seconds(given: float | str | None, seconds: float) -> None:
+    assert parse_budget(given) == Budget(seconds=seconds)
+
+
+def test_a_budget_is_taken_as_it_is() -> None:
+    assert parse_budget(Budget(steps=600)) == Budget(steps=600)
+
+
+@pytest.mark.parametrize("given", [0, -1, "0s", "soon", "5 days", math.nan, math.inf, [60], True])
+def test_bad_budgets(given: object) -> None:
+    with pytest.raises(BudgetError, match=r"Got|budget"):
+        parse_budget(given)  # type: ignore[arg-type]
+
+
+def test_a_budget_limits_something() -> None:
+    with pytest.raises(BudgetError, match="Got none"):
+        Budget()
+
+
+def test_the_meter_counts_whichever_is_nearer_to_its_end() -> None:
+    meter = Meter(Budget(seconds=100.0), allowance=1000)
+    meter.spend(steps=400, forwards=300)
+    assert meter.steps == 400 + 300 * FORWARD_COST
+    assert meter.left() == pytest.approx(0.5)
+    meter.started = time.perf_counter() - 80
+    assert meter.left(0.7) == pytest.approx(-0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("allowance", [SMALLEST_ALLOWANCE, 600, 2_000, 12_000, 1_000_000, math.inf])
+def test_a_schedule_fits_its_allowance(allowance: float) -> None:
+    schedule = Schedule.of(allowance)
+    assert list(schedule.rungs) == sorted(set(schedule.rungs))
+    assert schedule.rungs[0] >= 8
+    # Owner, three finalists and three pairs, all at full length; the search takes what its half leaves.
+    needed = 4 * schedule.final + 6 * schedule.gate
+    assert needed <= 0.56 * allowance
+
+
+def test_schedules_at_the_two_ends() -> None:
+    assert Schedule.of(600).rungs == (8, 16, 33)
+    assert Schedule.of(12_000).rungs == (30, 60, 120, 240)

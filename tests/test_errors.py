@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import inspect
+
+from autoinit import errors
+from autoinit.errors import AutoInitError, did_you_mean
+
+
+def test_every_error_is_an_autoinit_error_and_a_standard_one() -> None:
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+    assert len(kinds) > 8
+    for kind in kinds:
+        assert issubclass(kind, AutoInitError)
+        assert kind is AutoInitError or issubclass(kind, (ValueError, TypeError))
+
+
+def test_nearest_name_comes_first() -> None:
+    assert did_you_mean("he_norml", ["xavier", "he_normal"]) == "Did you mean 'he_normal'? Known: he_normal, xavier."
+
+
+def test_no_guess_where_nothing_is_near() -> None:
+    assert did_you_mean("zzz", ["xavier", "he_normal"]) == "Known: he_normal, xavier."

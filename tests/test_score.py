@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from autoinit.score import WORST_FINITE, Curve, Reference, score, tail_loss
+
+UNIT = Reference(1.0)
+
+
+def test_u_is_the_log_loss_ratio_between_a_floor_and_a_ceiling() -> None:
+    reference = Reference(2.0)
+    assert reference.u(2.0) == 0.0
+    assert reference.u(2.0 / math.e) == pytest.approx(-1.0)
+    assert reference.u(1e-9) == pytest.approx(math.log(1e-3))
+    assert reference.u(1e9) == reference.u(math.nan) == pytest.approx(math.log(10))
+
+
+def test_reference_is_the_constant_predictor_s_loss_else_the_first_own_loss() -> None:
+    assert Reference.of(2.3, [2.5, 2.4]) == Reference(2.3)
+    assert Reference.of(None, [2.5, 2.4]) == Reference(2.5)
+
+
+def test_losses_that_can_be_negative_are_measured_on_their_own_scale() -> None:
+    reference = Reference.of(None, [4.0, 1.0, -4.0])
+    assert reference.scale == 8.0
+    assert reference.u(4.0) == 0.0
+    assert reference.u(-4.0) == pytest.approx(-1.0)
+
+
+def test_score_is_its_formula() -> None:
+    curve = Curve(losses=(1.0,) * 6 + (0.5, 0.25), held_back=((8, 0.125),), gradient_range=3.0)
+    scored = score(curve, UNIT, planned=8)
+    assert scored.training == pytest.approx((math.log(0.5) + math.log(0.25)) / 2)
+    assert scored.held_back == pytest.approx(math.log(0.125))
+    assert scored.stability == pytest.approx(0.3)
+    assert scored.total == pytest.approx(0.5 * (scored.training + scored.held_back) + 0.3)
+
+
+def test_an_infinite_gradient_range_is_capped() -> None:
+    assert score(Curve((1.0,), gradient_range=math.inf), UNIT, 1).stability == pytest.approx(1.2)
+
+
+def test_divergence_is_worst_and_later_is_better() -> None:
+    worst = score(Curve((1e9,) * 4, ((4, 1e9),), gradient_range=99.0), UNIT, 4).total
+    early = score(Curve((1.0, math.nan), diverged_at=2), UNIT, 100)
+    late = score(Curve((1.0,) * 89 + (math.nan,), diverged_at=90), UNIT, 100)
+    assert early.diverged
+    assert worst <= WORST_FINITE < late.total < early.total
+
+
+def test_tail_is_the_last_quarter_rounded_up() -> None:
+    assert tail_loss(Curve((1.0, 1.0, 1.0, 1.0, math.e**-1)), UNIT) == pytest.approx(-0.5)
+    assert tail_loss(Curve(()), UNIT) == pytest.approx(math.log(10))

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+from graphs import lstm, mlp, transformer
+
+from autoinit.activations import Activation
+from autoinit.errors import RecipeError
+from autoinit.graph import Graph
+from autoinit.recipe import Recipe
+from autoinit.space import LR_STEPS, space_of
+
+
+def names(graph: Graph, **rest: bool) -> set[str]:
+    return {dimension.name for dimension in space_of(graph, lr_searched=False, **rest).dimensions}
+
+
+def test_dimensions_follow_the_roles() -> None:
+    plain = {"base", "log2_gain", "depth_slope", "head", "head_bias", "calibration"}
+    assert names(mlp()) == plain
+    assert names(lstm()) == {"base", "log2_gain", "head", "recurrent", "calibration"}
+    residual = {"branch_power", "residual_out", "embedding", "qk_log2"}
+    assert names(transformer()) == plain - {"head_bias"} | residual
+
+
+def test_a_kept_role_has_no_dimension() -> None:
+    assert "embedding" not in names(transformer().restricted(exclude="embed.*"))
+
+
+def test_sines_bring_siren_first() -> None:
+    space = space_of(mlp(Activation("sin", (30.0,))), lr_searched=False)
+    assert "siren" in space.dimensions[0].choices
+    assert space.opening[0].base == "siren"
+    assert "siren" not in space_of(mlp(), lr_searched=False).dimensions[0].choices
+
+
+def test_learning_rate_is_a_dimension_only_when_searched() -> None:
+    dimension = space_of(mlp(), lr_searched=True).dimensions[-1]
+    assert (dimension.name, dimension.low, dimension.high) == ("lr_step", LR_STEPS[0], LR_STEPS[-1])
+    assert not space_of(mlp(), lr_searched=False).has("lr_step")
+
+
+@pytest.mark.parametrize("graph", [mlp(), transformer(), lstm(), mlp(Activation("sin", (30.0,)))])
+def test_opening_candidates_lie_inside_the_space(graph: Graph) -> None:
+    space = space_of(graph, lr_searched=True)
+    assert Recipe() not in space.opening
+    assert len(set(space.opening)) == len(space.opening) >= 6
+    for recipe in space.opening:
+        assert space.decode(space.encode(recipe, 1)) == (recipe, 1)
+        for dimension in space.dimensions:
+            value = space.encode(recipe)[dimension.name]
+            assert value in dimension.choices if dimension.choices else dimension.low <= value <= dimension.high
+
+
+def test_listed_candidates_are_all_there_is_and_as_is_joins_them() -> None:
+    space = space_of(mlp(), lr_searched=False, recipes=["he_normal", Recipe(head="zero"), "he_normal"])
+    assert space.listed == (Recipe(), Recipe(base="he_normal"), Recipe(head="zero"))
+    assert [space.decode({"candidate": i})[0] for i in range(3)] == list(space.listed)
+    assert space.encode(Recipe(head="zero")) == {"candidate": 2}
+
+
+@pytest.mark.parametrize(("recipes", "said"), [([], "at least one"), ("he_normal", "must be a list"), (["x"], "'x'")])
+def test_bad_lists(recipes: object, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        space_of(mlp(), lr_searched=False, recipes=recipes)  # type: ignore[arg-type]
