@@ -22,6 +22,7 @@ from .walk import (
 
 SOFTMAX = frozenset({"Softmax", "SafeSoftmax"})
 DROPOUT = frozenset({"NativeDropout", "FusedDropout"})
+SELECTING = frozenset({"Topk", "Gather", "Index", "IndexSelect", "Sort", "Max", "Scatter", "IndexPut"})
 _LINEAR_UNARY = frozenset({"Neg", "Clamp", "ClampMin", "ClampMax"}) | DROPOUT
 _SQUASHING = frozenset({"Sigmoid", "Hardsigmoid", *SOFTMAX})
 _SPREAD = frozenset({"Pow", "Sqrt", "Rsqrt", "Std", "Var", "VarMean", "StdMean", "LinalgVectorNorm", "Norm"})
@@ -66,7 +67,9 @@ class Blocks:
         origin: node → the value that it is an elementwise function of.
         nonlinear: nodes whose elementwise function so far is not affine.
         norms: normalizations, fused or written by hand.
+        statistics: nodes that only serve to compute the scale of a normalization by hand.
         attentions: every attention.
+        scores: nodes between the product of queries and keys and its softmax.
         gates: arguments of multiplications that only modulate the other argument.
         gate_side: nodes between a value and the gate that is computed from it (squeeze-and-excitation).
         residuals: add → its residual branch.
@@ -79,7 +82,9 @@ class Blocks:
     origin: dict[Node, Edge] = field(default_factory=dict)
     nonlinear: set[Node] = field(default_factory=set)
     norms: set[Node] = field(default_factory=set)
+    statistics: set[Node] = field(default_factory=set)
     attentions: list[Attention] = field(default_factory=list)
+    scores: set[Node] = field(default_factory=set)
     gates: set[tuple[Node, int]] = field(default_factory=set)
     gate_side: set[Node] = field(default_factory=set)
     residuals: dict[Node, Residual] = field(default_factory=dict)
@@ -115,7 +120,7 @@ def find_blocks(nodes: list[Node], uses: list[Use]) -> Blocks:
         if node.op == "Mul" and len(node.data) == 2 and node not in blocks.norms:
             _find_gate(blocks, node)
     for node in nodes:
-        if node.op in ("Add", "Sub") and len(node.data) == 2 and math.prod(node.shape) > 1:
+        if node.op in ("Add", "Sub") and len(node.data) == 2 and _may_be_residual(blocks, node):
             _find_residual(blocks, node)
     _measure_depth(blocks)
     return blocks
@@ -125,8 +130,13 @@ def _find_origin(blocks: Blocks, node: Node) -> None:
     blocks.origin[node] = Edge(node, 0)
     if node.op in NORMS:
         blocks.norms.add(node)
-    if node.op in ("Mul", "Div") and len(node.data) == 2 and _is_norm_by_hand(blocks, node):
-        blocks.norms.add(node)
+    if node.op in ("Mul", "Div") and len(node.data) == 2 and any(_is_spread(edge.node) for edge in node.data):
+        blocks.norms.add(node)  # a value over a statistic of itself, as in RMSNorm: x · rsqrt(mean(x²))
+        blocks.statistics |= _serving(node)
+        centering = _centering(node)
+        if centering:
+            blocks.norms.add(centering[0])
+            blocks.statistics.add(centering[1])
         return
     is_part = node.op in PARTS and bool(node.data) and node.shape != node.data[0].node.shape
     elementwise = node.op in VIEWS | UNARY | BINARY or _is_elementwise_custom(node)
@@ -144,11 +154,6 @@ def _is_elementwise_custom(node: Node) -> bool:
     return node.custom and len(node.data) == 1 and node.shape == node.data[0].node.shapes[node.data[0].output]
 
 
-def _is_norm_by_hand(blocks: Blocks, node: Node) -> bool:
-    """Whether a value is divided by a statistic of itself, as in RMSNorm: x · rsqrt(mean(x²))."""
-    return any(_is_spread(edge.node) for edge in node.data)
-
-
 def _is_spread(node: Node) -> bool:
     ops: set[str] = set()
     while node.op in REDUCTIONS | VIEWS | UNARY | BINARY and node.data:
@@ -159,9 +164,35 @@ def _is_spread(node: Node) -> bool:
     return False
 
 
+def _serving(norm: Node) -> set[Node]:
+    """Returns the nodes whose values go nowhere but into the statistic of this normalization."""
+    spreads = [edge.node for edge in norm.data if _is_spread(edge.node)]
+    found = {norm, *(edge.node for edge in norm.data if edge.node not in spreads)}
+    above = set(found)
+    stack = spreads
+    while stack:
+        node = stack.pop()
+        if node in found or node.op not in REDUCTIONS | VIEWS | UNARY | BINARY:
+            continue
+        if all(other in found for other, _ in node.consumers):
+            found.add(node)
+            stack.extend(edge.node for edge in node.data)
+    return found - above
+
+
+def _centering(norm: Node) -> tuple[Node, Node] | None:
+    """Returns (the subtraction of the mean, the mean) before a normalization by hand, if there is one."""
+    for edge in norm.data:
+        if edge.node.op == "Sub" and len(edge.node.data) == 2:
+            mean = edge.node.data[1].node
+            if mean.op in REDUCTIONS:
+                return edge.node, mean
+    return None
+
+
 def _find_attention(blocks: Blocks, softmax: Node) -> None:
     """Finds bmm–softmax–bmm, with scales, masks, biases and dropout in between."""
-    scores = _first_before(blocks, softmax)
+    scores, between = _first_before(blocks, softmax)
     mixed = _first_after(blocks, softmax)
     if scores is None or mixed is None:
         return
@@ -171,21 +202,25 @@ def _find_attention(blocks: Blocks, softmax: Node) -> None:
     )
     if value is not None:
         blocks.attentions.append(Attention(scores.data[-2], scores.data[-1], value, product))
+        blocks.scores |= between
 
 
 def _is_meeting(blocks: Blocks, node: Node) -> bool:
     return node.op in ("Bmm", "Mm", "Baddbmm") and len(node.data) >= 2 and node not in blocks.products
 
 
-def _first_before(blocks: Blocks, node: Node) -> Node | None:
+def _first_before(blocks: Blocks, node: Node) -> tuple[Node | None, set[Node]]:
+    """Returns the product of queries and keys behind a softmax, and the nodes between them."""
     stack = [edge.node for edge in node.data]
+    passed: set[Node] = set()
     while stack:
         node = stack.pop()
         if _is_meeting(blocks, node):
-            return node
+            return node, passed
         if node.op in VIEWS | BINARY | UNARY | {"Index", "Cat"} and node not in blocks.products:
+            passed.add(node)
             stack.extend(edge.node for edge in reversed(node.data))
-    return None
+    return None, passed
 
 
 def _first_after(blocks: Blocks, node: Node) -> tuple[Node, int] | None:
@@ -217,9 +252,17 @@ def _find_gate(blocks: Blocks, node: Node) -> None:
 
 def _gate_rank(blocks: Blocks, edge: Edge) -> int:
     node = edge.node
-    while node.op in VIEWS | DROPOUT and node.data:
+    while node.data and (node.op in VIEWS | DROPOUT | SELECTING or (node.op == "Div" and _is_share(node))):
         node = node.data[0].node
     return 2 if node.op in _SQUASHING else 1 if node in blocks.nonlinear else 0
+
+
+def _is_share(node: Node) -> bool:
+    """Whether a value is divided by its own sum, as the weights of chosen experts are."""
+    below = node.data[-1].node
+    while below.op in VIEWS | {"Add"} and below.data:
+        below = below.data[0].node
+    return below.op == "Sum"
 
 
 def _trunk(blocks: Blocks, edge: Edge) -> list[tuple[Node, int]]:
@@ -240,6 +283,11 @@ def _trunk(blocks: Blocks, edge: Edge) -> list[tuple[Node, int]]:
             return chain
         node = step.node
         chain.append((node, weights))
+
+
+def _may_be_residual(blocks: Blocks, node: Node) -> bool:
+    """Whether it is neither a sum of losses nor a bias of attention scores."""
+    return math.prod(node.shape) > 1 and node not in blocks.scores
 
 
 def _find_residual(blocks: Blocks, add: Node) -> None:
@@ -305,14 +353,18 @@ def _series(blocks: Blocks, members: list[Node], end: Node) -> tuple[int, set[No
 
 
 def _measure_depth(blocks: Blocks) -> None:
+    first_call: dict[frozenset[str], int] = {}
     for node in blocks.nodes:
         if node.static:
             continue
         before = [edge.node for edge in node.data]
-        layers = 0
-        if node in blocks.products:
-            layers = max(1, sum("weight_ih" in name for name in blocks.products[node]))
-        blocks.depth[node] = max((blocks.depth[other] for other in before), default=0) + layers
+        names = frozenset(blocks.products.get(node, ()))
+        levels = sum("weight_ih" in name and "reverse" not in name for name in names)
+        layers = max(1, levels) if names else 0
+        depth = max((blocks.depth[other] for other in before), default=0) + layers
+        if node.op == "Recurrent":  # a cell called once per time step is one layer
+            depth = first_call.setdefault(names, depth)
+        blocks.depth[node] = depth
         passed = max((blocks.residual_depth[other] for other in before), default=0)
         blocks.residual_depth[node] = passed + (node in blocks.residuals)
 

@@ -27,7 +27,9 @@ def recurrent_layers(blocks: Blocks, shapes: Mapping[str, tuple[int, ...]]) -> d
     return found
 
 
-def recurrent_layer(name: str, shape: tuple[int, ...], call: str, depth: int = 0, residual_depth: int = 0) -> Layer:
+def recurrent_layer(
+    name: str, shape: tuple[int, ...], call: str, depth: int = 0, residual_depth: int = 0
+) -> Layer:
     """Returns one parameter of a recurrent module.
 
     Args:
@@ -47,7 +49,14 @@ def recurrent_layer(name: str, shape: tuple[int, ...], call: str, depth: int = 0
         weight = own.replace("bias", "weight", 1)
         of = f"{prefix}.{weight}" if prefix else weight
         return Layer(
-            name=name, shape=shape, kind="bias", role="bias", cell=cell, slices=slices, of=of, depth=depth + level,
+            name=name,
+            shape=shape,
+            kind="bias",
+            role="bias",
+            cell=cell,
+            slices=slices,
+            of=of,
+            depth=depth + level,
             residual_depth=residual_depth,
         )
     projects = "weight_hr" in own

@@ -15,11 +15,13 @@ from torch import Tensor
 from .activations import FORMULAS, GRID, LINEAR, Activation, Array
 from .blocks import SOFTMAX, Blocks, is_product
 from .tape import Call, Ref, Unknown
-from .walk import BINARY, PARTS, UNARY, VIEWS, Edge, Node, saved
+from .walk import PARTS, VIEWS, Edge, Node, saved
 
 _NEAR_ZERO = 1e-5
 _POINTS = torch.from_numpy(np.append(GRID, _NEAR_ZERO))
 _PRELU = 0.25
+_RRELU = (1 / 8 + 1 / 3) / 2
+"""Slopes that are learned or drawn count as torch's initial or mean one."""
 _NEUTRAL = {"add": 0.0, "sub": 0.0, "rsub": 0.0, "mul": 1.0, "div": 1.0, "true_divide": 1.0, "multiply": 1.0}
 
 
@@ -34,10 +36,28 @@ class Replay:
         calls: what the tape recorded.
         nodes: autograd node → node.
         blocks: the structure.
+
+    Attributes:
+        unread: operations that end a nonlinear function which could not be replayed.
     """
 
     def __init__(self, calls: Mapping[Any, Call], nodes: Mapping[Any, Node], blocks: Blocks) -> None:
         self._calls, self._nodes, self._blocks = calls, nodes, blocks
+        self._known: dict[bytes, Activation] = {}
+        self.unread: list[str] = []
+
+    def name(self, node: Node) -> Activation:
+        """Returns the elementwise function up to a node; linear where it cannot be replayed, with a note."""
+        try:
+            values = self(node)
+        except (CannotReplayError, RuntimeError, TypeError, ValueError, AttributeError):
+            if node in self._blocks.nonlinear:
+                self.unread.append(node.op)
+            return LINEAR
+        key = values.tobytes()
+        if key not in self._known:
+            self._known[key] = name_of(values[:-1], float(values[-1]))
+        return self._known[key]
 
     def __call__(self, node: Node) -> Array:
         """Returns the node's values where its origin takes those of the grid (and one point near zero)."""
@@ -77,15 +97,19 @@ class Replay:
         args = [self._argument(value, origin, known) for value in call.args]
         kwargs = {key: self._argument(value, origin, known) for key, value in call.kwargs.items()}
         name = str(call.func.__name__).strip("_")
+        if "dropout" in name:  # the expectation of dropout is the identity, and no random number is drawn
+            return args[0]
+        if name == "rrelu":
+            return torch.nn.functional.leaky_relu(args[0], _RRELU)
         plain = name if name in _NEUTRAL else name[1:]  # __iadd__, __radd__
         tensors = [value for value in args if not isinstance(value, Unknown)]
         if len(tensors) < len(args) and plain in _NEUTRAL:
-            args = [_NEUTRAL[plain] if isinstance(value, Unknown) else value for value in args]
+            neutral = torch.tensor(_NEUTRAL[plain], dtype=torch.float64)
+            args = [neutral if isinstance(value, Unknown) else value for value in args]
         if any(isinstance(value, Unknown) for value in [*args, *kwargs.values()]):
             raise CannotReplayError(name)
-        if not any(isinstance(value, Tensor) and value.dim() == 1 for value in [*args, *kwargs.values()]):
-            return Unknown()
-        kwargs.pop("inplace", None)
+        for name_only in ("inplace", "device", "pin_memory"):
+            kwargs.pop(name_only, None)
         return _OUT_OF_PLACE.get(name, call.func)(*args, **kwargs)
 
     def _argument(self, value: Any, origin: Edge, known: dict[Node, Any]) -> Any:
@@ -96,8 +120,6 @@ class Replay:
             return self._edge(Edge(node, 0), origin, known)
         if isinstance(value, Call):
             return self._apply(value, origin, known)
-        if isinstance(value, Tensor):
-            return value.to("cpu", torch.float64).reshape(())
         if isinstance(value, torch.dtype):
             return torch.float64
         return value
@@ -199,11 +221,12 @@ def response(blocks: Blocks, replay: Replay, product: Node) -> Activation:
             continue
         seen.add(value)
         for node in _region_ends(blocks, value):
-            named = _name(replay, node) if node is not value.node else LINEAR
+            named = replay.name(node) if node is not value.node else LINEAR
             if named != LINEAR:
                 return named
-            for consumer, position in node.consumers:
-                if consumer.static or consumer in blocks.gate_side or _inherits(blocks, consumer, value):
+            for consumer, _ in node.consumers:
+                aside = consumer in blocks.gate_side or consumer in blocks.statistics
+                if consumer.static or aside or _inherits(blocks, consumer, value):
                     continue
                 if is_product(blocks, consumer) or consumer.op in SOFTMAX:
                     return LINEAR
@@ -238,27 +261,9 @@ def _region_ends(blocks: Blocks, value: Edge) -> list[Node]:
             elif consumer not in seen:
                 seen.add(consumer)
                 stack.append(consumer)
-        if outside or not node.consumers:
+        if (outside or not node.consumers) and node not in blocks.statistics:
             ends.append(node)
     return sorted(ends, key=lambda node: node.index)
-
-
-def _name(replay: Replay, node: Node) -> Activation:
-    try:
-        values = replay(node)
-    except (CannotReplayError, RuntimeError, TypeError, ValueError):
-        return _custom_or_linear(node)
-    return name_of(values[:-1], float(values[-1]))
-
-
-def _custom_or_linear(node: Node) -> Activation:
-    return (
-        LINEAR
-        if node.op in VIEWS | BINARY or node.op not in UNARY
-        else Activation(node.op.lower())
-        if (node.op.lower() in FORMULAS)
-        else LINEAR
-    )
 
 
 def name_of(values: Array, near_zero: float) -> Activation:

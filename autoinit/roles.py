@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .axes import Contraction, Use, contraction
-from .blocks import DROPOUT, SOFTMAX, Blocks, Residual
+from .blocks import DROPOUT, SELECTING, SOFTMAX, Blocks, Residual
 from .graph import Kind, Role
 from .vectors import is_position_table
-from .walk import BINARY, NORMS, PARTS, POOLS, REDUCTIONS, UNARY, VIEWS, Edge, Node, saved
+from .walk import BINARY, NORMS, PARTS, POOLS, UNARY, VIEWS, Edge, Node, saved
 
-_SELECTING = frozenset({"Topk", "Gather", "Index", "IndexSelect", "Sort", "Max", "Scatter", "IndexPut"})
+
+_PROJECTING = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index"}
+"""What lies between a projection and the attention: heads, scales, rotary positions, normalizations."""
 
 
 @dataclass
@@ -61,6 +63,7 @@ def find_places(blocks: Blocks) -> Places:
         places.closing |= residual.closers
         for node in residual.branch & blocks.products.keys():
             places.residual[node] = residual  # sorted by size: the innermost is set last
+    _place_crossed(blocks, places)
     _place_last(blocks, places)
     return places
 
@@ -95,7 +98,6 @@ def _products_behind(blocks: Blocks, edge: Edge, passing: frozenset[str]) -> dic
 
 
 def _place_attentions(blocks: Blocks, places: Places) -> None:
-    passing = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index"}
     for attention in blocks.attentions:
         query, key, value = (
             _products_behind(blocks, edge, passing)
@@ -112,6 +114,17 @@ def _place_attentions(blocks: Blocks, places: Places) -> None:
             for name in blocks.products[node]:
                 places.parts.setdefault(name, 2)
         places.attention_out |= _names(blocks, _products_after(blocks, attention.out))
+
+
+def _place_crossed(blocks: Blocks, places: Places) -> None:
+    """Counts keys and values that come from elsewhere (cross-attention) to the branch that they end in."""
+    for attention in blocks.attentions:
+        around = [one for one in blocks.residuals.values() if attention.out in one.branch]
+        if around:
+            inner = min(around, key=lambda one: len(one.branch))
+            for edge in (attention.key, attention.value):
+                for node in _products_behind(blocks, edge, _PROJECTING):
+                    places.residual.setdefault(node, inner)
 
 
 def _size(edge: Edge) -> int:
@@ -134,7 +147,7 @@ def _products_after(blocks: Blocks, node: Node) -> set[Node]:
 
 def _place_gate(blocks: Blocks, places: Places, edge: Edge) -> None:
     """Tells a gate from a router: a router's softmax or top-k makes its outputs compete."""
-    passing = VIEWS | UNARY | BINARY | SOFTMAX | _SELECTING | {"Sum", "LogSoftmax"}
+    passing = VIEWS | UNARY | BINARY | SOFTMAX | SELECTING | {"Sum", "LogSoftmax"}
     competing = False
     node, stack, seen = edge.node, [edge.node], {edge.node}
     while stack:
@@ -288,7 +301,7 @@ def is_normalized(blocks: Blocks, product: Node) -> bool:
     stack, seen, met = [product], {product}, False
     while stack:
         for consumer, _ in stack.pop().consumers:
-            if consumer in blocks.norms or _is_statistic(blocks, consumer):
+            if consumer in blocks.norms or consumer in blocks.statistics:
                 met = True
             elif (
                 consumer.op not in passing
@@ -302,14 +315,3 @@ def is_normalized(blocks: Blocks, product: Node) -> bool:
                 seen.add(consumer)
                 stack.append(consumer)
     return met
-
-
-def _is_statistic(blocks: Blocks, node: Node) -> bool:
-    """Whether a node only serves to compute the scale of a normalization by hand."""
-    reduced = False
-    while node not in blocks.norms:
-        reduced = reduced or node.op in REDUCTIONS
-        if node in blocks.products or node in blocks.residuals or len(node.consumers) != 1:
-            return False
-        node = node.consumers[0][0]
-    return reduced

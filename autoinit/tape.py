@@ -23,6 +23,11 @@ _RECURRENT = {
     "rnn_tanh_cell",
     "rnn_relu_cell",
 }
+_FACTORIES = frozenset(
+    "tensor as_tensor scalar_tensor full zeros ones sqrt exp log mul div add sub pow neg".split()
+)
+"""Functions of numbers alone whose result may be a constant in a formula, such as √(2/π)."""
+
 _CONSTANTS = frozenset(
     "gt lt ge le eq ne __gt__ __lt__ __ge__ __le__ __eq__ __ne__ sign sgn detach zeros_like ones_like full_like"
     " logical_not logical_and round floor".split()
@@ -73,7 +78,9 @@ class RecurrentCall:
 
 
 class Tape(TorchFunctionMode):
-    """Records calls by the autograd node of their result; copies no tensor.
+    """Records calls by the autograd node of their result; copies no tensor and reads no value.
+
+    A buffer in a formula (a threshold) is not read, so that the graph is the same where it has no value.
 
     Attributes:
         calls: autograd node → the call that made it.
@@ -113,7 +120,7 @@ class Tape(TorchFunctionMode):
         if isinstance(result, Tensor):
             if result.grad_fn is not None:
                 self.calls[result.grad_fn] = call
-            elif name in _CONSTANTS:
+            elif name in _CONSTANTS or (name in _FACTORIES and result.numel() == 1 and _is_known(call.args)):
                 self._constants[id(result)] = (result, call)  # holding it keeps its id its own
         return result
 
@@ -123,8 +130,7 @@ class Tape(TorchFunctionMode):
                 return Ref(value.grad_fn)
             if id(value) in self._constants:
                 return self._constants[id(value)][1]
-            one = value.numel() == 1 and not value.requires_grad and not value.is_meta
-            return value.detach() if one else UNKNOWN
+            return UNKNOWN
         if isinstance(value, (tuple, list)):
             return tuple(self._keep(item) for item in value)
         return value
@@ -140,6 +146,10 @@ class Tape(TorchFunctionMode):
         if made:
             call = RecurrentCall(name, data, made, weights, tuple(outputs[0].shape))
             self.recurrent.update(dict.fromkeys(made, call))
+
+
+def _is_known(args: tuple[Any, ...]) -> bool:
+    return all(not isinstance(value, (Unknown, Ref)) for value in args)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -16,12 +16,61 @@ from .blocks import Blocks, find_blocks
 from .errors import ModelError
 from .graph import Graph, Layer
 from .inventory import Item, inventory
+from .module_tree import read_modules
 from .recurrent import recurrent_layers
 from .responses import Replay, response
 from .roles import Places, fans, find_places, is_normalized, kind_of, role_of
+from .snapshot import preserved
 from .tape import Tape, derived_tensors, parameter_names
+from .task import Task, check_trainable, example_task, unwrap
 from .vectors import verdict
 from .walk import Node, walk
+
+
+def trace(
+    model: nn.Module,
+    data: Any = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    step: Callable[[nn.Module, Any], Tensor] | None = None,
+) -> Graph:
+    """Returns the architecture of a model; the model is left as it was.
+
+    Args:
+        model: on any device, the meta device included.
+        data: batches, one batch or one example input. None: the model's own `dummy_inputs` (transformers) are used,
+            else the module tree is read, and what it cannot tell is kept.
+        loss: callable(output, target) -> scalar; inferred where it is None.
+        step: callable(model, batch) -> scalar, for whatever else trains by one loss.
+    """
+    if data is not None:
+        return trace_task(example_task(model, data, loss=loss, step=step))
+    model = unwrap(model)
+    check_trainable(model)
+    if "dummy_inputs" in dir(type(model)):
+        try:
+            with preserved(model):
+                return read_graph(model, lambda: _dummy_loss(model))
+        except Exception as error:  # made-up inputs may not fit; the module tree always can be read
+            note = f"The model's dummy_inputs could not be used ({type(error).__name__}), so its modules were read."
+            graph = read_modules(model)
+            return replace(graph, notes=(note, *graph.notes))
+    return read_modules(model)
+
+
+def trace_task(task: Task) -> Graph:
+    """Returns the architecture of a task's model, with the frequency of its labels."""
+    batch = task.train[0]
+    with task.preserved():
+        graph = read_graph(task.model, lambda: task.loss(batch))
+    return replace(graph, label_prior=task.label_prior)
+
+
+def _dummy_loss(model: Any) -> Tensor:
+    """Returns the sum of all that the model makes of its own dummy inputs."""
+    device = next(model.parameters()).device
+    output = model(**{name: value.to(device) for name, value in model.dummy_inputs.items()})
+    tensors = [value for value in output.values() if isinstance(value, Tensor) and value.grad_fn is not None]
+    return torch.stack([value.float().sum() for value in tensors[:1]]).sum()
 
 
 def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
@@ -109,7 +158,14 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
     layers = tuple(_layer(reader, item) for item in items)
     depths = {layer.name: layer for layer in layers}
     layers = tuple(_beside_weight(layer, depths) for layer in layers)
-    return Graph(layers, max(blocks.residual_depth.values(), default=0), notes=tuple(_notes(layers)))
+    notes = (
+        *_notes(layers),
+        *(
+            f"A function that ends in {op} could not be read; it counts as linear."
+            for op in sorted(set(replay.unread))
+        ),
+    )
+    return Graph(layers, max(blocks.residual_depth.values(), default=0), notes=notes)
 
 
 def _layer(reader: _Reader, item: Item) -> Layer:
@@ -156,7 +212,7 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         branch_weights=residual.weights if residual else 0,
         closes_branch=any(use.node in places.closing for use in uses),
         normalized=is_normalized(blocks, first.node),
-        keep=_kept(first, role, places, item.name),
+        keep=_kept(uses, role, places, item.name),
     )
 
 
@@ -174,8 +230,9 @@ def _activation(reader: _Reader, role: str, node: Node) -> Any:
     )
 
 
-def _kept(use: Use, role: str, places: Places, name: str) -> str:
-    if normalizes(use.chain.ops):
+def _kept(uses: list[Use], role: str, places: Places, name: str) -> str:
+    use = uses[0]
+    if normalizes(frozenset().union(*(one.chain.ops for one in uses if one.node is use.node))):
         return "its scale is removed by a normalization of the weight (weight standardization)"
     if role == "lora":
         return f"part of a low-rank addition (LoRA) to {places.lora[name]}"
@@ -202,7 +259,7 @@ def _vector(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
 def _beside_weight(layer: Layer, layers: dict[str, Layer]) -> Layer:
     """Returns a bias at the depth of its weight."""
     weight = layers.get(layer.of) if layer.of else None
-    if weight is None:
+    if weight is None or weight.kind == "embedding":  # a tied head has its bias far from the embedding
         return layer
     return replace(
         layer,

@@ -89,6 +89,14 @@ def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) 
     wide = sum(1 for length in _lengths(use) if length > 1)
     if other is not None:
         source = _before(other.node, VIEWS)
+        if source in blocks.residuals:  # x + f(x) + bias
+            residual = blocks.residuals[source]
+            source = _before(
+                source.data[
+                    1 - [edge.node for edge in source.data].index(source.inputs[residual.trunk].node)
+                ].node,
+                VIEWS,
+            )  # type: ignore[union-attr]
         scaled = _before(other.node, VIEWS | {"Mul"})
         if source in blocks.products and source.op != "Embedding" and wide <= 1:
             return Verdict("bias", "bias", of=next(iter(sorted(blocks.products[source]))))
@@ -138,7 +146,8 @@ def is_position_table(use: Use) -> bool:
     """
     embedding, length = use.node, use.node.shape[-2] if len(use.node.shape) > 1 else 0
     indices = saved(embedding.fn, "indices")
-    rows = int(saved(embedding.fn, "weight_sym_argument_0", saved(embedding.fn, "num_weights", length)))
+    table = embedding.inputs[use.position]
+    rows = table.node.shapes[table.output][0] if table is not None else 0
     target = _sum_of_embeddings(embedding)
     if target is None or rows < length:
         return False

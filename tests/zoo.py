@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,6 +42,24 @@ def language(model: nn.Module, batch: Any) -> Tensor:
 
 def _labels(*shape: int, classes: int = 3) -> Tensor:
     return torch.randint(0, classes, shape)
+
+
+def on_meta(value: Any) -> Any:
+    """Returns a copy without memory of a model (its ties kept), or of a batch."""
+    if isinstance(value, nn.Module):
+        kept = {**dict(value.named_parameters()), **dict(value.named_buffers())}
+        empty = {id(tensor): _empty(tensor) for tensor in kept.values()}
+        return copy.deepcopy(value, empty)
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    if isinstance(value, dict):
+        return {key: on_meta(item) for key, item in value.items()}
+    return tuple(on_meta(item) for item in value) if isinstance(value, tuple) else value
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    empty = tensor.detach().to("meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def tanh_mlp() -> Case:
@@ -312,7 +331,7 @@ def spiking() -> Case:
 
 
 class HandWritten(nn.Module):
-    """Composite activations, RMSNorm by hand, LayerScale, LoRA, a logit scale, weight standardization, a frozen layer."""
+    """Composite activations, RMSNorm by hand, LayerScale, LoRA, a logit scale, weight standardization, freezing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -405,7 +424,7 @@ def mixtral() -> Case:
         vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=4,
         num_key_value_heads=2, num_local_experts=4, max_position_embeddings=16,
     )  # fmt: skip
-    return Case(MixtralForCausalLM(config), (_tokens(), None), language)
+    return Case(MixtralForCausalLM(config).bfloat16(), (_tokens(), None), language)  # meta needs bfloat16
 
 
 def convnext() -> Case:
