@@ -89,9 +89,12 @@ class Replay:
         if node.op == "PreluKernel":
             return torch.nn.functional.leaky_relu(self._edge(node.data[0], origin, known), _PRELU)
         call = self._calls.get(node.fn)
-        if call is None:
-            return _apply_by_name(node, [self._edge(edge, origin, known) for edge in node.data])
-        return self._apply(call, origin, known)
+        if call is not None:
+            try:
+                return self._apply(call, origin, known)
+            except CannotReplayError:  # the call did more than this node, as F.bilinear adds its bias
+                pass
+        return _apply_by_name(node, [self._edge(edge, origin, known) for edge in node.data])
 
     def _apply(self, call: Call, origin: Edge, known: dict[Node, Any]) -> Any:
         args = [self._argument(value, origin, known) for value in call.args]

@@ -100,7 +100,7 @@ def _products_behind(blocks: Blocks, edge: Edge, passing: frozenset[str]) -> dic
 def _place_attentions(blocks: Blocks, places: Places) -> None:
     for attention in blocks.attentions:
         query, key, value = (
-            _products_behind(blocks, edge, passing)
+            _products_behind(blocks, edge, _PROJECTING)
             for edge in (attention.query, attention.key, attention.value)
         )
         places.query |= _names(blocks, query)
