@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from . import jobs
@@ -96,16 +97,23 @@ def _long(name: str, recipe: object, seed: int) -> float:
 @contextmanager
 def _drawn(name: str, recipe: Any, seed: int) -> Iterator[tuple[Any, nn.Module]]:
     """Yields the library's task and the model with the candidate's weights, drawn under this seed."""
+    from autoinit.apply import realize
+    from autoinit.plan import resolve
     from autoinit.task import make_task
     from autoinit.tracing import trace_task
-    from autoinit.trial import Bench
 
     bench_task = TASKS[name]
     model = bench_task.make_model(seed)
     batches = bench_task.train_batches(seed)
     task = make_task(model, batches, loss=bench_task.loss, optimizer=bench_task.optimizer, seed=seed)
+
+    def forward() -> None:
+        with torch.no_grad():
+            task.loss(task.train[0])
+
+    graph = trace_task(task)
     with task.preserved() as snapshot:
-        Bench(task, trace_task(task), snapshot, seed).draw(recipe)
+        realize(model, graph, resolve(recipe, graph, seed), forward, snapshot.rewind)
         yield task, model
 
 

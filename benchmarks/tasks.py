@@ -136,7 +136,7 @@ TASKS: dict[str, BenchTask] = {
             data.mnist_images,
             F.cross_entropy,
             _sgd(0.05),
-            500,
+            400,
         ),
         _encoder("encoder_pre_ln", "Transformer encoder, pre-LN, 3 layers", True, 3),
         _encoder("encoder_post_ln", "Transformer encoder, post-LN, 4 layers", False, 4),
@@ -159,7 +159,7 @@ TASKS: dict[str, BenchTask] = {
             _CHARACTERS,
             None,
             _adamw(3e-3),
-            500,
+            400,
             rows=16,
         ),
         BenchTask(
