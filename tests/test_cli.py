@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -237,23 +236,37 @@ def test_apply_names_the_nearest_recipe(capsys: pytest.CaptureFixture[str]) -> N
     assert "Did you mean 'he_normal'?" in capsys.readouterr().err
 
 
+# Ctrl-C
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Starts the command line in a process of its own, which can be interrupted."""
+    code = "from autoinit.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def test_interrupt_while_loading_exits_with_130(folder: Path) -> None:
-    (folder / "endless.py").write_text(
-        "import time\ndef model():\n    print('ready', flush=True)\n    time.sleep(60)\n"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        "from autoinit.cli import main; main()",
-        "apply",
-        "endless:model",
-        "as_is",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    code = "import time\ndef model():\n    print('ready', flush=True)\n    time.sleep(60)\n"
+    (folder / "endless.py").write_text(code)
+    with start("apply", "endless:model", "as_is") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.1)
-        os.kill(process.pid, signal.SIGINT)
+        process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in error
+
+
+def test_interrupted_search_prints_and_saves_what_it_found_and_exits_with_130(folder: Path) -> None:
+    options = ["--data", "factories:data", "--budget", "120s", "--out", "init.json", "--json"]
+    with start("select", "factories:model", *options) as process:
+        assert process.stderr is not None
+        assert "search" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert json.loads(out)["interrupted"]
+    assert (folder / "init.json").exists()

