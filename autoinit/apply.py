@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -125,7 +125,8 @@ def realize(model: nn.Module, graph: Graph, plan: Plan, run: Callable[[], Any], 
     """
     apply_plan(model, plan)
     if plan.recipe.calibration != "none":
-        factors: Mapping[str, float] = CALIBRATIONS[plan.recipe.calibration](model, graph, run)
+        targets = {fill.name: fill.scale for fill in plan.fills}
+        factors = CALIBRATIONS[plan.recipe.calibration](model, graph, run, targets)
         plan = plan.with_factors(factors)
         rewind()
         apply_plan(model, plan)

@@ -59,6 +59,10 @@ FORWARD_COST = 1 / 3
 """A forward pass in training steps: backward costs about twice as much as forward."""
 
 
+ENOUGH_STEPS = 50
+"""Steps after which their average pace is trusted more than the first measurement."""
+
+
 @dataclass
 class Meter:
     """Counts steps and time, and says what is left.
@@ -67,13 +71,15 @@ class Meter:
         budget: the limits.
         steps: spent so far, in training-step equivalents.
         started: `time.perf_counter()` at the start.
-        allowance: the steps that the whole search may take; set once the step time is known.
+        paced: (seconds, steps) when `pace` was called.
+        step_seconds: what one step took then; 0 before.
     """
 
     budget: Budget
     steps: float = 0.0
     started: float = field(default_factory=time.perf_counter)
-    allowance: float = math.inf
+    step_seconds: float = 0.0
+    paced: tuple[float, float] = (0.0, 0.0)
 
     @property
     def seconds(self) -> float:
@@ -84,15 +90,32 @@ class Meter:
         """Counts training steps and forward passes."""
         self.steps += steps + forwards * FORWARD_COST
 
-    def left(self, share: float = 1.0) -> float:
-        """Returns how much is left until `share` of the budget is spent, as a share of the whole budget.
+    def pace(self, step_seconds: float) -> None:
+        """Takes note of a first measurement of a step; what is spent from here on refines it."""
+        self.step_seconds, self.paced = step_seconds, (self.seconds, self.steps)
 
-        Both the steps and the clock count: whichever is nearer to its end. Negative when overspent.
+    def _seconds_per_step(self) -> float:
+        """Returns what a step takes with everything around it, once enough have been seen."""
+        seconds, steps = self.seconds - self.paced[0], self.steps - self.paced[1]
+        return seconds / steps if steps > ENOUGH_STEPS else self.step_seconds
+
+    def left(self, until: float = 1.0) -> float:
+        """Returns the steps left until a share of the budget is spent; negative when overspent, inf when unlimited.
+
+        Both limits count: the steps given, and the steps that the clock still pays for.
         """
-        spent = self.steps / self.allowance
-        if self.budget.seconds is not None:
-            spent = max(spent, self.seconds / self.budget.seconds)
-        return share - spent
+        found = math.inf
+        if self.budget.steps is not None:
+            found = until * self.budget.steps - self.steps
+        if self.budget.seconds is not None and self.step_seconds > 0:
+            found = min(found, (until * self.budget.seconds - self.seconds) / self._seconds_per_step())
+        return found
+
+    def done(self) -> float:
+        """Returns the share of the budget that is spent, at most 1; 0 where only trials are limited."""
+        by_steps = self.steps / self.budget.steps if self.budget.steps is not None else 0.0
+        by_clock = self.seconds / self.budget.seconds if self.budget.seconds is not None else 0.0
+        return min(1.0, max(by_steps, by_clock))
 
 
 LONGEST_PROBE, SHORTEST_PROBE = 240, 16

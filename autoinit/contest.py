@@ -18,6 +18,9 @@ FINAL_ORDERS = 2
 SHORTEST_GATE = 8
 """Steps of a gate run below which it tells nothing."""
 
+PAIR_COST = 2.2
+"""Cost of a pair in runs: two, and a tenth for evaluations and for drawing the weights."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finals:
@@ -50,7 +53,7 @@ def finals(bench: Bench, *, tune_lr: bool) -> Finals:
     arms = [own, *rivals]
     steps, until = bench.schedule.final, bench.schedule.finals_until
     for order in range(FINAL_ORDERS):
-        if not bench.affords(0.5 * len(arms) * steps, until):
+        if bench.meter.left(until) < 0.5 * len(arms) * steps:
             break
         entered = _with_neighbours(bench, arms) if tune_lr and order == 0 else arms
         for arm in entered:
@@ -86,7 +89,8 @@ def _with_neighbours(bench: Bench, arms: list[Candidate]) -> list[Candidate]:
             for sign in (-1, 1)
             if arm.lr_step + sign * distance in LR_STEPS
         ]
-        if not bench.affords((len(entered) + len(around)) * bench.schedule.final, bench.schedule.finals_until):
+        cost = (len(entered) + len(around)) * bench.schedule.final
+        if bench.meter.left(bench.schedule.finals_until) < cost:
             break
         entered += around
     return entered
@@ -140,15 +144,13 @@ def duel(bench: Bench, entered: Finals, champion: Candidate, plan: Plan) -> Verd
         champion: fixed before.
         plan: its very draw.
     """
-    # Twice as many steps as three pairs need are kept in hand for evaluations and a slower machine.
-    left = bench.meter.left() * bench.meter.allowance
-    steps = int(min(bench.schedule.gate, left / (2.2 * min(LOOKS))))
+    steps = int(min(bench.schedule.gate, bench.meter.left() / (PAIR_COST * min(LOOKS))))
     if steps < SHORTEST_GATE:
         return None
     pairs: list[Pair] = []
     verdict = None
     for look in LOOKS:
-        if pairs and not bench.affords(2.2 * (look - len(pairs)) * steps):
+        if pairs and bench.meter.left() < PAIR_COST * (look - len(pairs)) * steps:
             break
         while len(pairs) < look:
             seed = stream(bench.seed, f"gate {len(pairs)}")

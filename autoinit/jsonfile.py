@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import tempfile
@@ -14,9 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 T = TypeVar("T")
 
 
-@functools.cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Returns the validator of a dataclass, built once: it is slow to build."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
 
 
 def to_data(value: Any) -> Any:
@@ -37,7 +41,8 @@ def from_data(kind: type[T], data: Any, error: type[Exception], what: str) -> T:
         error: where a field is missing, unknown, or of another type; the message names the first ones.
     """
     try:
-        return _adapter(kind).validate_python(data)
+        value: T = _adapter(kind).validate_python(data)
+        return value
     except ValidationError as problem:
         details = "; ".join(_detail(item["loc"], item["msg"]) for item in problem.errors()[:3])
         raise error(f"{what} is not a valid {kind.__name__}: {details.rstrip('.')}.") from None

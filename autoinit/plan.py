@@ -36,6 +36,8 @@ class Fill:
         std: standard deviation of the entries before `factor`; None where the draw is kept.
         values: of a constant: one for all entries, one per slice, or one per entry.
         factor: multiplies the draw; a calibration sets it.
+        scale: the recipe's own factors on this matrix, a part of `std` (of `factor`, where the draw is kept);
+            a calibration aims at it.
         slice_factors: multiply the slices of a fused weight, in order; empty for none.
         out_axes, in_axes, groups, slices: the geometry that structured draws need, as in `Layer`.
         reason: why, in words.
@@ -48,6 +50,7 @@ class Fill:
     std: float | None = None
     values: tuple[float, ...] = ()
     factor: float = 1.0
+    scale: float = 1.0
     slice_factors: tuple[float, ...] = ()
     out_axes: tuple[int, ...] = ()
     in_axes: tuple[int, ...] = ()
@@ -99,12 +102,15 @@ class Plan(Mapping[str, Fill]):
         return _render(self)
 
     def with_factors(self, factors: Mapping[str, float]) -> Plan:
-        """Returns the plan with calibration factors multiplied into its fills, by parameter name."""
-        fills = (
-            dataclasses.replace(fill, factor=fill.factor * factors[fill.name]) if fill.name in factors else fill
-            for fill in self.fills
-        )
-        return dataclasses.replace(self, fills=tuple(fills))
+        """Returns the plan with a calibration's factors multiplied into its fills, by parameter name."""
+        return dataclasses.replace(self, fills=tuple(self._calibrated(fill, factors) for fill in self.fills))
+
+    def _calibrated(self, fill: Fill, factors: Mapping[str, float]) -> Fill:
+        if fill.name not in factors:
+            return fill
+        factor = factors[fill.name]
+        reason = f"{fill.reason}; × {text.number(factor)} ({self.recipe.calibration})"
+        return dataclasses.replace(fill, factor=fill.factor * factor, reason=reason)
 
     def save(self, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> None:
         """Writes the plan as JSON; a crash on the way leaves an older file as it was.
@@ -275,11 +281,11 @@ def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if slices:
         tail += f"; query and key slices × {text.number(slices[0])}"
     if base.distribution == "keep":
-        return _make(layer, "keep", f"as its owner drew it{tail}", factor=scale, slice_factors=slices)
+        return _make(layer, "keep", f"as its owner drew it{tail}", factor=scale, scale=scale, slice_factors=slices)
     std = base.std(layer)
     phi = f" for {layer.activation}" if base.worked(layer) and layer.activation.name != "linear" else ""
     reason = f"{base.title}{phi}: std = {base.worked(layer)} = {text.number(std)}{tail}"
-    return _make(layer, base.distribution, reason, std=std * scale, slice_factors=slices)
+    return _make(layer, base.distribution, reason, std=std * scale, scale=scale, slice_factors=slices)
 
 
 def _recurrent(layer: Layer, recipe: Recipe) -> Fill:

@@ -82,7 +82,7 @@ def _explore(bench: Bench, space: Space, study: optuna.Study) -> None:
         limit = min(limit, len(lr_steps) * len(space.listed))
     while len(bench.records) < limit:
         own_first = len(bench.records) == 0
-        if not own_first and bench.meter.left(bench.schedule.search_until) <= 0:
+        if not own_first and bench.meter.left(bench.schedule.search_until) < bench.schedule.rungs[0]:
             return
         _try_next(bench, space, study)
 

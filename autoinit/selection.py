@@ -18,7 +18,7 @@ from . import text
 from .apply import apply_plan
 from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
 from .data import Batch
-from .gate import Gain, Verdict
+from .gate import LOOKS, Gain, Verdict
 from .graph import Graph
 from .plan import Plan, coverage, resolve
 from .probe import probe
@@ -158,15 +158,13 @@ def select(
     graph = trace_task(task).restricted(only, exclude)
     space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes)
     with task.preserved() as snapshot:
-        step_seconds = _step_seconds(task, meter)
-        meter.allowance = _allowance(meter, step_seconds)
-        schedule = Schedule.of(meter.allowance)
-        bench = Bench(task, graph, snapshot, meter, schedule, seed, _reporter(progress))
-        if meter.allowance < SMALLEST_ALLOWANCE:
-            found = Found(Candidate(OWN), why=_too_small(meter, step_seconds))
+        meter.pace(_step_seconds(task, meter))
+        bench = Bench(task, graph, snapshot, meter, Schedule.of(meter.left()), seed, _reporter(progress))
+        if meter.left() < SMALLEST_ALLOWANCE:
+            found = Found(Candidate(OWN), why=_too_small(meter))
         else:
             found = search(bench, space, storage=storage, study_name=study_name)
-    selection = _selection(found, bench, step_seconds)
+    selection = _selection(found, bench)
     if apply and not selection.kept:
         apply_plan(task.model, selection.plan)
     return selection
@@ -181,29 +179,27 @@ def _step_seconds(task: Task, meter: Meter) -> float:
     return curve.seconds / max(1, curve.steps)
 
 
-def _allowance(meter: Meter, step_seconds: float) -> float:
-    """Returns the training steps that the budget pays for."""
-    budget = meter.budget
-    by_clock = math.inf
-    if budget.seconds is not None:
-        by_clock = meter.steps + max(0.0, budget.seconds - meter.seconds) / step_seconds
-    return min(by_clock, budget.steps if budget.steps is not None else math.inf)
-
-
-def _too_small(meter: Meter, step_seconds: float) -> str:
-    if meter.budget.steps is not None and meter.allowance == meter.budget.steps:
+def _too_small(meter: Meter) -> str:
+    limit = meter.budget.steps
+    if limit is not None and limit - meter.steps < SMALLEST_ALLOWANCE:
         return (
-            f"a budget of {meter.budget.steps} steps is too small for a choice that can be trusted; "
-            f"Budget(steps={SMALLEST_ALLOWANCE}) is the least"
+            f"a budget of {limit} steps is too small for a choice that can be trusted; "
+            f"Budget(steps={_rounded_up(SMALLEST_ALLOWANCE + meter.steps)}) is the least"
         )
-    needed = math.ceil(1.1 * (SMALLEST_ALLOWANCE * step_seconds + meter.seconds))
+    needed = _rounded_up(1.2 * SMALLEST_ALLOWANCE * meter.step_seconds + meter.seconds)
     return (
-        f"a step takes {text.seconds(step_seconds)}, so the budget pays for {int(meter.allowance)} steps, too few for "
-        f'a choice that can be trusted; budget="{needed}s" is the least'
+        f"a step takes {text.seconds(meter.step_seconds)}, so the budget pays for {int(meter.left())} steps, too few "
+        f'for a choice that can be trusted; budget="{needed}s" is the least'
     )
 
 
-def _selection(found: Found, bench: Bench, step_seconds: float) -> Selection:
+def _rounded_up(value: float) -> int:
+    """Returns the value rounded up to two digits."""
+    unit = 10 ** max(0, len(str(int(value))) - 2)
+    return math.ceil(value / unit) * unit
+
+
+def _selection(found: Found, bench: Bench) -> Selection:
     verdict, champion = found.verdict, found.champion
     won = verdict is not None and verdict.state == "win" and champion is not None and found.plan is not None
     chosen = champion if won and champion is not None else found.own
@@ -216,7 +212,7 @@ def _selection(found: Found, bench: Bench, step_seconds: float) -> Selection:
         gain=verdict.gain if verdict else None,
         held_back=verdict.held_back if verdict else None,
         lr=None if base is None else base * LR_RATIO**chosen.lr_step,
-        why=_why(found, bench, step_seconds),
+        why=_why(found, bench),
         trials=pd.DataFrame([_row(record, base) for record in bench.records], columns=list(_COLUMNS)),
         cost=Cost(bench.meter.seconds, bench.meter.steps, len(bench.records)),
         graph=bench.graph,
@@ -224,24 +220,26 @@ def _selection(found: Found, bench: Bench, step_seconds: float) -> Selection:
     )
 
 
-def _why(found: Found, bench: Bench, step_seconds: float) -> str:
+def _why(found: Found, bench: Bench) -> str:
     early = "interrupted by Ctrl-C; " if found.interrupted else ""
     if found.champion is None:
         return early + found.why
     if found.verdict is None:
         return f"{early}{found.champion.recipe} led, but the budget ended before the gate could confirm it"
     why = f"{early}{found.champion.recipe} reached the gate: {found.verdict.why}"
-    return why + _what_would_decide(found.verdict, bench, step_seconds)
+    return why + _what_would_decide(found.verdict, bench.meter)
 
 
-def _what_would_decide(verdict: Verdict, bench: Bench, step_seconds: float) -> str:
-    """Returns the budget at which an effect of the size seen would be decided; nothing where none is known."""
+def _what_would_decide(verdict: Verdict, meter: Meter) -> str:
+    """Returns the budget that pays for the pairs which an effect of the size seen needs; nothing where none does."""
     if verdict.state != "undecided" or verdict.pairs_needed is None:
         return ""
-    steps = 2 * verdict.pairs_needed * bench.schedule.gate / GATE_SHARE
-    if bench.meter.budget.seconds is None:
-        return f"; Budget(steps={math.ceil(steps)}) would decide an effect of this size"
-    return f"; a budget of about {text.seconds(steps * step_seconds)} would decide an effect of this size"
+    if verdict.pairs_needed > max(LOOKS):
+        return f"; an effect of this size is too small for {max(LOOKS)} paired runs to show"
+    factor = 1 + GATE_SHARE * (verdict.pairs_needed / verdict.gain.pairs - 1)
+    if meter.budget.seconds is None:
+        return f"; Budget(steps={_rounded_up(1.2 * factor * meter.steps)}) would decide an effect of this size"
+    return f'; budget="{_rounded_up(1.2 * factor * meter.seconds)}s" would decide an effect of this size'
 
 
 _COLUMNS = (

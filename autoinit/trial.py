@@ -132,10 +132,6 @@ class Bench:
         with torch.no_grad():
             self.task.loss(self.task.train[0])
 
-    def affords(self, steps: float, until: float = 1.0) -> bool:
-        """Whether that many training steps can be taken before a share of the budget is spent."""
-        return self.meter.left(until) * self.meter.allowance >= steps
-
     def score(self, curve: Curve, planned: int) -> Score:
         """Returns the score of a curve, also of an unfinished one."""
         reference = self.reference or Reference.of(self.task.reference, curve.losses)
@@ -200,7 +196,7 @@ class Bench:
         """Tells the progress callback where the search stands."""
         leaders = ranking(self.records)
         leader = f"{len(self.records)} trials, leading: {leaders[0].candidate.recipe}" if leaders else ""
-        self.progress(ProgressEvent(stage, min(1.0, 1.0 - self.meter.left()), leader))
+        self.progress(ProgressEvent(stage, self.meter.done(), leader))
 
 
 def _outcome(curve: Curve | None, steps: int, reason: str) -> tuple[State, str]:

@@ -10,5 +10,7 @@ from torch import nn
 from ..graph import Graph
 from .lsuv import lsuv
 
-CALIBRATIONS: dict[str, Callable[[nn.Module, Graph, Callable[[], Any]], Mapping[str, float]]] = {"lsuv": lsuv}
-"""Name → function(model, graph, run) that rescales weights in place and returns the factor of each."""
+Calibration = Callable[[nn.Module, Graph, Callable[[], Any], Mapping[str, float]], Mapping[str, float]]
+
+CALIBRATIONS: dict[str, Calibration] = {"lsuv": lsuv}
+"""Name → function(model, graph, run, targets) that rescales weights in place and returns the factor of each."""

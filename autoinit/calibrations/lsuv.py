@@ -28,10 +28,11 @@ def lsuv(
     model: nn.Module,
     graph: Graph,
     run: Callable[[], Any],
+    targets: Mapping[str, float] | None = None,
     tolerance: float = TOLERANCE,
     iterations: int = ITERATIONS,
 ) -> dict[str, float]:
-    """Returns the factor of each weight, rescaled in place until its output has variance 1.
+    """Returns the factor of each weight, rescaled in place until its output has the std that is wanted.
 
     Within one pass each output is rescaled as soon as it is seen, so that the next layer already sees unit
     variance; as many passes as the paper has layers come down to two or three. Further passes settle what
@@ -41,21 +42,21 @@ def lsuv(
         model: unwrapped; random states and buffers are not put back here.
         graph: its architecture; `reason_to_skip` says which layers are left alone.
         run: one forward pass on the batch; a backward inside is passed over.
-        tolerance: of the standard deviation.
+        targets: standard deviation wanted of a weight's output, by name; 1 where it is not named.
+        tolerance: of the standard deviation, relative.
         iterations: most passes.
     """
-    free = {layer.name for layer in graph.layers if not reason_to_skip(layer)}
+    named = targets or {}
+    wanted = {layer.name: named.get(layer.name, 1.0) for layer in graph.layers if not reason_to_skip(layer)}
     total: dict[str, float] = {}
     for _ in range(iterations):
-        factors = {
-            name: value for name, value in _measure(model, free, run, tolerance).items() if value != 1.0
-        }
+        factors = {name: value for name, value in _measure(model, wanted, run, tolerance).items() if value != 1.0}
         done = {name: _rescale(model, name, value) for name, value in factors.items()}
         for name, value in done.items():
             total[name] = total.get(name, 1.0) * value
             if not math.isclose(value, factors[name], rel_tol=1e-2):
-                free.discard(name)  # its parametrization fixes the scale
-        if not done or not free:
+                wanted.pop(name)  # its parametrization fixes the scale
+        if not done or not wanted:
             break
     return total
 
@@ -73,15 +74,17 @@ def reason_to_skip(layer: Layer) -> str:
     return ""
 
 
-def _measure(model: nn.Module, free: set[str], run: Callable[[], Any], tolerance: float) -> dict[str, float]:
+def _measure(
+    model: nn.Module, wanted: Mapping[str, float], run: Callable[[], Any], tolerance: float
+) -> dict[str, float]:
     """Returns the factor that each free weight's first output needs, later layers seeing it applied."""
     factors: dict[str, float] = {}
 
     def on_product(name: str, output: Tensor) -> None:
-        if name not in free or output.numel() < 2:
+        if name not in wanted or output.numel() < 2:
             return
         if name not in factors:
-            factors[name] = _factor(output, tolerance)
+            factors[name] = _factor(output, wanted[name], tolerance)
         if factors[name] != 1.0:
             output.mul_(factors[name])
 
@@ -90,11 +93,11 @@ def _measure(model: nn.Module, free: set[str], run: Callable[[], Any], tolerance
     return factors
 
 
-def _factor(output: Tensor, tolerance: float) -> float:
+def _factor(output: Tensor, target: float, tolerance: float) -> float:
     std = output.float().std().item()
-    if not math.isfinite(std) or std < 1 / LARGEST or std > LARGEST or abs(std - 1) <= tolerance:
+    if not math.isfinite(std) or std < 1 / LARGEST or std > LARGEST or abs(std / target - 1) <= tolerance:
         return 1.0
-    return 1 / std
+    return target / std
 
 
 def _rescale(model: nn.Module, name: str, factor: float) -> float:
