@@ -24,7 +24,7 @@ from . import jobs
 from .jobs import Row
 from .statistics_ import kendall
 from .tasks import TASKS, chosen, log_ratio
-from .training import train
+from .training import Run, train
 
 CANDIDATES: tuple[dict[str, object], ...] = (
     {},
@@ -50,6 +50,7 @@ PROBES = (60, 120)
 PROBE_SEED, LONG_SEEDS = 0, (1, 2)
 NOISY = 0.2
 """A task whose own two long runs agree less than this has no ranking to find; it gets no share."""
+LOSSES = {"train": "training loss", "val": "validation loss", "both": "training and validation loss"}
 PATH = jobs.RESULTS / "rank_agreement.jsonl"
 
 
@@ -60,14 +61,9 @@ def run_one(name: str, place: int) -> Row:
     recipe = autoinit.Recipe(**CANDIDATES[place])  # type: ignore[arg-type]
     scores = _probe(name, recipe, PROBE_SEED)
     runs = [_long(name, recipe, seed) for seed in LONG_SEEDS]
-    return {
-        "task": name,
-        "candidate": place,
-        "recipe": recipe.key,
-        "scores": scores,
-        "long": runs,
-        **jobs.provenance(),
-    }
+    long = {"train": [run.final_train for run in runs], "val": [run.final_val for run in runs]}
+    row = {"task": name, "candidate": place, "recipe": recipe.key, "scores": scores, "long": long}
+    return {**row, **jobs.provenance()}
 
 
 def _probe(name: str, recipe: object, seed: int) -> dict[str, float]:
@@ -89,9 +85,9 @@ def _probe(name: str, recipe: object, seed: int) -> dict[str, float]:
     return scores
 
 
-def _long(name: str, recipe: object, seed: int) -> float:
+def _long(name: str, recipe: Any, seed: int) -> Run:
     with _drawn(name, recipe, seed) as (_, model):
-        return train(model, TASKS[name], seed).final_train
+        return train(model, TASKS[name], seed)
 
 
 @contextmanager
@@ -117,25 +113,40 @@ def _drawn(name: str, recipe: Any, seed: int) -> Iterator[tuple[Any, nn.Module]]
         yield task, model
 
 
-def agreement(rows: Sequence[Row], steps: int) -> tuple[float, float]:
+def long_losses(row: Row, against: str) -> list[float]:
+    """Returns a candidate's losses of the long runs, one per seed.
+
+    Args:
+        row: of one candidate.
+        against: "train", "val", or "both": their geometric mean, since the score looks at both.
+    """
+    if against != "both":
+        return [float(value) for value in row["long"][against]]
+    pairs = zip(row["long"]["train"], row["long"]["val"], strict=True)
+    return [math.sqrt(training * validation) for training, validation in pairs]
+
+
+def agreement(rows: Sequence[Row], steps: int, against: str = "train") -> tuple[float, float]:
     """Returns Kendall's tau of the probe at `steps` with the long runs (mean of the two), and its ceiling."""
     scores = [row["scores"][str(steps)] for row in rows]
-    longs = [[row["long"][which] for row in rows] for which in range(len(LONG_SEEDS))]
+    longs = list(zip(*(long_losses(row, against) for row in rows), strict=True))
     return statistics.fmean(kendall(scores, long) for long in longs), kendall(*longs)
 
 
-def regret(rows: Sequence[Row], steps: int) -> float:
+def regret(rows: Sequence[Row], steps: int, against: str = "train") -> float:
     """Returns log(long-run loss of the probe's favourite / of the best candidate), mean of the long runs."""
     favourite = min(rows, key=lambda row: row["scores"][str(steps)])
-    best = [min(row["long"][which] for row in rows) for which in range(len(LONG_SEEDS))]
-    return statistics.fmean(log_ratio(mine, top) for mine, top in zip(favourite["long"], best, strict=True))
+    best = map(min, zip(*(long_losses(row, against) for row in rows), strict=True))
+    return statistics.fmean(
+        log_ratio(mine, top) for mine, top in zip(long_losses(favourite, against), best, strict=True)
+    )
 
 
-def best_half(rows: Sequence[Row]) -> list[Row]:
+def best_half(rows: Sequence[Row], against: str = "train") -> list[Row]:
     """Returns the candidates whose long runs are the better half, by the sum of their ranks."""
     ranks = [0] * len(rows)
-    for which in range(len(LONG_SEEDS)):
-        for rank, index in enumerate(sorted(range(len(rows)), key=lambda i: rows[i]["long"][which])):
+    for long in zip(*(long_losses(row, against) for row in rows), strict=True):
+        for rank, index in enumerate(sorted(range(len(rows)), key=lambda i: long[i])):
             ranks[index] += rank
     order = sorted(range(len(rows)), key=lambda i: ranks[i])
     return [rows[index] for index in order[: len(rows) // 2]]
@@ -146,8 +157,8 @@ def share(tau: float, ceiling: float) -> float:
     return tau / ceiling if math.isfinite(tau) and ceiling >= NOISY else math.nan
 
 
-def report() -> str:
-    """Returns the table per task and the medians."""
+def report(against: str) -> str:
+    """Returns the table per task and the medians, against one of the long runs' losses."""
     rows = {(row["task"], row["candidate"]): row for row in jobs.read_rows(PATH)}
     lines: list[str] = []
     shares: dict[tuple[str, int], list[float]] = {}
@@ -160,17 +171,19 @@ def report() -> str:
             continue
         cells = [name, str(len(mine))]
         for steps in PROBES:
-            tau, ceiling = agreement(mine, steps)
-            half_tau, half_ceiling = agreement(best_half(mine), steps)
+            tau, ceiling = agreement(mine, steps, against)
+            half_tau, half_ceiling = agreement(best_half(mine, against), steps, against)
             shares.setdefault(("all", steps), []).append(share(tau, ceiling))
             shares.setdefault(("half", steps), []).append(share(half_tau, half_ceiling))
-            numbers = [tau, ceiling, share(tau, ceiling), half_tau, half_ceiling, regret(mine, steps)]
+            lost = regret(mine, steps, against)
+            numbers = [tau, ceiling, share(tau, ceiling), half_tau, half_ceiling, lost]
             cells += [f"{number:.2f}" for number in numbers]
         lines.append("| " + " | ".join(cells) + " |")
     if not lines:
         return f"{PATH} holds no task with four candidates yet."
     head = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
-    return "\n".join([*head, *lines, "", *_medians(shares)])
+    title = f"Probe score against the long runs' {LOSSES[against]}:"
+    return "\n".join([title, "", *head, *lines, "", *_medians(shares)])
 
 
 def _medians(shares: dict[tuple[str, int], list[float]]) -> list[str]:
@@ -186,7 +199,7 @@ def _medians(shares: dict[tuple[str, int], list[float]]) -> list[str]:
 
 
 def _describe(row: Row) -> str:
-    longs = ", ".join(f"{value:.4g}" for value in row["long"])
+    longs = ", ".join(f"{value:.4g}" for value in row["long"]["train"])
     return f"{row['task']} {row['recipe']}: scores {row['scores']}, long runs {longs}"
 
 
@@ -206,7 +219,7 @@ def main() -> None:
             if (task.name, place) not in done
         ]
         jobs.run_all(run_one, pending, PATH, arguments.workers, _describe)
-    print(report())
+    print("\n\n".join(report(against) for against in LOSSES))
 
 
 if __name__ == "__main__":

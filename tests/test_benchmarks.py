@@ -199,10 +199,17 @@ def test_the_report_says_which_tasks_train_by_themselves(tmp_path: Path) -> None
 
 def test_rank_agreement_of_a_perfect_and_a_reversed_probe() -> None:
     rows = [
-        {"task": "mlp_tanh", "candidate": i, "scores": {"60": i, "120": -i}, "long": [i + 1, i + 2]} for i in range(8)
+        {
+            "candidate": place,
+            "scores": {"60": place, "120": -place},
+            "long": {"train": [place + 1, place + 2], "val": [9 - place, 9 - place]},
+        }
+        for place in range(8)
     ]
     assert ranks.agreement(rows, 60) == pytest.approx((1.0, 1.0))
     assert ranks.agreement(rows, 120) == pytest.approx((-1.0, 1.0))
+    assert ranks.agreement(rows, 60, "val") == pytest.approx((-1.0, 1.0))
+    assert ranks.long_losses(rows[0], "both") == pytest.approx([3.0, math.sqrt(18)])
     assert ranks.regret(rows, 60) == 0
     assert [row["candidate"] for row in ranks.best_half(rows)] == [0, 1, 2, 3]
     assert math.isnan(ranks.share(0.1, 0.1))
