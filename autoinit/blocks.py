@@ -113,7 +113,8 @@ def find_blocks(nodes: list[Node], uses: list[Use]) -> Blocks:
             _find_origin(blocks, node)
     for node in nodes:
         if node.op.startswith("ScaledDotProduct") and len(node.data) >= 3:
-            blocks.attentions.append(Attention(*node.data[:3], node))
+            query, key, value = node.data[:3]
+            blocks.attentions.append(Attention(query, key, value, node))
         elif node.op in SOFTMAX:
             _find_attention(blocks, node)
     for node in nodes:
@@ -197,9 +198,7 @@ def _find_attention(blocks: Blocks, softmax: Node) -> None:
     if scores is None or mixed is None:
         return
     product, position = mixed
-    value = next(
-        (edge for at, edge in enumerate(product.inputs) if at != position and edge in product.data), None
-    )
+    value = next((edge for at, edge in enumerate(product.inputs) if at != position and edge in product.data), None)
     if value is not None:
         blocks.attentions.append(Attention(scores.data[-2], scores.data[-1], value, product))
         blocks.scores |= between
@@ -245,9 +244,7 @@ def _find_gate(blocks: Blocks, node: Node) -> None:
     sizes = [math.prod(blocks.source(edge).node.shape) for edge in (left, right)]
     gate, main = (left, right) if (ranks[0], -sizes[0]) > (ranks[1], -sizes[1]) else (right, left)
     blocks.gates.add((node, node.inputs.index(gate)))
-    blocks.gate_side |= (
-        search_back(gate.node, main.node.index + 1) if gate.node.index > main.node.index else set()
-    )
+    blocks.gate_side |= search_back(gate.node, main.node.index + 1) if gate.node.index > main.node.index else set()
 
 
 def _gate_rank(blocks: Blocks, edge: Edge) -> int:
@@ -327,9 +324,7 @@ def _between(blocks: Blocks, fork: Node, back: set[Node]) -> list[Node]:
     ordered = sorted((node for node in back if node.index > fork.index), key=lambda node: node.index)
     result = []
     for node in ordered:
-        main = (
-            edge for at, edge in enumerate(node.inputs) if edge is not None and (node, at) not in blocks.gates
-        )
+        main = (edge for at, edge in enumerate(node.inputs) if edge is not None and (node, at) not in blocks.gates)
         if any(edge.node in members for edge in main):
             members.add(node)
             result.append(node)
@@ -341,11 +336,7 @@ def _series(blocks: Blocks, members: list[Node], end: Node) -> tuple[int, set[No
     count: dict[Node, int] = {}
     last: dict[Node, set[Node]] = {}
     for node in members:
-        main = [
-            edge.node
-            for at, edge in enumerate(node.inputs)
-            if edge is not None and (node, at) not in blocks.gates
-        ]
+        main = [edge.node for at, edge in enumerate(node.inputs) if edge is not None and (node, at) not in blocks.gates]
         weight = node in blocks.products
         count[node] = max((count.get(before, 0) for before in main), default=0) + weight
         last[node] = {node} if weight else set().union(*(last.get(before, set()) for before in main))

@@ -91,9 +91,7 @@ def _legacy(model: nn.Module) -> dict[str, str]:
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, (WeightNorm, SpectralNorm)):
                 old = "weight_norm" if isinstance(hook, WeightNorm) else "spectral_norm"
-                reason = (
-                    f"set by the old torch.nn.utils.{old}; use torch.nn.utils.parametrizations.{old} instead"
-                )
+                reason = f"set by the old torch.nn.utils.{old}; use torch.nn.utils.parametrizations.{old} instead"
                 prefix = f"{path}." if path else ""
                 found.update({f"{prefix}{hook.name}{end}": reason for end in ("_g", "_v", "_orig")})
     return found

@@ -52,9 +52,7 @@ def read_modules(model: nn.Module) -> Graph:
     return Graph(
         tuple(_finished(item, layers) for item in items),
         source="modules",
-        notes=(
-            "Read from the module tree, without data: residual branches and functional calls are not seen.",
-        ),
+        notes=("Read from the module tree, without data: residual branches and functional calls are not seen.",),
     )
 
 
@@ -122,9 +120,7 @@ def _reader(module: nn.Module) -> Callable[[_Place], Iterator[Layer]] | None:
 
 def _matrix(place: _Place, shape: tuple[int, ...], kind: Kind, fans: tuple[int, int], **more: Any) -> Layer:
     around = place.around
-    role: Role = (
-        "hidden" if around is None else "input" if around.first else "output" if around.last else "hidden"
-    )
+    role: Role = "hidden" if around is None else "input" if around.first else "output" if around.last else "hidden"
     options: dict[str, Any] = {
         "role": role,
         "out_axes": (0,),
@@ -133,9 +129,7 @@ def _matrix(place: _Place, shape: tuple[int, ...], kind: Kind, fans: tuple[int, 
         "normalized": around.normalized if around else False,
         "depth": place.depth,
     }
-    return Layer(
-        name=place.name("weight"), shape=shape, kind=kind, fan_in=fans[0], fan_out=fans[1], **(options | more)
-    )
+    return Layer(name=place.name("weight"), shape=shape, kind=kind, fan_in=fans[0], fan_out=fans[1], **(options | more))
 
 
 def _weight_shape(module: Any) -> tuple[int, ...]:
@@ -263,9 +257,7 @@ def _chains(model: nn.Module) -> dict[str, _Neighbours]:
     for path, module in model.named_modules():
         if isinstance(module, nn.Sequential):
             whole = module is model
-            children = [
-                (f"{path}.{name}" if path else name, child) for name, child in module.named_children()
-            ]
+            children = [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
             weights = [at for at, (_, child) in enumerate(children) if _is_weight(child)]
             for at in weights:
                 activation, normalized = _after([child for _, child in children[at + 1 :]])

@@ -27,9 +27,7 @@ def recurrent_layers(blocks: Blocks, shapes: Mapping[str, tuple[int, ...]]) -> d
     return found
 
 
-def recurrent_layer(
-    name: str, shape: tuple[int, ...], call: str, depth: int = 0, residual_depth: int = 0
-) -> Layer:
+def recurrent_layer(name: str, shape: tuple[int, ...], call: str, depth: int = 0, residual_depth: int = 0) -> Layer:
     """Returns one parameter of a recurrent module.
 
     Args:

@@ -132,23 +132,22 @@ def _outplace(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda tensor, *args, **kwargs: function(tensor.clone(), *args, **kwargs)
 
 
-_OUT_OF_PLACE: dict[str, Callable[..., Any]] = {
-    name: _outplace(function)
-    for name, function in {
-        "relu": torch.relu,
-        "iadd": torch.add,
-        "imul": torch.mul,
-        "isub": torch.sub,
-        "itruediv": torch.div,
-        "hardtanh": torch.nn.functional.hardtanh,
-        "elu": torch.nn.functional.elu,
-        "leaky_relu": torch.nn.functional.leaky_relu,
-        "silu": torch.nn.functional.silu,
-        "tanh": torch.tanh,
-        "sigmoid": torch.sigmoid,
-        "sin": torch.sin,
-    }.items()
+_IN_PLACE: dict[str, Callable[..., Any]] = {
+    "relu": torch.relu,
+    "iadd": torch.add,
+    "imul": torch.mul,
+    "isub": torch.sub,
+    "itruediv": torch.div,
+    "hardtanh": torch.nn.functional.hardtanh,
+    "elu": torch.nn.functional.elu,
+    "leaky_relu": torch.nn.functional.leaky_relu,
+    "silu": torch.nn.functional.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "sin": torch.sin,
 }
+_OUT_OF_PLACE = {name: _outplace(function) for name, function in _IN_PLACE.items()}
+"""What may write into its argument → the same on a copy."""
 
 
 def _apply_custom(node: Node, x: Any) -> Any:
@@ -203,9 +202,7 @@ def _apply_by_name(node: Node, args: list[Any]) -> Any:
         return torch.pow(x, float(saved(fn, "exponent", 2.0)))
     if node.op == "Mul" and len(args) == 1:
         other = saved(fn, "other")
-        return (
-            x * float(other) if isinstance(other, Tensor) and other.numel() == 1 and not other.is_meta else x
-        )
+        return x * float(other) if isinstance(other, Tensor) and other.numel() == 1 and not other.is_meta else x
     if node.op in _BY_NAME:
         return _BY_NAME[node.op](*args)
     raise CannotReplayError(node.op)

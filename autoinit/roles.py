@@ -12,7 +12,6 @@ from .graph import Kind, Role
 from .vectors import is_position_table
 from .walk import BINARY, NORMS, PARTS, POOLS, UNARY, VIEWS, Edge, Node, saved
 
-
 _PROJECTING = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index"}
 """What lies between a projection and the attention: heads, scales, rotary positions, normalizations."""
 
@@ -86,12 +85,11 @@ def _products_behind(blocks: Blocks, edge: Edge, passing: frozenset[str]) -> dic
         node = value.node
         if node in blocks.products:
             found.setdefault(node, part or value)
-        elif node in blocks.norms or node.op in passing and node not in blocks.residuals:
+        elif node in blocks.norms or (node.op in passing and node not in blocks.residuals):
             smaller = (
                 node.op in PARTS
                 and node.data
-                and math.prod(node.shapes[value.output])
-                < math.prod(node.data[0].node.shapes[node.data[0].output])
+                and math.prod(node.shapes[value.output]) < math.prod(node.data[0].node.shapes[node.data[0].output])
             )
             stack.extend((before, value if smaller else part) for before in node.data)
     return found
@@ -100,8 +98,7 @@ def _products_behind(blocks: Blocks, edge: Edge, passing: frozenset[str]) -> dic
 def _place_attentions(blocks: Blocks, places: Places) -> None:
     for attention in blocks.attentions:
         query, key, value = (
-            _products_behind(blocks, edge, _PROJECTING)
-            for edge in (attention.query, attention.key, attention.value)
+            _products_behind(blocks, edge, _PROJECTING) for edge in (attention.query, attention.key, attention.value)
         )
         places.query |= _names(blocks, query)
         places.key |= _names(blocks, key)
@@ -139,9 +136,10 @@ def _products_after(blocks: Blocks, node: Node) -> set[Node]:
         for consumer, position in stack.pop().consumers:
             if consumer in blocks.products:
                 found.add(consumer)
-            elif consumer.op in passing or (consumer.op in BINARY and consumer not in blocks.residuals):
-                if (consumer, position) not in blocks.gates:
-                    stack.append(consumer)
+            elif consumer in blocks.residuals or (consumer, position) in blocks.gates:
+                continue
+            elif consumer.op in passing | BINARY:
+                stack.append(consumer)
     return found
 
 

@@ -23,9 +23,7 @@ _RECURRENT = {
     "rnn_tanh_cell",
     "rnn_relu_cell",
 }
-_FACTORIES = frozenset(
-    "tensor as_tensor scalar_tensor full zeros ones sqrt exp log mul div add sub pow neg".split()
-)
+_FACTORIES = frozenset("tensor as_tensor scalar_tensor full zeros ones sqrt exp log mul div add sub pow neg".split())
 """Functions of numbers alone whose result may be a constant in a formula, such as √(2/π)."""
 
 _CONSTANTS = frozenset(
@@ -138,9 +136,7 @@ class Tape(TorchFunctionMode):
     def _record_recurrent(self, name: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
         weights = tuple(self._names[id(tensor)] for tensor in inputs if id(tensor) in self._names)
         data = tuple(
-            tensor.grad_fn
-            for tensor in inputs
-            if tensor.grad_fn is not None and id(tensor) not in self._names
+            tensor.grad_fn for tensor in inputs if tensor.grad_fn is not None and id(tensor) not in self._names
         )
         made = tuple(tensor.grad_fn for tensor in outputs if tensor.grad_fn is not None)
         if made:

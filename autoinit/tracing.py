@@ -160,10 +160,7 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
     layers = tuple(_beside_weight(layer, depths) for layer in layers)
     notes = (
         *_notes(layers),
-        *(
-            f"A function that ends in {op} could not be read; it counts as linear."
-            for op in sorted(set(replay.unread))
-        ),
+        *(f"A function that ends in {op} could not be read; it counts as linear." for op in sorted(set(replay.unread))),
     )
     return Graph(layers, max(blocks.residual_depth.values(), default=0), notes=notes)
 
@@ -223,11 +220,7 @@ def _packed(uses: list[Use], role: str) -> int:
 
 def _activation(reader: _Reader, role: str, node: Node) -> Any:
     found = response(reader.blocks, reader.replay, node)
-    return (
-        replace(found, name="linear", parameters=(), table=())
-        if role in ("output", "query", "key")
-        else found
-    )
+    return replace(found, name="linear", parameters=(), table=()) if role in ("output", "query", "key") else found
 
 
 def _kept(uses: list[Use], role: str, places: Places, name: str) -> str:

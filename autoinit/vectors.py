@@ -90,13 +90,7 @@ def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) 
     if other is not None:
         source = _before(other.node, VIEWS)
         if source in blocks.residuals:  # x + f(x) + bias
-            residual = blocks.residuals[source]
-            source = _before(
-                source.data[
-                    1 - [edge.node for edge in source.data].index(source.inputs[residual.trunk].node)
-                ].node,
-                VIEWS,
-            )  # type: ignore[union-attr]
+            source = _before(_branch_end(blocks, source), VIEWS)
         scaled = _before(other.node, VIEWS | {"Mul"})
         if source in blocks.products and source.op != "Embedding" and wide <= 1:
             return Verdict("bias", "bias", of=next(iter(sorted(blocks.products[source]))))
@@ -107,6 +101,12 @@ def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) 
     if wide >= 2:
         return Verdict("other", "position", keep=_KEEP["position"])
     return Verdict("bias", "bias", keep="" if wide == 1 else "it is added to data in an unusual way")
+
+
+def _branch_end(blocks: Blocks, add: Node) -> Node:
+    """Returns the node of a residual add's input that comes from the branch."""
+    trunk = blocks.residuals[add].trunk
+    return next(edge.node for at, edge in enumerate(add.inputs) if edge is not None and at != trunk)
 
 
 def _scale_of(node: Node, by_node: dict[Node, list[Use]]) -> str | None:

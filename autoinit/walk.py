@@ -41,14 +41,7 @@ POOLS = frozenset(
     " MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D"
     " UpsampleBilinear2D ConstantPadNd ReflectionPad2D PixelShuffle PixelUnshuffle MkldnnAdaptiveAvgPool2D Mean".split()
 )
-WEIGHT_OPS = (
-    VIEWS
-    | NORMS
-    | UNARY
-    | BINARY
-    | REDUCTIONS
-    | {"Cat", "Stack", "WeightNormInterface", "Index", "Mm", "Eye"}
-)
+WEIGHT_OPS = VIEWS | NORMS | UNARY | BINARY | REDUCTIONS | {"Cat", "Stack", "WeightNormInterface", "Index", "Mm", "Eye"}
 """What may be done to a weight, before it meets the data."""
 
 

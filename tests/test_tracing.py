@@ -147,7 +147,8 @@ def test_llama_7b_on_the_meta_device() -> None:
     tokens = torch.zeros(1, 16, dtype=torch.long, device="meta")
     start = time.perf_counter()
     graph = read_graph(model, lambda: model(input_ids=tokens, labels=tokens).loss)
-    print(f"Llama-7B: {sum(layer.size for layer in graph.layers):,} weights read in {time.perf_counter() - start:.1f} s")
+    elapsed = time.perf_counter() - start
+    print(f"Llama-7B: {sum(layer.size for layer in graph.layers):,} weights read in {elapsed:.1f} s")
     assert graph.residual_adds == 64
     assert graph["model.layers.31.mlp.gate_proj.weight"].role == "gate"
     assert {layer.role for layer in graph.weights} == {
@@ -274,7 +275,8 @@ def test_trace_without_data() -> None:
     assert trace(model).source == "autograd"  # by the model's own dummy inputs
     assert trace(ZOO["tanh_mlp"]().model).source == "modules"
     vit = trace(ZOO["vit"]().model)  # its dummy inputs are those of a language model
-    assert vit.source == "modules" and "dummy_inputs" in vit.notes[0]
+    assert vit.source == "modules"
+    assert "dummy_inputs" in vit.notes[0]
 
 
 def _write() -> None:
