@@ -102,7 +102,7 @@ def find_blocks(nodes: list[Node], uses: list[Use]) -> Blocks:
     """Returns the structure of a graph whose weights have been followed."""
     products: dict[Node, set[str]] = {}
     for use in uses:
-        if contraction(use.node, use.position) is not None:
+        if contraction(use.node, use.position) is not None and not _is_projected(use):
             products.setdefault(use.node, set()).add(use.chain.leaf)
     for node in nodes:
         if node.op == "Recurrent":
@@ -125,6 +125,12 @@ def find_blocks(nodes: list[Node], uses: list[Use]) -> Blocks:
             _find_residual(blocks, node)
     _measure_depth(blocks)
     return blocks
+
+
+def _is_projected(use: Use) -> bool:
+    """Whether a parameter stands in the place of data: learned queries or positions that a weight projects."""
+    node, first = use.node, {"Addmm": 1, "Baddbmm": 1, "Mm": 0, "Bmm": 0, "Linear": 0}.get(use.node.op)
+    return first == use.position and all(edge is not None and edge.node.static for edge in node.inputs)
 
 
 def _find_origin(blocks: Blocks, node: Node) -> None:
@@ -243,6 +249,8 @@ def _find_gate(blocks: Blocks, node: Node) -> None:
         return
     sizes = [math.prod(blocks.source(edge).node.shape) for edge in (left, right)]
     gate, main = (left, right) if (ranks[0], -sizes[0]) > (ranks[1], -sizes[1]) else (right, left)
+    if max(ranks) == 1 and sizes[0] != sizes[1]:
+        return  # what is broadcast and not squashed is a value, as in a state space model
     blocks.gates.add((node, node.inputs.index(gate)))
     blocks.gate_side |= search_back(gate.node, main.node.index + 1) if gate.node.index > main.node.index else set()
 

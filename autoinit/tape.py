@@ -117,7 +117,8 @@ class Tape(TorchFunctionMode):
         result = func(*args, **kwargs)
         if isinstance(result, Tensor):
             if result.grad_fn is not None:
-                self.calls[result.grad_fn] = call
+                if Ref(result.grad_fn) not in call.args:  # dropout of rate 0 and casts hand back their argument
+                    self.calls.setdefault(result.grad_fn, call)
             elif name in _CONSTANTS or (name in _FACTORIES and result.numel() == 1 and _is_known(call.args)):
                 self._constants[id(result)] = (result, call)  # holding it keeps its id its own
         return result

@@ -227,7 +227,9 @@ def _kept(uses: list[Use], role: str, places: Places, name: str) -> str:
     use = uses[0]
     if normalizes(frozenset().union(*(one.chain.ops for one in uses if one.node is use.node))):
         return "its scale is removed by a normalization of the weight (weight standardization)"
-    if role == "lora":
+    if "Mm" in use.chain.ops or "Bmm" in use.chain.ops:
+        return "a factor of a weight that is a product of weights"
+    if role == "lora" and name in places.lora:
         return f"part of a low-rank addition (LoRA) to {places.lora[name]}"
     if role == "router":
         return "it routes to experts; its scale decides how evenly"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from .axes import Use, is_bias
 from .blocks import Blocks
 from .graph import Kind, Role
-from .walk import BINARY, NORMS, POOLS, VIEWS, Edge, Node, saved
+from .walk import BINARY, NORMS, POOLS, PRODUCTS, VIEWS, Edge, Node, saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ _KEEP = {
     "scalar": "a single learned number (a temperature, a gain); its value is part of the design",
     "position": "",
     "token": "a learned token joined to the data; its scale belongs to the embeddings beside it",
+    "table": "learned values in the place of data (queries, latents, relative positions)",
     "slope": "the slope of an activation (PReLU)",
 }
 
@@ -55,8 +57,8 @@ def verdict(blocks: Blocks, uses: list[Use], by_node: dict[Node, list[Use]]) -> 
         return Verdict("other", "other", keep=_KEEP["token"])
     if node.op == "PreluKernel":
         return Verdict("other", "other", keep=_KEEP["slope"])
-    if node.op.startswith("ScaledDotProduct") or node.op in ("Bmm", "Mm"):
-        return Verdict("other", "other", keep="learned queries or keys of an attention")
+    if node.op.startswith("ScaledDotProduct") or node.op in PRODUCTS:
+        return Verdict("other", "other", keep=_KEEP["table"])
     if size == 1:
         return Verdict("other", "scalar", keep=_KEEP["scalar"])
     return Verdict("other", "other", keep=f"how it acts could not be told: it enters the operation {node.op}")
@@ -142,7 +144,7 @@ def _is_branch_end(blocks: Blocks, node: Node) -> bool:
 def is_position_table(use: Use) -> bool:
     """Whether an embedding is looked up by position: one row per place, the same for every example.
 
-    Told by the indices: without a batch axis, or expanded along it; where a batch of one hides that, by the name.
+    Told by its name, or by the indices: without a batch axis, or expanded along it.
     """
     embedding, length = use.node, use.node.shape[-2] if len(use.node.shape) > 1 else 0
     indices = saved(embedding.fn, "indices")
@@ -151,11 +153,15 @@ def is_position_table(use: Use) -> bool:
     target = _sum_of_embeddings(embedding)
     if target is None or rows < length:
         return False
+    if re.search(
+        r"(^|[._])(w?pe|pos|positions?|position_embeddings?|pos_embed\w*|embed_positions)([._]|$)", use.chain.leaf
+    ):
+        return True  # indices that are computed from a mask look like any others
     flat = len(embedding.shape) < len(target.shape) or embedding.shape[0] < target.shape[0]
     expanded = indices is not None and indices.dim() > 1 and indices.shape[0] > 1 and indices.stride(0) == 0
     if target.shape[0] > 1 and len(target.shape) > 2:
         return flat or expanded
-    return "pos" in use.chain.leaf.lower() or "wpe" in use.chain.leaf.lower() or flat
+    return flat
 
 
 def _sum_of_embeddings(embedding: Node) -> Node | None:
