@@ -29,6 +29,7 @@ class Places:
         parts: fused weights → into how many parts their output is cut, 1 where the parts differ.
         residual: product → its innermost residual branch.
         closing: products that close a residual branch.
+        timing: weights that set the time step of a state space model.
         last: products after which no other weight comes.
     """
 
@@ -42,12 +43,14 @@ class Places:
     parts: dict[str, int] = field(default_factory=dict)
     residual: dict[Node, Residual] = field(default_factory=dict)
     closing: set[Node] = field(default_factory=set)
+    timing: set[str] = field(default_factory=set)
     last: set[Node] = field(default_factory=set)
 
 
-def find_places(blocks: Blocks) -> Places:
+def find_places(blocks: Blocks, uses: list[Use]) -> Places:
     """Returns where the weights stand."""
     places = Places()
+    _place_timing(blocks, places, uses)
     _place_attentions(blocks, places)
     for node, position in blocks.gates:
         edge = node.inputs[position]
@@ -65,6 +68,14 @@ def find_places(blocks: Blocks) -> Places:
     _place_crossed(blocks, places)
     _place_last(blocks, places)
     return places
+
+
+def _place_timing(blocks: Blocks, places: Places, uses: list[Use]) -> None:
+    """Finds what makes Δ in exp(Δ · A), A = −exp(A_log): the time step of a state space model."""
+    for use in uses:
+        if use.node.op == "Mul" and "Exp" in use.chain.ops and len(use.chain.axes) > 1:
+            for edge in use.node.data:
+                places.timing |= _names(blocks, _products_behind(blocks, edge, VIEWS | UNARY | BINARY))
 
 
 def _names(blocks: Blocks, nodes: Iterable[Node]) -> set[str]:

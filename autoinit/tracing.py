@@ -100,6 +100,9 @@ def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
         return _assemble(items, nodes, tape)
 
 
+_TIMING = "it sets the time step of a state space model; its range is part of the design"
+
+
 @contextmanager
 def _thawed(model: nn.Module) -> Iterator[None]:
     """Lets frozen parameters take part in the graph, so that what follows them is read rightly."""
@@ -154,7 +157,7 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
         by_node.setdefault(use.node, []).append(use)
     replay = Replay(tape.calls, {node.fn: node for node in nodes}, blocks)
     shapes = {item.name: item.shape for item in items}
-    reader = _Reader(blocks, find_places(blocks), replay, by_name, by_node, recurrent_layers(blocks, shapes))
+    reader = _Reader(blocks, find_places(blocks, uses), replay, by_name, by_node, recurrent_layers(blocks, shapes))
     layers = tuple(_layer(reader, item) for item in items)
     depths = {layer.name: layer for layer in layers}
     layers = tuple(_beside_weight(layer, depths) for layer in layers)
@@ -231,6 +234,8 @@ def _kept(uses: list[Use], role: str, places: Places, name: str) -> str:
         return "a factor of a weight that is a product of weights"
     if role == "lora" and name in places.lora:
         return f"part of a low-rank addition (LoRA) to {places.lora[name]}"
+    if name in places.timing:
+        return _TIMING
     if role == "router":
         return "it routes to experts; its scale decides how evenly"
     return ""
@@ -258,6 +263,7 @@ def _beside_weight(layer: Layer, layers: dict[str, Layer]) -> Layer:
         return layer
     return replace(
         layer,
+        keep=layer.keep or (weight.keep if weight.keep == _TIMING else ""),
         depth=weight.depth,
         residual_depth=weight.residual_depth,
         in_branch=weight.in_branch,

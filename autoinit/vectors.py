@@ -12,6 +12,9 @@ from .graph import Kind, Role
 from .walk import BINARY, NORMS, POOLS, PRODUCTS, VIEWS, Edge, Node, saved
 
 
+_POSITION_NAME = re.compile(r"(^|[._])(wpe|pos|positions?|position_embeddings?|pos_embed\w*|embed_positions)([._]|$)")
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a parameter is: its kind, its role, the weight it belongs to, and why it must stay."""
@@ -28,6 +31,7 @@ _KEEP = {
     "position": "",
     "token": "a learned token joined to the data; its scale belongs to the embeddings beside it",
     "table": "learned values in the place of data (queries, latents, relative positions)",
+    "rates": "the rates of a state space model (A_log); their values are part of the design",
     "slope": "the slope of an activation (PReLU)",
 }
 
@@ -124,6 +128,8 @@ def _multiplied(blocks: Blocks, use: Use, size: int) -> Verdict:
     other = _other(use)
     if other is not None and size > 1 and _before(other.node, VIEWS | {"Sub"}) in blocks.norms:
         return Verdict("norm", "norm_scale")
+    if "Exp" in use.chain.ops and size > 1:
+        return Verdict("other", "other", keep=_KEEP["rates"])
     if size == 1 and not (other is not None and _is_branch_end(blocks, use.node)):
         return Verdict("other", "scalar", keep=_KEEP["scalar"])
     return Verdict("other", "layer_scale", keep=_KEEP["layer_scale"])
@@ -153,9 +159,7 @@ def is_position_table(use: Use) -> bool:
     target = _sum_of_embeddings(embedding)
     if target is None or rows < length:
         return False
-    if re.search(
-        r"(^|[._])(w?pe|pos|positions?|position_embeddings?|pos_embed\w*|embed_positions)([._]|$)", use.chain.leaf
-    ):
+    if _POSITION_NAME.search(use.chain.leaf):
         return True  # indices that are computed from a mask look like any others
     flat = len(embedding.shape) < len(target.shape) or embedding.shape[0] < target.shape[0]
     expanded = indices is not None and indices.dim() > 1 and indices.shape[0] > 1 and indices.stride(0) == 0

@@ -435,12 +435,19 @@ def convnext() -> Case:
     return Case(ConvNextForImageClassification(config), (batch, None), language)
 
 
+def mamba() -> Case:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4)
+    return Case(MambaForCausalLM(config), (_tokens(), None), language)
+
+
 ZOO: dict[str, Callable[[], Case]] = {
     make.__name__: make
     for make in (
         tanh_mlp, residual_mlp, cnn_bn, resnet, convolutions, conv1d_conv3d_bilinear, lstm, gru, rnn_cell,
         encoder_pre_ln, encoder_post_ln, einsum_attention, gates, two_heads_two_inputs, parametrized_mlp,
-        tied_characters, siren, spiking, hand_written, gpt2, llama, bert, vit, t5, mixtral, convnext,
+        tied_characters, siren, spiking, hand_written, gpt2, llama, bert, vit, t5, mixtral, convnext, mamba,
     )
 }  # fmt: skip
 """Name → a fresh model with a batch and a loss."""
