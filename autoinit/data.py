@@ -75,8 +75,7 @@ def fetch(data: Any, *, dtype: torch.dtype = torch.float32, seed: int = 0, name:
     if _is_arrays(data):
         return _batch_arrays(data, dtype, seed, name)
     if isinstance(data, (Dataset, _RowSource)):
-        loader = _dataset_loader(data, seed, name)
-        return [_cast(batch, dtype) for batch in _cached(loader, dtype, name)]
+        return [_cast(batch, dtype) for batch in _dataset_batches(data, dtype, seed, name)]
     if not isinstance(data, Iterable):
         raise DataError(f"{name} is a {type(data).__name__}, which cannot be iterated. {ACCEPTED}")
     with _generators_kept(data):
@@ -240,6 +239,8 @@ def _is_arrays(data: Any) -> bool:
     if not isinstance(data, (tuple, Mapping)) or not data:
         return False
     parts = list(data.values()) if isinstance(data, Mapping) else list(data)
+    if isinstance(data, tuple) and not _is_leaf(parts[-1]):
+        return False  # ((x, y), (x, y)) are batches; of arrays, the last is the target
     leaves = list(itertools.chain.from_iterable(_leaves(part) for part in parts))
     if not leaves or not all(_is_leaf(leaf) for leaf in leaves):
         return False
@@ -332,6 +333,16 @@ def _rows_of(tree: Any, index: Any) -> Any:
     """Returns the rows of every tensor that has as many as the first; others are passed whole."""
     count = rows(tree)
     return map_tensors(lambda tensor: tensor[index] if tensor.dim() and tensor.shape[0] == count else tensor, tree)
+
+
+def _dataset_batches(data: Any, dtype: torch.dtype, seed: int, name: str) -> list[Batch]:
+    try:
+        return _cached(_dataset_loader(data, seed, name), dtype, name)
+    except TypeError as error:  # torch's collation met an image object, a string, None
+        raise DataError(
+            f"rows of the {type(data).__name__} cannot be batched: {str(error).splitlines()[0]}. "
+            "Make tensors of them in the Dataset, or pass a DataLoader with a collate_fn."
+        ) from error
 
 
 def _dataset_loader(data: Any, seed: int, name: str) -> DataLoader[Any]:

@@ -206,6 +206,11 @@ class Loss:
         target = args[0] if target is None and args else target
         return _scalar(self._loss(model(*args, **keywords), target), "loss")
 
+    @property
+    def may_classify(self) -> bool:
+        """Whether integer targets are class numbers: cross-entropy, given or to be inferred."""
+        return self.name == "cross_entropy" or (self._loss is None and self._step is None)
+
     def inferred(self, output: Any, target: Any, args: tuple[Any, ...]) -> Tensor:
         """Returns the inferred loss of one output, and remembers its name."""
         try:

@@ -32,6 +32,7 @@ from .losses import (
     check_labels,
     class_frequencies,
     entropy,
+    own_loss,
     prediction,
     split,
     targets,
@@ -41,6 +42,8 @@ from .optimizers import DEFAULT_LR, OptimizerBuilder
 from .snapshot import Snapshot, preserved, preserved_random
 
 _AUTOCAST_DTYPES = (torch.bfloat16, torch.float16)
+VARIANCE_BATCHES = 64
+"""Enough for a variance to a few percent, where targets are images and there are gigabytes of them."""
 _USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
 
 
@@ -237,9 +240,7 @@ def check_trainable(model: nn.Module) -> None:
     parameters = list(model.parameters())
     lazy = sum(isinstance(parameter, nn.UninitializedParameter) for parameter in parameters)
     if lazy:
-        raise ModelError(
-            f"{lazy} parameters of lazy modules have no shape yet. Call the model once on a batch first."
-        )
+        raise ModelError(f"{lazy} parameters of lazy modules have no shape yet. Call the model once on a batch first.")
     if not any(parameter.requires_grad for parameter in parameters):
         why = "requires_grad is False on all" if parameters else "it has none at all"
         raise ModelError(
@@ -299,7 +300,7 @@ def _first_step(task: Task, batch: Batch) -> Tensor | None:
     def look(module: nn.Module, inputs: Any, output: Any) -> None:
         if not seen:
             seen.append(prediction(output))
-            if task._loss.name != "step":  # before a device could fail on them
+            if task._loss.may_classify and own_loss(output) is None:  # before a device could fail on them
                 _check_class_range(seen[0], batch)
 
     hook = task.model.register_forward_hook(look)
@@ -339,6 +340,9 @@ def _check_reached(task: Task, value: Tensor) -> None:
         )
 
 
+_BYTES = "Convert bytes to numbers first, for example with .float() / 255. "
+
+
 def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Exception) -> DataError:
     """Returns an error with the shapes of both sides of what did not fit."""
     said = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
@@ -350,10 +354,11 @@ def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Excep
         )
     matrices = ((name, p) for name, p in task.model.named_parameters() if p.dim() > 1)
     name, first = next(matrices, next(task.model.named_parameters()))
+    bytes_hint = _BYTES if any(tensor.dtype == torch.uint8 for tensor in tensors(batch)) else ""
     return DataError(
-        f"the model cannot take a batch of {describe(batch)}; its first weight {name!r} is "
-        f"{describe(first)}. It said {said}. "
-        "Batches are split into (inputs…, target); pass step=callable(model, batch) where that is wrong."
+        f"the model cannot take a batch of {describe(batch)}; its first weight {name!r} is {describe(first)}. "
+        f"It said {said}. {bytes_hint}Batches are split into (inputs…, target); "
+        "pass step=callable(model, batch) where that is wrong."
     )
 
 
@@ -372,12 +377,14 @@ def _learn_reference(task: Task, output: Tensor) -> None:
     """Fills in the label prior and the best constant predictor's loss, where the loss is a known one."""
     values = targets(task.train)
     if task.loss_name == "mse":
-        task.reference = variance(values) or None
+        task.reference = variance(values[:VARIANCE_BATCHES]) or None
     elif task.loss_name in ("cross_entropy", "model") and values:
         found = _classes(output, split(task.train[0])[2])
         if found is None:
             return
         width = found[0]
+        if task.loss_name == "model" and int(found[1].max()) >= width:
+            return  # the model took them, so they are no class numbers
         check_labels(values, width)
         check_labels(targets(task.probe_eval + task.gate_eval), width, "the held-back data")
         task.label_prior = class_frequencies(values, width)

@@ -78,7 +78,7 @@ def test_every_output_has_unit_variance(build: Callable[[], nn.Module]) -> None:
     with unchanged(model), task.preserved():
         before = {layer.name: read(model, layer.name).detach().clone() for layer in graph.weights}
         assert any(abs(std - 1) > 0.2 for std in stds(task).values())
-        factors = CALIBRATIONS["lsuv"](model, graph, lambda: task.loss(task.train[0]))
+        factors = CALIBRATIONS["lsuv"](model, graph, lambda: task.loss(task.train[0]), {})
         assert stds(task) == {layer.name: pytest.approx(1, abs=0.03) for layer in graph.weights}
         for name, factor in factors.items():
             torch.testing.assert_close(read(model, name), before[name] * factor, rtol=1e-4, atol=1e-6)
@@ -98,6 +98,15 @@ def test_the_same_as_one_layer_after_the_other() -> None:
                     part.weight /= slow[: index + 1](x).std()  # type: ignore[index]
     for one, other in zip(fast.parameters(), slow.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
+
+
+def test_a_recipes_own_factors_are_aimed_at() -> None:
+    model = deep()
+    task, graph = prepared(model)
+    lsuv(model, graph, lambda: task.loss(task.train[0]), {"4.weight": 0.5, "24.weight": 0.125})
+    expected = {layer.name: pytest.approx(1, rel=0.03) for layer in graph.weights}
+    expected |= {"4.weight": pytest.approx(0.5, rel=0.03), "24.weight": pytest.approx(0.125, rel=0.03)}
+    assert stds(task) == expected
 
 
 def test_few_passes_however_deep() -> None:

@@ -77,6 +77,7 @@ ROWS = {
     "DataLoader": lambda: DataLoader(TensorDataset(XT, YT), batch_size=64, shuffle=True),
     "DataLoader of an IterableDataset": lambda: DataLoader(Stream(), batch_size=64),
     "IterableDataset": Stream,
+    "tuple of tuples": lambda: tuple(Loops()),
     "list of tuples": lambda: list(Loops()),
     "list of dicts": lambda: [{"x": x, "labels": y} for x, y in Loops()],
     "list of tensors": lambda: [x for x, _ in Loops()],
@@ -120,9 +121,7 @@ def test_rows_are_shuffled_by_the_seed_alone(kind: str) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loaders_own_generator_is_put_back(workers: int) -> None:
     own = torch.Generator().manual_seed(5)
-    loader = DataLoader(
-        TensorDataset(XT, YT), batch_size=64, shuffle=True, generator=own, num_workers=workers
-    )
+    loader = DataLoader(TensorDataset(XT, YT), batch_size=64, shuffle=True, generator=own, num_workers=workers)
     state = own.get_state()
     batches = fetch(loader)
     assert own.get_state().equal(state)
@@ -198,6 +197,18 @@ def test_what_is_no_data_is_told_so(data: Any, message: str) -> None:
         fetch(data)
 
 
+def test_rows_that_cannot_be_batched_are_told_so() -> None:
+    class Pictures(Dataset[Any]):
+        def __len__(self) -> int:
+            return 99
+
+        def __getitem__(self, index: int) -> Any:
+            return object(), 1
+
+    with pytest.raises(DataError, match=r"rows of the Pictures cannot be batched.*collate_fn"):
+        fetch(Pictures())
+
+
 def test_non_finite_values_are_named() -> None:
     x = XT.clone()
     x[70, 3] = float("nan")
@@ -232,9 +243,7 @@ def test_the_same_seed_holds_the_same_batches_back() -> None:
 def test_two_batches_are_enough_and_one_is_not() -> None:
     train, probe, gate = hold_out([(XT[:8], YT[:8]), (XT[8:16], YT[8:16])])
     assert [rows(part[0]) for part in (train, probe, gate)] == [8, 4, 4]
-    with pytest.raises(
-        DataError, match=r"one batch \(\(\[8, 64\] float32, \[8\] int64\)\).*smaller batch size"
-    ):
+    with pytest.raises(DataError, match=r"one batch \(\(\[8, 64\] float32, \[8\] int64\)\).*smaller batch size"):
         hold_out([(XT[:8], YT[:8])])
 
 

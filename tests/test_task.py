@@ -376,7 +376,7 @@ BAD: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], type[AutoInitError]
     ),
     "label later": (mlp, (DIGITS, CLASSES * (CLASSES != 9) + 10 * (CLASSES == 9)), {}, DataError, "label 10 "),
     "shape": (mlp, (DIGITS[:, :20], CLASSES), {}, DataError, r"\[64, 20\] float32.*'0.weight' is \[32, 64\]"),
-    "dtype": (mlp, (DIGITS.astype("uint8"), CLASSES), {}, DataError, r"uint8.*float32.*It said"),
+    "dtype": (mlp, (DIGITS.astype("uint8"), CLASSES), {}, DataError, r"uint8.*float32.*It said.*float\(\) / 255"),
     "argument": (
         bert,
         {"ids": TOKENS.astype(int), "labels": CLASSES},
@@ -418,6 +418,24 @@ def test_bad_input(name: str) -> None:
     inner = model if isinstance(model, nn.Module) and name != "lazy" else nn.Linear(1, 1)
     with pytest.raises(error, match=message), unchanged(inner):
         make_task(model, data, **options)
+
+
+def test_integers_are_class_numbers_only_where_the_loss_says_so() -> None:
+    counts = (DIGITS, CLASSES + 50)
+    poisson = make_task(mlp(64, 1), counts, loss=lambda out, target: F.poisson_nll_loss(out[:, 0], target))
+    assert (poisson.loss_name, poisson.reference, poisson.label_prior) == ("custom", None, ())
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            scores = self.net(x)
+            return {"loss": (scores.mean(1) - labels).square().mean(), "logits": scores}
+
+    own = make_task(Own(), {"x": DIGITS, "labels": CLASSES + 50})
+    assert (own.loss_name, own.reference) == ("model", None)
 
 
 def test_devices_of_this_machine_are_known() -> None:
