@@ -128,6 +128,8 @@ def _spread(own: Candidate, rivals: list[Candidate], runs: dict[Candidate, list[
 
 
 def _why_no_rival(records: list[Record]) -> str:
+    if records and records[0].state == "failed":
+        return f"training the model's own weights failed ({records[0].reason})"
     others = [record for record in records if record.candidate.recipe != OWN]
     broken = [record for record in others if record.state in ("diverged", "failed")]
     if others and len(broken) == len(others):

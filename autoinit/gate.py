@@ -124,8 +124,8 @@ def judge(pairs: Sequence[Pair], spread: Spread = NO_SPREAD) -> Verdict:
         return Verdict("undecided", gain, held_back, why)
     if held_back is not None and held_back.high > HELD_BACK_MARGIN:
         return Verdict("undecided", gain, held_back, "held-back data do not confirm it")
-    if _shrinks(pairs):
-        return Verdict("undecided", gain, held_back, "its lead shrinks as training goes on")
+    if _lead_ahead(pairs) > -SMALLEST_EFFECT:
+        return Verdict("undecided", gain, held_back, "its lead shrinks so fast that twice the steps would end it")
     return Verdict("win", gain, held_back, "it wins on every count of the gate")
 
 
@@ -148,11 +148,12 @@ def _deviation(values: Sequence[float]) -> float:
     return math.sqrt(_squares(values) / max(1, len(values) - 1))
 
 
-def _shrinks(pairs: Sequence[Pair]) -> bool:
-    """Whether the lead at the end is smaller than halfway, by more than one standard error of that change."""
-    changes = [pair.training - pair.halfway for pair in pairs]
-    mean = sum(changes) / len(changes)
-    return mean > _deviation(changes) / math.sqrt(len(changes))
+def _lead_ahead(pairs: Sequence[Pair]) -> float:
+    """Returns the mean difference at twice the length, if the lead went on changing as it did since halfway.
+
+    A lead may shrink, as every lead does when both trainings end well; it must not be about to vanish.
+    """
+    return sum(2 * pair.training - pair.halfway for pair in pairs) / len(pairs)
 
 
 def _pairs_needed(gain: Gain, error: float, pairs: Sequence[Pair]) -> int:

@@ -18,9 +18,12 @@ from .gate import Verdict
 from .plan import Plan
 from .score import Curve
 from .space import LR_STEPS, Dimension, Space
-from .trial import OWN, Bench, Candidate, Record, stream
+from .trial import OWN, Bench, Candidate, Record, described, stream
 
 NEAREST_FIRST = sorted(LR_STEPS, key=abs)
+
+MOST_FAILURES = 10
+"""Trials that fail one after the other before the search gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,12 @@ def search(bench: Bench, space: Space, *, storage: str | None = None, study_name
         entered = leader(bench.records)
     if entered.champion is None:
         return Found(entered.own, why=entered.why, interrupted=interrupted)
-    plan = bench.draw(entered.champion.recipe)
-    verdict = duel(bench, entered, entered.champion, plan)
+    try:
+        plan = bench.draw(entered.champion.recipe)
+        verdict = duel(bench, entered, entered.champion, plan)
+    except Exception as problem:  # out of memory in the last run must not cost the user the answer
+        why = f"{entered.champion.recipe} led, but its gate failed ({described(problem)})"
+        return Found(entered.own, why=why, interrupted=interrupted)
     return Found(entered.own, entered.champion, plan, verdict, interrupted=interrupted)
 
 
@@ -85,6 +92,14 @@ def _explore(bench: Bench, space: Space, study: optuna.Study) -> None:
         if not own_first and bench.meter.left(bench.schedule.search_until) < bench.schedule.rungs[0]:
             return
         _try_next(bench, space, study)
+        if _hopeless(bench.records):
+            return
+
+
+def _hopeless(records: list[Record]) -> bool:
+    """Whether the owner's own trial failed, or as many trials in a row as leave no hope for the next."""
+    failed = [record.state == "failed" for record in records]
+    return failed[0] or (len(failed) >= MOST_FAILURES and all(failed[-MOST_FAILURES:]))
 
 
 def _try_next(bench: Bench, space: Space, study: optuna.Study) -> None:

@@ -173,7 +173,8 @@ class Bench:
             self.charge(curve, len(self.task.probe_eval))
         except Exception as problem:  # out of memory, a shape that one draw cannot take, a user's own check
             self.snapshot.rewind()
-            reason = f"{type(problem).__name__}: {problem}"
+            self.meter.spend(steps=1)
+            reason = described(problem)
         return self._log(stage, candidate, seed, steps, curve, reason)
 
     def charge(self, curve: Curve, held_back: int) -> None:
@@ -207,6 +208,12 @@ def _outcome(curve: Curve | None, steps: int, reason: str) -> tuple[State, str]:
     if curve.steps < steps:
         return "pruned", f"in the worse half at step {curve.steps}"
     return "complete", ""
+
+
+def described(problem: Exception) -> str:
+    """Returns an exception's kind and the first line of what it says."""
+    lines = str(problem).strip().splitlines()
+    return f"{type(problem).__name__}: {lines[0]}" if lines else type(problem).__name__
 
 
 def ranking(records: list[Record]) -> list[Record]:

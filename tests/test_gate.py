@@ -47,7 +47,7 @@ def test_noise_is_undecided_and_names_how_many_pairs_would_do() -> None:
     [
         (pairs(-0.0050, -0.0051, -0.0049), "smaller than what counts"),
         (pairs(-1.0, -1.1, -0.9, held_back=0.2), "held-back data do not confirm"),
-        (pairs(-1.0, -1.1, -0.9, halfway=2.0), "shrinks"),
+        (pairs(-1.0, -1.1, -0.9, halfway=2.5), "shrinks so fast"),
         (
             [Pair(-0.2, 0.0, -0.5, 0.0), Pair(-0.21, 0.0, -0.5, 2.0), Pair(-0.19, 0.0, -0.5, -2.0)],
             "smaller than what counts",
@@ -58,6 +58,10 @@ def test_what_stops_a_significant_lead(runs: list[Pair], said: str) -> None:
     verdict = judge(runs)
     assert verdict.state == "undecided"
     assert said in verdict.why
+
+
+def test_a_lead_may_shrink_while_it_lasts() -> None:
+    assert judge(pairs(-1.0, -1.1, -0.9, halfway=1.5)).state == "win"
 
 
 def test_held_back_rows_may_be_missing() -> None:

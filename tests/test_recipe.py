@@ -74,5 +74,5 @@ def test_names() -> None:
     assert as_recipe("he_normal") == as_recipe(Recipe(base="he_normal"))
     with pytest.raises(RecipeError, match="No recipe is called 'kaiming'"):
         named("kaiming")
-    with pytest.raises(RecipeError, match="a name or a Recipe. Got int"):
+    with pytest.raises(RecipeError, match=r"a name or a Recipe\. Got int"):
         as_recipe(3)

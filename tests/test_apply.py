@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import unchanged
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+import autoinit
+from autoinit.apply import apply_plan
+from autoinit.errors import AutoInitError, PlanMismatchError, RecipeError
+from autoinit.plan import Plan, resolve
+from autoinit.recipe import NAMED, Recipe
+from autoinit.tracing import trace
+
+DIGITS = load_digits()
+X = torch.tensor(DIGITS.data / 16, dtype=torch.float32)
+Y = torch.tensor(DIGITS.target)
+BATCH = (X[:64], Y[:64])
+
+
+def mlp(width: int = 32) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_same_seed_same_bits_on_a_fresh_instance(name: str) -> None:
+    first = mlp()
+    second = copy.deepcopy(first)
+    plan = autoinit.apply_(first, name, BATCH, seed=3)
+    assert plan == autoinit.apply_(second, name, BATCH, seed=3)
+    assert same(weights(first), weights(second))
+
+
+def test_another_seed_gives_other_weights() -> None:
+    first, second = mlp(), mlp()
+    autoinit.apply_(first, "he_normal", BATCH, seed=0)
+    autoinit.apply_(second, "he_normal", BATCH, seed=1)
+    assert not torch.equal(first[0].weight, second[0].weight)
+
+
+def test_the_weights_have_the_std_of_the_plan() -> None:
+    model = mlp(width=256)
+    plan = autoinit.apply_(model, "he_normal", BATCH)
+    weight = model[2].weight
+    tolerance = 5 * plan["2.weight"].std / math.sqrt(2 * weight.numel())
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / 256), abs=tolerance)
+    assert weight.std().item() != pytest.approx(1 / math.sqrt(256), abs=tolerance)
+    assert model[2].bias.abs().max() == 0
+
+
+def test_a_parameter_s_draw_does_not_depend_on_the_rest_of_the_model() -> None:
+    small, large = mlp(), nn.Sequential(*mlp(), nn.ReLU(), nn.Linear(10, 10))
+    autoinit.apply_(small, "he_normal", BATCH)
+    autoinit.apply_(large, "he_normal", BATCH)
+    assert torch.equal(small[0].weight, large[0].weight)
+
+
+def test_global_random_states_stay() -> None:
+    model = mlp()
+    before = torch.get_rng_state()
+    autoinit.apply_(model, "lsuv", BATCH)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "lsuv"])
+def test_a_saved_plan_gives_the_same_bits(tmp_path: Path, name: str) -> None:
+    model, fresh = mlp(), mlp()
+    autoinit.apply_(model, name, BATCH, seed=5).save(tmp_path / "plan.json")
+    autoinit.apply_(fresh, tmp_path / "plan.json")
+    assert same(weights(model), weights(fresh))
+
+
+def test_kept_and_rescaled_fills_keep_a_fresh_instance_s_own_draw() -> None:
+    model = mlp()
+    plan = resolve(Recipe(head="eighth"), trace(model, BATCH))
+    fresh = mlp()
+    before = weights(fresh)
+    autoinit.apply_(fresh, plan)
+    assert torch.equal(fresh[4].weight, before["4.weight"] / 8)
+    assert torch.equal(fresh[0].weight, before["0.weight"])
+
+
+def test_lsuv_reaches_unit_variance_and_its_plan_holds_the_factors() -> None:
+    model = mlp()
+    plan = autoinit.apply_(model, "lsuv", BATCH)
+    hidden = model[0](BATCH[0])
+    assert hidden.std().item() == pytest.approx(1, abs=0.02)
+    assert plan["0.weight"].factor != 1.0
+    assert "(lsuv)" in plan["0.weight"].reason
+
+
+def test_lsuv_aims_at_the_recipe_s_gain() -> None:
+    model = mlp()
+    autoinit.apply_(model, Recipe(base="orthogonal", log2_gain=1.0, calibration="lsuv"), BATCH)
+    assert model[0](BATCH[0]).std().item() == pytest.approx(2, abs=0.04)
+
+
+def test_without_data_the_module_tree_is_read() -> None:
+    model = mlp()
+    autoinit.apply_(model, "he_normal")
+    assert model[2].weight.std().item() == pytest.approx(math.sqrt(2 / 32), rel=0.1)
+
+
+def test_a_calibration_without_data_is_refused() -> None:
+    model = mlp()
+    with unchanged(model), pytest.raises(RecipeError, match=r"calibrated on data\. Pass data="):
+        autoinit.apply_(model, "lsuv")
+
+
+def test_frozen_and_tied_parameters() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(17, 16)
+            self.body = nn.Linear(16, 16)
+            self.head = nn.Linear(16, 17, bias=False)
+            self.head.weight = self.embed.weight
+            self.body.bias.requires_grad_(False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.tanh(self.body(self.embed(x))))
+
+    model = Tied()
+    bias = model.body.bias.clone()
+    tokens = (X[:8] * 16).long()
+    plan = autoinit.apply_(model, "truncated_normal_002", (tokens, tokens))
+    assert model.head.weight is model.embed.weight
+    assert torch.equal(model.body.bias, bias)
+    assert not model.body.bias.requires_grad
+    assert "frozen" in plan["body.bias"].reason
+    assert model.embed.weight.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+@pytest.mark.parametrize("parametrization", [parametrizations.weight_norm, parametrizations.orthogonal])
+def test_parametrized_weights_are_set_or_kept_and_never_silently_missed(parametrization: object) -> None:
+    model = nn.Sequential(parametrization(nn.Linear(64, 32)), nn.Tanh(), nn.Linear(32, 10))  # type: ignore[operator]
+    before = model[0].weight.detach().clone()
+    plan = autoinit.apply_(model, "he_normal", BATCH)
+    fill = plan["0.weight"]
+    if fill.untouched:
+        assert "parametrization fixes its scale" in fill.reason
+        assert torch.equal(model[0].weight, before)
+    else:
+        assert model[0].weight.std().item() == pytest.approx(fill.std, rel=0.1)
+
+
+def test_half_precision_is_the_cast_of_the_same_draw() -> None:
+    single, half = mlp(), mlp().to(torch.bfloat16)
+    plan = autoinit.apply_(single, "he_normal", BATCH)
+    apply_plan(half, plan)
+    assert torch.equal(half[0].weight, single[0].weight.to(torch.bfloat16))
+
+
+def test_wrappers_are_looked_through() -> None:
+    plain = mlp()
+    wrapped = nn.DataParallel(copy.deepcopy(plain))
+    plan = autoinit.apply_(plain, "he_normal", BATCH)
+    autoinit.apply_(wrapped, plan)
+    assert torch.equal(wrapped.module[0].weight, plain[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (nn.Sequential(nn.Linear(64, 32)), "the model has no 2.weight, 2.bias, 4.weight, 4.bias"),
+        (nn.Sequential(*mlp(), nn.Linear(10, 2)), "the plan says nothing about 5.weight, 5.bias"),
+        (mlp(width=16), r"shapes differ: 0.weight \(plan \(32, 64\), model \(16, 64\)\)"),
+    ],
+)
+def test_a_plan_that_does_not_fit(model: nn.Module, said: str) -> None:
+    plan = autoinit.apply_(mlp(), "he_normal", BATCH)
+    with unchanged(model), pytest.raises(PlanMismatchError, match=said):
+        autoinit.apply_(model, plan)
+
+
+@pytest.mark.parametrize("what", ["he_norml", "nowhere.json", 3])
+def test_bad_arguments_leave_the_model_alone(what: object) -> None:
+    model = mlp()
+    with unchanged(model), pytest.raises(AutoInitError):
+        autoinit.apply_(model, what, BATCH)  # type: ignore[arg-type]
+
+
+def test_meta_parameters_are_passed_over() -> None:
+    with torch.device("meta"):
+        model = mlp()
+    plan = autoinit.apply_(model, "he_normal")
+    assert isinstance(plan, Plan)
+    assert model[0].weight.is_meta

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from autoinit.budget import Budget, Meter, Schedule
+from autoinit.contest import Finals, duel, finals, leader
+from autoinit.recipe import Recipe
+from autoinit.score import Curve
+from autoinit.task import make_task
+from autoinit.tracing import trace_task
+from autoinit.trial import OWN, Bench, Candidate, Record
+
+DIGITS = load_digits()
+DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
+GOOD, BAD = Candidate(Recipe(base="orthogonal")), Candidate(Recipe(log2_gain=-3.0))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """Ten tanh layers whose default weights are too small to learn soon, with 600 steps to spend."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(9) for layer in (nn.Linear(32, 32), nn.Tanh())]
+    model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), *layers, nn.Linear(32, 10))
+    task = make_task(model, DATA, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
+    graph = trace_task(task)
+    with task.preserved() as snapshot:
+        yield Bench(task, graph, snapshot, Meter(Budget(steps=600)), Schedule.of(600), seed=0)
+
+
+def try_all(bench: Bench, *candidates: Candidate) -> None:
+    for candidate in candidates:
+        bench.run("search", candidate, seed=0, steps=33)
+
+
+def test_the_best_goes_to_the_gate_and_wins(bench: Bench) -> None:
+    try_all(bench, Candidate(OWN), BAD, GOOD)
+    entered = finals(bench, tune_lr=False)
+    assert (entered.own, entered.champion) == (Candidate(OWN), GOOD)
+    verdict = duel(bench, entered, GOOD, bench.draw(GOOD.recipe))
+    assert verdict is not None
+    assert verdict.state == "win"
+    assert verdict.gain.high < math.log(0.9)
+
+
+def test_finals_and_gate_run_on_other_batch_orders_than_the_search(bench: Bench) -> None:
+    try_all(bench, Candidate(OWN), GOOD)
+    finals(bench, tune_lr=False)
+    orders = {record.stage: record.seed for record in bench.records}
+    assert orders["final"] != orders["search"]
+
+
+def test_no_champion_where_nothing_beats_the_owner(bench: Bench) -> None:
+    try_all(bench, Candidate(OWN), BAD)
+    entered = finals(bench, tune_lr=False)
+    assert entered.champion is None
+    assert "none of 1 candidates beat" in entered.why
+
+
+def test_all_diverged_is_said(bench: Bench) -> None:
+    try_all(bench, Candidate(OWN))
+    lost = Curve(losses=(2.3, math.nan), diverged_at=2)
+    bench.records.append(Record(1, "search", GOOD, 0, lost, bench.score(lost, 33), "diverged", "not finite"))
+    assert "every one of 1 candidates diverged or failed" in finals(bench, tune_lr=False).why
+
+
+def test_finalists_try_their_neighbours_on_the_learning_rate_grid(bench: Bench) -> None:
+    bench.meter.budget = Budget(steps=6_000)
+    try_all(bench, Candidate(OWN), GOOD)
+    finals(bench, tune_lr=True)
+    tried = {(r.candidate.recipe, r.candidate.lr_step) for r in bench.records if r.stage == "final"}
+    assert {(recipe, step) for recipe in (OWN, GOOD.recipe) for step in (-1, 0, 1)} <= tried
+
+
+def test_an_interrupted_search_sends_its_leader(bench: Bench) -> None:
+    try_all(bench, Candidate(OWN), GOOD)
+    assert leader(bench.records).champion == GOOD
+
+
+def test_a_spent_budget_has_no_gate(bench: Bench) -> None:
+    try_all(bench, Candidate(OWN), GOOD)
+    bench.meter.spend(steps=600)
+    assert duel(bench, Finals(Candidate(OWN), GOOD), GOOD, bench.draw(GOOD.recipe)) is None
+
+
+def test_the_same_weights_do_not_win(bench: Bench) -> None:
+    try_all(bench, Candidate(OWN))
+    verdict = duel(bench, Finals(Candidate(OWN), Candidate(OWN)), Candidate(OWN), bench.draw(OWN))
+    assert verdict is not None
+    assert verdict.state == "loss"
+    assert verdict.gain.estimate == 0.0

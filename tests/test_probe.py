@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers import unchanged
+from sklearn.datasets import load_digits
+from torch import nn
+
+from autoinit.probe import evaluate, probe
+from autoinit.score import RANGE_STEP, Curve
+from autoinit.task import Task, make_task
+
+DIGITS = load_digits()
+DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
+
+
+def digits_task(lr: float = 0.1, dropout: float = 0.0) -> Task:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, 10))
+    return make_task(model, DATA, optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9))
+
+
+def run(task: Task, **rest: object) -> Curve:
+    with task.preserved():
+        return probe(task, **{"steps": 30, "seed": 0, **rest})  # type: ignore[arg-type]
+
+
+def test_it_trains() -> None:
+    curve = run(digits_task())
+    assert curve.steps == 30
+    assert curve.losses[-1] < 0.5 * curve.losses[0]
+    assert curve.seconds > 0
+
+
+def test_it_is_plain_training() -> None:
+    task = digits_task()
+    with task.preserved():
+        torch.manual_seed(5)
+        optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1, momentum=0.9)
+        slow = []
+        for x, y in task.order(5, 30):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(task.model(x), y)
+            loss.backward()
+            optimizer.step()
+            slow.append(loss.item())
+    assert run(task, seed=5).losses == tuple(slow)
+
+
+def test_same_seed_same_curve_dropout_included() -> None:
+    task = digits_task(dropout=0.5)
+    assert run(task).losses == run(task).losses
+    assert run(task).losses != run(task, seed=1).losses
+
+
+def test_learning_rate_factor() -> None:
+    assert run(digits_task(lr=0.05), lr_factor=2.0).losses == run(digits_task(lr=0.1)).losses
+
+
+def test_rungs_are_evaluated_and_may_stop_it() -> None:
+    task = digits_task()
+    seen: list[int] = []
+
+    def on_rung(curve: Curve) -> bool:
+        seen.append(curve.steps)
+        return curve.steps < 20
+
+    curve = run(task, rungs=(10, 20), on_rung=on_rung, held_back=task.probe_eval)
+    assert seen == [10, 20]
+    assert [step for step, _ in curve.held_back] == [10, 20]
+    assert curve.steps == 20
+
+
+def test_gradient_range_is_that_of_the_weights() -> None:
+    task = digits_task()
+    with task.preserved():
+        probe(task, steps=RANGE_STEP - 1, seed=0)
+        batches = list(task.order(0, RANGE_STEP))
+        task.model.zero_grad()
+        task.backward(batches[-1])
+        norms = [p.grad.norm().item() for p in task.model.parameters() if p.ndim > 1]
+    assert run(task).gradient_range == pytest.approx(math.log10(max(norms) / min(norms)), rel=1e-4)
+
+
+def test_divergence_is_contained() -> None:
+    curve = run(digits_task(lr=1e30))
+    assert curve.diverged_at is not None
+    assert curve.diverged_at == curve.steps <= 5
+
+
+def test_evaluation_is_per_row_in_eval_mode_and_keeps_each_flag() -> None:
+    task = digits_task(dropout=0.5)
+    task.model[2].train(False)
+    flags = [module.training for module in task.model.modules()]
+    with unchanged(task.model):
+        loss = evaluate(task, task.gate_eval)
+    assert [module.training for module in task.model.modules()] == flags
+    task.model.eval()
+    x, y = (torch.cat(parts) for parts in zip(*task.gate_eval, strict=True))
+    assert loss == pytest.approx(nn.functional.cross_entropy(task.model(x), y).item(), rel=1e-5)
+
+
+def test_schedulers_are_stepped() -> None:
+    model = nn.Linear(64, 10)
+
+    def optimizer(parameters: object) -> tuple[torch.optim.Optimizer, object]:
+        sgd = torch.optim.SGD(parameters, lr=0.1)  # type: ignore[arg-type]
+        return sgd, torch.optim.lr_scheduler.StepLR(sgd, step_size=1, gamma=0.0)
+
+    curve = run(make_task(model, DATA, optimizer=optimizer), steps=5)
+    frozen = run(make_task(model, DATA, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)), steps=5)
+    assert curve.losses[:2] == frozen.losses[:2]  # after its first step the rate is zero
+    assert curve.losses[4] != frozen.losses[4]
+
+
+def test_the_model_is_put_back() -> None:
+    task = digits_task(dropout=0.3)
+    with unchanged(task.model):
+        run(task)
