@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
@@ -177,7 +179,7 @@ def derived_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 _PRODUCTS = frozenset(
     "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d matmul mm bmm addmm baddbmm mv"
-    " __matmul__ __rmatmul__ einsum embedding bilinear".split()
+    " __matmul__ __rmatmul__ einsum embedding embedding_bag bilinear".split()
 )
 _SAME_WEIGHT = frozenset(
     "t transpose permute view reshape to float half bfloat16 contiguous expand unsqueeze squeeze clone flatten"
@@ -204,6 +206,10 @@ class _Products(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = str(func.__name__)
+        if func is F.multi_head_attention_forward:
+            self._see_attention(result[0], inspect.signature(func).bind(*args, **kwargs).arguments)
+        if name == "multi_head_attention_forward":
+            self._attend(args, kwargs, result[0])
         if not isinstance(result, Tensor):
             return result
         if name in _SAME_WEIGHT and args and id(args[0]) in self._names:
@@ -215,6 +221,40 @@ class _Products(TorchFunctionMode):
                 if weight is not None and tensor.dim() > 1:
                     self._on_product(weight, result)
         return result
+
+    def _see_attention(self, output: Tensor, given: Mapping[str, Any]) -> None:
+        """Calls back for the weights of nn.MultiheadAttention, whose products happen out of sight.
+
+        The input projection is computed once more, so that whoever changes it in place changes a copy.
+        """
+        inputs = [given[key] for key in ("query", "key", "value")]
+        separate = [given.get(f"{key}_proj_weight") for key in "qkv"]
+        packed = given.get("in_proj_weight")
+        if isinstance(packed, Tensor) and id(packed) in self._names:
+            parts = [F.linear(x, w) for x, w in zip(inputs, packed.chunk(3), strict=True)]
+            self._on_product(self._names[id(packed)], torch.cat([part.flatten(0, -2) for part in parts]))
+        for x, weight in zip(inputs, separate, strict=True):
+            if isinstance(weight, Tensor) and id(weight) in self._names:
+                self._on_product(self._names[id(weight)], F.linear(x, weight))
+        if id(given["out_proj_weight"]) in self._names:
+            self._on_product(self._names[id(given["out_proj_weight"])], output)
+
+
+    def _attend(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Tensor) -> None:
+        """Reports the products inside nn.MultiheadAttention, which are called where no mode sees them."""
+        (query, key, value, _, _, packed, bias), out = args[:7], args[11]
+        separate = [kwargs.get(f"{name}_proj_weight") for name in "qkv"]
+        biases = (None, None, None) if bias is None else bias.chunk(3)
+        if kwargs.get("use_separate_proj_weight"):
+            products = list(zip((query, key, value), separate, biases, strict=True))
+        else:
+            products = [(query, packed, bias)]
+        for data, weight, shift in products:
+            name = self._names.get(id(weight))
+            if name is not None and weight is not None:
+                self._on_product(name, torch.nn.functional.linear(data, weight, shift))
+        if id(out) in self._names:
+            self._on_product(self._names[id(out)], result)
 
 
 @contextmanager

@@ -52,6 +52,16 @@ def convolutional() -> nn.Module:
     )  # fmt: skip
 
 
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.head = nn.Linear(28, 32), nn.Linear(32, 10)
+        self.body = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.inside(x.unflatten(1, (28, 28)))).mean(1))
+
+
 def weight_normed() -> nn.Module:
     return nn.Sequential(
         parametrizations.weight_norm(nn.Linear(784, 32)), nn.ReLU(), parametrizations.weight_norm(nn.Linear(32, 10))
@@ -71,7 +81,7 @@ def stds(task: Task) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("build", [deep, convolutional, weight_normed, Bare])
+@pytest.mark.parametrize("build", [deep, convolutional, weight_normed, Bare, Attention])
 def test_every_output_has_unit_variance(build: Callable[[], nn.Module]) -> None:
     model = build()
     task, graph = prepared(model)
