@@ -182,7 +182,7 @@ _PRODUCTS = frozenset(
     " __matmul__ __rmatmul__ einsum embedding embedding_bag bilinear".split()
 )
 _SAME_WEIGHT = frozenset(
-    "t transpose permute view reshape to float half bfloat16 contiguous expand unsqueeze squeeze clone flatten"
+    "t transpose permute view reshape to float double half bfloat16 contiguous expand unsqueeze squeeze clone flatten"
     " transpose_ swapaxes movedim type_as __get__".split()
 )
 
@@ -208,8 +208,6 @@ class _Products(TorchFunctionMode):
         name = str(func.__name__)
         if func is F.multi_head_attention_forward:
             self._see_attention(result[0], inspect.signature(func).bind(*args, **kwargs).arguments)
-        if name == "multi_head_attention_forward":
-            self._attend(args, kwargs, result[0])
         if not isinstance(result, Tensor):
             return result
         if name in _SAME_WEIGHT and args and id(args[0]) in self._names:
@@ -238,23 +236,6 @@ class _Products(TorchFunctionMode):
                 self._on_product(self._names[id(weight)], F.linear(x, weight))
         if id(given["out_proj_weight"]) in self._names:
             self._on_product(self._names[id(given["out_proj_weight"])], output)
-
-
-    def _attend(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Tensor) -> None:
-        """Reports the products inside nn.MultiheadAttention, which are called where no mode sees them."""
-        (query, key, value, _, _, packed, bias), out = args[:7], args[11]
-        separate = [kwargs.get(f"{name}_proj_weight") for name in "qkv"]
-        biases = (None, None, None) if bias is None else bias.chunk(3)
-        if kwargs.get("use_separate_proj_weight"):
-            products = list(zip((query, key, value), separate, biases, strict=True))
-        else:
-            products = [(query, packed, bias)]
-        for data, weight, shift in products:
-            name = self._names.get(id(weight))
-            if name is not None and weight is not None:
-                self._on_product(name, torch.nn.functional.linear(data, weight, shift))
-        if id(out) in self._names:
-            self._on_product(self._names[id(out)], result)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from .blocks import Blocks
 from .graph import Kind, Role
 from .walk import BINARY, NORMS, POOLS, PRODUCTS, VIEWS, Edge, Node, saved
 
-
 _POSITION_NAME = re.compile(r"(^|[._])(wpe|pos|positions?|position_embeddings?|pos_embed\w*|embed_positions)([._]|$)")
 
 
