@@ -125,8 +125,7 @@ def _called(factory: Callable[..., Any], parameters: list[nn.Parameter]) -> Any:
         raise
     except Exception as error:
         raise OptimizerError(
-            f"the optimizer factory failed on {len(parameters)} parameters: "
-            f"{type(error).__name__}: {error}. {ALLOWED}"
+            f"the optimizer factory failed on {len(parameters)} parameters: {type(error).__name__}: {error}. {ALLOWED}"
         ) from error
 
 

@@ -130,9 +130,7 @@ def _norms(gradients: list[Tensor]) -> list[float]:
     return found
 
 
-def _layer_signal(
-    model: nn.Module, layer: Layer, output: _Output | None, grad_norm: float | None
-) -> LayerSignal:
+def _layer_signal(model: nn.Module, layer: Layer, output: _Output | None, grad_norm: float | None) -> LayerSignal:
     weight_norm = read(model, layer.name).detach().float().norm().item()
     seen: tuple[Any, ...] = (None,) * 4
     if output is not None:

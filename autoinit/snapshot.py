@@ -89,9 +89,7 @@ class _ModuleState:
         self.module = module
         self.kind = type(module)
         self.attributes = dict(module.__dict__)
-        self.contents = [
-            (value, value.copy()) for value in self.attributes.values() if isinstance(value, _CONTAINERS)
-        ]
+        self.contents = [(value, value.copy()) for value in self.attributes.values() if isinstance(value, _CONTAINERS)]
 
     def tensors(self) -> Iterator[Tensor]:
         """Yields buffers and tensor attributes, also those inside plain containers."""

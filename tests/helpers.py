@@ -49,12 +49,8 @@ def observed(model: nn.Module) -> dict[str, Any]:
     for name, module in model.named_modules():
         seen[f"{name} (class)"] = type(module)
         seen[f"{name} (training)"] = module.training
-        seen[f"{name} (attributes)"] = {
-            key: id(value) for key, value in vars(module).items() if key != "training"
-        }
-        seen[f"{name} (hooks)"] = {
-            key: list(vars(module)[key].items()) for key in HOOKS if key in vars(module)
-        }
+        seen[f"{name} (attributes)"] = {key: id(value) for key, value in vars(module).items() if key != "training"}
+        seen[f"{name} (hooks)"] = {key: list(vars(module)[key].items()) for key in HOOKS if key in vars(module)}
         for key, value in vars(module).items():
             if isinstance(value, Tensor):
                 seen[f"{name}.{key} (state)"] = bits(value)
