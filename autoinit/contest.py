@@ -15,11 +15,11 @@ from .trial import OWN, Bench, Candidate, Record, ranking, stream
 
 FINALISTS = 3
 FINAL_ORDERS = 2
-SHORTEST_GATE = 8
-"""Steps of a gate run below which it tells nothing."""
+SHORTEST_RUN = 8
+"""Steps below which a run on a fresh batch order tells nothing."""
 
-PAIR_COST = 2.2
-"""Cost of a pair in runs: two, and a tenth for evaluations and for drawing the weights."""
+RUN_COST = 1.1
+"""Cost of a run in its own steps: a tenth more for evaluations and for drawing the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +51,24 @@ def finals(bench: Bench, *, tune_lr: bool) -> Finals:
         return Finals(own, None, why=_why_no_rival(bench.records))
     runs: dict[Candidate, list[Record]] = {}
     arms = [own, *rivals]
-    steps, until = bench.schedule.final, bench.schedule.finals_until
+    steps = _final_steps(bench, len(arms))
     for order in range(FINAL_ORDERS):
-        if bench.meter.left(until) < 0.5 * len(arms) * steps:
+        cost = RUN_COST * len(arms) * steps
+        if steps == 0 or (order > 0 and bench.meter.left(bench.schedule.finals_until) < cost):
             break
-        entered = _with_neighbours(bench, arms) if tune_lr and order == 0 else arms
+        entered = _with_neighbours(bench, arms, steps) if tune_lr and order == 0 else arms
         for arm in entered:
             seed = stream(bench.seed, f"final {order}")
             runs.setdefault(arm, []).append(bench.run("final", arm, seed=seed, steps=steps))
         arms = [_best_lr(runs, arm) for arm in arms]
-    return _decided(arms, runs, bench)
+    return _decided(arms, runs, comparable=2 * steps >= bench.schedule.gate)
+
+
+def _final_steps(bench: Bench, arms: int) -> int:
+    """Returns the length of the finals' runs; 0 where the search has left less than would beat its own ranking."""
+    affordable = bench.meter.left(bench.schedule.finals_until) / (RUN_COST * arms)
+    steps = min(bench.schedule.final, affordable)
+    return int(steps) if steps >= max(SHORTEST_RUN, bench.schedule.rungs[-1] / 2) else 0
 
 
 def leader(records: list[Record]) -> Finals:
@@ -79,7 +87,7 @@ def _finalists(records: list[Record]) -> tuple[Candidate, list[Candidate]]:
     return own or Candidate(OWN), better[:FINALISTS]
 
 
-def _with_neighbours(bench: Bench, arms: list[Candidate]) -> list[Candidate]:
+def _with_neighbours(bench: Bench, arms: list[Candidate], steps: int) -> list[Candidate]:
     """Returns the arms, and as many of their neighbours on the learning-rate grid as the budget allows."""
     entered = list(arms)
     for distance in (1, 2):
@@ -89,7 +97,7 @@ def _with_neighbours(bench: Bench, arms: list[Candidate]) -> list[Candidate]:
             for sign in (-1, 1)
             if arm.lr_step + sign * distance in LR_STEPS
         ]
-        cost = (len(entered) + len(around)) * bench.schedule.final
+        cost = RUN_COST * (len(entered) + len(around)) * steps
         if bench.meter.left(bench.schedule.finals_until) < cost:
             break
         entered += around
@@ -104,12 +112,13 @@ def _mean(records: list[Record]) -> float:
     return sum(record.total for record in records) / len(records)
 
 
-def _decided(arms: list[Candidate], runs: dict[Candidate, list[Record]], bench: Bench) -> Finals:
+def _decided(arms: list[Candidate], runs: dict[Candidate, list[Record]], *, comparable: bool) -> Finals:
+    """Returns the best of the arms; `comparable` says whether their noise is like that of the gate's runs."""
     own, rivals = arms[0], arms[1:]
     if not runs:
         return Finals(own, rivals[0])
     champion = min(rivals, key=lambda arm: _mean(runs[arm]))
-    spread = _spread(own, rivals, runs) if bench.schedule.final >= bench.schedule.gate / 2 else Spread()
+    spread = _spread(own, rivals, runs) if comparable else Spread()
     if _mean(runs[champion]) >= _mean(runs[own]):
         return Finals(own, None, why="on a fresh batch order no finalist beat the model's own weights")
     return Finals(own, champion, spread)
@@ -146,13 +155,13 @@ def duel(bench: Bench, entered: Finals, champion: Candidate, plan: Plan) -> Verd
         champion: fixed before.
         plan: its very draw.
     """
-    steps = int(min(bench.schedule.gate, bench.meter.left() / (PAIR_COST * min(LOOKS))))
-    if steps < SHORTEST_GATE:
+    steps = int(min(bench.schedule.gate, bench.meter.left() / (2 * RUN_COST * min(LOOKS))))
+    if steps < SHORTEST_RUN:
         return None
     pairs: list[Pair] = []
     verdict = None
     for look in LOOKS:
-        if pairs and bench.meter.left() < PAIR_COST * (look - len(pairs)) * steps:
+        if pairs and bench.meter.left() < 2 * RUN_COST * (look - len(pairs)) * steps:
             break
         while len(pairs) < look:
             seed = stream(bench.seed, f"gate {len(pairs)}")

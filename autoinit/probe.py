@@ -48,7 +48,8 @@ def probe(
     started = time.perf_counter()
     stops = {*(rung for rung in rungs if rung < steps), steps}
     optimizer, scheduler = task.build_optimizer(lr_factor)
-    matrices = [p for p in task.model.parameters() if p.requires_grad and p.ndim > 1]
+    trained = [p for p in task.model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim > 1]
     losses: list[float] = []
     evaluated: list[tuple[int, float]] = []
     gradient_range: float | None = None
@@ -58,7 +59,8 @@ def probe(
         return Curve(tuple(losses), tuple(evaluated), gradient_range, diverged_at, seconds)
 
     for step, batch in enumerate(task.order(seed, steps), start=1):
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in trained:  # what optimizer.zero_grad does, without its tenth of a millisecond
+            parameter.grad = None
         losses.append(task.backward(batch))
         if not math.isfinite(losses[-1]):
             return curve(diverged_at=step)

@@ -88,16 +88,19 @@ class Replay:
             return _apply_custom(node, self._edge(node.data[0], origin, known))
         if node.op == "PreluKernel":
             return torch.nn.functional.leaky_relu(self._edge(node.data[0], origin, known), _PRELU)
-        call = self._calls.get(node.fn)
+        call = node.call or self._calls.get(node.fn)
         if call is not None:
             try:
-                return self._apply(call, origin, known)
+                return self._apply(call, origin, known, node.data[0] if node.call else None)
             except CannotReplayError:  # the call did more than this node, as F.bilinear adds its bias
                 pass
         return _apply_by_name(node, [self._edge(edge, origin, known) for edge in node.data])
 
-    def _apply(self, call: Call, origin: Edge, known: dict[Node, Any]) -> Any:
+    def _apply(self, call: Call, origin: Edge, known: dict[Node, Any], written: Edge | None = None) -> Any:
+        """Returns a call's result; `written` is the value that it wrote into, where autograd hides that."""
         args = [self._argument(value, origin, known) for value in call.args]
+        if written is not None:
+            args[0] = self._edge(written, origin, known)
         kwargs = {key: self._argument(value, origin, known) for key, value in call.kwargs.items()}
         name = str(call.func.__name__).strip("_")
         if "dropout" in name:  # the expectation of dropout is the identity, and no random number is drawn

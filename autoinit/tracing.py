@@ -24,7 +24,7 @@ from .snapshot import preserved
 from .tape import Tape, derived_tensors, parameter_names
 from .task import Task, check_trainable, example_task, unwrap
 from .vectors import verdict
-from .walk import Node, walk
+from .walk import Node, unveil, walk
 
 
 def trace(
@@ -97,6 +97,7 @@ def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
                 "The loss reaches no parameter of the model. Check that the loss is computed from this model's "
                 "output, outside torch.no_grad() and without detach()."
             )
+        unveil(nodes, tape.calls)
         return _assemble(items, nodes, tape)
 
 
@@ -211,7 +212,7 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         in_branch=residual is not None,
         branch_weights=residual.weights if residual else 0,
         closes_branch=any(use.node in places.closing for use in uses),
-        normalized=is_normalized(blocks, first.node),
+        normalized=all(is_normalized(blocks, use.node) for use in uses),
         keep=_kept(uses, role, places, item.name),
     )
 

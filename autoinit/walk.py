@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .errors import ModelError
-from .tape import RecurrentCall
+from .tape import Call, RecurrentCall
 
 VIEWS = frozenset(
     "T Transpose Permute View UnsafeView ReshapeAlias Reshape Expand Unsqueeze Squeeze ToCopy Clone Alias AsStrided"
@@ -65,6 +65,7 @@ class Node:
         leaf: the parameter's name, where it is one.
         static: it depends on parameters only, on no data.
         consumers: the nodes that use it, with the argument's position.
+        call: what wrote into a view in place, where autograd recorded only that something did.
     """
 
     op: str
@@ -75,6 +76,7 @@ class Node:
     leaf: str = ""
     static: bool = False
     consumers: list[tuple[Node, int]] = field(default_factory=list)
+    call: Call | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -208,6 +210,29 @@ def _is_static(node: Node) -> bool:
     return node.op in BINARY | UNARY | {"Index"} and (
         node.op == "Index" or node.shape == edges[0].node.shapes[edges[0].output]
     )
+
+
+_IN_PLACE = {
+    "relu": "Relu", "leaky_relu": "LeakyRelu", "elu": "Elu", "selu": "Elu", "celu": "Celu", "silu": "Silu",
+    "mish": "Mish", "tanh": "Tanh", "sigmoid": "Sigmoid", "hardtanh": "Hardtanh", "relu6": "Hardtanh",
+    "hardswish": "Hardswish", "hardsigmoid": "Hardsigmoid", "threshold": "Threshold", "sin": "Sin", "clamp": "Clamp",
+    "add": "Add", "iadd": "Add", "sub": "Sub", "isub": "Sub", "mul": "Mul", "imul": "Mul", "div": "Div",
+    "itruediv": "Div", "dropout": "NativeDropout",
+}  # fmt: skip
+
+
+def unveil(nodes: list[Node], calls: Mapping[Any, Call]) -> None:
+    """Names the operations that wrote into a view in place, which autograd records as "CopySlices" and a new view.
+
+    A linear layer's output of three axes is a view, so this is `nn.ReLU(inplace=True)` after it, or `out += x`.
+    """
+    for node in nodes:
+        views = [consumer for consumer, _ in node.consumers if consumer.op in VIEWS and consumer.fn in calls]
+        if node.op == "CopySlices" and views:
+            call = calls[views[0].fn]
+            name = str(call.func.__name__).strip("_")
+            if name in _IN_PLACE:
+                node.op, node.call = _IN_PLACE[name], call
 
 
 def search_back(start: Node, floor: int) -> set[Node]:

@@ -66,7 +66,7 @@ def test_fans_of_convolutions(module: nn.Module, fan_in: int, fan_out: int) -> N
 
 
 def test_fan_in_is_the_variance_of_the_output() -> None:
-    """With weights of variance 1/fan_in, unit inputs give unit outputs, transposed convolutions with stride included."""
+    """With weights of variance 1/fan_in unit inputs give unit outputs; a transposed convolution's stride is counted."""
     for module, shape in (
         (nn.ConvTranspose2d(16, 8, 4, stride=2, bias=False), (4, 16, 12, 12)),
         (nn.Conv2d(16, 8, 3, groups=4, bias=False), (4, 16, 20, 20)),

@@ -32,12 +32,16 @@ def test_a_budget_limits_something() -> None:
 
 
 def test_the_meter_counts_whichever_is_nearer_to_its_end() -> None:
-    meter = Meter(Budget(seconds=100.0), allowance=1000)
+    meter = Meter(Budget(seconds=100.0, steps=1000))
     meter.spend(steps=400, forwards=300)
     assert meter.steps == 400 + 300 * FORWARD_COST
-    assert meter.left() == pytest.approx(0.5)
+    assert meter.left() == pytest.approx(500)
+    meter.step_seconds = 0.1
     meter.started = time.perf_counter() - 80
-    assert meter.left(0.7) == pytest.approx(-0.1, abs=0.01)
+    assert meter.left() == pytest.approx(200, abs=1)
+    assert meter.left(0.7) == pytest.approx(-100, abs=1)
+    assert meter.done() == pytest.approx(0.8, abs=0.01)
+    assert Meter(Budget(trials=5)).left() == math.inf
 
 
 @pytest.mark.parametrize("allowance", [SMALLEST_ALLOWANCE, 600, 2_000, 12_000, 1_000_000, math.inf])
