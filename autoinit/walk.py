@@ -226,13 +226,12 @@ def unveil(nodes: list[Node], calls: Mapping[Any, Call]) -> None:
 
     A linear layer's output of three axes is a view, so this is `nn.ReLU(inplace=True)` after it, or `out += x`.
     """
-    for node in nodes:
-        views = [consumer for consumer, _ in node.consumers if consumer.op in VIEWS and consumer.fn in calls]
-        if node.op == "CopySlices" and views:
-            call = calls[views[0].fn]
-            name = str(call.func.__name__).strip("_")
-            if name in _IN_PLACE:
-                node.op, node.call = _IN_PLACE[name], call
+    writes = {node.fn: node for node in nodes if node.op == "CopySlices"}
+    for fn, call in calls.items() if writes else ():
+        written = fn.next_functions[0][0] if fn.next_functions else None  # what the new view looks at
+        name = str(call.func.__name__).strip("_")
+        if written in writes and name in _IN_PLACE:
+            writes[written].op, writes[written].call = _IN_PLACE[name], call
 
 
 def search_back(start: Node, floor: int) -> set[Node]:

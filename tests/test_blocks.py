@@ -1,0 +1,207 @@
+"""Residual branches, gates, attention and normalizations, found in what autograd recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoinit.graph import Graph
+from autoinit.tracing import read_graph
+
+D = 8
+
+
+class Net(nn.Module):
+    """A stem, layers `a` to `f`, a norm and a head around a block that the test writes."""
+
+    def __init__(self, block: Callable[[Net, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(3, D), nn.Linear(D, 2)
+        self.a, self.b, self.c, self.d = (nn.Linear(D, D) for _ in range(4))
+        self.norm = nn.LayerNorm(D)
+        self.alpha = nn.Parameter(torch.zeros(1))
+        self.scale = nn.Parameter(torch.ones(D))
+        self.shift = nn.Parameter(torch.zeros(D))
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(self, self.stem(x)))
+
+
+def read(block: Callable[[Net, Tensor], Tensor]) -> Graph:
+    net = Net(block)
+    x = torch.randn(4, 6, 3)
+    return read_graph(net, lambda: net(x).pow(2).mean())
+
+
+RESIDUAL: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "plain": lambda m, x: x + m.b(torch.relu(m.a(x))),
+    "reversed": lambda m, x: m.b(torch.relu(m.a(x))) + x,
+    "in place": lambda m, x: m.b(torch.relu(m.a(x))).add_(x),
+    "pre-norm": lambda m, x: x + m.b(torch.relu(m.a(m.norm(x)))),
+    "post-norm": lambda m, x: m.norm(x + m.b(torch.relu(m.a(x)))),
+    "dropout": lambda m, x: x + F.dropout(m.b(torch.relu(m.a(x))), 0.5),
+    "scaled skip (DeepNorm)": lambda m, x: m.norm(1.7 * x + m.b(torch.relu(m.a(x)))),
+    "scaled branch": lambda m, x: x + 0.1 * m.b(torch.relu(m.a(x))),
+    "ReZero": lambda m, x: x + m.alpha * m.b(torch.relu(m.a(x))),
+    "projection": lambda m, x: m.c(x) + m.b(torch.relu(m.a(x))),
+    "normalized projection": lambda m, x: torch.relu(m.norm(m.c(x)) + m.b(torch.relu(m.a(x)))),
+    "subtraction": lambda m, x: x - m.b(torch.relu(m.a(x))),
+    "stochastic depth": lambda m, x: x + m.b(torch.relu(m.a(x))) * torch.ones(4, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_residual_branches(name: str) -> None:
+    graph = read(RESIDUAL[name])
+    assert graph.residual_adds == 1
+    assert graph["b.weight"].role == "residual_out"
+    assert graph["b.weight"].closes_branch
+    assert (graph["a.weight"].role, graph["a.weight"].in_branch, graph["a.weight"].closes_branch) == (
+        "hidden", True, False,
+    )  # fmt: skip
+    assert graph["a.weight"].branch_weights == graph["b.weight"].branch_weights == 2
+    assert not graph["stem.weight"].in_branch
+    assert not graph["c.weight"].in_branch
+    assert (graph["a.weight"].residual_depth, graph["head.weight"].residual_depth) == (0, 1)
+
+
+PLAIN: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "two branches": lambda m, x: torch.relu(m.a(x)) + torch.tanh(m.b(x)),
+    "two projections": lambda m, x: torch.relu(m.a(x) + m.b(x)),
+    "no weight on the branch": lambda m, x: m.a(x + torch.relu(x)),
+    "the mean taken off": lambda m, x: m.a(x - x.mean(-1, keepdim=True)),
+    "concatenation": lambda m, x: torch.cat([x[..., :4], torch.relu(m.a(x))[..., 4:]], -1),
+    "highway": lambda m, x: torch.sigmoid(m.a(x)) * torch.relu(m.b(x)) + (1 - torch.sigmoid(m.a(x))) * x,
+    "rotation": lambda m, x: m.a(x * 0.8 + torch.cat([-x[..., 4:], x[..., :4]], -1) * 0.6),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_sums_that_are_no_residual_branch(name: str) -> None:
+    graph = read(PLAIN[name])
+    assert graph.residual_adds == 0
+    assert not any(layer.in_branch or layer.closes_branch for layer in graph.layers)
+
+
+def test_two_branches_of_one_trunk_both_close() -> None:
+    def block(m: Net, x: Tensor) -> Tensor:
+        y = m.norm(x)
+        return x + m.b(torch.relu(m.a(y))) + m.d(torch.relu(m.c(y)))
+
+    graph = read(block)
+    assert [name for name, layer in graph.items() if layer.closes_branch] == ["b.weight", "d.weight"]
+
+
+def test_adds_are_counted_along_the_longest_path() -> None:
+    def block(m: Net, x: Tensor) -> Tensor:
+        x = x + m.b(torch.relu(m.a(x)))
+        return x + m.d(torch.relu(m.c(x)))
+
+    graph = read(block)
+    assert graph.residual_adds == 2
+    assert [graph[f"{name}.weight"].residual_depth for name in ("a", "b", "c", "d", "head")] == [0, 0, 1, 1, 2]
+    assert [graph[f"{name}.weight"].depth for name in ("stem", "a", "b", "c", "d", "head")] == [0, 1, 2, 3, 4, 5]
+
+
+GATES: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "GLU": lambda m, x: m.c(torch.sigmoid(m.a(x)) * m.b(x)),
+    "SwiGLU": lambda m, x: m.c(F.silu(m.a(x)) * m.b(x)),
+    "written-out SwiGLU": lambda m, x: m.c(m.b(x) * (m.a(x) * torch.sigmoid(m.a(x)))),
+    "reversed": lambda m, x: m.c(m.b(x) * F.gelu(m.a(x))),
+    "squeeze and excitation": lambda m, x: m.b(x) * torch.sigmoid(m.a(x.mean(1, keepdim=True))),
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gates(name: str) -> None:
+    graph = read(GATES[name])
+    assert graph["a.weight"].role == "gate"
+    assert graph["b.weight"].role == "hidden"
+    assert str(graph["b.weight"].activation) == "linear"
+
+
+def test_a_gate_at_the_end_of_a_branch_does_not_close_it() -> None:
+    graph = read(lambda m, x: x + torch.relu(m.b(x)) * torch.sigmoid(m.a(x.mean(1, keepdim=True))))
+    assert not graph["a.weight"].closes_branch
+    assert graph["b.weight"].closes_branch
+
+
+def test_a_router_is_kept() -> None:
+    def block(m: Net, x: Tensor) -> Tensor:
+        share = torch.softmax(F.linear(x, m.a.weight[:2]), -1)
+        best, _ = share.topk(2, -1)
+        best = best / best.sum(-1, keepdim=True)
+        return x + best[..., :1] * m.b(x) + best[..., 1:] * m.c(x)
+
+    graph = read(block)
+    assert graph["a.weight"].role == "router"
+    assert "routes" in graph["a.weight"].keep
+
+
+def attention(m: Net, x: Tensor) -> Tensor:
+    q, k, v = m.a(x), m.b(x), m.c(x)
+    return x + m.d(torch.softmax(q @ k.transpose(1, 2) / D**0.5, -1) @ v)
+
+
+def masked(m: Net, x: Tensor) -> Tensor:
+    q, k, v = m.a(x) * D**-0.5, m.b(x), m.c(x)
+    scores = torch.einsum("bqd,bkd->bqk", q, k)
+    scores = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), float("-inf"))
+    return x + m.d(torch.einsum("bqk,bkd->bqd", F.dropout(scores.softmax(-1), 0.1), v))
+
+
+def normalized(m: Net, x: Tensor) -> Tensor:
+    q, k, v = F.normalize(m.a(x), dim=-1), F.normalize(m.b(x), dim=-1), m.c(x)
+    return x + m.d(F.scaled_dot_product_attention(q, k, v, scale=4.0))
+
+
+@pytest.mark.parametrize("block", [attention, masked, normalized])
+def test_attention(block: Callable[[Net, Tensor], Tensor]) -> None:
+    graph = read(block)
+    roles = [graph[f"{name}.weight"].role for name in "abcd"]
+    assert roles == ["query", "key", "value", "attention_out"]
+    assert graph["d.weight"].closes_branch
+    assert graph["a.weight"].normalized == (block is normalized)
+
+
+NORMS: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "LayerNorm": lambda m, x: torch.relu(m.norm(m.a(x))),
+    "GroupNorm": lambda m, x: torch.relu(F.group_norm(m.a(x), 2)),
+    "RMSNorm": lambda m, x: torch.relu(F.rms_norm(m.a(x), (D,))),
+    "BatchNorm": lambda m, x: torch.relu(F.batch_norm(m.a(x).transpose(1, 2), None, None, training=True)).mT,
+    "by hand": lambda m, x: torch.relu(rms(m.a(x))),
+    "mean and deviation by hand": lambda m, x: torch.relu(standard(m.a(x))),
+    "after pooling": lambda m, x: torch.relu(m.norm(m.a(x).mean(1))),
+}
+
+
+def rms(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+def standard(x: Tensor) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-6).sqrt()
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_normalization_takes_the_scale(name: str) -> None:
+    graph = read(NORMS[name])
+    assert graph["a.weight"].normalized
+    assert str(graph["a.weight"].activation) == "relu"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda m, x: m.norm(torch.relu(m.a(x))),
+        lambda m, x: m.norm(x + m.a(torch.relu(m.b(x)))),
+        lambda m, x: m.norm(m.a(x)) + torch.relu(m.b(torch.relu(m.a(x)))),
+    ],
+)
+def test_the_scale_counts_before_a_nonlinearity_or_a_residual_add(block: Callable[[Net, Tensor], Tensor]) -> None:
+    assert not read(block)["a.weight"].normalized
