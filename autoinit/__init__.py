@@ -74,9 +74,7 @@ if not TYPE_CHECKING:  # a type checker that saw this function would accept any 
         from importlib import import_module
 
         if name not in _HOMES:
-            raise AttributeError(
-                f"module 'autoinit' has no attribute {name!r}. Public names: {', '.join(_HOMES)}."
-            )
+            raise AttributeError(f"module 'autoinit' has no attribute {name!r}. Public names: {', '.join(_HOMES)}.")
         value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
         globals()[name] = value
         return value

@@ -33,9 +33,7 @@ def blocks() -> list[Block]:
         if fence["language"] != "python":
             continue
         after = fences[i + 1] if i + 1 < len(fences) else None
-        close = (
-            after is not None and after["language"] == "text" and "#" not in text[fence.end() : after.start()]
-        )
+        close = after is not None and after["language"] == "text" and "#" not in text[fence.end() : after.start()]
         compare = after is not None and close and VARIES not in (after["note"] or "")
         line = text[: fence.start("body")].count("\n")
         found.append(Block("\n" * line + fence["body"], after["body"] if after and compare else None))
@@ -65,7 +63,5 @@ def test_every_error_is_in_the_table() -> None:
 
 def test_the_tree_lists_every_module() -> None:
     tree = README.read_text().partition("## Where things are")[2]
-    modules = {
-        path.stem for path in Path(autoinit.__file__).parent.iterdir() if not path.name.startswith("_")
-    }
+    modules = {path.stem for path in Path(autoinit.__file__).parent.iterdir() if not path.name.startswith("_")}
     assert {name for name in modules - {"py"} if not re.search(rf"\b{name}\b", tree)} == set()
