@@ -116,7 +116,8 @@ class Replay:
             raise CannotReplayError(name)
         for name_only in ("inplace", "device", "pin_memory"):
             kwargs.pop(name_only, None)
-        return _OUT_OF_PLACE.get(name, call.func)(*args, **kwargs)
+        fresh = [value.clone() if isinstance(value, Tensor) else value for value in args]  # it may write into them
+        return call.func(*fresh, **kwargs)
 
     def _argument(self, value: Any, origin: Edge, known: dict[Node, Any]) -> Any:
         if isinstance(value, Ref):
@@ -129,28 +130,6 @@ class Replay:
         if isinstance(value, torch.dtype):
             return torch.float64
         return value
-
-
-def _outplace(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda tensor, *args, **kwargs: function(tensor.clone(), *args, **kwargs)
-
-
-_IN_PLACE: dict[str, Callable[..., Any]] = {
-    "relu": torch.relu,
-    "iadd": torch.add,
-    "imul": torch.mul,
-    "isub": torch.sub,
-    "itruediv": torch.div,
-    "hardtanh": torch.nn.functional.hardtanh,
-    "elu": torch.nn.functional.elu,
-    "leaky_relu": torch.nn.functional.leaky_relu,
-    "silu": torch.nn.functional.silu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "sin": torch.sin,
-}
-_OUT_OF_PLACE = {name: _outplace(function) for name, function in _IN_PLACE.items()}
-"""What may write into its argument → the same on a copy."""
 
 
 def _apply_custom(node: Node, x: Any) -> Any:
