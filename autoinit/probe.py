@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import Batch
+from .optimizers import step_scheduler
 from .score import RANGE_STEP, Curve
 from .task import Task
 
@@ -67,8 +68,7 @@ def probe(
         if step == RANGE_STEP or (step == min(stops) < RANGE_STEP):
             gradient_range = _log_range(matrices)
         optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
+        step_scheduler(scheduler, losses[-1])
         if step in stops:
             if held_back:
                 evaluated.append((step, evaluate(task, held_back)))

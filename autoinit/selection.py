@@ -195,7 +195,7 @@ def _too_small(meter: Meter) -> str:
 
 def _rounded_up(value: float) -> int:
     """Returns the value rounded up to two digits."""
-    unit = 10 ** max(0, len(str(int(value))) - 2)
+    unit: int = 10 ** max(0, len(str(int(value))) - 2)
     return math.ceil(value / unit) * unit
 
 

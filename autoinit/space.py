@@ -53,7 +53,9 @@ class Space:
         if self.listed:
             return self.listed[int(fields["candidate"])], lr_step
         # Three decimals are finer than any effect, and keep recipe keys short and exact.
-        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
+        rounded: dict[str, Any] = {
+            name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()
+        }
         return dataclasses.replace(Recipe(), **rounded), lr_step
 
     def encode(self, recipe: Recipe, lr_step: int = 0) -> dict[str, Any]:
