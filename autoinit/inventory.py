@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
@@ -65,11 +66,25 @@ def _derived(model: nn.Module) -> dict[str, Item]:
         parametrizations: Any = module.parametrizations
         for name, steps in parametrizations.items():
             prefix = f"{path}." if path else ""
-            shape = tuple(attrgetter(name)(module).shape)
-            item = Item(f"{prefix}{name}", shape, parametrized=_label(steps), keep=_unassignable(steps))
+            item = Item(
+                f"{prefix}{name}", _shape(module, name, steps), parametrized=_label(steps), keep=_unassignable(steps)
+            )
             for original, _ in steps.named_parameters():
                 found[f"{prefix}parametrizations.{name}.{original}"] = item
     return found
+
+
+def _shape(module: nn.Module, name: str, steps: nn.Module) -> tuple[int, ...]:
+    """Returns the shape of a derived tensor, made in eval mode: spectral_norm counts its steps in training mode."""
+    training = [part for part in steps.modules() if part.training]
+    try:
+        for part in training:
+            part.training = False
+        with torch.no_grad():
+            return tuple(attrgetter(name)(module).shape)
+    finally:
+        for part in training:
+            part.training = True
 
 
 def _label(steps: Any) -> str:

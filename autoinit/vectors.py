@@ -97,7 +97,8 @@ def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) 
         if source in blocks.residuals:  # x + f(x) + bias
             source = _before(_branch_end(blocks, source), VIEWS)
         scaled = _before(other.node, VIEWS | {"Mul"})
-        if source in blocks.products and source.op != "Embedding" and wide <= 1:
+        lone = size == 1 and source.shape[-1:] != (1,)
+        if source in blocks.products and source.op != "Embedding" and wide <= 1 and not lone:
             return Verdict("bias", "bias", of=next(iter(sorted(blocks.products[source]))))
         if other.node.op == "Mul" and scaled in blocks.norms:
             return Verdict("norm", "bias", of=_scale_of(other.node, by_node))
