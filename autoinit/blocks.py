@@ -47,6 +47,7 @@ class Residual:
         trunk: the argument that carries the skip.
         branch: the nodes between the fork and the add, on the branch.
         weights: number of weights in series on the branch.
+        shortcut: number of weights on the skip, 1 for a projection.
         closers: the products that no other weight follows on the branch.
     """
 
@@ -54,6 +55,7 @@ class Residual:
     trunk: int
     branch: frozenset[Node]
     weights: int
+    shortcut: int
     closers: frozenset[Node]
 
 
@@ -73,6 +75,7 @@ class Blocks:
         gates: arguments of multiplications that only modulate the other argument.
         gate_side: nodes between a value and the gate that is computed from it (squeeze-and-excitation).
         residuals: add → its residual branch.
+        followed: nodes that some later weight depends on.
         depth: weights before and in a node, on the longest path.
         residual_depth: residual adds passed, on the longest path.
     """
@@ -88,6 +91,7 @@ class Blocks:
     gates: set[tuple[Node, int]] = field(default_factory=set)
     gate_side: set[Node] = field(default_factory=set)
     residuals: dict[Node, Residual] = field(default_factory=dict)
+    followed: set[Node] = field(default_factory=set)
     depth: dict[Node, int] = field(default_factory=dict)
     residual_depth: dict[Node, int] = field(default_factory=dict)
 
@@ -124,6 +128,9 @@ def find_blocks(nodes: list[Node], uses: list[Use]) -> Blocks:
         if node.op in ("Add", "Sub") and len(node.data) == 2 and _may_be_residual(blocks, node):
             _find_residual(blocks, node)
     _measure_depth(blocks)
+    for node in reversed(nodes):
+        if any(other in products or other in blocks.followed for other, _ in node.consumers):
+            blocks.followed.add(node)
     return blocks
 
 
@@ -310,7 +317,7 @@ def _find_residual(blocks: Blocks, add: Node) -> None:
         weights, closers = _series(blocks, members, branch.node)
         shared = _names(blocks, members) & _names(blocks, [node for node, _ in chain[: chain.index(fork)]])
         if weights > fork[1] and not shared and not _is_parallel(blocks, members, fork[1]):
-            residual = Residual(add, add.inputs.index(trunk), frozenset(members), weights, frozenset(closers))
+            residual = Residual(add, add.inputs.index(trunk), frozenset(members), weights, fork[1], frozenset(closers))
             found.append((fork[1], residual))
     if found:
         blocks.residuals[add] = min(found, key=lambda pair: pair[0])[1]

@@ -192,6 +192,8 @@ def _apply_by_name(node: Node, args: list[Any]) -> Any:
 
 def response(blocks: Blocks, replay: Replay, product: Node) -> Activation:
     """Returns the function between a product's output and the next weight: the first that is not affine."""
+    if product not in blocks.followed:
+        return LINEAR
     queue: list[tuple[int, int, Edge]] = []
     seen: set[Edge] = set()
     order = 0
@@ -203,12 +205,14 @@ def response(blocks: Blocks, replay: Replay, product: Node) -> Activation:
             continue
         seen.add(value)
         for node in _region_ends(blocks, value):
+            if not any(_leads_on(blocks, consumer) for consumer, _ in node.consumers):
+                continue
             named = replay.name(node) if node is not value.node else LINEAR
             if named != LINEAR:
                 return named
             for consumer, _ in node.consumers:
                 aside = consumer in blocks.gate_side or consumer in blocks.statistics
-                if consumer.static or aside or _inherits(blocks, consumer, value):
+                if consumer.static or aside or not _leads_on(blocks, consumer) or _inherits(blocks, consumer, value):
                     continue
                 if is_product(blocks, consumer) or consumer.op in SOFTMAX:
                     return LINEAR
@@ -220,6 +224,11 @@ def response(blocks: Blocks, replay: Replay, product: Node) -> Activation:
                     heapq.heappush(queue, (consumer.index, order, Edge(consumer, output)))
                     order += 1
     return LINEAR
+
+
+def _leads_on(blocks: Blocks, node: Node) -> bool:
+    """Whether the way to a later weight leads through a node; other ways lead to the loss only."""
+    return node in blocks.products or node in blocks.followed
 
 
 def _inherits(blocks: Blocks, node: Node, value: Edge) -> bool:

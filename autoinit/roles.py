@@ -229,12 +229,7 @@ def _fed(node: Node) -> Node | None:
 
 
 def _place_last(blocks: Blocks, places: Places) -> None:
-    followed: set[Node] = set()
-    for node in reversed(blocks.nodes):
-        if any(other in blocks.products or other in followed for other, _ in node.consumers):
-            followed.add(node)
-        elif node in blocks.products:
-            places.last.add(node)
+    places.last = blocks.products.keys() - blocks.followed
 
 
 def kind_of(node: Node) -> Kind:
@@ -264,11 +259,36 @@ def role_of(blocks: Blocks, places: Places, name: str, uses: list[Use]) -> Role:
         return "gate"
     if name in places.attention_out:
         return "attention_out"
-    if any(use.node in places.closing for use in uses):
+    last = uses[-1].node in places.last
+    if any(use.node in places.closing and not (last and places.residual[use.node].shortcut) for use in uses):
         return "residual_out"
-    if uses[-1].node in places.last:
+    if last:
         return "output"
+    if _is_recurrent(blocks, uses):
+        return "recurrent"
     return "input" if blocks.depth[node] <= 1 and not _is_embedded(blocks, node) else "hidden"
+
+
+def _is_recurrent(blocks: Blocks, uses: list[Use]) -> bool:
+    """Whether a square weight first meets a state that depends on nothing, and later its own results.
+
+    Its output is added to that of another weight, which takes the input of the time step.
+    """
+    first, last = uses[0].node, uses[-1].node
+    sums = [consumer for node in (first, *_views_of(first)) for consumer, _ in node.consumers if consumer.op == "Add"]
+    if not any(len(_products_behind(blocks, Edge(total, 0), VIEWS | {"Add"})) > 1 for total in sums):
+        return False
+    square = first.shape[-1:] == last.shape[-1:] and len(set(_operand(uses[0]))) == 1
+    return square and not first.data and any(blocks.depth[edge.node] > 0 for edge in last.data)
+
+
+def _views_of(node: Node) -> list[Node]:
+    return [consumer for consumer, _ in node.consumers if consumer.op in VIEWS]
+
+
+def _operand(use: Use) -> tuple[int, ...]:
+    edge = use.node.inputs[use.position]
+    return edge.node.shapes[edge.output] if edge is not None else ()
 
 
 def _is_embedded(blocks: Blocks, node: Node) -> bool:
@@ -313,7 +333,8 @@ def is_normalized(blocks: Blocks, product: Node) -> bool:
             if consumer in blocks.norms or consumer in blocks.statistics:
                 met = True
             elif (
-                consumer.op not in passing
+                (consumer.op in ("Add", "Sub") and None in consumer.inputs)  # data without a gradient: a skip
+                or consumer.op not in passing
                 or consumer in blocks.residuals
                 or (len(consumer.data) > 1 and consumer.op != "Cat")
                 or consumer in blocks.products

@@ -60,9 +60,25 @@ def trace(
 def trace_task(task: Task) -> Graph:
     """Returns the architecture of a task's model, with the frequency of its labels."""
     batch = task.train[0]
-    with task.preserved():
-        graph = read_graph(task.model, lambda: task.loss(batch))
+    with task.preserved() as snapshot:
+        try:
+            watched = _watched(batch)
+            graph = read_graph(task.model, lambda: task.loss(watched))
+        except Exception:  # a step may do with its batch what no gradient allows: write into it, take it to numpy
+            snapshot.rewind()
+            graph = read_graph(task.model, lambda: task.loss(batch))
     return replace(graph, label_prior=task.label_prior)
+
+
+def _watched(value: Any) -> Any:
+    """Returns a batch whose floating-point tensors take part in the graph, so that a skip from the data is seen."""
+    if isinstance(value, Tensor):
+        return value.detach().requires_grad_() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: _watched(item) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_watched(item) for item in value)
+    return value
 
 
 def _dummy_loss(model: Any) -> Tensor:
@@ -193,7 +209,7 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
     blocks, places, first = reader.blocks, reader.places, uses[0]
     role = role_of(blocks, places, item.name, uses)
     axes, fan_in, fan_out, groups = fans(first, item.shape)
-    slices = places.parts.get(item.name, 1) if not first.chain.part else _packed(uses, role)
+    slices = places.parts.get(item.name, 1) if not first.chain.part else 3 if role == "qkv" else 1
     residual = next((places.residual[use.node] for use in uses if use.node in places.residual), None)
     return Layer(
         name=item.name,
@@ -215,11 +231,6 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         normalized=all(is_normalized(blocks, use.node) for use in uses),
         keep=_kept(uses, role, places, item.name),
     )
-
-
-def _packed(uses: list[Use], role: str) -> int:
-    """Returns the number of slices of a weight that is cut before it is used (nn.MultiheadAttention)."""
-    return len({use.node for use in uses}) if role == "qkv" else 1
 
 
 def _activation(reader: _Reader, role: str, node: Node) -> Any:

@@ -126,7 +126,7 @@ def _lengths(use: Use) -> tuple[int, ...]:
 
 def _multiplied(blocks: Blocks, use: Use, size: int) -> Verdict:
     other = _other(use)
-    if other is not None and size > 1 and _before(other.node, VIEWS | {"Sub"}) in blocks.norms:
+    if other is not None and size > 1 and _before(other.node, VIEWS | {"Sub", "Mul"}) in blocks.norms:
         return Verdict("norm", "norm_scale")
     if "Exp" in use.chain.ops and size > 1:
         return Verdict("other", "other", keep=_KEEP["rates"])

@@ -198,6 +198,7 @@ def test_written_out_recurrence_is_not_residual() -> None:
 
     graph = read_graph(model, run)
     assert graph.residual_adds == 0
+    assert (graph["wx.weight"].role, graph["wh.weight"].role) == ("hidden", "recurrent")
     assert str(graph["wx.weight"].activation) == str(graph["wh.weight"].activation) == "tanh"
 
 
@@ -268,6 +269,46 @@ def test_trace_leaves_the_model_as_it_was() -> None:
     assert graph.source == "autograd"
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_a_skip_from_the_data_is_seen() -> None:
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x + self.b(torch.relu(self.a(x))))
+
+    x, y = torch.randn(8, 4), torch.randn(8, 2)
+    graph = trace(Skip(), (x, y))
+    assert graph.residual_adds == 1
+    assert graph["b.weight"].role == "residual_out"
+    assert not x.requires_grad
+
+
+def test_a_step_that_writes_into_its_batch_is_read_all_the_same() -> None:
+    model = nn.Linear(4, 2)
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x, y = batch
+        x.mul_(1.0)
+        return F.mse_loss(model(torch.from_numpy(x.numpy())), y)
+
+    graph = trace(model, [(torch.randn(8, 4), torch.randn(8, 2))], step=step)
+    assert graph["weight"].role == "output"
+
+
+def test_what_only_serves_the_loss_is_no_activation() -> None:
+    encode, mean, decode = nn.Linear(4, 6), nn.Linear(6, 2), nn.Linear(2, 4)
+    model = Weird(encode=encode, mean=mean, decode=decode)
+    x = torch.randn(8, 4)
+
+    def run() -> Tensor:
+        z = mean(torch.relu(encode(x)))
+        return F.mse_loss(decode(z), x) + z.pow(2).mean()
+
+    assert str(read_graph(model, run)["mean.weight"].activation) == "linear"
 
 
 def test_trace_without_data() -> None:
