@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from .graph import Kind
 from .walk import NORMS, VIEWS, Node, saved
 
 Axes = tuple[frozenset[int], ...]
@@ -189,3 +190,41 @@ def _regrouped(axes: Axes, before: tuple[int, ...], after: tuple[int, ...]) -> A
 def normalizes(ops: frozenset[str]) -> bool:
     """Whether a weight that passed these operations has lost its own scale (weight standardization)."""
     return bool(ops & (NORMS | {"Var", "Std", "VarMean", "StdMean", "LinalgVectorNorm", "Norm", "Rsqrt"}))
+
+
+def kind_of(node: Node) -> Kind:
+    """Returns how a product acts."""
+    if node.op.startswith("Convolution"):
+        return "conv_transposed" if saved(node.fn, "transposed", False) else "conv"
+    if node.op.startswith("Embedding"):
+        return "embedding"
+    return "bilinear" if node.op == "Trilinear" else "linear"
+
+
+def fans(use: Use, shape: tuple[int, ...]) -> tuple[Contraction, int, int, int]:
+    """Returns a weight's axes, fan-in, fan-out and groups, from the way it meets the data.
+
+    A transposed convolution of stride s sums prod(kernel)/prod(stride) taps into one output unit. The fan-out of a
+    strided convolution is counted as if it had stride 1, as torch.nn.init does.
+    """
+    view = contraction(use.node, use.position) or Contraction((), ())
+    axes = use.chain.axes
+    inside = frozenset(axis for at in view.inside if at < len(axes) for axis in axes[at])
+    outside = frozenset(axis for at in view.outside if at < len(axes) for axis in axes[at])
+    # An axis that is split into heads and summed over in part counts as an input.
+    found = Contraction(tuple(sorted(inside)), tuple(sorted(outside - inside)))
+    if kind_of(use.node) == "embedding":
+        return found, 0, 0, 1
+    fan_in = math.prod(shape[axis] for axis in found.inside)
+    fan_out = math.prod(shape[axis] for axis in found.outside)
+    groups = 1
+    if use.node.op.startswith("Convolution"):
+        groups = int(saved(use.node.fn, "groups", 1))
+        kernel = math.prod(shape[2:])
+        stride = math.prod(int(step) for step in saved(use.node.fn, "stride", ()))
+        if saved(use.node.fn, "transposed", False):
+            fan_in = max(1, fan_in // groups // max(1, stride))
+            fan_out *= kernel
+        else:
+            fan_out = fan_out * kernel // groups
+    return found, fan_in, fan_out, groups

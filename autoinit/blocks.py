@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, field
 
 from .axes import Use, contraction
+from .normalization import centering, is_share, is_spread, serving
 from .walk import (
     BINARY,
     NORMS,
     PARTS,
     POOLS,
     PRODUCTS,
-    REDUCTIONS,
     UNARY,
     VIEWS,
     Edge,
@@ -25,7 +25,6 @@ DROPOUT = frozenset({"NativeDropout", "FusedDropout"})
 SELECTING = frozenset({"Topk", "Gather", "Index", "IndexSelect", "Sort", "Max", "Scatter", "IndexPut"})
 _LINEAR_UNARY = frozenset({"Neg", "Clamp", "ClampMin", "ClampMax"}) | DROPOUT
 _SQUASHING = frozenset({"Sigmoid", "Hardsigmoid", *SOFTMAX})
-_SPREAD = frozenset({"Pow", "Sqrt", "Rsqrt", "Std", "Var", "VarMean", "StdMean", "LinalgVectorNorm", "Norm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +143,13 @@ def _find_origin(blocks: Blocks, node: Node) -> None:
     blocks.origin[node] = Edge(node, 0)
     if node.op in NORMS:
         blocks.norms.add(node)
-    if node.op in ("Mul", "Div") and len(node.data) == 2 and any(_is_spread(edge.node) for edge in node.data):
+    if node.op in ("Mul", "Div") and len(node.data) == 2 and any(is_spread(edge.node) for edge in node.data):
         blocks.norms.add(node)  # a value over a statistic of itself, as in RMSNorm: x · rsqrt(mean(x²))
-        blocks.statistics |= _serving(node)
-        centering = _centering(node)
-        if centering:
-            blocks.norms.add(centering[0])
-            blocks.statistics.add(centering[1])
+        blocks.statistics |= serving(node)
+        centred = centering(node)
+        if centred:
+            blocks.norms.add(centred[0])
+            blocks.statistics.add(centred[1])
         return
     is_part = node.op in PARTS and bool(node.data) and node.shape != node.data[0].node.shape
     elementwise = node.op in VIEWS | UNARY | BINARY or _is_elementwise_custom(node)
@@ -166,42 +165,6 @@ def _find_origin(blocks: Blocks, node: Node) -> None:
 
 def _is_elementwise_custom(node: Node) -> bool:
     return node.custom and len(node.data) == 1 and node.shape == node.data[0].node.shapes[node.data[0].output]
-
-
-def _is_spread(node: Node) -> bool:
-    ops: set[str] = set()
-    while node.op in REDUCTIONS | VIEWS | UNARY | BINARY and node.data:
-        ops.add(node.op)
-        if node.op in REDUCTIONS:
-            return bool(ops & _SPREAD) or any(edge.node.op == "Pow" for edge in node.data)
-        node = node.data[0].node
-    return False
-
-
-def _serving(norm: Node) -> set[Node]:
-    """Returns the nodes whose values go nowhere but into the statistic of this normalization."""
-    spreads = [edge.node for edge in norm.data if _is_spread(edge.node)]
-    found = {norm, *(edge.node for edge in norm.data if edge.node not in spreads)}
-    above = set(found)
-    stack = spreads
-    while stack:
-        node = stack.pop()
-        if node in found or node.op not in REDUCTIONS | VIEWS | UNARY | BINARY:
-            continue
-        if all(other in found for other, _ in node.consumers):
-            found.add(node)
-            stack.extend(edge.node for edge in node.data)
-    return found - above
-
-
-def _centering(norm: Node) -> tuple[Node, Node] | None:
-    """Returns (the subtraction of the mean, the mean) before a normalization by hand, if there is one."""
-    for edge in norm.data:
-        if edge.node.op == "Sub" and len(edge.node.data) == 2:
-            mean = edge.node.data[1].node
-            if mean.op in REDUCTIONS:
-                return edge.node, mean
-    return None
 
 
 def _find_attention(blocks: Blocks, softmax: Node) -> None:
@@ -264,17 +227,9 @@ def _find_gate(blocks: Blocks, node: Node) -> None:
 
 def _gate_rank(blocks: Blocks, edge: Edge) -> int:
     node = edge.node
-    while node.data and (node.op in VIEWS | DROPOUT | SELECTING or (node.op == "Div" and _is_share(node))):
+    while node.data and (node.op in VIEWS | DROPOUT | SELECTING or (node.op == "Div" and is_share(node))):
         node = node.data[0].node
     return 2 if node.op in _SQUASHING else 1 if node in blocks.nonlinear else 0
-
-
-def _is_share(node: Node) -> bool:
-    """Whether a value is divided by its own sum, as the weights of chosen experts are."""
-    below = node.data[-1].node
-    while below.op in VIEWS | {"Add"} and below.data:
-        below = below.data[0].node
-    return below.op == "Sum"
 
 
 def _trunk(blocks: Blocks, edge: Edge) -> list[tuple[Node, int]]:

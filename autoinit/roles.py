@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .axes import Contraction, Use, contraction
+from .axes import Use, kind_of
 from .blocks import DROPOUT, SELECTING, SOFTMAX, Blocks, Residual
-from .graph import Kind, Role
+from .graph import Role
 from .vectors import is_position_table
-from .walk import BINARY, NORMS, PARTS, POOLS, UNARY, VIEWS, Edge, Node, saved
+from .walk import BINARY, NORMS, PARTS, POOLS, UNARY, VIEWS, Edge, Node
 
-_PROJECTING = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index"}
+_PROJECTING = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index", "ConstantPadNd"}
 """What lies between a projection and the attention: heads, scales, rotary positions, normalizations."""
 
 
@@ -232,15 +232,6 @@ def _place_last(blocks: Blocks, places: Places) -> None:
     places.last = blocks.products.keys() - blocks.followed
 
 
-def kind_of(node: Node) -> Kind:
-    """Returns how a product acts."""
-    if node.op.startswith("Convolution"):
-        return "conv_transposed" if saved(node.fn, "transposed", False) else "conv"
-    if node.op.startswith("Embedding"):
-        return "embedding"
-    return "bilinear" if node.op == "Trilinear" else "linear"
-
-
 def role_of(blocks: Blocks, places: Places, name: str, uses: list[Use]) -> Role:
     """Returns the role of a weight that multiplies data at these places (in forward order)."""
     node = uses[0].node
@@ -293,35 +284,6 @@ def _operand(use: Use) -> tuple[int, ...]:
 
 def _is_embedded(blocks: Blocks, node: Node) -> bool:
     return any(blocks.depth[edge.node] > 0 for edge in node.data)
-
-
-def fans(use: Use, shape: tuple[int, ...]) -> tuple[Contraction, int, int, int]:
-    """Returns a weight's axes, fan-in, fan-out and groups, from the way it meets the data.
-
-    A transposed convolution of stride s sums prod(kernel)/prod(stride) taps into one output unit. The fan-out of a
-    strided convolution is counted as if it had stride 1, as torch.nn.init does.
-    """
-    view = contraction(use.node, use.position) or Contraction((), ())
-    axes = use.chain.axes
-    inside = frozenset(axis for at in view.inside if at < len(axes) for axis in axes[at])
-    outside = frozenset(axis for at in view.outside if at < len(axes) for axis in axes[at])
-    # An axis that is split into heads and summed over in part counts as an input.
-    found = Contraction(tuple(sorted(inside)), tuple(sorted(outside - inside)))
-    if kind_of(use.node) == "embedding":
-        return found, 0, 0, 1
-    fan_in = math.prod(shape[axis] for axis in found.inside)
-    fan_out = math.prod(shape[axis] for axis in found.outside)
-    groups = 1
-    if use.node.op.startswith("Convolution"):
-        groups = int(saved(use.node.fn, "groups", 1))
-        kernel = math.prod(shape[2:])
-        stride = math.prod(int(step) for step in saved(use.node.fn, "stride", ()))
-        if saved(use.node.fn, "transposed", False):
-            fan_in = max(1, fan_in // groups // max(1, stride))
-            fan_out *= kernel
-        else:
-            fan_out = fan_out * kernel // groups
-    return found, fan_in, fan_out, groups
 
 
 def is_normalized(blocks: Blocks, product: Node) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .axes import Use, follow, normalizes
+from .axes import Use, fans, follow, kind_of, normalizes
 from .blocks import Blocks, find_blocks
 from .errors import ModelError
 from .graph import Graph, Layer
@@ -19,7 +19,7 @@ from .inventory import Item, inventory
 from .module_tree import read_modules
 from .recurrent import recurrent_layers
 from .responses import Replay, response
-from .roles import Places, fans, find_places, is_normalized, kind_of, role_of
+from .roles import Places, find_places, is_normalized, role_of
 from .snapshot import preserved
 from .tape import Tape, derived_tensors, parameter_names
 from .task import Task, check_trainable, example_task, unwrap
