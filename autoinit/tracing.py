@@ -82,11 +82,10 @@ def _watched(value: Any) -> Any:
 
 
 def _dummy_loss(model: Any) -> Tensor:
-    """Returns the sum of all that the model makes of its own dummy inputs."""
+    """Returns the sum of the first tensor that the model makes of its own dummy inputs."""
     device = next(model.parameters()).device
     output = model(**{name: value.to(device) for name, value in model.dummy_inputs.items()})
-    tensors = [value for value in output.values() if isinstance(value, Tensor) and value.grad_fn is not None]
-    return torch.stack([value.float().sum() for value in tensors[:1]]).sum()
+    return next(value for value in output.values() if isinstance(value, Tensor) and value.grad_fn is not None).sum()
 
 
 def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
