@@ -106,6 +106,16 @@ class Activation:
         """
         return _gain(self)
 
+    def critical_gain(self) -> float:
+        """Returns the gain σ_w at which gradients neither vanish nor explode with depth, without biases.
+
+        The variance q of the preactivations has settled at q = σ_w²·E[φ(√q·z)²], and there
+        χ = σ_w²·E[φ'(√q·z)²] is 1, for z ~ N(0, 1): √2 for ReLU, 1 for tanh, about 10 for the sigmoid, whose
+        units share a mean. Where no gain gives 1, the plain gain is returned.
+        Poole et al. 2016, arXiv:1606.05340; Schoenholz et al. 2017, arXiv:1611.01232.
+        """
+        return _critical_gain(self)
+
     def __str__(self) -> str:
         inside = ", ".join(f"{value:g}" for value in self.parameters)
         return f"{self.name}({inside})" if inside else self.name
@@ -116,6 +126,28 @@ def _gain(activation: Activation) -> float:
     nodes, weights = _normal_quadrature()
     moment = float(np.dot(weights, activation(nodes) ** 2))
     return 1.0 / math.sqrt(moment) if moment > 1e-12 else 1.0
+
+
+@functools.lru_cache(maxsize=512)
+def _critical_gain(activation: Activation) -> float:
+    low, high = 0.05, 32.0
+    if not _chi(activation, low) < 1 < _chi(activation, high):
+        return activation.gain()
+    for _ in range(25):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if _chi(activation, middle) < 1 else (low, middle)
+    return high
+
+
+def _chi(activation: Activation, sigma: float) -> float:
+    """Returns σ_w²·E[φ'(√q·z)²] at the variance q that forty layers of this gain reach from 1."""
+    nodes = np.linspace(-6.0, 6.0, 601)
+    weights = np.exp(-0.5 * nodes**2)
+    weights /= weights.sum()
+    q = 1.0
+    for _ in range(40):
+        q = min(1e4, sigma**2 * float(weights @ activation(math.sqrt(q) * nodes) ** 2))
+    return sigma**2 * float(weights @ activation.slope(math.sqrt(q) * nodes) ** 2)
 
 
 LINEAR = Activation()

@@ -121,6 +121,9 @@ class Meter:
 LONGEST_PROBE, SHORTEST_PROBE = 240, 16
 """Steps of the top rung: at 240 the ranking is as good as it gets (rank agreement .67, .65 at 120)."""
 
+WORTH_FINALS = 2000
+"""Steps below which the finals' share does more for the gate: three pairs of 50 steps at 600, in the place of 27."""
+
 SMALLEST_ALLOWANCE = 400
 """Steps below which no choice can be trusted: a dozen candidates at 8 steps, and three pairs of 20."""
 
@@ -140,15 +143,16 @@ class Schedule:
     rungs: tuple[int, ...]
     final: int
     gate: int
-    search_until: float = 0.5
-    finals_until: float = 0.7
+    search_until: float
+    finals_until: float
 
     @staticmethod
     def of(allowance: float) -> Schedule:
         """Returns the layout of an allowance of training steps; an infinite one gets the longest runs."""
-        top = int(min(LONGEST_PROBE, max(SHORTEST_PROBE, allowance * 0.5 / 9)))
+        search_until, finals_until = (0.5, 0.7) if allowance >= WORTH_FINALS else (0.45, 0.45)
+        top = int(min(LONGEST_PROBE, max(SHORTEST_PROBE, allowance * search_until / 8)))
         rungs = tuple(dict.fromkeys(max(1, top // part) for part in (8, 4, 2, 1) if top // part >= 8))
         # The gate runs at the longest length that eight pairs can have, but three pairs are worth 120 steps.
-        share = allowance * 0.3
+        share = allowance * (1 - finals_until)
         gate = int(min(2 * LONGEST_PROBE, max(share / 16, min(120, share / 6.6))))
-        return Schedule(rungs, final=max(top, min(gate, 120)), gate=gate)
+        return Schedule(rungs, max(top, min(gate, 120)), gate, search_until, finals_until)

@@ -21,7 +21,7 @@ SMALLEST_EFFECT = 0.01
 """A gain below 1 % is not worth a change."""
 
 HELD_BACK_MARGIN = 0.01
-"""How much worse the held-back loss may be, at its upper bound."""
+"""How much worse the held-back loss may be, at its one-sided 90 % upper bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def judge(pairs: Sequence[Pair], spread: Spread = NO_SPREAD) -> Verdict:
     if -gain.estimate < needed:
         why = f"its lead is smaller than what counts ({100 * needed:.2g} %: 1 %, or half of what a batch order does)"
         return Verdict("undecided", gain, held_back, why)
-    if held_back is not None and held_back.high > HELD_BACK_MARGIN:
+    if held_back is not None and _upper_bound(seen) > HELD_BACK_MARGIN:
         return Verdict("undecided", gain, held_back, "held-back data do not confirm it")
     if _lead_ahead(pairs) > -SMALLEST_EFFECT:
         return Verdict("undecided", gain, held_back, "its lead shrinks so fast that twice the steps would end it")
@@ -137,6 +137,12 @@ def _estimate(values: Sequence[float], spread: Spread = NO_SPREAD) -> tuple[Gain
     error = math.sqrt((_squares(values) + spread.squares) / max(1, freedom) / count)
     reach = float(stdtrit(max(1, freedom), 0.95)) * error
     return Gain(mean, mean - reach, mean + reach, count), error, max(1, freedom)
+
+
+def _upper_bound(values: Sequence[float]) -> float:
+    """Returns the one-sided 90 % upper bound of a mean: what non-inferiority asks for."""
+    gain, error, freedom = _estimate(values)
+    return gain.estimate + float(stdtrit(freedom, 0.9)) * error
 
 
 def _squares(values: Sequence[float]) -> float:

@@ -29,8 +29,6 @@ from .task import Task, make_task
 from .tracing import trace_task
 from .trial import OWN, Bench, Candidate, Progress, ProgressEvent, Record
 
-GATE_SHARE = 0.3
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -227,16 +225,16 @@ def _why(found: Found, bench: Bench) -> str:
     if found.verdict is None:
         return f"{early}{found.champion.recipe} led, but the budget ended before the gate could confirm it"
     why = f"{early}{found.champion.recipe} reached the gate: {found.verdict.why}"
-    return why + _what_would_decide(found.verdict, bench.meter)
+    return why + _what_would_decide(found.verdict, bench.meter, 1 - bench.schedule.finals_until)
 
 
-def _what_would_decide(verdict: Verdict, meter: Meter) -> str:
+def _what_would_decide(verdict: Verdict, meter: Meter, gate_share: float) -> str:
     """Returns the budget that pays for the pairs which an effect of the size seen needs; nothing where none does."""
     if verdict.state != "undecided" or verdict.pairs_needed is None:
         return ""
     if verdict.pairs_needed > max(LOOKS):
         return f"; an effect of this size is too small for {max(LOOKS)} paired runs to show"
-    factor = 1 + GATE_SHARE * (verdict.pairs_needed / verdict.gain.pairs - 1)
+    factor = 1 + gate_share * (verdict.pairs_needed / verdict.gain.pairs - 1)
     if meter.budget.seconds is None:
         return f"; Budget(steps={_rounded_up(1.2 * factor * meter.steps)}) would decide an effect of this size"
     return f'; budget="{_rounded_up(1.2 * factor * meter.seconds)}s" would decide an effect of this size'

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .activations import LINEAR
 from .errors import RecipeError
 from .graph import Graph
 from .recipe import Recipe, as_recipe
@@ -125,11 +128,23 @@ def _has_head_bias(graph: Graph) -> bool:
     return any(layer.role == "bias" and layer.of in heads and not layer.keep for layer in graph.layers)
 
 
+def _critical(graph: Graph) -> Recipe | None:
+    """Returns orthogonal weights at the critical gain of the commonest activation, where that is another gain."""
+    shapes = Counter(layer.activation for layer in graph.weights if layer.activation != LINEAR)
+    if not shapes:
+        return None
+    activation = shapes.most_common(1)[0][0]
+    log2_gain = round(math.log2(activation.critical_gain() / activation.gain()), 3)
+    return Recipe(base="orthogonal", log2_gain=min(3.0, max(-3.0, log2_gain))) if abs(log2_gain) > 0.25 else None
+
+
 def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
     """Returns the recipes that people know, as far as this architecture has their roles; the likeliest first."""
     bases = [name for name in SEARCHED if name != "as_is" and SCHEMES[name].fits(graph)]
     found = [Recipe(base=name) for name in bases]
     found.insert(0, Recipe(base="orthogonal", calibration="lsuv"))
+    if critical := _critical(graph):
+        found.insert(2, critical)
     if "residual_out" in names:
         found.insert(1, Recipe(residual_out="zero"))
         found.append(Recipe(base="truncated_normal_002", residual_out="scaled"))

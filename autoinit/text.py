@@ -24,7 +24,9 @@ def count(value: int) -> str:
 
 
 def seconds(value: float) -> str:
-    """Returns a duration: "0.8 s", "42 s", "3 min 20 s", "2 h 05 min"."""
+    """Returns a duration: "4.2 ms", "0.8 s", "42 s", "3 min 20 s", "2 h 05 min"."""
+    if value < 0.1:
+        return f"{1000 * value:.2g} ms"
     if value < 10:
         return f"{value:.1f} s"
     whole = round(value)

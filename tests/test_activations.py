@@ -87,3 +87,15 @@ def test_slope() -> None:
 def test_text() -> None:
     assert str(Activation("sin", (30.0,))) == "sin(30)"
     assert str(Activation("relu")) == "relu"
+
+
+@pytest.mark.parametrize(
+    ("name", "critical"),
+    [("relu", math.sqrt(2)), ("tanh", 1.0), ("linear", 1.0), ("leaky_relu", math.sqrt(2 / 1.0001))],
+)
+def test_critical_gain_where_theory_has_it(name: str, critical: float) -> None:
+    assert Activation(name).critical_gain() == pytest.approx(critical, rel=0.05)
+
+
+def test_sigmoid_needs_a_large_gain() -> None:
+    assert 7 < Activation("sigmoid").critical_gain() < 11

@@ -36,12 +36,20 @@ def test_the_meter_counts_whichever_is_nearer_to_its_end() -> None:
     meter.spend(steps=400, forwards=300)
     assert meter.steps == 400 + 300 * FORWARD_COST
     assert meter.left() == pytest.approx(500)
-    meter.step_seconds = 0.1
     meter.started = time.perf_counter() - 80
+    meter.pace(0.1)
     assert meter.left() == pytest.approx(200, abs=1)
     assert meter.left(0.7) == pytest.approx(-100, abs=1)
     assert meter.done() == pytest.approx(0.8, abs=0.01)
     assert Meter(Budget(trials=5)).left() == math.inf
+
+
+def test_the_pace_is_refined_by_what_steps_really_take() -> None:
+    meter = Meter(Budget(seconds=100.0))
+    meter.pace(0.1)
+    meter.started -= 50
+    meter.spend(steps=250)
+    assert meter.left() == pytest.approx(50 / 0.2, rel=0.01)
 
 
 @pytest.mark.parametrize("allowance", [SMALLEST_ALLOWANCE, 600, 2_000, 12_000, 1_000_000, math.inf])
@@ -50,10 +58,11 @@ def test_a_schedule_fits_its_allowance(allowance: float) -> None:
     assert list(schedule.rungs) == sorted(set(schedule.rungs))
     assert schedule.rungs[0] >= 8
     # Owner, three finalists and three pairs, all at full length; the search takes what its half leaves.
-    needed = 4 * schedule.final + 6 * schedule.gate
-    assert needed <= 0.56 * allowance
+    finals = 4 * schedule.final if schedule.finals_until > schedule.search_until else 0
+    assert finals + 6 * schedule.gate <= 0.56 * allowance
 
 
 def test_schedules_at_the_two_ends() -> None:
     assert Schedule.of(600).rungs == (8, 16, 33)
+    assert Schedule.of(600).gate == 50
     assert Schedule.of(12_000).rungs == (30, 60, 120, 240)

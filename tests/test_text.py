@@ -21,7 +21,7 @@ def test_counts(value: int, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0.84, "0.8 s"), (42.4, "42 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
+    ("value", "shown"), [(0.0042, "4.2 ms"), (0.84, "0.8 s"), (42.4, "42 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
 )
 def test_durations(value: float, shown: str) -> None:
     assert text.seconds(value) == shown
