@@ -113,6 +113,23 @@ def _stream(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
+def keep_zeros(model: nn.Module, graph: Graph) -> Graph:
+    """Returns the graph in which weights that their owner starts at zero must stay zero.
+
+    A zero head, adapter or last convolution of a branch is a choice, not a default. A model that holds nothing
+    but zeros is left free: it could not train.
+    """
+    tensors = {layer.name: read(model, layer.name) for layer in graph.weights}
+    zeros = {name for name, tensor in tensors.items() if not tensor.is_meta and not bool(tensor.any())}
+    if not zeros or len(zeros) == len(tensors):
+        return graph
+    layers = (
+        dataclasses.replace(layer, keep="its owner starts it at zero") if layer.name in zeros else layer
+        for layer in graph.layers
+    )
+    return dataclasses.replace(graph, layers=tuple(layers))
+
+
 def realize(model: nn.Module, graph: Graph, plan: Plan, run: Callable[[], Any], rewind: Callable[[], None]) -> Plan:
     """Sets the weights and calibrates them; returns the plan that gives these very weights by itself.
 
@@ -163,7 +180,7 @@ def apply_(
     recipe = as_recipe(what)
     if recipe.calibration != "none" and data is None:
         raise RecipeError(f"Recipe {recipe.key!r} is calibrated on data. Pass data=, batches or one example input.")
-    plan = resolve(recipe, trace(inner, data, loss), seed)
+    plan = resolve(recipe, keep_zeros(inner, trace(inner, data, loss)), seed)
     if recipe.calibration == "none":
         apply_plan(inner, plan)
         return dataclasses.replace(plan, drawn_with=f"torch {torch.__version__}, cpu")
@@ -183,7 +200,7 @@ def _as_plan(what: object) -> Plan | None:
 
 def _apply_calibrated(model: nn.Module, plan: Plan, data: Any, loss: Callable[..., Tensor] | None) -> Plan:
     task = example_task(model, data, loss=loss)
-    graph = trace_task(task)
+    graph = keep_zeros(model, trace_task(task))
     with task.preserved() as snapshot:
         plan = realize(model, graph, plan, lambda: task.loss(task.train[0]), snapshot.rewind)
     apply_plan(model, plan)

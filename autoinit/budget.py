@@ -152,7 +152,7 @@ class Schedule:
         search_until, finals_until = (0.5, 0.7) if allowance >= WORTH_FINALS else (0.45, 0.45)
         top = int(min(LONGEST_PROBE, max(SHORTEST_PROBE, allowance * search_until / 8)))
         rungs = tuple(dict.fromkeys(max(1, top // part) for part in (8, 4, 2, 1) if top // part >= 8))
-        # The gate runs at the longest length that eight pairs can have, but three pairs are worth 120 steps.
+        # The gate runs at the longest length that eight pairs can have, but three pairs are worth 240 steps.
         share = allowance * (1 - finals_until)
-        gate = int(min(2 * LONGEST_PROBE, max(share / 16, min(120, share / 6.6))))
-        return Schedule(rungs, max(top, min(gate, 120)), gate, search_until, finals_until)
+        gate = int(min(2 * LONGEST_PROBE, max(share / 16, min(LONGEST_PROBE, share / 6.6))))
+        return Schedule(rungs, max(top, min(gate, LONGEST_PROBE)), gate, search_until, finals_until)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from . import text
-from .apply import apply_plan
+from .apply import apply_plan, keep_zeros
 from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
 from .data import Batch
 from .gate import LOOKS, Gain, Verdict
@@ -153,7 +153,7 @@ def select(
         device=device,
         seed=seed,
     )
-    graph = trace_task(task).restricted(only, exclude)
+    graph = keep_zeros(task.model, trace_task(task)).restricted(only, exclude)
     space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes)
     with task.preserved() as snapshot:
         meter.pace(_step_seconds(task, meter))

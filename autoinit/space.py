@@ -130,7 +130,8 @@ def _has_head_bias(graph: Graph) -> bool:
 
 def _critical(graph: Graph) -> Recipe | None:
     """Returns orthogonal weights at the critical gain of the commonest activation, where that is another gain."""
-    shapes = Counter(layer.activation for layer in graph.weights if layer.activation != LINEAR)
+    plain = [layer.activation for layer in graph.weights if layer.kind != "recurrent"]
+    shapes = Counter(activation for activation in plain if activation != LINEAR)
     if not shapes:
         return None
     activation = shapes.most_common(1)[0][0]
@@ -143,6 +144,7 @@ def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
     bases = [name for name in SEARCHED if name != "as_is" and SCHEMES[name].fits(graph)]
     found = [Recipe(base=name) for name in bases]
     found.insert(0, Recipe(base="orthogonal", calibration="lsuv"))
+    found.append(Recipe(base="he_normal", calibration="lsuv"))
     if critical := _critical(graph):
         found.insert(2, critical)
     if "residual_out" in names:

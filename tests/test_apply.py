@@ -194,6 +194,23 @@ def test_bad_arguments_leave_the_model_alone(what: object) -> None:
         autoinit.apply_(model, what, BATCH)  # type: ignore[arg-type]
 
 
+def test_what_its_owner_starts_at_zero_stays_zero() -> None:
+    model = mlp()
+    nn.init.zeros_(model[4].weight)
+    plan = autoinit.apply_(model, "he_normal", BATCH)
+    assert plan["4.weight"].reason == "its owner starts it at zero"
+    assert not model[4].weight.any()
+    assert model[2].weight.any()
+
+
+def test_nothing_but_zeros_is_drawn() -> None:
+    model = mlp()
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    autoinit.apply_(model, "he_normal", BATCH)
+    assert model[4].weight.any()
+
+
 def test_meta_parameters_are_passed_over() -> None:
     with torch.device("meta"):
         model = mlp()

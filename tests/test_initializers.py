@@ -20,6 +20,7 @@ CASES = {
     "conv_transposed": ((12, 20, 3), Geometry((1,), (0, 2), groups=2)),
     "qkv": ((96, 32), Geometry(slices=3)),
     "qkv_transposed": ((32, 96), Geometry((1,), (0,), slices=3)),
+    "experts": ((4, 10, 16), Geometry((1,), (2,))),
     "bilinear": ((6, 10, 8), Geometry((0,), (1, 2))),
 }
 STD = 0.25

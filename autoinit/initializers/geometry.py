@@ -45,15 +45,17 @@ class Geometry:
         return rows, columns // self.groups
 
     def _permuted(self, tensor: Tensor) -> Tensor:
-        """Returns a view with the axes (groups, slices, outputs …, inputs …)."""
-        view = _split(tensor, 0, self.groups)
-        # Every axis after the split one has moved by one.
-        out, inner = [axis + 1 for axis in self.out_axes], [axis + 1 for axis in self.in_axes]
-        view = _split(view, out[0], self.slices)
-        first = out[0]
-        out = [axis + (axis >= first) for axis in out]
-        inner = [axis + (axis > first) for axis in inner]
-        return view.permute(0, first, *out, *inner)
+        """Returns a view with the axes (stacked …, groups, slices, outputs …, inputs …).
+
+        An axis that is neither an output nor an input stacks matrices, as the experts of a mixture do.
+        """
+        stacked = [axis for axis in range(tensor.ndim) if axis not in (*self.out_axes, *self.in_axes)]
+        order = [*stacked, *self.out_axes, *self.in_axes]
+        view = tensor.permute(order)
+        first_out = len(stacked)
+        grouped = order.index(0) if self.groups > 1 else first_out
+        view = _split(view, grouped, self.groups).movedim(grouped, first_out)
+        return _split(view, first_out + 1, self.slices)
 
 
 def _split(tensor: Tensor, axis: int, count: int) -> Tensor:
