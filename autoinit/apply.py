@@ -15,18 +15,29 @@ from .assign import assign, is_parametrized, read, shapes
 from .calibrations import CALIBRATIONS
 from .errors import PlanMismatchError, RecipeError
 from .graph import Graph
-from .initializers import DRAWS, Geometry
+from .initializers import COSTLY, DRAWS, Geometry
 from .plan import Fill, HasPlan, Plan, resolve
 from .recipe import Recipe, as_recipe
 from .task import example_task, unwrap
 from .tracing import trace, trace_task
 
+Memory = dict[tuple[int, str, str], Tensor]
+"""Costly draws of unit std by seed, parameter name and distribution: a search makes each of them once."""
 
-def apply_plan(model: nn.Module, plan: Plan) -> None:
+LARGEST_REMEMBERED = 2**20
+"""Entries of a tensor above which a costly draw is rather made again than remembered."""
+
+
+def apply_plan(model: nn.Module, plan: Plan, memory: Memory | None = None) -> None:
     """Sets the weights of an unwrapped model as the plan says, in place.
 
     Draws are made on the CPU, in float32 (float64 for float64 parameters), and then cast and copied, so that
     the bits do not depend on the device. Parameters on the meta device are passed over.
+
+    Args:
+        model: whose parameters are set.
+        plan: made for this architecture.
+        memory: costly draws are looked up there, and added to it; the bits are the same without.
 
     Raises:
         PlanMismatchError: the plan names other parameters than the model has; nothing is changed.
@@ -35,7 +46,7 @@ def apply_plan(model: nn.Module, plan: Plan) -> None:
     with torch.no_grad():
         for fill in plan.fills:
             if not fill.untouched:
-                _set(model, fill, plan.seed)
+                _set(model, fill, plan.seed, {} if memory is None else memory)
 
 
 def check_fits(model: nn.Module, plan: Plan) -> None:
@@ -62,17 +73,17 @@ def _few(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + rest
 
 
-def _set(model: nn.Module, fill: Fill, seed: int) -> None:
+def _set(model: nn.Module, fill: Fill, seed: int, memory: Memory) -> None:
     target = read(model, fill.name)
     if target.is_meta or target.numel() == 0:
         return
     derived = is_parametrized(model, fill.name)
     if not derived and _drawable(target):
-        _fill(target, fill, seed)
+        _fill(target, fill, seed, memory)
         return
     dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
     value = target.detach().to("cpu", dtype, copy=True) if fill.distribution == "keep" else _empty(target, dtype)
-    _fill(value, fill, seed)
+    _fill(value, fill, seed, memory)
     assign(model, fill.name, value.to(target.device, target.dtype))
 
 
@@ -85,16 +96,30 @@ def _empty(target: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(target.shape, dtype=dtype)
 
 
-def _fill(tensor: Tensor, fill: Fill, seed: int) -> None:
+def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory) -> None:
     geometry = Geometry(fill.out_axes or (0,), fill.in_axes, fill.groups, fill.slices)
     if fill.distribution == "constant":
         _fill_constant(tensor, fill, geometry)
+    elif fill.distribution in COSTLY:
+        torch.mul(_unit_draw(tensor, fill, geometry, seed, memory), fill.std or 0.0, out=tensor)
     elif fill.distribution != "keep":
         DRAWS[fill.distribution](tensor, geometry, fill.std or 0.0, _stream(seed, fill.name))
     for part, factor in zip(geometry.slice_views(tensor), fill.slice_factors, strict=False):
         part.mul_(factor)
     if fill.factor != 1.0:
         tensor.mul_(fill.factor)
+
+
+def _unit_draw(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memory: Memory) -> Tensor:
+    """Returns the draw of a fill with std 1, remembered or new."""
+    key = (seed, fill.name, fill.distribution)
+    found = memory.get(key)
+    if found is None:
+        found = torch.empty_like(tensor)
+        DRAWS[fill.distribution](found, geometry, 1.0, _stream(seed, fill.name))
+        if found.numel() <= LARGEST_REMEMBERED:
+            memory[key] = found
+    return found
 
 
 def _fill_constant(tensor: Tensor, fill: Fill, geometry: Geometry) -> None:
@@ -130,7 +155,14 @@ def keep_zeros(model: nn.Module, graph: Graph) -> Graph:
     return dataclasses.replace(graph, layers=tuple(layers))
 
 
-def realize(model: nn.Module, graph: Graph, plan: Plan, run: Callable[[], Any], rewind: Callable[[], None]) -> Plan:
+def realize(
+    model: nn.Module,
+    graph: Graph,
+    plan: Plan,
+    run: Callable[[], Any],
+    rewind: Callable[[], None],
+    memory: Memory | None = None,
+) -> Plan:
     """Sets the weights and calibrates them; returns the plan that gives these very weights by itself.
 
     Args:
@@ -139,14 +171,15 @@ def realize(model: nn.Module, graph: Graph, plan: Plan, run: Callable[[], Any], 
         plan: as `resolve` made it.
         run: one forward pass on a batch; only used by a calibration.
         rewind: puts the owner's weights and buffers back; called after a calibration, which has trodden on them.
+        memory: of costly draws, as in `apply_plan`.
     """
-    apply_plan(model, plan)
+    apply_plan(model, plan, memory)
     if plan.recipe.calibration != "none":
         targets = {fill.name: fill.scale for fill in plan.fills}
         factors = CALIBRATIONS[plan.recipe.calibration](model, graph, run, targets)
         plan = plan.with_factors(factors)
         rewind()
-        apply_plan(model, plan)
+        apply_plan(model, plan, memory)
     return dataclasses.replace(plan, drawn_with=f"torch {torch.__version__}, cpu")
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from .apply import apply_plan, realize
+from .apply import Memory, apply_plan, realize
 from .budget import Meter, Schedule
 from .graph import Graph
 from .plan import Plan, resolve
@@ -104,6 +104,7 @@ class Bench:
         progress: told after each trial.
         records: the trials so far.
         reference: what losses are measured against; set by the first trial, which is the owner's.
+        memory: of costly draws.
     """
 
     task: Task
@@ -115,17 +116,18 @@ class Bench:
     progress: Progress = lambda event: None
     records: list[Record] = field(default_factory=list)
     reference: Reference | None = None
+    memory: Memory = field(default_factory=dict)
 
     def draw(self, recipe: Recipe) -> Plan:
         """Sets a candidate's weights, starting from the owner's; returns the plan that gives them again."""
         self.snapshot.rewind()
         plan = resolve(recipe, self.graph, self.seed)
-        return realize(self.task.model, self.graph, plan, self._forward, self.snapshot.rewind)
+        return realize(self.task.model, self.graph, plan, self._forward, self.snapshot.rewind, self.memory)
 
     def set(self, plan: Plan) -> None:
         """Sets the very weights of a plan that `draw` returned."""
         self.snapshot.rewind()
-        apply_plan(self.task.model, plan)
+        apply_plan(self.task.model, plan, self.memory)
 
     def _forward(self) -> None:
         self.meter.spend(forwards=1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import autoinit
-from autoinit.apply import apply_plan
+from autoinit.apply import Memory, apply_plan
 from autoinit.errors import AutoInitError, PlanMismatchError, RecipeError
 from autoinit.plan import Plan, resolve
 from autoinit.recipe import NAMED, Recipe
@@ -192,6 +192,17 @@ def test_bad_arguments_leave_the_model_alone(what: object) -> None:
     model = mlp()
     with unchanged(model), pytest.raises(AutoInitError):
         autoinit.apply_(model, what, BATCH)  # type: ignore[arg-type]
+
+
+def test_remembered_draws_have_the_same_bits() -> None:
+    memory: Memory = {}
+    model, fresh = mlp(), mlp()
+    plan = resolve(Recipe(base="orthogonal", log2_gain=0.3), trace(model, BATCH), seed=2)
+    for _ in range(2):
+        apply_plan(model, plan, memory)
+    assert len(memory) == 3
+    apply_plan(fresh, plan)
+    assert same(weights(model), weights(fresh))
 
 
 def test_what_its_owner_starts_at_zero_stays_zero() -> None:

@@ -22,4 +22,7 @@ DRAWS: dict[str, Draw] = {
 }
 """Distribution → the function that fills a tensor in place so that its entries have the given std."""
 
-__all__ = ["DRAWS", "Draw", "Geometry"]
+COSTLY = frozenset({"orthogonal"})
+"""Draws that cost much more than a pass over the memory, so that a search does well to remember them."""
+
+__all__ = ["COSTLY", "DRAWS", "Draw", "Geometry"]
