@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from .graph import Layer as Layer
     from .plan import Fill as Fill
     from .plan import Plan as Plan
-    from .plan import resolve as resolve
     from .recipe import Recipe as Recipe
+    from .rules import resolve as resolve
     from .selection import Selection as Selection
-    from .selection import select as select
+    from .selector import select as select
     from .task import Task as Task
     from .tracing import trace as trace
 
@@ -61,8 +61,8 @@ _HOMES = {
     "Task": "task",
     "apply_": "apply",
     "diagnose": "diagnosis",
-    "resolve": "plan",
-    "select": "selection",
+    "resolve": "rules",
+    "select": "selector",
     "trace": "tracing",
 }
 """Public name → the module it lives in."""

@@ -16,8 +16,9 @@ from .calibrations import CALIBRATIONS
 from .errors import PlanMismatchError, RecipeError
 from .graph import Graph
 from .initializers import COSTLY, DRAWS, Geometry
-from .plan import Fill, HasPlan, Plan, resolve
+from .plan import Fill, HasPlan, Plan
 from .recipe import Recipe, as_recipe
+from .rules import resolve
 from .task import example_task, unwrap
 from .tracing import trace, trace_task
 

@@ -133,7 +133,7 @@ def select_command(
     rate = _learning_rate(lr)
     _check_folder(out, "--out")
     network = _model(model)
-    from .selection import select
+    from .selector import select
 
     with _progress(quiet) as progress:
         selection = select(

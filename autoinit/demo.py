@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from . import text
 from .errors import DataError
-from .selection import Selection, select
+from .selection import Selection
+from .selector import select
 from .trial import Progress
 
 LAYERS, WIDTH, CLASSES, PIXELS = 15, 128, 10, 784

@@ -126,7 +126,7 @@ def judge(pairs: Sequence[Pair], spread: Spread = NO_SPREAD) -> Verdict:
         return Verdict("undecided", gain, held_back, "held-back data do not confirm it")
     if _lead_ahead(pairs) > -SMALLEST_EFFECT:
         return Verdict("undecided", gain, held_back, "its lead shrinks so fast that twice the steps would end it")
-    return Verdict("win", gain, held_back, "it wins on every count of the gate")
+    return Verdict("win", gain, held_back, "it beats the model's own weights on fresh batch orders")
 
 
 def _estimate(values: Sequence[float], spread: Spread = NO_SPREAD) -> tuple[Gain, float, int]:

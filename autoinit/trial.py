@@ -13,9 +13,10 @@ import torch
 from .apply import Memory, apply_plan, realize
 from .budget import Meter, Schedule
 from .graph import Graph
-from .plan import Plan, resolve
+from .plan import Plan
 from .probe import RungReport, probe
 from .recipe import Recipe
+from .rules import resolve
 from .score import Curve, Reference, Score, score
 from .snapshot import Snapshot
 from .space import LR_RATIO

@@ -94,7 +94,7 @@ def _long(name: str, recipe: Any, seed: int) -> Run:
 def _drawn(name: str, recipe: Any, seed: int) -> Iterator[tuple[Any, nn.Module]]:
     """Yields the library's task and the model with the candidate's weights, drawn under this seed."""
     from autoinit.apply import realize
-    from autoinit.plan import resolve
+    from autoinit.rules import resolve
     from autoinit.task import make_task
     from autoinit.tracing import trace_task
 

@@ -14,8 +14,9 @@ from torch.nn.utils import parametrizations
 import autoinit
 from autoinit.apply import Memory, apply_plan
 from autoinit.errors import AutoInitError, PlanMismatchError, RecipeError
-from autoinit.plan import Plan, resolve
+from autoinit.plan import Plan
 from autoinit.recipe import NAMED, Recipe
+from autoinit.rules import resolve
 from autoinit.tracing import trace
 
 DIGITS = load_digits()

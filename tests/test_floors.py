@@ -19,14 +19,14 @@ PACKAGE = ROOT / "autoinit"
 FLOORS = (
     "errors text jsonfile",
     "activations graph schemes",
-    "recipe space plan",
+    "recipe space plan rules",
     "score budget gate",
     "snapshot data losses optimizers task",
     "tape walk axes normalization blocks responses vectors recurrent inventory roles module_tree tracing",
     "initializers assign signals calibrations apply",
     "probe trial contest",
     "search",
-    "selection diagnosis",
+    "selection selector diagnosis",
     "demo",
     "cli",
 )

@@ -1,0 +1,199 @@
+"""`select`: one call chooses a model's initial weights."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import text
+from .apply import apply_plan, keep_zeros
+from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
+from .data import Batch
+from .gate import LOOKS, Verdict
+from .probe import probe
+from .recipe import Recipe
+from .rules import resolve
+from .search import Found, search
+from .selection import Cost, Selection, trial_table
+from .space import LR_RATIO, space_of
+from .task import Task, make_task
+from .tracing import trace_task
+from .trial import OWN, Bench, Candidate, Progress, ProgressEvent
+
+
+def select(
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    step: Callable[[nn.Module, Batch], Tensor] | None = None,
+    optimizer: Any = None,
+    lr: float | str | None = None,
+    val_data: Any = None,
+    budget: float | str | Budget | None = None,
+    only: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    recipes: Sequence[str | Recipe] | None = None,
+    storage: str | None = None,
+    study_name: str | None = None,
+    seed: int = 0,
+    apply: bool = True,
+    progress: Progress | bool | None = None,
+    autocast: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> Selection:
+    """Returns the best initial weights found for a model, and sets them.
+
+    The weights as the model's own code drew them are candidate 0. They stay unless another candidate beats them
+    beyond noise on fresh batch orders and on held-back data. Everything else about the model, and every random
+    state, is as it was, also after an exception or Ctrl-C.
+
+    Args:
+        model: what will be trained.
+        data: DataLoader, Dataset, (X, y) as tensors, arrays or frames, or any iterable of batches.
+        loss: callable(output, target) -> scalar; None: the output's `.loss`, cross-entropy for integer targets,
+            mean squared error for others.
+        step: callable(model, batch) -> scalar loss, in the place of `loss`, for whatever else trains by one loss.
+            It may accumulate and clip gradients if it calls backward itself.
+        optimizer: callable(params) -> Optimizer or (Optimizer, scheduler), or an existing Optimizer, which is
+            left alone; None: AdamW. A scheduler is stepped after every training step.
+        lr: a number; "search" to search around the optimizer's own; None: the given optimizer's own, or
+            searched where none is given.
+        val_data: data to hold back, in the place of a part of `data`.
+        budget: seconds (a number, "90s", "5m", "8h") or a `Budget`; None: a minute.
+        only: globs of the parameter names that may change.
+        exclude: globs of the parameter names that must stay.
+        recipes: the only candidates to consider, by name or as `Recipe`.
+        storage: Optuna storage URL that keeps the trials.
+        study_name: in that storage.
+        seed: of the draws, the batch orders and the proposals.
+        apply: whether to set the chosen weights; False leaves the model as it was.
+        progress: called after each trial; True or False for a line on stderr or none; None: where it is a
+            terminal.
+        autocast: dtype of mixed precision; None: as an active torch.autocast has it.
+        device: where to probe; None: where the model is.
+
+    Raises:
+        DataError: empty or one-batch data, values not finite, labels out of range, batches the model rejects.
+        ModelError: nothing to train, or no gradient arrives.
+        StepError, OptimizerError, RecipeError, BudgetError, DeviceError: a wrong argument of that kind.
+    """
+    meter = Meter(parse_budget(budget))
+    task = make_task(
+        model,
+        data,
+        loss=loss,
+        step=step,
+        optimizer=optimizer,
+        lr=lr,
+        val_data=val_data,
+        autocast=autocast,
+        device=device,
+        seed=seed,
+    )
+    graph = keep_zeros(task.model, trace_task(task)).restricted(only, exclude)
+    space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes)
+    with task.preserved() as snapshot:
+        meter.pace(_step_seconds(task, meter))
+        bench = Bench(task, graph, snapshot, meter, Schedule.of(meter.left()), seed, _reporter(progress))
+        if meter.left() < SMALLEST_ALLOWANCE:
+            found = Found(Candidate(OWN), why=_too_small(meter))
+        else:
+            found = search(bench, space, storage=storage, study_name=study_name)
+    selection = _selection(found, bench)
+    if apply and not selection.kept:
+        apply_plan(task.model, selection.plan)
+    return selection
+
+
+def _step_seconds(task: Task, meter: Meter) -> float:
+    """Returns the seconds of one training step, after one that warms up."""
+    warm = probe(task, steps=1, seed=0).seconds
+    steps = max(2, min(10, int(0.25 / max(warm, 1e-6))))
+    curve = probe(task, steps=steps, seed=0)
+    meter.spend(steps=1 + steps)
+    return curve.seconds / max(1, curve.steps)
+
+
+def _too_small(meter: Meter) -> str:
+    limit = meter.budget.steps
+    if limit is not None and limit - meter.steps < SMALLEST_ALLOWANCE:
+        return (
+            f"a budget of {limit} steps is too small for a choice that can be trusted; "
+            f"Budget(steps={_rounded_up(SMALLEST_ALLOWANCE + meter.steps)}) is the least"
+        )
+    needed = _rounded_up(1.2 * SMALLEST_ALLOWANCE * meter.step_seconds + meter.seconds)
+    return (
+        f"a step takes {text.seconds(meter.step_seconds)}, so the budget pays for {int(meter.left())} steps, too few "
+        f'for a choice that can be trusted; budget="{needed}s" is the least'
+    )
+
+
+def _rounded_up(value: float) -> int:
+    """Returns the value rounded up to two digits."""
+    unit: int = 10 ** max(0, len(str(int(value))) - 2)
+    return math.ceil(value / unit) * unit
+
+
+def _selection(found: Found, bench: Bench) -> Selection:
+    verdict, champion = found.verdict, found.champion
+    won = verdict is not None and verdict.state == "win" and champion is not None and found.plan is not None
+    chosen = champion if won and champion is not None else found.own
+    plan = found.plan if won and found.plan is not None else resolve(OWN, bench.graph, bench.seed)
+    base = bench.task.lr
+    return Selection(
+        recipe=chosen.recipe,
+        plan=plan,
+        kept=not won,
+        gain=verdict.gain if verdict else None,
+        held_back=verdict.held_back if verdict else None,
+        lr=None if base is None else base * LR_RATIO**chosen.lr_step,
+        why=_why(found, bench),
+        trials=trial_table(bench.records, base),
+        cost=Cost(bench.meter.seconds, bench.meter.steps, len(bench.records)),
+        graph=bench.graph,
+        interrupted=found.interrupted,
+    )
+
+
+def _why(found: Found, bench: Bench) -> str:
+    early = "interrupted by Ctrl-C; " if found.interrupted else ""
+    if found.champion is None:
+        return early + found.why
+    if found.verdict is None:
+        return f"{early}{found.champion.recipe} led, but the budget ended before the gate could confirm it"
+    if found.verdict.state == "win":
+        return early + found.verdict.why
+    why = f"{early}{found.champion.recipe} came as far as the gate, but {found.verdict.why}"
+    return why + _what_would_decide(found.verdict, bench.meter, 1 - bench.schedule.finals_until)
+
+
+def _what_would_decide(verdict: Verdict, meter: Meter, gate_share: float) -> str:
+    """Returns the budget that pays for the pairs which an effect of the size seen needs; nothing where none does."""
+    if verdict.state != "undecided" or verdict.pairs_needed is None:
+        return ""
+    if verdict.pairs_needed > max(LOOKS):
+        return f"; an effect of this size is too small for {max(LOOKS)} paired runs to show"
+    factor = 1 + gate_share * (verdict.pairs_needed / verdict.gain.pairs - 1)
+    if meter.budget.seconds is None:
+        return f"; Budget(steps={_rounded_up(1.2 * factor * meter.steps)}) would decide an effect of this size"
+    return f'; budget="{_rounded_up(1.2 * factor * meter.seconds)}s" would decide an effect of this size'
+
+
+def _reporter(progress: Progress | bool | None) -> Progress:
+    """Returns what to call after each trial."""
+    if callable(progress):
+        return progress
+    shown = sys.stderr.isatty() if progress is None else progress
+    return _line if shown else lambda event: None
+
+
+def _line(event: ProgressEvent) -> None:
+    """Overwrites one line on stderr."""
+    done = f"\r{event.done:4.0%}  {event.stage}  {event.message}"
+    print(f"{done[:119]:<120}", end="", file=sys.stderr, flush=True)

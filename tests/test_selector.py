@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import unchanged
+from sklearn.datasets import load_breast_cancer, load_digits
+from torch import Tensor, nn
+
+import autoinit
+from autoinit import Budget, Selection
+from autoinit.errors import AutoInitError, BudgetError, DataError, DeviceError, ModelError, OptimizerError, StepError
+from autoinit.trial import ProgressEvent
+
+DIGITS = load_digits()
+DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
+
+
+def deep_tanh(width: int = 32, layers: int = 12) -> nn.Sequential:
+    torch.manual_seed(0)
+    hidden = [layer for _ in range(layers - 2) for layer in (nn.Linear(width, width), nn.Tanh())]
+    return nn.Sequential(nn.Linear(64, width), nn.Tanh(), *hidden, nn.Linear(width, 10))
+
+
+def small_mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.03, momentum=0.9)
+
+
+@pytest.fixture(scope="module")
+def rescued() -> tuple[Selection, nn.Sequential, nn.Sequential]:
+    """A selection on a net that does not train by itself, the net after it, and a copy from before."""
+    model = deep_tanh()
+    before = copy.deepcopy(model)
+    return autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=2400)), model, before
+
+
+def long_loss(model: nn.Sequential, steps: int = 300) -> float:
+    """The loss of a plain training that the package has no part in."""
+    x, y = torch.tensor(DATA[0]), torch.tensor(DATA[1])
+    optimizer = sgd(model.parameters())
+    generator = torch.Generator().manual_seed(99)
+    for _ in range(steps):
+        rows = torch.randint(len(x), (64,), generator=generator)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+    return nn.functional.cross_entropy(model(x), y).item()
+
+
+def test_a_net_that_would_not_train_learns(rescued: tuple[Selection, nn.Sequential, nn.Sequential]) -> None:
+    selection, model, before = rescued
+    assert not selection.kept
+    assert selection.gain is not None
+    assert selection.gain.high < math.log(0.9)
+    assert long_loss(copy.deepcopy(model)) < 0.5 * long_loss(copy.deepcopy(before))
+
+
+def test_the_saved_plan_gives_a_fresh_instance_the_same_bits(
+    rescued: tuple[Selection, nn.Sequential, nn.Sequential], tmp_path: Path
+) -> None:
+    selection, model, before = rescued
+    selection.save(tmp_path / "init.json")
+    for what in (tmp_path / "init.json", selection, selection.plan):
+        fresh = copy.deepcopy(before)
+        autoinit.apply_(fresh, what)
+        for ours, theirs in zip(fresh.parameters(), model.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+    assert json.loads((tmp_path / "init.json").read_text())["provenance"]["kept"] is False
+
+
+def test_what_a_selection_holds(rescued: tuple[Selection, nn.Sequential, nn.Sequential]) -> None:
+    selection, _, _ = rescued
+    assert "beats the model's own weights" in selection.why
+    assert selection.lr == pytest.approx(0.03)
+    assert selection.cost.steps <= 1.1 * 2400
+    assert selection.cost.trials == len(selection.trials)
+    assert selection.trials.recipe[0] == "as_is"
+    assert {"search", "final"} <= set(selection.trials.stage)
+    assert next(iter(selection.graph)) == "0.weight"
+
+
+def test_print_is_a_table_worth_reading(rescued: tuple[Selection, nn.Sequential, nn.Sequential]) -> None:
+    selection, _, _ = rescued
+    drawn = str(selection)
+    assert drawn.startswith(f"Chose {selection.recipe.key}\n")
+    for word in ("why", "gain   loss × 0.", "held-back loss ×", "cost", "training steps", "as_is", "searched:"):
+        assert word in drawn
+
+
+def test_everything_but_the_weights_is_as_it_was() -> None:
+    model = deep_tanh(layers=4)
+    model[1].eval()
+    model[0].bias.requires_grad_(False)
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    with unchanged(model):
+        selection = autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=450), apply=False)
+    assert "frozen" in selection.plan["0.bias"].reason
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
+@pytest.mark.parametrize("call", [1, 4, 40])
+def test_nothing_changes_when_it_fails(error: type[BaseException], call: int) -> None:
+    model = small_mlp()
+    calls = itertools.count()
+
+    def fail(output: Tensor, target: Tensor) -> Tensor:
+        if next(calls) >= call:
+            raise error("now")
+        return nn.functional.cross_entropy(output, target)
+
+    with unchanged(model):
+        try:
+            selection = autoinit.select(model, DATA, loss=fail, optimizer=sgd, budget=Budget(steps=450))
+        except (error, AutoInitError):
+            return
+    assert selection.kept
+    assert "now" in selection.why or selection.interrupted
+
+
+def test_one_ctrl_c_returns_the_best_so_far() -> None:
+    model = deep_tanh()
+    seen = []
+
+    def interrupt_once(event: ProgressEvent) -> None:
+        seen.append(event)
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+
+    selection = autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=1200), progress=interrupt_once)
+    assert selection.interrupted
+    assert selection.why.startswith("interrupted by Ctrl-C; ")
+    assert len(selection.trials) == 6
+
+
+def test_the_model_s_own_weights_stay_where_nothing_wins() -> None:
+    model = small_mlp()
+    with unchanged(model):
+        # The owner's weights, and a recipe that hinders learning.
+        bad = autoinit.Recipe(log2_gain=-8.0)
+        selection = autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=450), recipes=[bad])
+    assert selection.kept
+    assert selection.recipe.key == "as_is"
+    assert all(fill.untouched for fill in selection.plan.fills)
+
+
+def test_all_candidates_diverging_is_said() -> None:
+    model = small_mlp()
+    with unchanged(model):
+        wild = autoinit.Recipe(log2_gain=30.0)
+        selection = autoinit.select(
+            model, DATA, optimizer=lambda p: torch.optim.SGD(p, lr=1e10), budget=Budget(steps=450), recipes=[wild]
+        )
+    assert selection.kept
+    assert "diverged or failed" in selection.why
+
+
+def test_same_seed_same_selection() -> None:
+    def chosen() -> tuple[str, list[float]]:
+        selection = autoinit.select(deep_tanh(layers=5), DATA, optimizer=sgd, budget=Budget(steps=450), seed=3)
+        return selection.plan.recipe.key, selection.trials.score.tolist()
+
+    assert chosen() == chosen()
+
+
+def test_only_named_parameters_change() -> None:
+    model = deep_tanh()
+    before = copy.deepcopy(model)
+    selection = autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=600), exclude="22.*")
+    assert selection.plan["22.weight"].reason == "excluded by name"
+    assert torch.equal(model[22].weight, before[22].weight)
+
+
+def test_learning_rate_is_searched_when_no_optimizer_is_given() -> None:
+    selection = autoinit.select(small_mlp(), DATA, budget=Budget(steps=1500))
+    assert selection.lr is not None
+    assert math.log(selection.lr / 1e-3, 10**0.5) == pytest.approx(
+        round(math.log(selection.lr / 1e-3, 10**0.5)), abs=1e-6
+    )
+    assert selection.trials.lr.nunique() == 5
+
+
+def test_regression_with_a_scheduler_clipping_and_accumulation() -> None:
+    torch.manual_seed(0)
+    rows = load_breast_cancer()
+    x = torch.tensor((rows.data - rows.data.mean(0)) / rows.data.std(0), dtype=torch.float32)
+    y = torch.tensor(rows.target, dtype=torch.float32)[:, None]
+    model = nn.Sequential(nn.Linear(30, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        total = torch.zeros(())
+        for part_x, part_y in zip(batch[0].chunk(2), batch[1].chunk(2), strict=True):
+            loss = nn.functional.mse_loss(model(part_x), part_y) / 2
+            if torch.is_grad_enabled():
+                loss.backward()
+            total += loss.detach()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        return total
+
+    def optimizer(parameters: Any) -> tuple[torch.optim.Optimizer, object]:
+        adam = torch.optim.Adam(parameters, lr=1e-2)
+        return adam, torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=400)
+
+    batches = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 512, 64)]
+    selection = autoinit.select(model, batches, step=step, optimizer=optimizer, budget=Budget(steps=450))
+    assert set(selection.trials.state) <= {"complete", "pruned"}
+    assert len(selection.graph) == 4
+
+
+def test_a_slow_step_is_told_what_budget_would_do() -> None:
+    model = small_mlp()
+    slow = model.register_forward_pre_hook(lambda module, inputs: time.sleep(0.1))
+    started = time.perf_counter()
+    selection = autoinit.select(model, DATA, optimizer=sgd, budget="10s")
+    slow.remove()
+    assert time.perf_counter() - started < 10
+    assert selection.kept
+    assert "a step takes 0.1 s" in selection.why
+    assert 'budget="' in selection.why
+
+
+def test_seconds_are_kept() -> None:
+    model = deep_tanh()
+    started = time.perf_counter()
+    autoinit.select(model, DATA, optimizer=sgd, budget=5)
+    # The promise is a tenth; a shared machine is allowed to be slower than itself by another.
+    assert time.perf_counter() - started < 6
+
+
+def bad_labels() -> tuple[Any, Any]:
+    return DATA[0], DATA[1] + 5
+
+
+def nan_inputs() -> tuple[Any, Any]:
+    x = DATA[0].copy()
+    x[3, 3] = math.nan
+    return x, DATA[1]
+
+
+BAD: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], type[AutoInitError], str]] = {
+    "no data": (small_mlp, {"data": []}, DataError, "empty|no batch"),
+    "one batch": (
+        small_mlp,
+        {"data": [(torch.randn(8, 64), torch.zeros(8, dtype=torch.long))]},
+        DataError,
+        "one batch|1 batch",
+    ),
+    "nan": (small_mlp, {"data": nan_inputs()}, DataError, "finite|NaN"),
+    "labels": (small_mlp, {"data": bad_labels()}, DataError, "out of range"),
+    "shape": (small_mlp, {"data": (DATA[0][:, :60], DATA[1])}, DataError, "60"),
+    "frozen": (lambda: small_mlp().requires_grad_(False), {}, ModelError, "no trainable parameter"),
+    "detached": (
+        small_mlp,
+        {"loss": lambda out, y: nn.functional.cross_entropy(out.detach(), y)},
+        ModelError,
+        "gradient",
+    ),
+    "vector loss": (small_mlp, {"loss": lambda out, y: out.sum(1)}, StepError, "scalar"),
+    "no optimizer": (small_mlp, {"optimizer": lambda p: None}, OptimizerError, "NoneType|None"),
+    "budget": (small_mlp, {"budget": 0}, BudgetError, "positive"),
+    "recipe": (small_mlp, {"recipes": ["he_norml"]}, autoinit.RecipeError, "Did you mean 'he_normal'"),
+    "device": (small_mlp, {"device": "cuda:7"}, DeviceError, "cuda:7"),
+    "glob": (small_mlp, {"exclude": "nothing.*"}, ModelError, "matches no parameter"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_a_clear_error_and_leaves_the_model(case: str) -> None:
+    make, arguments, kind, said = BAD[case]
+    model = make()
+    arguments = {"data": DATA, "optimizer": sgd, "budget": Budget(steps=450), **arguments}
+    with unchanged(model), pytest.raises(kind, match=said):
+        autoinit.select(model, arguments.pop("data"), **arguments)
