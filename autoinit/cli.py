@@ -364,22 +364,16 @@ def _answer(as_json: bool, result: object, data: Callable[[], Any]) -> None:
 
 def _data(value: Any) -> Any:
     """Returns a dataclass as JSON-ready data; what is not finite becomes null."""
-    from .jsonfile import to_data
+    from .jsonfile import finite, to_data
 
     if isinstance(value, tuple):
         return [_data(item) for item in value]
-    return _finite(to_data(value))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return finite(to_data(value))
 
 
 def _selection_data(selection: Selection) -> dict[str, Any]:
+    from .jsonfile import finite
+
     return {
         "kept": selection.kept,
         "interrupted": selection.interrupted,
@@ -390,6 +384,6 @@ def _selection_data(selection: Selection) -> dict[str, Any]:
         "held_back": _data(selection.held_back) if selection.held_back else None,
         "lr": selection.lr,
         "cost": _data(selection.cost),
-        "trials": _finite(json.loads(selection.trials.to_json(orient="records"))),
+        "trials": finite(json.loads(selection.trials.to_json(orient="records"))),
         "plan": _data(selection.plan),
     }

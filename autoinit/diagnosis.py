@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .assign import read
 from .graph import Graph, Layer
+from .jsonfile import finite
 from .signals import LayerSignal, Signals, measure
 from .task import Task, make_task
 from .text import number, percent, table
@@ -95,7 +96,7 @@ class Diagnosis:
             "reference": self.reference,
             "healthy": self.healthy,
         }
-        return json.dumps(_finite(data), ensure_ascii=False, indent=2)
+        return json.dumps(finite(data), ensure_ascii=False, indent=2)
 
     def __str__(self) -> str:
         return f"{_summary(self)}\n\n{_layers_table(self)}\n\n{_findings_text(self.findings)}"
@@ -338,14 +339,3 @@ def _findings_text(findings: Sequence[Finding]) -> str:
     if not findings:
         return "Healthy: signals and gradients keep their size, and the loss starts where it should."
     return "\n".join(str(finding) for finding in findings)
-
-
-def _finite(value: Any) -> Any:
-    """Returns the same tree with None for NaN and infinity, which JSON does not know."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

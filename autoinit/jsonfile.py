@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -51,6 +52,15 @@ def from_data(kind: type[T], data: Any, error: type[Exception], what: str) -> T:
 def _detail(place: tuple[int | str, ...], message: str) -> str:
     message = message.removeprefix("Value error, ")
     return f"{'.'.join(map(str, place))}: {message}" if place else message
+
+
+def finite(value: Any) -> Any:
+    """Returns the same tree of dicts and lists with None for NaN and infinity, which JSON does not know."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parse(text: str, error: type[Exception], what: str) -> dict[str, Any]:

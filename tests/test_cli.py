@@ -199,13 +199,6 @@ def test_on_a_terminal_the_result_is_neither_wrapped_nor_sent_to_stderr(
     assert "why" not in captured.err
 
 
-def test_what_is_not_finite_becomes_null() -> None:
-    assert cli._finite({"a": [float("nan"), 1.0], "b": (float("inf"), "x")}) == {
-        "a": [None, 1.0],
-        "b": [None, "x"],
-    }
-
-
 # The commands
 
 

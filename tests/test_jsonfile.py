@@ -56,3 +56,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         jsonfile.write(path, {"a": float("nan")})
     assert path.read_text() == '{\n "a": 1\n}\n'
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_what_is_not_finite_becomes_null() -> None:
+    assert jsonfile.finite({"a": (1.0, float("nan")), "b": [float("inf")]}) == {"a": [1.0, None], "b": [None]}
