@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from .selection import Cost, Selection, trial_table
 from .space import LR_RATIO, space_of
 from .task import Task, make_task
 from .tracing import trace_task
-from .trial import OWN, Bench, Candidate, Progress, ProgressEvent
+from .trial import OWN, Bench, Candidate, Progress
 
 
 def select(
@@ -98,9 +99,9 @@ def select(
     )
     graph = keep_zeros(task.model, trace_task(task)).restricted(only, exclude)
     space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes)
-    with task.preserved() as snapshot:
+    with task.preserved() as snapshot, _reporting(progress) as report:
         meter.pace(_step_seconds(task, meter))
-        bench = Bench(task, graph, snapshot, meter, Schedule.of(meter.left()), seed, _reporter(progress))
+        bench = Bench(task, graph, snapshot, meter, Schedule.of(meter.left()), seed, report)
         if meter.left() < SMALLEST_ALLOWANCE:
             found = Found(Candidate(OWN), why=_too_small(meter))
         else:
@@ -185,15 +186,20 @@ def _what_would_decide(verdict: Verdict, meter: Meter, gate_share: float) -> str
     return f'; budget="{_rounded_up(1.2 * factor * meter.seconds)}s" would decide an effect of this size'
 
 
-def _reporter(progress: Progress | bool | None) -> Progress:
-    """Returns what to call after each trial."""
+@contextlib.contextmanager
+def _reporting(progress: Progress | bool | None) -> Iterator[Progress]:
+    """Gives what to call after each trial; a line on the terminal is wiped at the end."""
     if callable(progress):
-        return progress
-    shown = sys.stderr.isatty() if progress is None else progress
-    return _line if shown else lambda event: None
+        yield progress
+    elif sys.stderr.isatty() if progress is None else progress:
+        try:
+            yield lambda event: _overwrite(f"{event.done:4.0%}  {event.stage}  {event.message}")
+        finally:
+            _overwrite("")
+    else:
+        yield lambda event: None
 
 
-def _line(event: ProgressEvent) -> None:
-    """Overwrites one line on stderr."""
-    done = f"\r{event.done:4.0%}  {event.stage}  {event.message}"
-    print(f"{done[:119]:<120}", end="", file=sys.stderr, flush=True)
+def _overwrite(line: str) -> None:
+    """Puts one line on stderr, over the one before."""
+    print(f"\r{line[:119]:<119}\r", end="", file=sys.stderr, flush=True)

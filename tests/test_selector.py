@@ -283,3 +283,13 @@ def test_bad_input_gets_a_clear_error_and_leaves_the_model(case: str) -> None:
     arguments = {"data": DATA, "optimizer": sgd, "budget": Budget(steps=450), **arguments}
     with unchanged(model), pytest.raises(kind, match=said):
         autoinit.select(model, arguments.pop("data"), **arguments)
+
+
+def test_progress_is_one_line_that_is_wiped(capsys: pytest.CaptureFixture[str]) -> None:
+    autoinit.select(small_mlp(), DATA, optimizer=sgd, budget=Budget(steps=450), recipes=["he_normal"], progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.split("\r")
+    assert any("search  2 trials, leading: " in line for line in lines)
+    assert "\n" not in captured.err
+    assert lines[-2].strip() == ""
