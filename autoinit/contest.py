@@ -6,15 +6,17 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
-from .gate import LOOKS, Pair, Spread, Verdict, judge
+from .gate import LEVELS, LOOKS, Pair, Spread, Verdict, judge
 from .plan import Plan
 from .probe import probe
-from .score import Curve, tail_loss
+from .score import CEILING, Curve, tail_loss
 from .space import LR_RATIO, LR_STEPS
 from .trial import OWN, Bench, Candidate, Record, ranking, stream
 
 FINALISTS = 3
 FINAL_ORDERS = 2
+LATE = (0.8, 0.9)
+"""Where a gate run is evaluated besides its end: one iterate's held-back loss is mostly the noise of its last steps."""
 SHORTEST_RUN = 8
 """Steps below which a run on a fresh batch order tells nothing."""
 
@@ -50,25 +52,33 @@ def finals(bench: Bench, *, tune_lr: bool) -> Finals:
     if not rivals:
         return Finals(own, None, why=_why_no_rival(bench.records))
     runs: dict[Candidate, list[Record]] = {}
-    arms = [own, *rivals]
-    steps = _final_steps(bench, len(arms))
-    for order in range(FINAL_ORDERS):
-        cost = RUN_COST * len(arms) * steps
-        if steps == 0 or (order > 0 and bench.meter.left(bench.schedule.finals_until) < cost):
-            break
+    finalists, orders, steps = _layout(bench, len(rivals))
+    arms = [own, *rivals[:finalists]]
+    for order in range(orders):
         entered = _with_neighbours(bench, arms, steps) if tune_lr and order == 0 else arms
         for arm in entered:
             seed = stream(bench.seed, f"final {order}")
             runs.setdefault(arm, []).append(bench.run("final", arm, seed=seed, steps=steps))
         arms = [_best_lr(runs, arm) for arm in arms]
-    return _decided(arms, runs, comparable=2 * steps >= bench.schedule.gate)
+        if bench.meter.left(bench.schedule.finals_until) < RUN_COST * len(arms) * steps:
+            break
+    return _decided(arms, runs)
 
 
-def _final_steps(bench: Bench, arms: int) -> int:
-    """Returns the length of the finals' runs; 0 where the search has left less than would beat its own ranking."""
-    affordable = bench.meter.left(bench.schedule.finals_until) / (RUN_COST * arms)
-    steps = min(bench.schedule.final, affordable)
-    return int(steps) if steps >= max(SHORTEST_RUN, bench.schedule.rungs[-1] / 2) else 0
+def _layout(bench: Bench, rivals: int) -> tuple[int, int, int]:
+    """Returns how many finalists run on how many batch orders for how many steps; (rivals, 0, 0) for no finals.
+
+    Two orders tell the noise as well, which the gate pools. Runs below half of the search's or the gate's length
+    would rank worse than the search did.
+    """
+    left = bench.meter.left(bench.schedule.finals_until) / RUN_COST
+    useful = max(SHORTEST_RUN, bench.schedule.rungs[-1] / 2, bench.schedule.gate / 2)
+    for orders, finalists in ((FINAL_ORDERS, FINALISTS), (FINAL_ORDERS, FINALISTS - 1), (1, FINALISTS)):
+        finalists = min(finalists, rivals)
+        steps = min(bench.schedule.final, left / (orders * (1 + finalists)))
+        if steps >= useful:
+            return finalists, orders, int(steps)
+    return rivals, 0, 0
 
 
 def leader(records: list[Record]) -> Finals:
@@ -112,16 +122,14 @@ def _mean(records: list[Record]) -> float:
     return sum(record.total for record in records) / len(records)
 
 
-def _decided(arms: list[Candidate], runs: dict[Candidate, list[Record]], *, comparable: bool) -> Finals:
-    """Returns the best of the arms; `comparable` says whether their noise is like that of the gate's runs."""
+def _decided(arms: list[Candidate], runs: dict[Candidate, list[Record]]) -> Finals:
     own, rivals = arms[0], arms[1:]
     if not runs:
         return Finals(own, rivals[0])
     champion = min(rivals, key=lambda arm: _mean(runs[arm]))
-    spread = _spread(own, rivals, runs) if comparable else Spread()
     if _mean(runs[champion]) >= _mean(runs[own]):
-        return Finals(own, None, why="on a fresh batch order no finalist beat the model's own weights")
-    return Finals(own, champion, spread)
+        return Finals(own, None, why="on fresh batch orders no finalist beat the model's own weights")
+    return Finals(own, champion, _spread(own, rivals, runs))
 
 
 def _spread(own: Candidate, rivals: list[Candidate], runs: dict[Candidate, list[Record]]) -> Spread:
@@ -158,17 +166,18 @@ def duel(bench: Bench, entered: Finals, champion: Candidate, plan: Plan) -> Verd
     steps = int(min(bench.schedule.gate, bench.meter.left() / (2 * RUN_COST * min(LOOKS))))
     if steps < SHORTEST_RUN:
         return None
+    planned = [look for look in LOOKS if 2 * RUN_COST * look * steps <= bench.meter.left()] or [min(LOOKS)]
     pairs: list[Pair] = []
     verdict = None
-    for look in LOOKS:
+    for look, level in zip(planned, LEVELS[len(planned)], strict=True):
         if pairs and bench.meter.left() < 2 * RUN_COST * (look - len(pairs)) * steps:
-            break
+            break  # the machine has become slower than it was when the looks were planned
         while len(pairs) < look:
             seed = stream(bench.seed, f"gate {len(pairs)}")
             mine = _gate_run(bench, entered.own, None, seed, steps)
             pairs.append(_pair(bench, _gate_run(bench, champion, plan, seed, steps), mine))
             bench.announce("gate")
-        verdict = judge(pairs, entered.spread)
+        verdict = judge(pairs, level, entered.spread)
         if verdict.state != "undecided":
             break
     return verdict
@@ -186,6 +195,7 @@ def _gate_run(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, 
         seed=seed,
         lr_factor=LR_RATIO**candidate.lr_step,
         held_back=bench.task.gate_eval,
+        rungs=tuple(int(part * steps) for part in LATE),
     )
     bench.charge(curve, len(bench.task.gate_eval))
     return curve
@@ -200,7 +210,9 @@ def _pair(bench: Bench, champion: Curve, own: Curve) -> Pair:
         return tail_loss(dataclasses.replace(curve, losses=curve.losses[: curve.steps // 2]), reference)
 
     def held_back(curve: Curve) -> float:
-        return reference.u(curve.held_back[-1][1]) if curve.held_back else math.log(10.0)
+        if curve.diverged_at is not None or not curve.held_back:
+            return math.log(CEILING)
+        return sum(reference.u(loss) for _, loss in curve.held_back) / len(curve.held_back)
 
     seen = bool(bench.task.gate_eval)
     return Pair(

@@ -2,7 +2,7 @@
 
 A pair is the champion's exact weights and the owner's, trained on the same batches in the same fresh order. Its
 difference d = u(champion) − u(own) is a log-loss ratio; negative is better. Looks are taken after 3, 5 and 8
-pairs at one-sided levels .02, .015 and .015, .05 in all.
+pairs, as far as the budget pays for them; the one-sided level of .05 is shared by the looks that are planned.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Literal
 
 from scipy.special import stdtr, stdtrit
 
-LOOKS = {3: 0.02, 5: 0.015, 8: 0.015}
-"""Number of pairs → one-sided level of the test at that look."""
+LOOKS = (3, 5, 8)
+"""Numbers of pairs after which a verdict is taken."""
+
+LEVELS = {1: (0.05,), 2: (0.03, 0.02), 3: (0.02, 0.015, 0.015)}
+"""Number of planned looks → one-sided level of the test at each of them, .05 in all."""
 
 SMALLEST_EFFECT = 0.01
 """A gain below 1 % is not worth a change."""
@@ -92,7 +95,7 @@ class Pair:
     Attributes:
         training: difference of the tail losses at the end.
         halfway: the same at half the length.
-        held_back: difference of the held-back losses; None where there are none.
+        held_back: difference of the held-back losses towards the end; None where there are none.
         own: the owner's tail loss, whose spread tells how much a batch order matters.
     """
 
@@ -102,17 +105,17 @@ class Pair:
     own: float
 
 
-def judge(pairs: Sequence[Pair], spread: Spread = NO_SPREAD) -> Verdict:
+def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD) -> Verdict:
     """Returns the verdict after some pairs.
 
     Args:
         pairs: the gate's runs, three at least.
+        level: one-sided, of the test at this look.
         spread: of the finalists' earlier paired runs, pooled into the variance.
     """
     gain, error, freedom = _estimate([pair.training for pair in pairs], spread)
     seen = [pair.held_back for pair in pairs if pair.held_back is not None]
     held_back = _estimate(seen)[0] if len(seen) > 1 else None
-    level = LOOKS.get(len(pairs), min(LOOKS.values()))
     needed = max(SMALLEST_EFFECT, 0.5 * _deviation([pair.own for pair in pairs]))
     p_value = float(stdtr(freedom, gain.estimate / error)) if error > 0 else float(gain.estimate >= 0)
     if gain.estimate >= 0:

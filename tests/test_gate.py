@@ -6,11 +6,23 @@ import random
 import pytest
 from scipy import stats
 
-from autoinit.gate import LOOKS, Gain, Pair, Spread, judge
+from autoinit.gate import LEVELS, LOOKS, Gain, Pair, Spread, Verdict
+from autoinit.gate import judge as judge_at
 
 
 def pairs(*training: float, held_back: float | None = -0.5, halfway: float = 0.0, own: float = 0.0) -> list[Pair]:
     return [Pair(value, halfway * value, held_back, own) for value in training]
+
+
+def judge(runs: list[Pair], spread: Spread | None = None) -> Verdict:
+    """The first of three planned looks."""
+    return judge_at(runs, LEVELS[3][0], spread or Spread())
+
+
+def test_levels_share_five_percent() -> None:
+    for looks, levels in LEVELS.items():
+        assert len(levels) == looks
+        assert sum(levels) == pytest.approx(0.05)
 
 
 def test_a_clear_lead_wins() -> None:
@@ -74,8 +86,8 @@ def test_identical_methods_rarely_win() -> None:
     wins = 0
     for _ in range(2000):
         differences = [random.gauss(0, 0.3) for _ in range(max(LOOKS))]
-        for look in LOOKS:
-            verdict = judge(pairs(*differences[:look], held_back=None))
+        for look, level in zip(LOOKS, LEVELS[3], strict=True):
+            verdict = judge_at(pairs(*differences[:look], held_back=None), level)
             if verdict.state != "undecided":
                 wins += verdict.state == "win"
                 break
