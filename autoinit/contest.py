@@ -52,7 +52,7 @@ def finals(bench: Bench, *, tune_lr: bool) -> Finals:
     if not rivals:
         return Finals(own, None, why=_why_no_rival(bench.records))
     runs: dict[Candidate, list[Record]] = {}
-    finalists, orders, steps = _layout(bench, len(rivals))
+    finalists, orders, steps = _layout(bench, len(rivals), tune_lr)
     arms = [own, *rivals[:finalists]]
     for order in range(orders):
         entered = _with_neighbours(bench, arms, steps) if tune_lr and order == 0 else arms
@@ -65,19 +65,20 @@ def finals(bench: Bench, *, tune_lr: bool) -> Finals:
     return _decided(arms, runs)
 
 
-def _layout(bench: Bench, rivals: int) -> tuple[int, int, int]:
+def _layout(bench: Bench, rivals: int, tune_lr: bool) -> tuple[int, int, int]:
     """Returns how many finalists run on how many batch orders for how many steps; (rivals, 0, 0) for no finals.
 
-    Two orders tell the noise as well, which the gate pools. Runs below half of the search's or the gate's length
-    would rank worse than the search did.
+    Two orders tell the noise as well, which the gate pools; with learning rates to compare, an arm and its two
+    neighbours come first. Runs below half of the search's or the gate's length would rank worse than the search did.
     """
     left = bench.meter.left(bench.schedule.finals_until) / RUN_COST
     useful = max(SHORTEST_RUN, bench.schedule.rungs[-1] / 2, bench.schedule.gate / 2)
-    for orders, finalists in ((FINAL_ORDERS, FINALISTS), (FINAL_ORDERS, FINALISTS - 1), (1, FINALISTS)):
+    runs = 3 if tune_lr else FINAL_ORDERS
+    for orders, finalists in ((runs, FINALISTS), (runs, FINALISTS - 1), (1, FINALISTS)):
         finalists = min(finalists, rivals)
         steps = min(bench.schedule.final, left / (orders * (1 + finalists)))
         if steps >= useful:
-            return finalists, orders, int(steps)
+            return finalists, FINAL_ORDERS if tune_lr else orders, int(steps)
     return rivals, 0, 0
 
 
