@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .diagnosis import Diagnosis as Diagnosis
     from .diagnosis import Finding as Finding
     from .diagnosis import diagnose as diagnose
+    from .errors import ArgumentError as ArgumentError
     from .errors import AutoInitError as AutoInitError
     from .errors import BudgetError as BudgetError
     from .errors import DataError as DataError
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .tracing import trace as trace
 
 _HOMES = {
+    "ArgumentError": "errors",
     "AutoInitError": "errors",
     "Budget": "budget",
     "BudgetError": "errors",

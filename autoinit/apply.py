@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .assign import assign, is_parametrized, read, shapes
-from .calibrations import CALIBRATIONS
+from .assign import assign, is_parametrized, padding_row, read, shapes
+from .calibrations import CALIBRATIONS, forward_pass
 from .errors import PlanMismatchError, RecipeError
 from .graph import Graph
 from .initializers import COSTLY, DRAWS, Geometry
 from .plan import Fill, HasPlan, Plan
-from .recipe import Recipe, as_recipe
+from .recipe import NAMED, Recipe, as_recipe
 from .rules import resolve
 from .task import example_task, unwrap
+from .text import few
 from .tracing import trace, trace_task
 
 Memory = dict[tuple[int, str, str], Tensor]
@@ -55,13 +56,13 @@ def check_fits(model: nn.Module, plan: Plan) -> None:
     present = shapes(model)
     problems = []
     if extra := [name for name in plan if name not in present]:
-        problems.append(f"the model has no {_few(extra)}")
+        problems.append(f"the model has no {few(extra, 5)}")
     if missing := [name for name in present if name not in plan]:
-        problems.append(f"the plan says nothing about {_few(missing)}")
+        problems.append(f"the plan says nothing about {few(missing, 5)}")
     differ = [name for name in plan if name in present and plan[name].shape != present[name]]
     if differ:
         shown = [f"{name} (plan {plan[name].shape}, model {present[name]})" for name in differ]
-        problems.append(f"shapes differ: {_few(shown)}")
+        problems.append(f"shapes differ: {few(shown, 5)}")
     if problems:
         raise PlanMismatchError(
             f"The plan does not fit the model: {'; '.join(problems)}. "
@@ -69,23 +70,24 @@ def check_fits(model: nn.Module, plan: Plan) -> None:
         )
 
 
-def _few(names: list[str], most: int = 5) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
-
-
 def _set(model: nn.Module, fill: Fill, seed: int, memory: Memory) -> None:
     target = read(model, fill.name)
-    if target.is_meta or target.numel() == 0:
+    if target.is_meta or target.numel() == 0 or (fill.result and digest(target) == fill.result):
         return
-    derived = is_parametrized(model, fill.name)
-    if not derived and _drawable(target):
-        _fill(target, fill, seed, memory)
+    padding = padding_row(model, fill.name)
+    if not is_parametrized(model, fill.name) and _drawable(target):
+        _fill(target, fill, seed, memory, padding)
         return
-    dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
+    dtype = target.dtype if target.dtype == torch.float64 or target.is_complex() else torch.float32
     value = target.detach().to("cpu", dtype, copy=True) if fill.distribution == "keep" else _empty(target, dtype)
-    _fill(value, fill, seed, memory)
+    _fill(value, fill, seed, memory, padding)
     assign(model, fill.name, value.to(target.device, target.dtype))
+
+
+def digest(tensor: Tensor) -> str:
+    """Returns a short fingerprint of a tensor's bits."""
+    content = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.blake2b(content.numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def _drawable(target: Tensor) -> bool:
@@ -97,7 +99,7 @@ def _empty(target: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(target.shape, dtype=dtype)
 
 
-def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory) -> None:
+def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory, padding: int | None = None) -> None:
     geometry = Geometry(fill.out_axes or (0,), fill.in_axes, fill.groups, fill.slices)
     if fill.distribution == "constant":
         _fill_constant(tensor, fill, geometry)
@@ -109,6 +111,8 @@ def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory) -> None:
         part.mul_(factor)
     if fill.factor != 1.0:
         tensor.mul_(fill.factor)
+    if padding is not None:
+        tensor[padding] = 0.0
 
 
 def _unit_draw(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memory: Memory) -> Tensor:
@@ -139,21 +143,34 @@ def _stream(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def keep_zeros(model: nn.Module, graph: Graph) -> Graph:
-    """Returns the graph in which weights that their owner starts at zero must stay zero.
+def keep_choices(model: nn.Module, graph: Graph) -> Graph:
+    """Returns the graph in which what its owner has set on purpose must stay.
 
-    A zero head, adapter or last convolution of a branch is a choice, not a default. A model that holds nothing
-    but zeros is left free: it could not train.
+    That is a weight that is all zeros (a zero head, an adapter, the last convolution of a branch), and a bias that
+    is one constant other than zero (a prior, a forget gate at 1). A model whose weights are all zeros is left free:
+    it could not train.
     """
-    tensors = {layer.name: read(model, layer.name) for layer in graph.weights}
-    zeros = {name for name, tensor in tensors.items() if not tensor.is_meta and not bool(tensor.any())}
-    if not zeros or len(zeros) == len(tensors):
-        return graph
+    chosen: dict[str, str] = {}
+    for layer in graph.weights:
+        tensor = read(model, layer.name)
+        if not tensor.is_meta and not bool(tensor.any()):
+            chosen[layer.name] = "its owner starts it at zero"
+    if len(chosen) == len(graph.weights):
+        chosen = {}
+    for layer in graph.layers:
+        if layer.role == "bias" and not layer.keep and _is_set(read(model, layer.name), layer.slices):
+            chosen[layer.name] = "its owner sets it to a constant"
     layers = (
-        dataclasses.replace(layer, keep="its owner starts it at zero") if layer.name in zeros else layer
-        for layer in graph.layers
+        dataclasses.replace(layer, keep=chosen[layer.name]) if layer.name in chosen else layer for layer in graph.layers
     )
-    return dataclasses.replace(graph, layers=tuple(layers))
+    return dataclasses.replace(graph, layers=tuple(layers)) if chosen else graph
+
+
+def _is_set(bias: Tensor, slices: int) -> bool:
+    """Whether each slice of a bias holds one value throughout, and not all of them are zero."""
+    if bias.is_meta or bias.numel() < 2 * slices or not bool(bias.any()):
+        return False
+    return all(bool((part == part.flatten()[0]).all()) for part in bias.detach().chunk(slices))
 
 
 def realize(
@@ -181,7 +198,21 @@ def realize(
         plan = plan.with_factors(factors)
         rewind()
         apply_plan(model, plan, memory)
-    return dataclasses.replace(plan, drawn_with=f"torch {torch.__version__}, cpu")
+    return _stamped(model, plan)
+
+
+def _stamped(model: nn.Module, plan: Plan) -> Plan:
+    """Returns the plan with what its draws were made with, and what rescaled weights have become.
+
+    By that an owner's draw that carries the plan's factors already is told from a fresh one, and not rescaled again.
+    """
+    fills = (
+        dataclasses.replace(fill, result=digest(read(model, fill.name)))
+        if fill.distribution == "keep" and not fill.untouched and not read(model, fill.name).is_meta
+        else fill
+        for fill in plan.fills
+    )
+    return dataclasses.replace(plan, fills=tuple(fills), drawn_with=f"torch {torch.__version__}, cpu")
 
 
 def apply_(
@@ -214,11 +245,11 @@ def apply_(
     recipe = as_recipe(what)
     if recipe.calibration != "none" and data is None:
         raise RecipeError(f"Recipe {recipe.key!r} is calibrated on data. Pass data=, batches or one example input.")
-    plan = resolve(recipe, keep_zeros(inner, trace(inner, data, loss)), seed)
-    if recipe.calibration == "none":
-        apply_plan(inner, plan)
-        return dataclasses.replace(plan, drawn_with=f"torch {torch.__version__}, cpu")
-    return _apply_calibrated(inner, plan, data, loss)
+    if recipe.calibration != "none":
+        return _apply_calibrated(inner, recipe, data, seed, loss)
+    plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss)), seed)
+    apply_plan(inner, plan)
+    return _stamped(inner, plan)
 
 
 def _as_plan(what: object) -> Plan | None:
@@ -227,15 +258,23 @@ def _as_plan(what: object) -> Plan | None:
         return what
     if isinstance(what, HasPlan):
         return what.plan
-    if isinstance(what, os.PathLike) or (isinstance(what, str) and what.endswith(".json")):
+    if isinstance(what, os.PathLike) or (isinstance(what, str) and _is_path(what)):
         return Plan.load(what)
     return None
 
 
-def _apply_calibrated(model: nn.Module, plan: Plan, data: Any, loss: Callable[..., Tensor] | None) -> Plan:
+def _is_path(name: str) -> bool:
+    """Whether a text names a file and not a recipe."""
+    return name not in NAMED and (name.endswith(".json") or os.sep in name or os.path.exists(name))
+
+
+def _apply_calibrated(
+    model: nn.Module, recipe: Recipe, data: Any, seed: int, loss: Callable[..., Tensor] | None
+) -> Plan:
     task = example_task(model, data, loss=loss)
-    graph = keep_zeros(model, trace_task(task))
+    graph = keep_choices(model, trace_task(task))
+    plan = resolve(recipe, graph, seed)
     with task.preserved() as snapshot:
-        plan = realize(model, graph, plan, lambda: task.loss(task.train[0]), snapshot.rewind)
+        plan = realize(model, graph, plan, forward_pass(task, seed), snapshot.rewind)
     apply_plan(model, plan)
     return plan

@@ -35,9 +35,23 @@ def read(model: nn.Module, name: str) -> Tensor:
     owner, attribute = _owner(model, name)
     if not parametrize.is_parametrized(owner, attribute):
         return owner.get_parameter(attribute)
-    with torch.no_grad():
-        derived: Tensor = _parametrization(owner, attribute)()
-    return derived
+    steps = _parametrization(owner, attribute)
+    training = [part for part in steps.modules() if part.training]
+    try:
+        for part in training:  # in training mode spectral_norm takes a reading for a step, and changes its buffers
+            part.training = False
+        with torch.no_grad():
+            derived: Tensor = steps()
+        return derived
+    finally:
+        for part in training:
+            part.training = True
+
+
+def padding_row(model: nn.Module, name: str) -> int | None:
+    """Returns the row of an embedding that stands for padding and stays zero; None where there is none."""
+    owner, attribute = _owner(model, name)
+    return owner.padding_idx if isinstance(owner, nn.Embedding) and attribute == "weight" else None
 
 
 def is_parametrized(model: nn.Module, name: str) -> bool:

@@ -6,6 +6,8 @@ import math
 import re
 import time
 from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
 
 from .errors import BudgetError
 
@@ -27,15 +29,22 @@ class Budget:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        limits = {"seconds": self.seconds, "trials": self.trials, "steps": self.steps}
+        limits: dict[str, Any] = {"seconds": self.seconds, "trials": self.trials, "steps": self.steps}
         if all(limit is None for limit in limits.values()):
             raise BudgetError("A Budget needs seconds, trials or steps. Got none of them.")
         for name, limit in limits.items():
-            if limit is not None and not (math.isfinite(limit) and limit > 0):
-                raise BudgetError(f"A budget must be positive and finite. Got {name} = {limit!r}.")
+            if limit is None:
+                continue
+            if not (_is_number(limit) and math.isfinite(limit) and limit > 0):
+                raise BudgetError(f"A budget must be a positive, finite number. Got {name} = {limit!r}.")
 
 
-def parse_budget(budget: float | str | Budget | None) -> Budget:
+def _is_number(value: Any) -> bool:
+    """Whether a value is a real number of any library; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def parse_budget(budget: Any) -> Budget:
     """Returns a budget from seconds (60, "90s", "5m", "8h"), from itself, or a minute for None.
 
     Raises:
@@ -45,7 +54,7 @@ def parse_budget(budget: float | str | Budget | None) -> Budget:
         return Budget(seconds=60.0)
     if isinstance(budget, Budget):
         return budget
-    if isinstance(budget, (int, float)) and not isinstance(budget, bool):
+    if _is_number(budget):
         return Budget(seconds=float(budget))
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", budget) if isinstance(budget, str) else None
     if match is None or match[2] not in _UNITS:

@@ -6,12 +6,13 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
+from .budget import FORWARD_COST
 from .gate import LEVELS, LOOKS, Pair, Spread, Verdict, judge
 from .plan import Plan
 from .probe import probe
 from .score import CEILING, Curve, tail_loss
 from .space import LR_RATIO, LR_STEPS
-from .trial import OWN, Bench, Candidate, Record, ranking, stream
+from .trial import OWN, Bench, Candidate, Record, described, ranking, stream
 
 FINALISTS = 3
 FINAL_ORDERS = 2
@@ -20,8 +21,8 @@ LATE = (0.8, 0.9)
 SHORTEST_RUN = 8
 """Steps below which a run on a fresh batch order tells nothing."""
 
-RUN_COST = 1.1
-"""Cost of a run in its own steps: a tenth more for evaluations and for drawing the weights."""
+DRAW_COST = 1.05
+"""Cost of a run in its own steps, without evaluations: a twentieth more for drawing the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,21 @@ def finals(bench: Bench, *, tune_lr: bool) -> Finals:
         for arm in entered:
             seed = stream(bench.seed, f"final {order}")
             runs.setdefault(arm, []).append(bench.run("final", arm, seed=seed, steps=steps))
-        arms = [_best_lr(runs, arm) for arm in arms]
-        if bench.meter.left(bench.schedule.finals_until) < RUN_COST * len(arms) * steps:
+        if order == 0:
+            arms = [_best_lr(runs, arm) for arm in arms]
+        if bench.meter.left(bench.schedule.finals_until) < len(arms) * _final_cost(bench, steps):
             break
     return _decided(arms, runs)
+
+
+def _final_cost(bench: Bench, steps: int) -> float:
+    """Returns what a final run of some steps costs, evaluation included, in steps."""
+    return DRAW_COST * steps + len(bench.task.probe_eval) * FORWARD_COST
+
+
+def _gate_cost(bench: Bench, steps: int) -> float:
+    """Returns what a gate run of some steps costs, evaluations included, in steps."""
+    return DRAW_COST * steps + (1 + len(LATE)) * len(bench.task.gate_eval) * FORWARD_COST
 
 
 def _layout(bench: Bench, rivals: int, tune_lr: bool) -> tuple[int, int, int]:
@@ -71,12 +83,13 @@ def _layout(bench: Bench, rivals: int, tune_lr: bool) -> tuple[int, int, int]:
     Two orders tell the noise as well, which the gate pools; with learning rates to compare, an arm and its two
     neighbours come first. Runs below half of the search's or the gate's length would rank worse than the search did.
     """
-    left = bench.meter.left(bench.schedule.finals_until) / RUN_COST
+    left = bench.meter.left(bench.schedule.finals_until)
+    evaluation = _final_cost(bench, 0)
     useful = max(SHORTEST_RUN, bench.schedule.rungs[-1] / 2, bench.schedule.gate / 2)
     runs = 3 if tune_lr else FINAL_ORDERS
     for orders, finalists in ((runs, FINALISTS), (runs, FINALISTS - 1), (1, FINALISTS)):
         finalists = min(finalists, rivals)
-        steps = min(bench.schedule.final, left / (orders * (1 + finalists)))
+        steps = min(bench.schedule.final, (left / (orders * (1 + finalists)) - evaluation) / DRAW_COST)
         if steps >= useful:
             return finalists, FINAL_ORDERS if tune_lr else orders, int(steps)
     return rivals, 0, 0
@@ -108,7 +121,7 @@ def _with_neighbours(bench: Bench, arms: list[Candidate], steps: int) -> list[Ca
             for sign in (-1, 1)
             if arm.lr_step + sign * distance in LR_STEPS
         ]
-        cost = RUN_COST * (len(entered) + len(around)) * steps
+        cost = (len(entered) + len(around)) * _final_cost(bench, steps)
         if bench.meter.left(bench.schedule.finals_until) < cost:
             break
         entered += around
@@ -163,15 +176,19 @@ def duel(bench: Bench, entered: Finals, champion: Candidate, plan: Plan) -> Verd
         entered: the finals' outcome.
         champion: fixed before.
         plan: its very draw.
+
+    Raises:
+        GateFailure: one of its runs raised.
     """
-    steps = int(min(bench.schedule.gate, bench.meter.left() / (2 * RUN_COST * min(LOOKS))))
+    longest = (bench.meter.left() / (2 * min(LOOKS)) - _gate_cost(bench, 0)) / DRAW_COST
+    steps = int(min(bench.schedule.gate, longest))
     if steps < SHORTEST_RUN:
         return None
-    planned = [look for look in LOOKS if 2 * RUN_COST * look * steps <= bench.meter.left()] or [min(LOOKS)]
+    planned = [look for look in LOOKS if 2 * look * _gate_cost(bench, steps) <= bench.meter.left()] or [min(LOOKS)]
     pairs: list[Pair] = []
     verdict = None
     for look, level in zip(planned, LEVELS[len(planned)], strict=True):
-        if pairs and bench.meter.left() < 2 * RUN_COST * (look - len(pairs)) * steps:
+        if pairs and bench.meter.left() < 2 * (look - len(pairs)) * _gate_cost(bench, steps):
             break  # the machine has become slower than it was when the looks were planned
         while len(pairs) < look:
             seed = stream(bench.seed, f"gate {len(pairs)}")
@@ -184,8 +201,23 @@ def duel(bench: Bench, entered: Finals, champion: Candidate, plan: Plan) -> Verd
     return verdict
 
 
+class GateFailure(Exception):
+    """A run of the gate raised; the message says what."""
+
+
 def _gate_run(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, steps: int) -> Curve:
-    """Returns the curve of a plan's exact weights, or of the owner's where there is no plan."""
+    """Returns the curve of a plan's exact weights, or of the owner's where there is no plan.
+
+    Raises:
+        GateFailure: out of memory, or whatever else went wrong in this run.
+    """
+    try:
+        return _trained(bench, candidate, plan, seed, steps)
+    except Exception as problem:
+        raise GateFailure(described(problem)) from problem
+
+
+def _trained(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, steps: int) -> Curve:
     if plan is None:
         bench.snapshot.rewind()
     else:

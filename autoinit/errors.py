@@ -42,6 +42,10 @@ class BudgetError(AutoInitError, ValueError):
     """A budget is not a positive amount of seconds, trials or steps."""
 
 
+class ArgumentError(AutoInitError, ValueError):
+    """An argument of another kind is outside its range: a seed, a storage, the name of a study."""
+
+
 class DeviceError(AutoInitError, ValueError):
     """A device is asked for that this machine does not have."""
 

@@ -82,6 +82,9 @@ def write(path: str | os.PathLike[str], data: Any) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # as any other file; temporary ones are readable by their owner only
         os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -36,6 +36,7 @@ class Fill:
             a calibration aims at it.
         slice_factors: multiply the slices of a fused weight, in order; empty for none.
         out_axes, in_axes, groups, slices: the geometry that structured draws need, as in `Layer`.
+        result: of a rescaled draw, the fingerprint of what it became; tells it from a fresh one.
         reason: why, in words.
     """
 
@@ -52,6 +53,7 @@ class Fill:
     in_axes: tuple[int, ...] = ()
     groups: int = 1
     slices: int = 1
+    result: str = ""
     reason: str
 
     @property

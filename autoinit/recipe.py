@@ -34,7 +34,7 @@ class Recipe:
         branch_power: p in the factor L^−p on the interior weights of residual branches (L residual adds).
         residual_out: last weight of each residual branch: the same rule, times 1/√L ("scaled"), or zero.
         head: the output weight: the same rule, times 1/8 ("eighth"), or zero.
-        head_bias: the output bias: the owner's, zero, or the log frequencies of the labels.
+        head_bias: the output bias: as other biases ("as_is"), zero, or the log frequencies of the labels.
         embedding: token embeddings: the base's rule, std 0.02 ("small"), or 1/√width ("inverse_sqrt").
         qk_log2: log2 of a factor on query and key weights.
         recurrent: recurrent matrices: the base's rule, orthogonal, orthogonal with the forget gate's bias at

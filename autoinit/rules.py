@@ -65,6 +65,10 @@ def _bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     owner = graph.get(layer.of or "")
     if owner is not None and owner.role == "output" and recipe.head_bias != "as_is":
         return _head_bias(layer, recipe, graph)
+    if owner is not None and owner.keep:
+        return _kept(layer, f"its weight is kept: {owner.keep}")
+    if owner is not None and owner.role == "gate":
+        return _kept(layer, "a gate's bias decides what passes at the start; it is its owner's choice")
     if layer.cell == "lstm" and recipe.recurrent == "orthogonal_forget":
         # An LSTM adds two biases; one of them carries the forget gate's 1, the second slice of i, f, g, o.
         forget = 1.0 if owner is not None and owner.role == "recurrent_input" else 0.0

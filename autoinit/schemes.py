@@ -128,7 +128,7 @@ _SAXE = (
     "deep and recurrent networks",
 )
 _SINES = (
-    "first layer U(−1/n, 1/n), the others U(−√(6/n)/ω, √(6/n)/ω)",
+    "first layer U(−1/n, 1/n), the other sines U(−√(6/n)/ω, √(6/n)/ω), the head without ω",
     "Sitzmann et al. 2020, arXiv:2006.09661",
     "networks of sines",
 )

@@ -12,8 +12,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from .contest import duel, finals, leader
-from .errors import BudgetError
+from .contest import GateFailure, duel, finals, leader
+from .errors import ArgumentError
 from .gate import Verdict
 from .plan import Plan
 from .score import Curve
@@ -71,8 +71,8 @@ def search(bench: Bench, space: Space, *, storage: str | None = None, study_name
     try:
         plan = bench.draw(entered.champion.recipe)
         verdict = duel(bench, entered, entered.champion, plan)
-    except Exception as problem:  # out of memory in the last run must not cost the user the answer
-        why = f"{entered.champion.recipe} led, but its gate failed ({described(problem)})"
+    except GateFailure as failure:  # out of memory in the last run must not cost the user the answer
+        why = f"{entered.champion.recipe} led, but its gate failed ({failure})"
         return Found(entered.own, why=why, interrupted=interrupted)
     return Found(entered.own, entered.champion, plan, verdict, interrupted=interrupted)
 
@@ -142,7 +142,7 @@ def _study(bench: Bench, storage: str | None, name: str | None) -> optuna.Study:
     """Returns a new study: TPE, halved at the rungs.
 
     Raises:
-        BudgetError: the storage holds a study of that name already.
+        ArgumentError: the storage cannot be opened, or holds a study of that name already.
     """
     pruner = optuna.pruners.SuccessiveHalvingPruner(
         min_resource=bench.schedule.rungs[0], reduction_factor=2, min_early_stopping_rate=0
@@ -151,11 +151,15 @@ def _study(bench: Bench, storage: str | None, name: str | None) -> optuna.Study:
         return optuna.create_study(
             storage=storage,
             study_name=name,
-            sampler=optuna.samplers.TPESampler(seed=bench.seed),
+            sampler=optuna.samplers.TPESampler(seed=stream(bench.seed, "tpe")),
             pruner=pruner,
         )
     except optuna.exceptions.DuplicatedStudyError:
-        raise BudgetError(f"Storage {storage!r} holds a study {name!r} already. Choose another study_name.") from None
+        raise ArgumentError(f"Storage {storage!r} holds a study {name!r} already. Choose another study_name.") from None
+    except Exception as problem:
+        raise ArgumentError(
+            f"Storage {storage!r} cannot be opened ({described(problem)}). Give a URL such as sqlite:///trials.db."
+        ) from None
 
 
 @contextlib.contextmanager

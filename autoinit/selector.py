@@ -6,15 +6,17 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import text
-from .apply import apply_plan, keep_zeros
+from .apply import apply_plan, keep_choices
 from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
 from .data import Batch
+from .errors import ArgumentError
 from .gate import LOOKS, Verdict
 from .probe import probe
 from .recipe import Recipe
@@ -85,6 +87,7 @@ def select(
         StepError, OptimizerError, RecipeError, BudgetError, DeviceError: a wrong argument of that kind.
     """
     meter = Meter(parse_budget(budget))
+    _check_seed(seed)
     task = make_task(
         model,
         data,
@@ -97,7 +100,7 @@ def select(
         device=device,
         seed=seed,
     )
-    graph = keep_zeros(task.model, trace_task(task)).restricted(only, exclude)
+    graph = keep_choices(task.model, trace_task(task)).restricted(only, exclude)
     space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes)
     with task.preserved() as snapshot, _reporting(progress) as report:
         meter.pace(_step_seconds(task, meter))
@@ -110,6 +113,11 @@ def select(
     if apply and not selection.kept:
         apply_plan(task.model, selection.plan)
     return selection
+
+
+def _check_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
+        raise ArgumentError(f"seed must be a whole number from 0 to 2**63 - 1. Got {seed!r}.")
 
 
 def _step_seconds(task: Task, meter: Meter) -> float:
@@ -130,8 +138,8 @@ def _too_small(meter: Meter) -> str:
         )
     needed = _rounded_up(1.2 * SMALLEST_ALLOWANCE * meter.step_seconds + meter.seconds)
     return (
-        f"a step takes {text.seconds(meter.step_seconds)}, so the budget pays for {int(meter.left())} steps, too few "
-        f'for a choice that can be trusted; budget="{needed}s" is the least'
+        f"a step takes {text.seconds(meter.step_seconds)}, so the budget pays for {max(0, int(meter.left()))} steps, "
+        f'too few for a choice that can be trusted; budget="{needed}s" is the least'
     )
 
 

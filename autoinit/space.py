@@ -84,7 +84,10 @@ def space_of(graph: Graph, *, lr_searched: bool, recipes: Sequence[str | Recipe]
     if recipes is None:
         dimensions = tuple(_dimensions(graph))
         names = {dimension.name for dimension in dimensions}
-        return Space((*dimensions, *lr), tuple(_opening(graph, names)))
+        space = Space((*dimensions, *lr), ())
+        # A field without a dimension falls back to its default, so two openings can become one.
+        distinct = dict.fromkeys(space.decode(space.encode(recipe))[0] for recipe in _opening(graph, names))
+        return dataclasses.replace(space, opening=tuple(recipe for recipe in distinct if recipe != Recipe()))
     if isinstance(recipes, (str, Recipe)) or not recipes:
         raise RecipeError(f"`recipes` must be a list with at least one recipe or name. Got {recipes!r}.")
     chosen = [as_recipe(what) for what in recipes]

@@ -44,6 +44,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.2g} %" if abs(value) < 0.1 else f"{100 * value:.0f} %"
 
 
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Returns the first names of a list and how many more there are: "a, b, c and 4 more"."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
     """Returns an aligned text table with a rule below its header.
 

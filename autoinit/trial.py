@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-
 from .apply import Memory, apply_plan, realize
 from .budget import Meter, Schedule
+from .calibrations import forward_pass
 from .graph import Graph
 from .plan import Plan
 from .probe import RungReport, probe
@@ -132,8 +131,7 @@ class Bench:
 
     def _forward(self) -> None:
         self.meter.spend(forwards=1)
-        with torch.no_grad():
-            self.task.loss(self.task.train[0])
+        forward_pass(self.task, stream(self.seed, "calibration"))()
 
     def score(self, curve: Curve, planned: int) -> Score:
         """Returns the score of a curve, also of an unfinished one."""

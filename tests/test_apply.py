@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import autoinit
-from autoinit.apply import Memory, apply_plan
+from autoinit.apply import Memory, apply_plan, keep_choices
 from autoinit.errors import AutoInitError, PlanMismatchError, RecipeError
 from autoinit.plan import Plan
 from autoinit.recipe import NAMED, Recipe
@@ -221,6 +221,83 @@ def test_nothing_but_zeros_is_drawn() -> None:
         nn.init.zeros_(parameter)
     autoinit.apply_(model, "he_normal", BATCH)
     assert model[4].weight.any()
+
+
+def test_a_bias_that_its_owner_set_stays() -> None:
+    model = mlp()
+    nn.init.constant_(model[4].bias, -4.6)
+    plan = autoinit.apply_(model, "he_normal", BATCH)
+    assert plan["4.bias"].reason == "its owner sets it to a constant"
+    assert (model[4].bias == -4.6).all()
+    assert not model[2].bias.any()
+
+
+def test_the_forget_gate_s_bias_that_its_owner_set_stays() -> None:
+    model = nn.LSTM(8, 4)
+    with torch.no_grad():
+        for bias in (model.bias_ih_l0, model.bias_hh_l0):
+            bias.zero_()
+        model.bias_ih_l0[4:8] = 1.0
+    plan = autoinit.apply_(model, "he_normal", [torch.randn(5, 2, 8)], loss=lambda output, target: output[0].sum())
+    assert plan["bias_ih_l0"].untouched
+    assert model.bias_ih_l0[4:8].eq(1).all()
+
+
+def test_a_bias_of_a_frozen_weight_stays() -> None:
+    model = mlp()
+    model[2].weight.requires_grad_(False)
+    before = model[2].bias.clone()
+    plan = autoinit.apply_(model, "he_normal", BATCH)
+    assert torch.equal(model[2].bias, before)
+    assert "its weight is kept: frozen" in plan["2.bias"].reason
+
+
+def test_a_rescaling_plan_is_not_applied_twice() -> None:
+    model, fresh = mlp(), mlp()
+    before = model[4].weight.clone()
+    plan = autoinit.apply_(model, Recipe(head="eighth"), BATCH)
+    autoinit.apply_(model, plan)
+    assert torch.equal(model[4].weight, before / 8)
+    other = fresh[4].weight.clone()
+    autoinit.apply_(fresh, plan)
+    assert torch.equal(fresh[4].weight, other / 8)
+
+
+def test_the_padding_row_of_an_embedding_stays_zero() -> None:
+    model = nn.Sequential(nn.Embedding(10, 4, padding_idx=3), nn.Flatten(), nn.Linear(20, 2))
+    tokens = torch.randint(0, 10, (6, 5))
+    autoinit.apply_(model, Recipe(embedding="small"), (tokens, torch.randint(0, 2, (6,))))
+    assert not model[0].weight[3].any()
+    assert model[0].weight[2].any()
+
+
+def test_a_calibration_takes_a_one_shot_iterator() -> None:
+    model = mlp()
+    autoinit.apply_(model, "lsuv", iter([BATCH]))
+    assert model[0](BATCH[0]).std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_a_calibration_sees_training_mode_and_always_the_same_dropout() -> None:
+    def factors(training: bool) -> list[float]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 32), nn.Dropout(0.5), nn.ReLU(), nn.Linear(32, 10)).train(training)
+        torch.manual_seed(int(training))  # what the generators hold must not matter
+        return [fill.factor for fill in autoinit.apply_(model, "lsuv", BATCH).fills]
+
+    assert factors(True) == factors(False)
+
+
+def test_a_plan_file_may_have_any_name(tmp_path: Path) -> None:
+    model, fresh = mlp(), mlp()
+    autoinit.apply_(model, "he_normal", BATCH).save(tmp_path / "init.plan")
+    autoinit.apply_(fresh, str(tmp_path / "init.plan"))
+    assert same(weights(model), weights(fresh))
+
+
+def test_reading_a_spectral_norm_changes_nothing() -> None:
+    model = nn.Sequential(parametrizations.spectral_norm(nn.Linear(64, 10)), nn.ReLU(), nn.Linear(10, 10))
+    with unchanged(model):
+        keep_choices(model, trace(model, BATCH))
 
 
 def test_meta_parameters_are_passed_over() -> None:

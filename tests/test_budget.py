@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import time
 
+import numpy as np
 import pytest
 
 from autoinit.budget import FORWARD_COST, SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
@@ -20,10 +21,19 @@ def test_a_budget_is_taken_as_it_is() -> None:
     assert parse_budget(Budget(steps=600)) == Budget(steps=600)
 
 
-@pytest.mark.parametrize("given", [0, -1, "0s", "soon", "5 days", math.nan, math.inf, [60], True])
+@pytest.mark.parametrize("given", [0, -1, "0s", "soon", "5 days", math.nan, math.inf, [60], True, -np.int64(3)])
 def test_bad_budgets(given: object) -> None:
     with pytest.raises(BudgetError, match=r"Got|budget"):
         parse_budget(given)  # type: ignore[arg-type]
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    assert parse_budget(np.int64(60)) == parse_budget(np.float32(60)) == Budget(seconds=60.0)
+
+
+def test_limits_are_numbers() -> None:
+    with pytest.raises(BudgetError, match="Got seconds = '60s'"):
+        Budget(seconds="60s")  # type: ignore[arg-type]
 
 
 def test_a_budget_limits_something() -> None:

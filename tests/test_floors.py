@@ -66,7 +66,8 @@ ATTRIBUTES_BY_NAME = {
 """Modules that may call getattr or hasattr, and why. Registries are explicit dicts instead."""
 
 GLOBAL_RNG = {
-    "torch.manual_seed": {"snapshot", "probe", "demo"},  # the demo plays the part of the user, in fork_rng
+    # The demo plays the part of the user, in fork_rng.
+    "torch.manual_seed": {"snapshot", "probe", "calibrations", "demo"},
     "torch.seed": set(),
     "torch.set_rng_state": {"snapshot"},
     "torch.random.set_rng_state": {"snapshot"},

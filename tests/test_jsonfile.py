@@ -60,3 +60,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_what_is_not_finite_becomes_null() -> None:
     assert jsonfile.finite({"a": (1.0, float("nan")), "b": [float("inf")]}) == {"a": [1.0, None], "b": [None]}
+
+
+def test_a_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
+    jsonfile.write(tmp_path / "ours.json", {})
+    (tmp_path / "other").write_text("")
+    assert (tmp_path / "ours.json").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from autoinit.budget import Budget, Meter, Schedule
-from autoinit.errors import BudgetError
+from autoinit.errors import ArgumentError
 from autoinit.search import search
 from autoinit.space import LR_STEPS, space_of
 from autoinit.task import make_task
@@ -91,7 +91,7 @@ def test_storage_keeps_the_trials_with_their_reasons(bench: Bench, tmp_path: Pat
     search(bench, space, storage=storage, study_name="one")
     trials = optuna.load_study(storage=storage, study_name="one").trials
     assert [trial.user_attrs["recipe"] for trial in trials] == ["as_is", "he_normal"]
-    with pytest.raises(BudgetError, match="holds a study 'one' already"):
+    with pytest.raises(ArgumentError, match="holds a study 'one' already"):
         search(bench, space, storage=storage, study_name="one")
 
 

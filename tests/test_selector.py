@@ -272,6 +272,8 @@ BAD: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], type[AutoInitError
     "budget": (small_mlp, {"budget": 0}, BudgetError, "positive"),
     "recipe": (small_mlp, {"recipes": ["he_norml"]}, autoinit.RecipeError, "Did you mean 'he_normal'"),
     "device": (small_mlp, {"device": "cuda:7"}, DeviceError, "cuda:7"),
+    "seed": (small_mlp, {"seed": -1}, autoinit.ArgumentError, "Got -1"),
+    "storage": (small_mlp, {"storage": "nonsense"}, autoinit.ArgumentError, "'nonsense' cannot be opened"),
     "glob": (small_mlp, {"exclude": "nothing.*"}, ModelError, "matches no parameter"),
 }
 
@@ -293,3 +295,36 @@ def test_progress_is_one_line_that_is_wiped(capsys: pytest.CaptureFixture[str]) 
     assert any("search  2 trials, leading: " in line for line in lines)
     assert "\n" not in captured.err
     assert lines[-2].strip() == ""
+
+
+def test_a_seed_of_any_size() -> None:
+    assert autoinit.select(small_mlp(), DATA, optimizer=sgd, budget=Budget(steps=450), seed=2**40).cost.steps > 0
+
+
+def test_a_failing_gate_keeps_the_model() -> None:
+    model = deep_tanh()
+    stage = [""]
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        if stage[0] == "gate":
+            raise torch.OutOfMemoryError("no memory left")
+        return nn.functional.cross_entropy(output, target)
+
+    def watch(event: ProgressEvent) -> None:
+        stage[0] = event.stage
+
+    with unchanged(model):
+        selection = autoinit.select(model, DATA, loss=loss, optimizer=sgd, budget=Budget(steps=1200), progress=watch)
+    assert selection.kept
+    assert "its gate failed (OutOfMemoryError: no memory left)" in selection.why
+
+
+def test_an_error_of_the_progress_callback_is_the_caller_s() -> None:
+    model = deep_tanh()
+
+    def fail(event: ProgressEvent) -> None:
+        if event.stage == "gate":
+            raise ZeroDivisionError
+
+    with unchanged(model), pytest.raises(ZeroDivisionError):
+        autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=1200), progress=fail)

@@ -40,3 +40,8 @@ def test_a_table_is_aligned() -> None:
 def test_a_row_of_another_length_is_refused() -> None:
     with pytest.raises((ValueError, IndexError)):
         text.table(("a", "b"), [("1",)])
+
+
+def test_few_names_say_how_many_more() -> None:
+    assert text.few(["a", "b"]) == "a, b"
+    assert text.few(["a", "b", "c", "d"], most=2) == "a, b and 2 more"
