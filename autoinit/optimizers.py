@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import LBFGS, AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from .errors import OptimizerError
 
@@ -100,13 +101,27 @@ def scale_lr(optimizer: Optimizer, scheduler: Any, factor: float) -> None:
 
 
 def step_scheduler(scheduler: Any, loss: float) -> None:
-    """Steps a scheduler after an optimizer step; ReduceLROnPlateau is told the loss."""
-    if scheduler is None:
+    """Steps a scheduler after an optimizer step.
+
+    ReduceLROnPlateau is told the loss. OneCycleLR refuses to be stepped past its end: it stays at its last rate.
+    """
+    if scheduler is None or _is_over(scheduler):
         return
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step(loss)
     else:
         scheduler.step()
+
+
+def _is_over(scheduler: Any) -> bool:
+    """Whether the next step would take a OneCycleLR, also one inside another scheduler, past its end."""
+    if isinstance(scheduler, OneCycleLR):
+        return scheduler.last_epoch >= scheduler.total_steps - 1
+    parts: list[Any] = scheduler._schedulers if isinstance(scheduler, _Schedulers) else []
+    if isinstance(scheduler, SequentialLR):  # only the one whose turn it is will be stepped
+        turn = bisect.bisect_right(scheduler._milestones, scheduler.last_epoch + 1)
+        parts = parts[turn : turn + 1]
+    return any(_is_over(part) for part in parts)
 
 
 def _scheduler_parts(scheduler: Any) -> Iterator[Any]:

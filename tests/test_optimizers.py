@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import (
+    ChainedScheduler,
     CosineAnnealingLR,
     LambdaLR,
     LinearLR,
@@ -119,6 +120,37 @@ def test_schedules_are_scaled_along(model: nn.Module, schedule: Any) -> None:
         rates.append(seen)
     assert rates[1] == pytest.approx([3 * rate for rate in rates[0]])
     assert len(set(rates[0])) > 1
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda o: OneCycleLR(o, max_lr=0.2, total_steps=6),
+        lambda o: ChainedScheduler([OneCycleLR(o, max_lr=0.2, total_steps=6)], optimizer=o),
+    ],
+)
+def test_one_cycle_stays_at_its_end(model: nn.Module, schedule: Any) -> None:
+    optimizer = SGD(model.parameters(), lr=0.1)
+    scheduler = schedule(optimizer)
+    seen = []
+    for _ in range(10):
+        optimizer.step()
+        seen.append(optimizer.param_groups[0]["lr"])
+        step_scheduler(scheduler, 1.0)
+    assert seen[5:] == [min(seen)] * 5
+    assert seen[4] > seen[5] > 0
+
+
+def test_what_follows_one_cycle_goes_on(model: nn.Module) -> None:
+    optimizer = SGD(model.parameters(), lr=0.1)
+    parts = [OneCycleLR(optimizer, max_lr=0.2, total_steps=6), LambdaLR(optimizer, lambda step: float(step))]
+    scheduler = SequentialLR(optimizer, parts, milestones=[6])
+    seen = []
+    for _ in range(10):
+        optimizer.step()
+        seen.append(optimizer.param_groups[0]["lr"])
+        step_scheduler(scheduler, 1.0)
+    assert len(set(seen)) == 10
 
 
 def test_a_warm_up_from_zero_has_the_rate_it_warms_up_to(model: nn.Module) -> None:
