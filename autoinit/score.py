@@ -21,6 +21,9 @@ RANGE_WEIGHT, RANGE_CAP = 0.1, 12.0
 RANGE_STEP = 20
 """The step at which the range of gradients is taken: early enough to tell, past the first jolts."""
 
+TINY = 1e-12
+"""Stands for the reference of losses that are all 0, of which there is no logarithm."""
+
 WORST_FINITE = math.log(CEILING) + RANGE_WEIGHT * RANGE_CAP
 
 
@@ -33,7 +36,7 @@ class Curve:
         held_back: (steps done, mean loss on the held-back batches), in order.
         gradient_range: log10 of the largest over the smallest weight gradient norm; inf where one is zero
             while another is not.
-        diverged_at: the step at which a loss or gradient was not finite; None where none was.
+        diverged_at: the step at which a training or held-back loss was not finite; None where none was.
         seconds: wall time.
     """
 
@@ -71,8 +74,9 @@ class Reference:
             own: finite losses of a probe of the owner's own weights.
         """
         finite = [value for value in own if math.isfinite(value)] or [1.0]
-        if min(finite) > 0:
-            return Reference(constant if constant and constant > 0 else finite[0])
+        if min(finite) >= 0:  # a loss that is exactly 0 at times is still one that stays positive
+            first = next((value for value in finite if value > 0), TINY)
+            return Reference(constant if constant and constant > 0 else first)
         spread = max(finite) - min(finite)
         return Reference(finite[0], scale=max(abs(finite[0]), spread, 1e-12))
 

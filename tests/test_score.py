@@ -22,6 +22,16 @@ def test_reference_is_the_constant_predictor_s_loss_else_the_first_own_loss() ->
     assert Reference.of(None, [2.5, 2.4]) == Reference(2.5)
 
 
+def test_a_loss_of_exactly_zero_is_none_that_can_be_negative() -> None:
+    assert Reference.of(2.3, [2.5, 0.0]) == Reference(2.3)
+    assert Reference.of(None, [2.5, 0.0]) == Reference(2.5)
+    assert Reference.of(None, [0.0, 0.5]) == Reference(0.5)
+    nothing = Reference.of(None, [0.0, 0.0])
+    assert nothing.scale is None
+    assert nothing.u(0.0) == pytest.approx(math.log(1e-3))
+    assert nothing.u(1.0) == pytest.approx(math.log(10))
+
+
 def test_losses_that_can_be_negative_are_measured_on_their_own_scale() -> None:
     reference = Reference.of(None, [4.0, 1.0, -4.0])
     assert reference.scale == 8.0
