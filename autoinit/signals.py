@@ -16,7 +16,7 @@ from .assign import derived_name, read
 from .data import Batch, halves
 from .graph import Graph, Layer, Role
 from .tape import watch_products
-from .task import Task
+from .task import USER_ERRORS, Task
 
 SAMPLES = 8192
 """Values per layer at which the slope of the activation is looked up."""
@@ -36,7 +36,7 @@ class LayerSignal:
         name: of the weight.
         role: of the weight.
         forward_mean: mean of its output, bias included; None where its product was not seen.
-        forward_std: standard deviation of that output over batch and units.
+        forward_std: standard deviation of that output over batch and units; None where it is one value.
         grad_norm: norm of the loss's gradient; None where none arrives.
         weight_norm: norm of the weight.
         dead: share of output units whose activation is flat for every row; None where no activation follows
@@ -62,7 +62,7 @@ class Signals:
         loss: of the batch.
         grad_norm: norm of the gradient of all parameters together.
         agreement: cosine between the gradients of the two halves of the batch; None where it cannot be
-            halved, or a gradient is zero or not finite.
+            halved, the model takes no half batch, or a gradient is zero or not finite.
         layers: every matrix and embedding, in the order of the graph.
     """
 
@@ -75,7 +75,7 @@ class Signals:
 @dataclass(frozen=True, slots=True)
 class _Output:
     mean: float
-    std: float
+    std: float | None
     dead: float | None
     saturated: float | None
 
@@ -146,7 +146,8 @@ def _output(layer: Layer, z: Tensor) -> _Output:
         units = _by_unit(layer, values)
         dead = dead_share(layer.activation, units)
         saturated = saturated_share(layer.activation, units)
-    return _Output(values.mean().item(), values.std().item(), dead, saturated)
+    std = values.std().item() if values.numel() > 1 else None
+    return _Output(values.mean().item(), std, dead, saturated)
 
 
 def _reaches_activation(layer: Layer) -> bool:
@@ -212,14 +213,19 @@ def _agreement(task: Task, batch: Batch) -> float | None:
     gradients = []
     for half in pair:
         task.model.zero_grad(set_to_none=True)
-        task.backward(half)
+        try:
+            task.backward(half)
+        except torch.OutOfMemoryError:
+            raise
+        except USER_ERRORS:  # batch normalization of a single row, a batch size that is built in
+            return None
         gradients.append({name: p.grad for name, p in task.model.named_parameters() if p.grad is not None})
     return cosine(*gradients)
 
 
 def cosine(first: dict[str, Tensor], second: dict[str, Tensor]) -> float | None:
     """Returns the cosine between two gradients, each by parameter name; None where it has no meaning."""
-    dot = sum(float((first[name] * second[name]).sum()) for name in first.keys() & second.keys())
+    dot = sum(float((first[name].conj() * second[name]).sum().real) for name in first.keys() & second.keys())
     one, two = (math.hypot(*_norms(list(side.values()))) for side in (first, second))
     if not (math.isfinite(dot) and 0 < one < math.inf and 0 < two < math.inf):
         return None

@@ -44,7 +44,8 @@ from .snapshot import Snapshot, preserved, preserved_random
 _AUTOCAST_DTYPES = (torch.bfloat16, torch.float16)
 VARIANCE_BATCHES = 64
 """Enough for a variance to a few percent, where targets are images and there are gigabytes of them."""
-_USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
+USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
+"""What a model, a loss or a step raises on a batch that it cannot take."""
 
 
 @dataclass(kw_only=True)
@@ -163,7 +164,7 @@ def make_task(
         step: callable(model, batch) -> scalar, in the place of a loss; it may call backward itself.
         optimizer: callable(params) -> Optimizer or (Optimizer, scheduler), or an existing Optimizer.
         lr: a number, "search", or None for the optimizer's own (searched where there is no optimizer).
-        val_data: batches to hold back, in the place of a part of `data`.
+        val_data: batches to hold back, in the place of a part of `data` (see `autoinit.data.hold_out`).
         autocast: dtype of mixed precision; where None, that of an active torch.autocast.
         device: where to train; where None, where the model is.
         seed: of shuffling and of the choice of held-back batches.
@@ -250,9 +251,15 @@ def check_trainable(model: nn.Module) -> None:
 
 
 def _device(model: nn.Module, device: str | torch.device | None) -> torch.device:
-    """Returns the device to train on, checked by allocating there (which also starts CUDA)."""
-    if device is None:
-        return next(model.parameters()).device
+    return next(model.parameters()).device if device is None else check_device(device)
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """Returns a device, checked by allocating there (which also starts CUDA).
+
+    Raises:
+        DeviceError: it does not exist here.
+    """
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
@@ -309,7 +316,7 @@ def _first_step(task: Task, batch: Batch) -> Tensor | None:
         value = task.loss(batch)
     except (AutoInitError, torch.OutOfMemoryError):
         raise
-    except _USER_ERRORS as error:
+    except USER_ERRORS as error:
         raise _rejection(task, batch, seen, error) from error
     finally:
         hook.remove()

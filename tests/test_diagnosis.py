@@ -171,6 +171,13 @@ def test_halves_that_pull_against_each_other() -> None:
     assert any("opposite directions (cosine -1)" in text for text in found(diagnosis))
 
 
+def test_an_output_of_one_value_is_no_error() -> None:
+    batches = [(torch.randn(1, 4), torch.randn(1, 1)) for _ in range(6)]
+    diagnosis = diagnose(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)), batches)
+    assert not any("not finite" in text for text in found(diagnosis))
+    assert diagnosis.signals.layers[1].forward_std is None
+
+
 def test_a_regression_is_measured_against_its_variance() -> None:
     x, y = load_diabetes(return_X_y=True)
     diagnosis = diagnose(nn.Linear(10, 1), (x, y))

@@ -169,6 +169,43 @@ def test_zero_gradients_have_no_direction() -> None:
     assert cosine({}, {}) is None
 
 
+class FixedBatch(nn.Module):
+    """Takes batches of 8 rows only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + torch.zeros(8, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2)), 2), (FixedBatch(), 8)],
+)
+def test_a_model_that_takes_no_half_batch_has_no_agreement(model: nn.Module, size: int) -> None:
+    batches = [(torch.randn(size, 4), torch.arange(size) % 2) for _ in range(4)]
+    _, signals = measured(model, batches)
+    assert signals.agreement is None
+    assert math.isfinite(signals.grad_norm)
+
+
+def test_a_single_value_has_no_spread() -> None:
+    batches = [(torch.randn(1, 4), torch.randn(1, 1)) for _ in range(6)]
+    _, signals = measured(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)), batches)
+    assert signals.layers[0].forward_std is not None
+    assert signals.layers[1].forward_std is None
+    assert signals.layers[1].forward_mean is not None
+
+
+def test_complex_gradients_have_a_direction() -> None:
+    one = {"a": torch.tensor([1 + 2j, 3j])}
+    assert cosine(one, one) == pytest.approx(1)
+    assert cosine(one, {"a": -one["a"]}) == pytest.approx(-1)
+    assert cosine(one, {"a": 1j * one["a"]}) == pytest.approx(0)
+
+
 def test_gradient_norms_of_sparse_gradients() -> None:
     model = nn.Embedding(5, 3, sparse=True)
     model(torch.tensor([1, 1, 2])).sum().backward()
