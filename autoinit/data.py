@@ -28,12 +28,16 @@ MIN_BATCHES = 10
 """Small arrays get smaller batches, down to 8 rows, so that there are this many to train and to hold back."""
 MIN_EVAL_ROWS = 256
 """Rows in each held-back half, where there are so many: the noise of a mean over fewer hides small gains."""
+MAX_EVAL_ROWS = 2 * MIN_EVAL_ROWS
+"""A held-back half that has so many rows takes no further batch: every trial has to evaluate it."""
 HOLD_OUT = 0.2
 CACHE_BYTES = 1 << 30
 CACHE_BATCHES = 512
 """More than the longest probe's steps between two visits of a batch."""
 FETCH_SECONDS = 20.0
-"""A slow loader stops here, once `MIN_BATCHES` are read: reading must not eat the search's time."""
+"""A slow loader stops here, once `SLOW_BATCHES` are read: reading must not eat the search's time."""
+SLOW_BATCHES = 4
+"""Enough to train on and to hold back two."""
 
 ACCEPTED = (
     "Allowed: a DataLoader, a Dataset, (X, y) as tensors, numpy arrays or pandas frames, "
@@ -61,12 +65,13 @@ class _NamedTuple(Protocol):
 def fetch(data: Any, *, dtype: torch.dtype = torch.float32, seed: int = 0, name: str = "data") -> list[Batch]:
     """Returns the batches of `data`, on the host, at most `CACHE_BYTES` of them.
 
-    A DataLoader's or an iterable's batches are kept as they come; rows of arrays and Datasets are
-    shuffled and batched here. An iterator is consumed as far as it is read.
+    A DataLoader's or an iterable's batches are kept as they come, but for arrays and frames in them, which become
+    tensors; rows of arrays and Datasets are shuffled and batched here. An iterator is consumed as far as it is read.
 
     Args:
         data: any kind in `ACCEPTED`.
-        dtype: the model's; floating-point arrays are cast to it.
+        dtype: the model's; every floating-point array and frame is cast to it, and so are the rows that are batched
+            here. Tensors in batches that came as such stay as they are.
         seed: of the shuffle of rows.
         name: of the argument, for messages.
     """
@@ -87,7 +92,7 @@ def first_batch(data: Any, *, dtype: torch.dtype = torch.float32) -> Batch:
     if isinstance(data, Mapping) or dataclasses.is_dataclass(data):
         return _as_batch(data, dtype)
     if _is_arrays(data):
-        tree = _converted(data, dtype)
+        tree = _cast(_converted(data, dtype), dtype)
         return _rows_of(tree, slice(0, BATCH_ROWS)) if len(_lengths(tree)) == 1 else tree
     if isinstance(data, (tuple, list)) and data and all(_is_leaf(item) for item in data):
         same = len(data) > 1 and len({tuple(item.shape) for item in data}) == 1
@@ -110,12 +115,15 @@ def hold_out(
     """Returns (training, probe-eval, gate-eval) batches; the two held-back parts share no row.
 
     Args:
-        batches: what was fetched; about `HOLD_OUT` of them is held back where `val` is None.
+        batches: what was fetched. Where `val` is None, about `HOLD_OUT` of them is held back: more where the halves
+            would stay below `MIN_EVAL_ROWS`, less where they already have `MAX_EVAL_ROWS`; all others are trained on.
         seed: of the choice.
-        val: the owner's validation batches.
+        val: the owner's validation batches; as many of them as give each half `MAX_EVAL_ROWS` are used.
     """
     if val is not None:
-        return list(batches), *_halves(val)
+        order = torch.randperm(len(val), generator=_generator(seed)).tolist()
+        count = _enough([rows(val[index]) for index in order])
+        return list(batches), *_halves([val[index] for index in sorted(order[:count])])
     if len(batches) < 2:
         raise DataError(
             f"data holds one batch ({describe(batches[0])}); at least two are needed, one to train on "
@@ -126,9 +134,16 @@ def hold_out(
     count = max(1, round(HOLD_OUT * len(batches)))
     while count < len(batches) // 2 and sum(shares[:count]) < 2 * MIN_EVAL_ROWS:
         count += 1
-    held = sorted(order[:count])
+    held = sorted(order[: _enough(shares[:count])])
     kept = [batch for index, batch in enumerate(batches) if index not in set(held)]
     return kept, *_halves([batches[index] for index in held])
+
+
+def _enough(shares: Sequence[int]) -> int:
+    """Returns how many batches of so many rows give each half `MAX_EVAL_ROWS`, at least two; all where none do."""
+    totals = list(itertools.accumulate(shares))
+    reached = next((count for count, total in enumerate(totals, 1) if total >= 2 * MAX_EVAL_ROWS), len(totals))
+    return min(len(totals), max(2, reached))
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
@@ -258,18 +273,21 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _converted(value: Any, dtype: torch.dtype, target: bool = False) -> Any:
-    """Returns the same tree with tensors for arrays; the last part of a tuple is the target."""
+    """Returns the same tree with tensors for arrays, floating-point ones in this dtype.
+
+    The last part of a tuple is the target. What already is a tensor stays as it is.
+    """
     if isinstance(value, Mapping):
         return {key: _converted(item, dtype, str(key) in TARGET_KEYS) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         last = len(value) - 1
         return tuple(_converted(item, dtype, index == last > 0) for index, item in enumerate(value))
-    return _cast(_tensor(value, target), dtype)
+    return value.detach() if isinstance(value, Tensor) else _cast(_tensor(value, target), dtype)
 
 
 def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
-    """Returns double precision, which numpy makes unasked, as the model's dtype."""
-    return map_tensors(lambda tensor: tensor.to(dtype) if tensor.dtype == torch.float64 else tensor, batch)
+    """Returns the batch with its floating-point tensors in the model's dtype."""
+    return map_tensors(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, batch)
 
 
 def _lengths(tree: Any) -> set[int]:
@@ -281,12 +299,10 @@ TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
 
 def _tensor(value: Any, target: bool) -> Tensor:
-    """Returns an array or frame as a tensor; columns of a frame of inputs become float32."""
-    if isinstance(value, Tensor):
-        return value.detach()
+    """Returns an array or frame as a tensor; columns of a frame of inputs become floating-point."""
     if isinstance(value, (pd.DataFrame, pd.Series, pd.Index)):
         _check_columns(value)
-        value = value.to_numpy() if target else value.to_numpy(dtype=np.float32)
+        value = value.to_numpy() if target else value.to_numpy(dtype=np.float64)
     if value.dtype == object or value.dtype.kind not in "biuf":
         raise DataError(
             f"an array of dtype {value.dtype} and shape {list(value.shape)} cannot become a tensor. "
@@ -309,7 +325,7 @@ def _check_columns(frame: Any) -> None:
 
 
 def _batch_arrays(data: Any, dtype: torch.dtype, seed: int, name: str) -> list[Batch]:
-    tree = _converted(data, dtype)
+    tree = _cast(_converted(data, dtype), dtype)
     parts = tensors(tree)
     lengths = [tensor.shape[0] for tensor in parts]
     if len(set(lengths)) > 1:
@@ -372,7 +388,7 @@ def _cached(source: Iterable[Any], dtype: torch.dtype, name: str, copies: bool =
         batch = _as_batch(item, dtype)
         batches.append(clone(batch) if copies else batch)
         size += sum(tensor.nbytes for tensor in tensors(batch))
-        slow = time.perf_counter() - start > FETCH_SECONDS and len(batches) >= MIN_BATCHES
+        slow = time.perf_counter() - start > FETCH_SECONDS and len(batches) >= SLOW_BATCHES
         if len(batches) >= CACHE_BATCHES or size >= CACHE_BYTES or slow:
             break
     if not batches:
@@ -388,11 +404,13 @@ def _as_batch(item: Any, dtype: torch.dtype) -> Batch:
         leaves = list(_leaves(item))
         arrays = all(_is_leaf(leaf) for leaf in leaves)
         return _converted(item, dtype) if arrays and not all(isinstance(x, Tensor) for x in leaves) else item
-    if isinstance(item, dict) and any(isinstance(value, np.ndarray) for value in item.values()):
-        return {
-            key: _converted(value, dtype, key in TARGET_KEYS) if _is_leaf(value) else value
+    if isinstance(item, dict):
+        changes = {
+            key: _converted(value, dtype, str(key) in TARGET_KEYS)
             for key, value in item.items()
+            if _is_leaf(value) and not isinstance(value, Tensor)
         }
+        return {**item, **changes} if changes else item
     return item
 
 

@@ -19,6 +19,7 @@ from autoinit import data as module
 from autoinit.data import describe, fetch, first_batch, halves, hold_out, map_tensors, move, rows, tensors
 from autoinit.errors import DataError
 from autoinit.snapshot import preserved_random
+from autoinit.task import make_task
 
 X, Y = load_digits(return_X_y=True)
 XT, YT = torch.tensor(X, dtype=torch.float32), torch.tensor(Y)
@@ -160,7 +161,42 @@ def test_small_arrays_get_small_batches() -> None:
 
 def test_a_slow_loader_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FETCH_SECONDS", 0.0)
-    assert len(fetch(Loops())) == module.MIN_BATCHES
+    assert len(fetch(Loops())) == module.SLOW_BATCHES
+    assert [len(part) for part in hold_out(fetch(Loops()))] == [2, 1, 1]
+
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+ARRAYS = ["numpy", "frames", "frame and one-column frame", "tensors", "list of numpy pairs", "list of frames"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ARRAYS)
+@pytest.mark.parametrize("given", [np.float32, np.float64])
+def test_floating_arrays_and_frames_fit_a_model_of_any_precision(kind: str, dtype: torch.dtype, given: type) -> None:
+    x, y = X[:200].astype(given), Y[:200]
+    data = {
+        "numpy": (x, y),
+        "frames": (pd.DataFrame(x), pd.Series(y)),
+        "frame and one-column frame": (pd.DataFrame(x), pd.DataFrame({"y": y})),
+        "tensors": (torch.tensor(x), torch.tensor(y)),
+        "list of numpy pairs": [(x[i : i + 20], y[i : i + 20]) for i in range(0, 200, 20)],
+        "list of frames": [(pd.DataFrame(x[i : i + 20]), pd.Series(y[i : i + 20])) for i in range(0, 200, 20)],
+    }[kind]
+    task = make_task(nn.Linear(64, 10).to(dtype), data)
+    assert task.train[0][0].dtype == dtype
+    assert task.train[0][1].dtype == torch.int64
+    assert first_batch(data, dtype=dtype)[0].dtype == dtype
+
+
+def test_a_frame_keeps_the_digits_of_a_double_model() -> None:
+    batch = fetch((pd.DataFrame({"a": [1 / 3] * 40}), pd.Series([0] * 40)), dtype=torch.float64)[0]
+    assert batch[0][0].item() == 1 / 3
+
+
+def test_tensors_of_the_owners_batches_keep_their_dtype() -> None:
+    batches = [(XT[:4].half(), YT[:4]), {"x": XT[:4].double(), "y": Y[:4]}, {"x": pd.DataFrame(X[:4])}]
+    found = [tensors(batch)[0].dtype for batch in fetch(batches, dtype=torch.bfloat16)]
+    assert found == [torch.float16, torch.float64, torch.bfloat16]
 
 
 def test_floating_arrays_take_the_models_dtype_and_integers_stay() -> None:
@@ -221,16 +257,36 @@ def test_non_finite_values_are_named() -> None:
 
 
 def test_held_back_parts_share_no_row_and_have_256_rows_each() -> None:
-    numbered = (torch.arange(6400.0)[:, None], torch.arange(6400))
+    numbered = (torch.arange(3200.0)[:, None], torch.arange(3200))
     batches = fetch(numbered)
     train, probe, gate = hold_out(batches, seed=0)
-    assert (len(train), len(probe), len(gate)) == (80, 10, 10)
+    assert (len(train), len(probe), len(gate)) == (40, 5, 5)
     seen = torch.cat([batch[1] for part in (train, probe, gate) for batch in part])
-    assert seen.unique().numel() == 6400
+    assert seen.unique().numel() == 3200
     small = fetch((X, Y))
     train, probe, gate = hold_out(small, seed=0)
     assert sum(map(rows, probe)) >= 256 <= sum(map(rows, gate))
     assert len(train) >= len(small) / 2
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_no_more_is_held_back_than_it_takes(given: bool) -> None:
+    """What every trial evaluates does not grow with the data; what is not held back is trained on."""
+    batches = fetch((torch.arange(30000.0)[:, None], torch.arange(30000)))
+    train, probe, gate = hold_out(batches, seed=0, val=fetch((torch.zeros(9000, 1),)) if given else None)
+    assert sum(map(rows, probe)) == sum(map(rows, gate)) == 512
+    assert len(train) == len(batches) - (0 if given else 16)
+    large = [(torch.zeros(4096, 1),)] * 20
+    assert [len(part) for part in hold_out(large)] == [18, 1, 1]
+
+
+def test_validation_batches_are_picked_by_the_seed() -> None:
+    val = [(torch.full((64, 1), float(index)),) for index in range(100)]
+    first, again, other = (hold_out(val[:1], seed=seed, val=val)[1:] for seed in (0, 0, 1))
+    assert describe(first) == describe(again)
+    picked = [sorted(batch[0][0].item() for part in parts for batch in part) for parts in (first, again, other)]
+    assert picked[0] == picked[1] != picked[2]
+    assert picked[0] != list(range(16))
 
 
 def test_the_same_seed_holds_the_same_batches_back() -> None:
