@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .graph import Kind
-from .walk import NORMS, VIEWS, Node, saved
+from .layout import RESHAPES, Layout, block_axis, moved, of_data, of_parameter, rearranged
+from .walk import NORMS, PARTS, VIEWS, Edge, Node, saved
 
 Axes = tuple[frozenset[int], ...]
 """For each axis of a view, the axes of the parameter that it runs along."""
@@ -21,12 +22,16 @@ class Chain:
         axes: what became of its axes.
         ops: the operations passed.
         part: it is only a part of the parameter.
+        cut: the axis of the parameter of which that part is a block of neighbours; None where it is no block.
+        layout: where the elements of the parameter lie in it.
     """
 
     leaf: str
     axes: Axes
     ops: frozenset[str] = frozenset()
     part: bool = False
+    cut: int | None = None
+    layout: Layout = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ def follow(nodes: list[Node]) -> list[Use]:
     for node in nodes:
         if node.leaf:
             axes = tuple(frozenset({axis}) for axis in range(len(node.shape)))
-            chains[node] = (Chain(node.leaf, axes),)
+            chains[node] = (Chain(node.leaf, axes, layout=of_parameter(node.shape)),)
         elif node.static:
             chains[node] = tuple(
                 _through(node, position, chain)
@@ -124,37 +129,16 @@ def _through(node: Node, position: int, chain: Chain) -> Chain:
     axes = _moved(node, chain.axes, before)
     if len(axes) != len(node.shape):
         axes = _broadcast(axes, len(node.shape))
-    part = chain.part or (node.op in VIEWS and math.prod(node.shape) < math.prod(before))
-    return replace(chain, axes=axes, ops=chain.ops | {node.op}, part=part)
+    cuts = node.op in VIEWS and math.prod(node.shape) < math.prod(before)
+    cut = block_axis(node, 0, chain.layout) if cuts and not chain.part and node.op in PARTS else chain.cut
+    layout = moved(node, chain.layout, before)
+    return Chain(chain.leaf, axes, chain.ops | {node.op}, chain.part or cuts, cut, layout)
 
 
 def _moved(node: Node, axes: Axes, before: tuple[int, ...]) -> Axes:
-    op, after, fn = node.op, node.shape, node.fn
-    ndim = len(before)
-    if op == "T":
-        return axes[::-1]
-    if op == "Transpose":
-        order = list(range(ndim))
-        first, second = _dim(saved(fn, "dim0"), ndim), _dim(saved(fn, "dim1"), ndim)
-        order[first], order[second] = order[second], order[first]
-        return tuple(axes[axis] for axis in order)
-    if op == "Permute":
-        return tuple(axes[_dim(axis, ndim)] for axis in saved(fn, "dims"))
-    if op == "Unsqueeze":
-        at = _dim(saved(fn, "dim"), ndim + 1)
-        return (*axes[:at], frozenset(), *axes[at:])
-    if op in ("Select", "Unbind"):
-        at = _dim(saved(fn, "dim"), ndim)
-        return (*axes[:at], *axes[at + 1 :])
-    if op in ("View", "UnsafeView", "ReshapeAlias", "Reshape", "AsStrided", "Squeeze"):
-        return _regrouped(axes, before, after)
-    return axes
-
-
-def _dim(dim: int, ndim: int) -> int:
-    """Returns a saved axis as a plain index (autograd keeps negative ones as huge unsigned numbers)."""
-    dim = int(dim)
-    return (dim - 2**64 if dim >= 2**63 else dim) % max(ndim, 1)
+    if node.op in RESHAPES:
+        return _regrouped(axes, before, node.shape)
+    return rearranged(node, axes, len(before), frozenset())
 
 
 def _broadcast(axes: Axes, ndim: int) -> Axes:
@@ -201,18 +185,56 @@ def kind_of(node: Node) -> Kind:
     return "bilinear" if node.op == "Trilinear" else "linear"
 
 
+def meeting(use: Use) -> Contraction:
+    """Returns which of the parameter's own axes are inputs and which are outputs."""
+    view = contraction(use.node, use.position) or Contraction((), ())
+    axes = use.chain.axes
+    inside = frozenset(axis for at in view.inside if at < len(axes) for axis in axes[at])
+    outside = frozenset(axis for at in view.outside if at < len(axes) for axis in axes[at])
+    # An axis that is split into heads and summed over in part counts as an input.
+    return Contraction(tuple(sorted(inside)), tuple(sorted(outside - inside)))
+
+
+def is_block(use: Use, part: Edge) -> bool:
+    """Whether a part of a product's output comes from a block of neighbours on the weight's first output axis."""
+    path: list[Node] = []
+    node = part.node
+    while node is not use.node:
+        if not node.data or node.index < use.node.index:
+            return False
+        path.append(node)
+        node = node.data[0].node
+    layout = _in_output(use)
+    for node in path[:0:-1]:
+        edge = node.data[0]
+        layout = moved(node, layout, edge.node.shapes[edge.output])
+    outside = meeting(use).outside
+    return bool(path and outside) and block_axis(part.node, part.output, layout) == outside[0]
+
+
+def _in_output(use: Use) -> Layout:
+    """Returns where the elements of the weight's output axes lie in the output of its product."""
+    node, view = use.node, contraction(use.node, use.position)
+    layout = list(of_data(node.shape))
+    if view is None or not layout:
+        return tuple(layout)
+    last = len(layout) - 1
+    for axis in view.outside:
+        matrices = node.op in ("Mm", "Addmm", "Bmm", "Baddbmm", "Mv", "Addmv")  # the others put their units last
+        at = axis if matrices else 1 if node.op.startswith("Convolution") else last
+        layout[at] = use.chain.layout[axis]
+    if node.op in ("Bmm", "Baddbmm"):
+        layout[0] = use.chain.layout[0]
+    return tuple(layout)
+
+
 def fans(use: Use, shape: tuple[int, ...]) -> tuple[Contraction, int, int, int]:
     """Returns a weight's axes, fan-in, fan-out and groups, from the way it meets the data.
 
     A transposed convolution of stride s sums prod(kernel)/prod(stride) taps into one output unit. The fan-out of a
     strided convolution is counted as if it had stride 1, as torch.nn.init does.
     """
-    view = contraction(use.node, use.position) or Contraction((), ())
-    axes = use.chain.axes
-    inside = frozenset(axis for at in view.inside if at < len(axes) for axis in axes[at])
-    outside = frozenset(axis for at in view.outside if at < len(axes) for axis in axes[at])
-    # An axis that is split into heads and summed over in part counts as an input.
-    found = Contraction(tuple(sorted(inside)), tuple(sorted(outside - inside)))
+    found = meeting(use)
     if kind_of(use.node) == "embedding":
         return found, 0, 0, 1
     fan_in = math.prod(shape[axis] for axis in found.inside)

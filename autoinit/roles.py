@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .axes import Use, kind_of
+from .axes import Use, is_block, kind_of
 from .blocks import DROPOUT, SELECTING, SOFTMAX, Blocks, Residual
 from .graph import Role
 from .vectors import is_position_table
@@ -26,7 +26,8 @@ class Places:
         gate: weights whose output modulates another value.
         router: weights whose output, through softmax or top-k, weighs experts.
         lora: weights of a low-rank addition to another weight → that weight.
-        parts: fused weights → into how many parts their output is cut, 1 where the parts differ.
+        parts: fused weights → into how many equal blocks their output is cut; 1 where it is cut otherwise.
+        unlike: fused queries, keys and values that are no three equal blocks → what they are.
         residual: product → its innermost residual branch.
         closing: products that close a residual branch.
         timing: weights that set the time step of a state space model.
@@ -41,6 +42,7 @@ class Places:
     router: set[str] = field(default_factory=set)
     lora: dict[str, str] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    unlike: dict[str, str] = field(default_factory=dict)
     residual: dict[Node, Residual] = field(default_factory=dict)
     closing: set[Node] = field(default_factory=set)
     timing: set[str] = field(default_factory=set)
@@ -51,7 +53,7 @@ def find_places(blocks: Blocks, uses: list[Use]) -> Places:
     """Returns where the weights stand."""
     places = Places()
     _place_timing(blocks, places, uses)
-    _place_attentions(blocks, places)
+    _place_attentions(blocks, places, uses)
     for node, position in blocks.gates:
         edge = node.inputs[position]
         if edge is not None:
@@ -106,7 +108,7 @@ def _products_behind(blocks: Blocks, edge: Edge, passing: frozenset[str]) -> dic
     return found
 
 
-def _place_attentions(blocks: Blocks, places: Places) -> None:
+def _place_attentions(blocks: Blocks, places: Places, uses: list[Use]) -> None:
     for attention in blocks.attentions:
         query, key, value = (
             _products_behind(blocks, edge, _PROJECTING) for edge in (attention.query, attention.key, attention.value)
@@ -115,13 +117,29 @@ def _place_attentions(blocks: Blocks, places: Places) -> None:
         places.key |= _names(blocks, key)
         places.value |= _names(blocks, value)
         for node in query.keys() & key.keys() & value.keys():
-            sizes = {_size(part[node]) for part in (query, key, value)}
-            for name in blocks.products[node]:
-                places.parts[name] = 3 if len(sizes) == 1 else 1
+            _place_cut(blocks, places, uses, node, [part[node] for part in (query, key, value)])
         for node in (key.keys() & value.keys()) - query.keys():
-            for name in blocks.products[node]:
-                places.parts.setdefault(name, 2)
+            _place_cut(blocks, places, uses, node, [part[node] for part in (key, value)])
         places.attention_out |= _names(blocks, _products_after(blocks, attention.out))
+
+
+def _place_cut(blocks: Blocks, places: Places, uses: list[Use], product: Node, parts: list[Edge]) -> None:
+    """Tells into how many equal blocks the output of a fused projection is cut."""
+    even = len({_size(part) for part in parts}) == 1
+    full = sum(map(_size, parts)) == math.prod(product.shape)
+    cut = any(part.node is not product for part in parts)
+    for use in uses:
+        name = use.chain.leaf
+        if use.node is not product or name not in blocks.products[product]:
+            continue
+        if even and full and all(is_block(use, part) for part in parts):
+            if places.parts.get(name) != 1:
+                places.parts[name] = max(len(parts), places.parts.get(name, 0))
+            continue
+        places.parts[name] = 1
+        if cut and len(parts) == 3:
+            kind = "interleaved" if full else "beside other outputs"
+            places.unlike[name] = kind if even else "of different widths"
 
 
 def _place_crossed(blocks: Blocks, places: Places) -> None:

@@ -178,7 +178,7 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
     depths = {layer.name: layer for layer in layers}
     layers = tuple(_beside_weight(layer, depths) for layer in layers)
     notes = (
-        *_notes(layers),
+        *_notes(layers, reader.places.unlike),
         *(f"A function that ends in {op} could not be read; it counts as linear." for op in sorted(set(replay.unread))),
     )
     return Graph(layers, max(blocks.residual_depth.values(), default=0), notes=notes)
@@ -208,7 +208,9 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
     blocks, places, first = reader.blocks, reader.places, uses[0]
     role = role_of(blocks, places, item.name, uses)
     axes, fan_in, fan_out, groups = fans(first, item.shape)
-    slices = places.parts.get(item.name, 1) if not first.chain.part else 3 if role == "qkv" else 1
+    slices = places.parts.get(item.name, 1)
+    if first.chain.part:  # the weight is cut, and not its output
+        slices = 3 if role == "qkv" and first.chain.cut in axes.outside[:1] else 1
     residual = next((places.residual[use.node] for use in uses if use.node in places.residual), None)
     return Layer(
         name=item.name,
@@ -282,7 +284,7 @@ def _beside_weight(layer: Layer, layers: dict[str, Layer]) -> Layer:
     )
 
 
-def _notes(layers: tuple[Layer, ...]) -> Iterator[str]:
+def _notes(layers: tuple[Layer, ...], unlike: dict[str, str]) -> Iterator[str]:
     for layer in layers:
-        if layer.role == "qkv" and layer.slices == 1:
-            yield f"{layer.name} holds queries, keys and values of different widths; it is treated as one matrix."
+        if layer.role == "qkv" and layer.slices == 1 and layer.name in unlike:
+            yield f"{layer.name} holds queries, keys and values {unlike[layer.name]}; it is treated as one matrix."

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from zoo import ZOO
 
+from autoinit.apply import apply_
+from autoinit.graph import Graph
+from autoinit.recipe import Recipe
 from autoinit.tracing import read_graph
 
 
@@ -41,6 +44,7 @@ class Projections(nn.Module):
         self.stem, self.out = nn.Linear(3, 8), nn.Linear(8, 8)
         self.fused = fused
         self.all, self.two, self.one = nn.Linear(8, 24), nn.Linear(8, 16), nn.Linear(8, 8)
+        self.four = nn.Linear(8, 32)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -51,22 +55,75 @@ class Projections(nn.Module):
         elif self.fused == "sliced":
             y = self.all(x)
             q, k, v = (y[..., 8 * i : 8 * i + 8].unflatten(-1, (2, 4)).transpose(1, 2) for i in range(3))
+        elif self.fused == "GPT-NeoX":
+            q, k, v = self.all(x).view(*x.shape[:2], 2, 12).transpose(1, 2).chunk(3, -1)
+        elif self.fused == "BLOOM":
+            y = self.all(x).view(*x.shape[:2], 2, 3, 4)
+            q, k, v = (y[..., i, :].transpose(1, 2) for i in range(3))
+        elif self.fused == "channels":
+            q, k, v = self.all(x).unflatten(-1, (2, 4, 3)).transpose(1, 2).unbind(-1)
+        elif self.fused == "four":
+            q, k, v, gate = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in self.four(x).chunk(4, -1))
+            v = v * torch.sigmoid(gate)
+        elif self.fused == "weight, blocks":
+            q, k, v = ((x @ w.T).unflatten(-1, (2, 4)).transpose(1, 2) for w in self.all.weight.chunk(3))
+        elif self.fused == "weight, interleaved":
+            parts = self.all.weight.view(2, 12, 8).split(4, 1)
+            q, k, v = ((x @ w.reshape(8, 8).T).unflatten(-1, (2, 4)).transpose(1, 2) for w in parts)
+        elif self.fused == "einsum, blocks":
+            q, k, v = (
+                torch.einsum("bte,ide->ibtd", x, self.all.weight.view(3, 8, 8)).unflatten(-1, (2, 4)).transpose(2, 3)
+            )
+        elif self.fused == "convolution":
+            y = F.conv1d(x.transpose(1, 2), self.all.weight[..., None])
+            q, k, v = (part.unflatten(1, (2, 4)).transpose(2, 3) for part in y.chunk(3, 1))
+        elif self.fused == "one for all":
+            q = k = v = self.one(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        elif self.fused == "pair, interleaved":
+            q = self.one(x).unflatten(-1, (2, 4)).transpose(1, 2)
+            k, v = self.two(x).unflatten(-1, (2, 8)).transpose(1, 2).chunk(2, -1)
         else:
             q = self.one(x).unflatten(-1, (2, 4)).transpose(1, 2)
             k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in self.two(x).chunk(2, -1))
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-@pytest.mark.parametrize("fused", ["reshaped", "chunked", "sliced"])
+def projected(fused: str, device: str = "cpu") -> Graph:
+    model = Projections(fused).to(device)
+    return read_graph(model, lambda: model(torch.randn(2, 5, 3, device=device)).pow(2).mean())
+
+
+@pytest.mark.parametrize("fused", ["reshaped", "chunked", "sliced", "weight, blocks", "einsum, blocks", "convolution"])
 def test_fans_of_a_fused_projection_are_those_of_a_slice(fused: str) -> None:
-    model = Projections(fused)
-    layer = read_graph(model, lambda: model(torch.randn(2, 5, 3)).pow(2).mean())["all.weight"]
+    layer = projected(fused)["all.weight"]
     assert (layer.role, layer.slices, layer.fan_in, layer.fan_out) == ("qkv", 3, 8, 8)
+    assert projected(fused, "meta") == projected(fused)
+
+
+@pytest.mark.parametrize("fused", ["GPT-NeoX", "BLOOM", "channels"])
+def test_interleaved_queries_keys_and_values_are_one_matrix(fused: str) -> None:
+    """Thirds of the rows would hold some of each, so no slice of it may be scaled alone."""
+    graph = projected(fused)
+    assert (graph["all.weight"].role, graph["all.weight"].slices, graph["all.weight"].fan_out) == ("qkv", 1, 24)
+    assert graph.notes == ("all.weight holds queries, keys and values interleaved; it is treated as one matrix.",)
+    assert projected(fused, "meta") == graph
+    model = Projections(fused)
+    before = model.all.weight.detach().clone()
+    apply_(model, Recipe(base="as_is", qk_log2=-2.0), torch.randn(2, 5, 3))
+    assert torch.equal(model.all.weight, before)
+
+
+def test_no_part_of_a_fused_projection_is_taken_for_another() -> None:
+    four, one, pair, weight = map(projected, ("four", "one for all", "pair, interleaved", "weight, interleaved"))
+    assert four["four.weight"].slices == 1
+    assert "beside other outputs" in four.notes[0]
+    assert (one["one.weight"].slices, one.notes) == (1, ())
+    assert (pair["two.weight"].slices, pair["two.weight"].fan_out) == (1, 16)
+    assert (weight["all.weight"].role, weight["all.weight"].slices) == ("qkv", 1)
 
 
 def test_fused_keys_and_values_are_two_slices() -> None:
-    model = Projections("pair")
-    graph = read_graph(model, lambda: model(torch.randn(2, 5, 3)).pow(2).mean())
+    graph = projected("pair")
     assert (graph["two.weight"].role, graph["two.weight"].slices) == ("qkv", 2)
     assert (graph["one.weight"].role, graph["out.weight"].role) == ("query", "attention_out")
 
