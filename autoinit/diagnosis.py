@@ -17,7 +17,7 @@ from .graph import Graph, Layer
 from .jsonfile import finite
 from .signals import LayerSignal, Signals, measure
 from .task import Task, make_task
-from .text import number, percent, table
+from .text import few, number, percent, table
 from .tracing import trace_task
 
 Severity = Literal["error", "warning", "note"]
@@ -161,13 +161,13 @@ def _symmetry(task: Task, graph: Graph) -> Iterator[Finding]:
     if bad := [name for name in equal if name not in zero_out]:
         yield Finding(
             "error",
-            f"all values are equal in {_few(bad)}, so its units get the same gradient and never differ",
+            f"all values are equal in {few(bad)}, so its units get the same gradient and never differ",
             f"draw them at random: {_recipe('he_normal')}",
         )
     elif zero_out:
         yield Finding(
             "note",
-            f"{_few(zero_out)} starts at a constant, as zero-initialized residual branches and heads do",
+            f"{few(zero_out)} starts at a constant, as zero-initialized residual branches and heads do",
             "nothing, if that is meant: what lies before it gets its first gradient after one step",
         )
 
@@ -191,7 +191,7 @@ def _no_gradient(signals: Signals) -> Iterator[Finding]:
     if zero:
         yield Finding(
             "warning",
-            f"{len(zero)} of {len(signals.layers)} weights get a gradient of exactly zero: {_few(zero)}",
+            f"{len(zero)} of {len(signals.layers)} weights get a gradient of exactly zero: {few(zero)}",
             "fine for one step behind a zero-initialized layer; otherwise a layer after them is dead or unused",
         )
 
@@ -293,11 +293,6 @@ def _suited(graph: Graph) -> str:
 
 def _recipe(name: str) -> str:
     return f"try autoinit.apply_(model, {name!r})"
-
-
-def _few(names: Sequence[str], most: int = 3) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 def _others(layers: Sequence[LayerSignal]) -> str:
