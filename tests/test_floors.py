@@ -22,7 +22,7 @@ FLOORS = (
     "recipe space plan rules",
     "score budget gate",
     "snapshot data losses optimizers task",
-    "tape walk axes normalization blocks responses vectors recurrent inventory roles module_tree tracing",
+    "tape walk layout axes normalization blocks responses vectors recurrent inventory roles module_tree tracing",
     "initializers assign signals calibrations apply",
     "probe trial contest",
     "search",
