@@ -162,8 +162,10 @@ def _why_no_rival(records: list[Record]) -> str:
     if records and records[0].state == "failed":
         return f"training the model's own weights failed ({records[0].reason})"
     others = [record for record in records if record.candidate.recipe != OWN]
+    if not others:
+        return "the budget ended before another candidate could be tried"
     broken = [record for record in others if record.state in ("diverged", "failed")]
-    if others and len(broken) == len(others):
+    if len(broken) == len(others):
         return f"every one of {len(others)} candidates diverged or failed (the first: {broken[0].reason})"
     return f"none of {len(others)} candidates beat the model's own weights in the search"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from . import text
 from .activations import LINEAR, Activation
 from .errors import ModelError, did_you_mean
 
@@ -124,6 +125,9 @@ class Layer:
         return count
 
 
+_SOURCES = {"autograd": "autograd graph of one step", "modules": "module tree, without data"}
+
+
 @dataclass(frozen=True)
 class Graph(Mapping[str, Layer]):
     """The architecture: parameter name → `Layer`, in the order of `model.named_parameters()`.
@@ -174,6 +178,28 @@ class Graph(Mapping[str, Layer]):
     def has_role(self, *roles: str) -> bool:
         """Whether a free parameter has one of these roles."""
         return any(layer.role in roles and not layer.keep for layer in self.layers)
+
+    def __str__(self) -> str:
+        """Returns a table: what each parameter is, and what was read about it."""
+        header = ("parameter", "shape", "kind", "role", "fan in", "fan out", "activation", "depth", "kept because")
+        rows = [
+            (
+                layer.name,
+                "×".join(map(str, layer.shape)) or "1",
+                layer.kind,
+                layer.role,
+                str(layer.fan_in or "-"),
+                str(layer.fan_out or "-"),
+                str(layer.activation) if layer.is_matrix else "-",
+                str(layer.depth),
+                layer.keep,
+            )
+            for layer in self.layers
+        ]
+        adds = f", {self.residual_adds} residual adds" if self.residual_adds else ""
+        head = f"{len(self)} parameters read from the {_SOURCES[self.source]}{adds}"
+        notes = "".join(f"\nNote: {note}" for note in self.notes)
+        return f"{head}\n\n{text.table(header, rows, '<<<<>><><')}{notes}"
 
     def restricted(self, only: Globs = None, exclude: Globs = None) -> Graph:
         """Returns the graph in which parameters outside `only`, or inside `exclude`, must stay as they are.

@@ -76,12 +76,14 @@ class Plan(Mapping[str, Fill]):
         seed: of the draws; each parameter has a stream of its own, named by seed and name.
         fills: in the order of the graph.
         drawn_with: versions and device of the draws that the plan stands for; empty before a draw.
+        notes: what the reader of the architecture could not see, in words.
     """
 
     recipe: Recipe
     seed: int
     fills: tuple[Fill, ...]
     drawn_with: str = ""
+    notes: tuple[str, ...] = ()
     _by_name: dict[str, Fill] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -154,6 +156,7 @@ def _to_data(plan: Plan) -> dict[str, Any]:
         "recipe": jsonfile.to_data(plan.recipe),
         "seed": plan.seed,
         "drawn_with": plan.drawn_with,
+        "notes": list(plan.notes),
         "fills": [jsonfile.to_data(fill) for fill in plan.fills],
     }
 
@@ -174,6 +177,7 @@ def _from_data(data: dict[str, Any], what: str) -> Plan:
         seed=jsonfile.from_data(int, body["seed"], PlanFileError, what),
         fills=tuple(jsonfile.from_data(Fill, fill, PlanFileError, what) for fill in body["fills"]),
         drawn_with=str(body.get("drawn_with", "")),
+        notes=tuple(map(str, body.get("notes", ()))),
     )
 
 
@@ -183,7 +187,8 @@ def _render(plan: Plan) -> str:
     rows = [_row(group) for group in groups]
     header = ("parameter", "shape", "role", "draw", "std", "why")
     seed = f", seed {plan.seed}" if any(not fill.untouched for fill in plan.fills) else ""
-    return f"{plan.recipe.key}{seed}\n\n{text.table(header, rows, '<<<<><')}\n\n{coverage(plan)}"
+    notes = "".join(f"\nNote: {note}" for note in plan.notes)
+    return f"{plan.recipe.key}{seed}\n\n{text.table(header, rows, '<<<<><')}\n\n{coverage(plan)}{notes}"
 
 
 def _by_pattern(fills: tuple[Fill, ...]) -> list[Fill]:
@@ -201,14 +206,23 @@ def _pattern(fill: Fill) -> tuple[str, ...]:
 
 def _row(group: list[Fill]) -> tuple[str, ...]:
     first = group[0]
-    name = first.name if len(group) == 1 else f"{_pattern(first)[0]} ({len(group)})"
     stds = sorted({fill.std * abs(fill.factor) for fill in group if fill.std is not None})
     if len(stds) > 1 and text.number(stds[0]) != text.number(stds[-1]):
         spread = f"{text.number(stds[0])}…{text.number(stds[-1])}"
     else:
         spread = text.number(stds[0]) if stds else "-"
     draw = "rescale" if first.distribution == "keep" and not first.untouched else first.distribution
-    return name, "×".join(map(str, first.shape)) or "1", first.role, draw, spread, first.reason
+    reason = first.reason if len({fill.reason for fill in group}) == 1 else f"{first.reason} (and alike)"
+    return _joint_name(group), "×".join(map(str, first.shape)) or "1", first.role, draw, spread, reason
+
+
+def _joint_name(group: list[Fill]) -> str:
+    """Returns the name that some fills share, a star for each number in it that differs."""
+    if len(group) == 1:
+        return group[0].name
+    parts = [re.split(r"(\d+)", fill.name) for fill in group]
+    joint = (same[0] if len(set(same)) == 1 else "*" for same in zip(*parts, strict=True))
+    return f"{''.join(joint)} ({len(group)})"
 
 
 def coverage(plan: Plan) -> str:

@@ -149,14 +149,24 @@ NAMED: dict[str, Recipe] = {
 """Whole-network recipes that have a name."""
 
 
+ALIASES = {
+    "kaiming_normal": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "glorot_normal": "xavier_normal",
+    "glorot_uniform": "xavier_uniform",
+    "trunc_normal": "truncated_normal_002",
+}
+"""Other names that people know them by."""
+
+
 def named(name: str) -> Recipe:
-    """Returns the whole-network recipe called `name`.
+    """Returns the whole-network recipe called `name`; PyTorch's and Keras's names are understood.
 
     Raises:
         RecipeError: unknown name; the message holds the nearest known one.
     """
     try:
-        return NAMED[name]
+        return NAMED[ALIASES.get(name, name)]
     except KeyError:
         raise RecipeError(f"No recipe is called {name!r}. {did_you_mean(name, NAMED)}") from None
 
@@ -171,4 +181,4 @@ def as_recipe(what: object) -> Recipe:
         return what
     if isinstance(what, str):
         return named(what)
-    raise RecipeError(f"A recipe is a name or a Recipe. Got {type(what).__name__}.")
+    raise RecipeError(f'A recipe is a name such as "he_normal", or a Recipe. Got {type(what).__name__}.')

@@ -8,22 +8,23 @@ from typing import Any
 from . import text
 from .graph import Graph, Layer
 from .plan import Fill, Plan
-from .recipe import Recipe
+from .recipe import Recipe, as_recipe
 from .schemes import Distribution, rows_and_columns, scheme
 
 SMALLEST_FREQUENCY = 1e-4
 """A class rarer than this gets this frequency in a label prior, so that its log stays finite."""
 
 
-def resolve(recipe: Recipe, graph: Graph, seed: int = 0) -> Plan:
+def resolve(recipe: Recipe | str, graph: Graph, seed: int = 0) -> Plan:
     """Returns what each parameter of the graph gets under a recipe.
 
     Args:
-        recipe: the portable choice.
+        recipe: the portable choice, or its name.
         graph: the architecture.
         seed: of the draws to come; arithmetic here does not depend on it.
     """
-    return Plan(recipe, seed, tuple(_fill(layer, recipe, graph) for layer in graph.layers))
+    recipe = as_recipe(recipe)
+    return Plan(recipe, seed, tuple(_fill(layer, recipe, graph) for layer in graph.layers), notes=graph.notes)
 
 
 def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
@@ -121,7 +122,8 @@ def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return _make(layer, "keep", f"as its owner drew it{tail}", factor=scale, scale=scale, slice_factors=slices)
     std = base.std(layer)
     phi = f" for {layer.activation}" if base.worked(layer) and layer.activation.name != "linear" else ""
-    reason = f"{base.title}{phi}: std = {base.worked(layer)} = {text.number(std)}{tail}"
+    worked = " = ".join(dict.fromkeys([base.worked(layer), text.number(std)]))
+    reason = f"{base.title}{phi}: std = {worked}{tail}"
     return _make(layer, base.distribution, reason, std=std * scale, scale=scale, slice_factors=slices)
 
 

@@ -52,6 +52,8 @@ class Selection:
         cost: what it took.
         graph: the architecture as it was read.
         interrupted: whether Ctrl-C ended the search early.
+        task: what was trained, in words: the loss and the optimizer.
+        lr_searched: whether `lr` was chosen along.
     """
 
     recipe: Recipe
@@ -65,6 +67,8 @@ class Selection:
     cost: Cost
     graph: Graph = field(repr=False)
     interrupted: bool = False
+    task: str = ""
+    lr_searched: bool = False
 
     def __str__(self) -> str:
         return _render(self)
@@ -145,32 +149,45 @@ def _render(selection: Selection) -> str:
     head = "Kept the model's own weights" if selection.kept else f"Chose {selection.recipe.key}"
     lines = [head, f"  why    {selection.why}"]
     if selection.gain is not None:
-        lines.append(f"  gain   {selection.gain}")
+        lines.append(f"  gain   training {selection.gain}")
     if selection.held_back is not None:
         lines.append(f"         held-back {selection.held_back}")
+    if selection.task:
+        lines.append(f"  task   {selection.task}")
     if selection.lr is not None:
-        lines.append(f"  lr     {text.number(selection.lr)}")
+        lines.append(f"  lr     {text.number(selection.lr)}{'' if selection.lr_searched else ' (given, not searched)'}")
     cost = selection.cost
     lines.append(f"  cost   {text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials")
     if not selection.kept:
         lines.append(f"  plan   {coverage(selection.plan)}")
     if len(selection.trials):
-        lines += ["", _leaderboard(selection.trials)]
+        lines += ["", _leaderboard(selection.trials, selection.recipe.key)]
     return "\n".join(lines)
 
 
-def _leaderboard(trials: pd.DataFrame) -> str:
+def _leaderboard(trials: pd.DataFrame, chosen: str) -> str:
     """Returns the best fully probed recipes of the search and the model's own, each at its best learning rate."""
     done = trials[(trials.stage == "search") & (trials.state == "complete")]
     best = done.sort_values("score").drop_duplicates("recipe")
     shown = best.head(_SHOWN)
-    if OWN.key not in set(shown.recipe):
-        shown = pd.concat([shown.head(_SHOWN - 1), best[best.recipe == OWN.key]])
+    for must in (OWN.key, chosen):
+        if must not in set(shown.recipe):
+            shown = pd.concat([shown.head(_SHOWN - 1), best[best.recipe == must]])
+
+    def mark(recipe: str) -> str:
+        return f"→ {recipe}" if recipe == chosen else f"  {recipe}"
+
     rows = [
-        (row["recipe"], text.number(row["lr"]), str(row["steps"]), *(f"{row[name]:.3f}" for name in _LOSSES))
+        (
+            mark(row["recipe"]),
+            text.number(row["lr"]),
+            str(row["steps"]),
+            *(f"{row[name]:.3f}" for name in _LOSSES),
+        )
         for row in shown.to_dict("records")
     ]
     states = trials[trials.stage == "search"].state.value_counts().to_dict()
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     header = ("recipe", "lr", "steps", "score", "first loss", "last loss")
-    return f"{text.table(header, rows, '<>>>>>')}\nsearched: {counts}"
+    legend = "score: log of the loss against a constant guess, plus gradient range; lower is better. → the choice."
+    return f"{text.table(header, rows, '<>>>>>')}\nsearched: {counts}\n{legend}"

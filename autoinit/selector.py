@@ -134,12 +134,13 @@ def _too_small(meter: Meter) -> str:
     if limit is not None and limit - meter.steps < SMALLEST_ALLOWANCE:
         return (
             f"a budget of {limit} steps is too small for a choice that can be trusted; "
-            f"Budget(steps={_rounded_up(SMALLEST_ALLOWANCE + meter.steps)}) is the least"
+            f"Budget(steps={_rounded_up(SMALLEST_ALLOWANCE + meter.steps)}) would do"
         )
-    needed = _rounded_up(1.2 * SMALLEST_ALLOWANCE * meter.step_seconds + meter.seconds)
+    # Twice the least: evaluations and drawing weights take their share, and the first call is the slowest.
+    needed = _rounded_up(2 * SMALLEST_ALLOWANCE * meter.step_seconds + 2 * meter.seconds)
     return (
         f"a step takes {text.seconds(meter.step_seconds)}, so the budget pays for {max(0, int(meter.left()))} steps, "
-        f'too few for a choice that can be trusted; budget="{needed}s" is the least'
+        f'too few for a choice that can be trusted; budget="{needed}s" would do'
     )
 
 
@@ -167,7 +168,23 @@ def _selection(found: Found, bench: Bench) -> Selection:
         cost=Cost(bench.meter.seconds, bench.meter.steps, len(bench.records)),
         graph=bench.graph,
         interrupted=found.interrupted,
+        task=_described_task(bench.task),
+        lr_searched=bench.task.lr_searched,
     )
+
+
+_LOSSES = {
+    "model": "the model's own loss",
+    "cross_entropy": "cross-entropy",
+    "mse": "mean squared error",
+    "custom": "the given loss",
+    "step": "the given step",
+}
+
+
+def _described_task(task: Task) -> str:
+    held_back = len(task.probe_eval) + len(task.gate_eval)
+    return f"{_LOSSES[task.loss_name]}, {task.optimizer_name}; {len(task.train)} batches, {held_back} more held back"
 
 
 def _why(found: Found, bench: Bench) -> str:

@@ -48,3 +48,11 @@ def test_leaving_nothing_is_an_error() -> None:
 def test_roles_count_free_parameters_only() -> None:
     assert mlp().has_role("output")
     assert not mlp().restricted(exclude="3.*").has_role("output")
+
+
+def test_print_is_a_table() -> None:
+    lines = str(mlp(depth=2).restricted(exclude="0.bias")).splitlines()
+    assert lines[0] == "4 parameters read from the autograd graph of one step"
+    assert lines[2].split() == "parameter shape kind role fan in fan out activation depth kept because".split()
+    assert lines[4].split() == "0.weight 8×784 linear input 784 8 relu 0".split()
+    assert lines[5].endswith("excluded by name")

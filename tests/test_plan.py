@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from graphs import transformer
+from graphs import linear, mlp, transformer
 
 from autoinit.errors import PlanFileError
+from autoinit.graph import Graph
 from autoinit.plan import Plan
 from autoinit.recipe import Recipe
 from autoinit.rules import resolve
@@ -50,3 +51,13 @@ def test_printed_plan_joins_layers_that_are_alike() -> None:
     assert len(drawn.splitlines()) == 13
     assert "block.*.up.weight (12)" in drawn
     assert drawn.splitlines()[-1].startswith("Sets 49 and rescales 0 of 62 parameters")
+
+
+def test_only_numbers_that_differ_are_starred() -> None:
+    layers = [linear(f"h.{i}.dense_h_to_4h.weight", 8, 8) for i in range(3)]
+    assert "h.*.dense_h_to_4h.weight (3)" in str(resolve("he_normal", Graph(tuple(layers))))
+
+
+def test_notes_of_the_reader_are_printed() -> None:
+    graph = Graph(mlp().layers, notes=("something was not seen.",))
+    assert str(resolve("he_normal", graph)).endswith("Note: something was not seen.")

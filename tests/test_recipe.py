@@ -72,7 +72,8 @@ def test_bad_json(text: str, said: str) -> None:
 def test_names() -> None:
     assert named("lsuv") == Recipe(base="orthogonal", calibration="lsuv")
     assert as_recipe("he_normal") == as_recipe(Recipe(base="he_normal"))
+    assert named("kaiming_normal") is named("he_normal")
     with pytest.raises(RecipeError, match="No recipe is called 'kaiming'"):
         named("kaiming")
-    with pytest.raises(RecipeError, match=r"a name or a Recipe\. Got int"):
+    with pytest.raises(RecipeError, match=r"or a Recipe\. Got int"):
         as_recipe(3)

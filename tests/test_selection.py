@@ -46,6 +46,7 @@ def selection(kept: bool = False) -> Selection:
         trials=trial_table(RECORDS, 0.1),
         cost=Cost(12.0, 3456.0, len(RECORDS)),
         graph=mlp(),
+        task="cross-entropy, SGD",
     )
 
 
@@ -67,20 +68,23 @@ def test_a_search_without_trials_has_an_empty_table_with_columns() -> None:
 def test_leaderboard_shows_each_recipe_once_best_first_and_the_owner_s_last() -> None:
     lines = str(selection()).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("─"))
-    names = [line.split("  ")[0] for line in lines[start + 1 : -1]]
+    names = [line[2:].split("  ")[0] for line in lines[start + 1 : -2]]
     assert names[0] == "he_normal"
+    assert lines[start + 1].startswith("→ he_normal")
     assert names[-1] == "as_is"
     assert len(names) == len(set(names)) == 8
-    assert lines[-1] == "searched: 13 complete, 1 pruned, 1 failed"
+    assert lines[-2] == "searched: 13 complete, 1 pruned, 1 failed"
+    assert "lower is better" in lines[-1]
 
 
 def test_head_of_the_text() -> None:
     lines = str(selection()).splitlines()
-    assert lines[:5] == [
+    assert lines[:6] == [
         "Chose he_normal",
         "  why    a reason",
-        "  gain   loss × 0.25 (90 % interval 0.2 … 0.3, 3 paired runs)",
-        "  lr     0.1",
+        "  gain   training loss × 0.25 (90 % interval 0.2 … 0.3, 3 paired runs)",
+        "  task   cross-entropy, SGD",
+        "  lr     0.1 (given, not searched)",
         "  cost   12 s, 3456 training steps, 15 trials",
     ]
     assert str(selection(kept=True)).startswith("Kept the model's own weights\n")

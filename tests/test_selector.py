@@ -96,7 +96,15 @@ def test_print_is_a_table_worth_reading(rescued: tuple[Selection, nn.Sequential,
     selection, _, _ = rescued
     drawn = str(selection)
     assert drawn.startswith(f"Chose {selection.recipe.key}\n")
-    for word in ("why", "gain   loss × 0.", "held-back loss ×", "cost", "training steps", "as_is", "searched:"):
+    for word in (
+        "why",
+        "gain   training loss × 0.",
+        "held-back loss ×",
+        "cost",
+        "training steps",
+        "as_is",
+        "searched:",
+    ):
         assert word in drawn
 
 
