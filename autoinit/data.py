@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -216,6 +216,19 @@ def describe(batch: Batch) -> str:
     if isinstance(batch, (tuple, list)):
         return "(" + ", ".join(describe(item) for item in batch) + ")"
     return type(batch).__name__
+
+
+def signature(batch: Batch) -> Hashable:
+    """Returns structure, dtypes and shapes without their first axis: what a model that takes one such batch takes."""
+    if isinstance(batch, Tensor):
+        return tuple(batch.shape[1:]), batch.dim(), batch.dtype
+    if isinstance(batch, Mapping):
+        return tuple((str(key), signature(value)) for key, value in batch.items())
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return signature(vars(batch))
+    if isinstance(batch, (tuple, list)):
+        return tuple(signature(item) for item in batch)
+    return type(batch).__qualname__
 
 
 def check_finite(batches: Sequence[Batch], name: str = "data") -> None:

@@ -22,6 +22,7 @@ from .data import (
     hold_out,
     move,
     rows,
+    signature,
     tensors,
 )
 from .errors import AutoInitError, DataError, DeviceError, ModelError
@@ -44,6 +45,8 @@ from .snapshot import Snapshot, preserved, preserved_random
 _AUTOCAST_DTYPES = (torch.bfloat16, torch.float16)
 VARIANCE_BATCHES = 64
 """Enough for a variance to a few percent, where targets are images and there are gigabytes of them."""
+SIGNATURES = 8
+"""Batches of different shapes that are tried out; more of them are padded sequences of every length."""
 USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
 """What a model, a loss or a step raises on a batch that it cannot take."""
 
@@ -84,6 +87,7 @@ class Task:
     _builder: OptimizerBuilder | None = field(default=None, repr=False)
     _own_backward: bool = False
     _overwrites: bool = False
+    _output: Tensor | None = field(default=None, repr=False)
 
     def loss(self, batch: Batch) -> Tensor:
         """Returns the scalar loss of a batch, with gradient unless the step calls backward itself."""
@@ -199,6 +203,8 @@ def make_task(
         task._builder = builder = OptimizerBuilder(model, optimizer, lr)
         task.lr, task.lr_searched, task.optimizer_name = builder.lr, builder.lr_searched, builder.name
         _examine(task)
+        _check_others(task, batches, val or [])
+        _learn_reference(task)
     return task
 
 
@@ -290,18 +296,23 @@ def _float_dtype(model: nn.Module) -> torch.dtype:
 
 
 def _examine(task: Task) -> None:
-    """Runs one step: checks that it works, and learns the loss, the labels and the reference from it."""
+    """Runs one step: checks that it works, and learns the loss and what a step does beside it."""
     batch = clone(task.train[0])
     versions = [tensor._version for tensor in tensors(batch)]
-    output = _first_step(task, batch)
+    task.model.train()
+    with _explained(task, batch) as seen:
+        value = task.loss(batch)
     task._overwrites = versions != [tensor._version for tensor in tensors(batch)]
+    task._own_backward = any(parameter.grad is not None for parameter in task.model.parameters())
     task.loss_name = task._loss.name
-    if output is not None:
-        _learn_reference(task, output)
+    if not task._own_backward:
+        _check_reached(task, value)
+    task._output = None if not seen or seen[0] is None else seen[0].detach()
 
 
-def _first_step(task: Task, batch: Batch) -> Tensor | None:
-    """Returns what the model predicted in one forward and backward."""
+@contextlib.contextmanager
+def _explained(task: Task, batch: Batch) -> Iterator[list[Tensor | None]]:
+    """Yields where the prediction will stand; what the model or the loss raises is told with shapes."""
     seen: list[Tensor | None] = []
 
     def look(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -311,19 +322,39 @@ def _first_step(task: Task, batch: Batch) -> Tensor | None:
                 _check_class_range(seen[0], batch)
 
     hook = task.model.register_forward_hook(look)
-    task.model.train()
     try:
-        value = task.loss(batch)
+        yield seen
     except (AutoInitError, torch.OutOfMemoryError):
         raise
     except USER_ERRORS as error:
         raise _rejection(task, batch, seen, error) from error
     finally:
         hook.remove()
-    task._own_backward = any(parameter.grad is not None for parameter in task.model.parameters())
-    if not task._own_backward:
-        _check_reached(task, value)
-    return seen[0].detach() if seen and seen[0] is not None else None
+
+
+def _check_others(task: Task, batches: Sequence[Batch], val: Sequence[Batch]) -> None:
+    """Tries one batch of every other shape, dtype and structure, before a search would fail on it.
+
+    Validation batches are only evaluated, so they are tried in evaluation mode.
+    """
+    first = task.train[0]
+    known = {signature(first)}
+    for name, part in (("data", batches), ("val_data", val)):
+        for index, batch in enumerate(part):
+            kind = signature(batch)
+            if kind in known or len(known) > SIGNATURES:
+                continue
+            known.add(kind)
+            task.model.train(name == "data")
+            moved = clone(move(batch, task.device))
+            try:
+                with _explained(task, moved):
+                    task.evaluate([moved])
+            except AutoInitError as error:
+                raise DataError(
+                    f"batch {index} of {name}, {describe(batch)}, does not fit, while another, {describe(first)}, "
+                    f"does: {error}"
+                ) from error
 
 
 def _check_class_range(output: Tensor | None, batch: Batch) -> None:
@@ -380,11 +411,16 @@ def _classes(output: Tensor, target: Any) -> tuple[int, Tensor] | None:
     return (logits.shape[1], labels) if fits else None
 
 
-def _learn_reference(task: Task, output: Tensor) -> None:
+def _learn_reference(task: Task) -> None:
     """Fills in the label prior and the best constant predictor's loss, where the loss is a known one."""
+    output, task._output = task._output, None
     values = targets(task.train)
+    if output is None:
+        return
     if task.loss_name == "mse":
-        task.reference = variance(values[:VARIANCE_BATCHES]) or None
+        some = values[:VARIANCE_BATCHES]
+        if len({tuple(value.shape[1:]) for value in some}) == 1:  # else there is no mean over rows
+            task.reference = variance(some) or None
     elif task.loss_name in ("cross_entropy", "model") and values:
         found = _classes(output, split(task.train[0])[2])
         if found is None:

@@ -375,6 +375,27 @@ BAD: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], type[AutoInitError]
     "label later": (mlp, (DIGITS, CLASSES * (CLASSES != 9) + 10 * (CLASSES == 9)), {}, DataError, "label 10 "),
     "shape": (mlp, (DIGITS[:, :20], CLASSES), {}, DataError, r"\[64, 20\] float32.*'0.weight' is \[32, 64\]"),
     "dtype": (mlp, (DIGITS.astype("uint8"), CLASSES), {}, DataError, r"uint8.*float32.*It said.*float\(\) / 255"),
+    "shape later": (
+        mlp,
+        [(torch.randn(8, 64), torch.arange(8))] * 20 + [(torch.randn(8, 20), torch.arange(8))],
+        {},
+        DataError,
+        r"batch 20 of data, \(\[8, 20\] float32.* another, \(\[8, 64\] float32.*'0.weight' is \[32, 64\]",
+    ),
+    "target shape later": (
+        lambda: mlp(outputs=1),
+        [(torch.randn(8, 64), torch.randn(8, 1))] * 9 + [(torch.randn(8, 64), torch.randn(8, 2))],
+        {},
+        DataError,
+        r"batch 9 of data.*\[8, 1\] float32 and the target \[8, 2\]",
+    ),
+    "shape of validation": (
+        mlp,
+        (DIGITS, CLASSES),
+        {"val_data": (DIGITS[:, :20], CLASSES)},
+        DataError,
+        r"batch 0 of val_data, .*\[32, 64\]",
+    ),
     "argument": (
         bert,
         {"ids": TOKENS.astype(int), "labels": CLASSES},
@@ -416,6 +437,16 @@ def test_bad_input(name: str) -> None:
     inner = model if isinstance(model, nn.Module) and name != "lazy" else nn.Linear(1, 1)
     with pytest.raises(error, match=message), unchanged(inner):
         make_task(model, data, **options)
+
+
+def test_batches_of_other_shapes_that_fit_are_taken() -> None:
+    """Padded to their own lengths, images of several sizes: nothing is wrong, and there is no mean target."""
+    sizes = [8, 9, 10, 11, 12] * 4
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 3, padding=1))
+    images = [torch.randn(8, 1, size, size) for size in sizes]
+    with unchanged(model):
+        task = make_task(model, [(x, x) for x in images], val_data=[(x[:1], x[:1]) for x in images[:3]])
+    assert (task.loss_name, task.reference) == ("mse", None)
 
 
 def test_integers_are_class_numbers_only_where_the_loss_says_so() -> None:
