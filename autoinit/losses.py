@@ -181,6 +181,8 @@ class Loss:
         example: bool = False,
     ) -> None:
         for label, value in (("loss", loss), ("step", step)):
+            if isinstance(value, type):
+                raise StepError(f"{label} is a class; pass {_class_name(value)}(), an instance of it. {_CALLABLES}")
             if value is not None and not callable(value):
                 raise StepError(f"{label} is {value!r}, which cannot be called. {_CALLABLES}")
         if loss is not None and step is not None:
@@ -232,10 +234,16 @@ def _scalar(value: Any, source: str) -> Tensor:
     if isinstance(value, Tensor) and value.numel() == 1:
         return value.reshape(())
     got = f"a tensor {describe(value)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-    raise StepError(
-        f"{source} returned {got} where one scalar is needed. {_CALLABLES} "
-        "Reduce it with .mean() or .sum(), and return the loss tensor itself."
-    )
+    remedy = "Reduce it with .mean() or .sum(), and return the loss tensor itself."
+    if isinstance(value, Mapping) and "loss" in value:
+        remedy = "Return its ['loss']."
+    elif isinstance(value, _HasLoss):
+        remedy = "Return its .loss."
+    raise StepError(f"{source} returned {got} where one scalar is needed. {_CALLABLES} {remedy}")
+
+
+def _class_name(kind: type) -> str:
+    return f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn.") else kind.__name__
 
 
 def targets(batches: Sequence[Batch]) -> list[Tensor]:

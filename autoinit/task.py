@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -158,6 +159,7 @@ def make_task(
     autocast: torch.dtype | None = None,
     device: str | torch.device | None = None,
     seed: int = 0,
+    finite: bool = True,
 ) -> Task:
     """Returns the task of training `model` on `data`, after one forward and backward as a check.
 
@@ -172,6 +174,7 @@ def make_task(
         autocast: dtype of mixed precision; where None, that of an active torch.autocast.
         device: where to train; where None, where the model is.
         seed: of shuffling and of the choice of held-back batches.
+        finite: whether NaN and inf in trainable parameters are refused.
     """
     model = unwrap(model)
     check_trainable(model)
@@ -182,6 +185,8 @@ def make_task(
             "the model is on the meta device, without weights to train. "
             "Use trace, resolve or a plan there, or give it memory first with model.to_empty(device=…)."
         )
+    if finite:
+        check_weights(model)
     with torch.inference_mode(False), preserved_random():
         batches = fetch(data, dtype=_float_dtype(model), seed=seed)
         val = None if val_data is None else fetch(val_data, dtype=_float_dtype(model), name="val_data")
@@ -235,11 +240,46 @@ def example_task(
 def unwrap(model: nn.Module) -> nn.Module:
     """Returns the module inside torch.compile, DataParallel and DistributedDataParallel."""
     if not isinstance(model, nn.Module):
-        raise ModelError(f"model is a {type(model).__name__}. Allowed: a torch.nn.Module instance.")
+        raise ModelError(f"model is {_article(model)}. Allowed: a torch.nn.Module instance.{_call_hint(model)}")
     if isinstance(model, (DataParallel, DistributedDataParallel)):
         return unwrap(model.module)
     inner = model._modules.get("_orig_mod")  # what torch.compile wraps
     return model if inner is None else unwrap(inner)
+
+
+def _article(model: object) -> str:
+    if isinstance(model, type):
+        return f"the class {model.__name__}"
+    return f"a {type(model).__name__}"
+
+
+def _call_hint(model: object) -> str:
+    """Returns what to do with something that makes a model."""
+    if not callable(model):
+        return ""
+    name = model.__name__ if isinstance(model, (type, FunctionType)) else "it"
+    shown = f": {name}(…)" if name.isidentifier() and name != "it" else ""
+    return f" Call it, and pass what it returns{shown}."
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raises `ModelError` where a trainable parameter holds NaN or inf."""
+    if bad := not_finite(model):
+        name, count, size = bad[0]
+        raise ModelError(
+            f"{name} itself holds NaN or inf ({count} of {size} values), so nothing can be compared with the model as "
+            "it is. Draw it anew first, for example with autoinit.apply_(model, 'he_normal', data)."
+        )
+
+
+def not_finite(model: nn.Module) -> list[tuple[str, int, int]]:
+    """Returns (name, number of values that are NaN or inf, number of values) of trainable parameters with any."""
+    counts = (
+        (name, int((~parameter.detach().isfinite()).sum()), parameter.numel())
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not parameter.is_meta
+    )
+    return [found for found in counts if found[1]]
 
 
 def check_trainable(model: nn.Module) -> None:

@@ -143,6 +143,25 @@ def test_torchs_own_plain_losses_are_known_by_name(loss: Any, name: str) -> None
     assert Loss(loss).name == name
 
 
+def test_a_class_in_the_place_of_its_instance_is_told_so() -> None:
+    with pytest.raises(StepError, match=r"loss is a class; pass nn.CrossEntropyLoss\(\)"):
+        Loss(nn.CrossEntropyLoss)
+
+
+@dataclasses.dataclass
+class Answer:
+    loss: Tensor
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [({"loss": SCORES.mean()}, r"a dict .*Return its \['loss'\]"), (Answer(SCORES.mean()), r"Return its \.loss")],
+)
+def test_a_step_that_returns_more_than_the_loss_is_told_which_part(value: Any, said: str) -> None:
+    with pytest.raises(StepError, match=said):
+        Loss(step=lambda model, batch: value)(Returns(SCORES), X)
+
+
 def test_what_cannot_be_called_is_told_so() -> None:
     with pytest.raises(StepError, match="loss is 'mse', which cannot be called"):
         Loss("mse")  # type: ignore[arg-type]

@@ -352,6 +352,13 @@ class Unused(Detached):
         return x[:, :10].clone().requires_grad_()
 
 
+def broken() -> nn.Module:
+    model = mlp()
+    with torch.no_grad():
+        model[0].weight[0, :2] = torch.tensor([float("nan"), float("inf")])
+    return model
+
+
 def misses_labels(model: nn.Module, batch: Any) -> Tensor:
     return model(batch[0])
 
@@ -414,7 +421,10 @@ BAD: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], type[AutoInitError]
     ),
     "all frozen": (lambda: mlp().requires_grad_(False), (DIGITS, CLASSES), {}, ModelError, "no trainable.*Unfreeze"),
     "no parameter": (nn.ReLU, (DIGITS, CLASSES), {}, ModelError, "none at all"),
-    "no module": (lambda: mlp, (DIGITS, CLASSES), {}, ModelError, "model is a function"),
+    "no module": (lambda: mlp, (DIGITS, CLASSES), {}, ModelError, r"model is a function\..*Call it.*mlp\("),
+    "class": (lambda: Detached, (DIGITS, CLASSES), {}, ModelError, r"model is the class Detached\..*Detached\("),
+    "number": (lambda: 3, (DIGITS, CLASSES), {}, ModelError, r"model is a int.*instance\.$"),
+    "weight": (broken, (DIGITS, CLASSES), {}, ModelError, r"0.weight itself holds NaN or inf \(2 of 2048 values\)"),
     "lazy": (lambda: nn.LazyLinear(10), (DIGITS, CLASSES), {}, ModelError, "Call the model once"),
     "detached": (Detached, (DIGITS, CLASSES), {}, ModelError, "no gradient reaches.*detach"),
     "unused": (Unused, (DIGITS, CLASSES), {}, ModelError, "no gradient reaches"),
@@ -437,6 +447,12 @@ def test_bad_input(name: str) -> None:
     inner = model if isinstance(model, nn.Module) and name != "lazy" else nn.Linear(1, 1)
     with pytest.raises(error, match=message), unchanged(inner):
         make_task(model, data, **options)
+
+
+def test_frozen_weights_may_hold_infinities() -> None:
+    model = mlp()
+    model.register_parameter("mask", nn.Parameter(torch.tensor([0.0, -torch.inf]), requires_grad=False))
+    assert make_task(model, (DIGITS, CLASSES)).loss_name == "cross_entropy"
 
 
 def test_batches_of_other_shapes_that_fit_are_taken() -> None:
