@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from .assign import read
+from .data import tensors
 from .graph import Graph, Layer
 from .jsonfile import finite
+from .losses import split, targets
 from .signals import LayerSignal, Signals, measure
-from .task import Task, make_task
+from .task import Task, make_task, not_finite
 from .text import few, number, percent, table
 from .tracing import trace_task
 
@@ -42,10 +44,17 @@ HIGH_LOSS = 1.5
 """Times the best constant predictor's loss: the first steps only unlearn the initial guess."""
 VERY_HIGH_LOSS = 10.0
 """Times the best constant predictor's loss: the search refuses such a start, too."""
+WIDE = 20.0
+"""Spread of the first layer's output: of inputs with variance 1, PyTorch's default makes 0.6 and he_normal 1.4."""
+LARGE_INPUT = 5.0
+"""Root mean square of inputs that nobody has scaled: bytes, years, prices."""
+NEGLIGIBLE = 1e-6
+"""Smallest gradient of a matrix as a share of the largest: at the limit of float32's 7 digits."""
 DISAGREEMENT = -0.1
 """Cosine of two half-batch gradients: pure noise lies around 0; below this the halves pull against each other."""
 
-_ASIDE = ("query", "key", "qkv", "embedding", "position", "gate", "router", "recurrent", "recurrent_input", "lora")
+_RECURRENT = ("recurrent", "recurrent_input")
+_ASIDE = ("query", "key", "qkv", "embedding", "position", "gate", "router", "lora", *_RECURRENT)
 """Roles whose gradients are small or large by design; they do not show how depth treats a gradient."""
 
 
@@ -99,7 +108,7 @@ class Diagnosis:
         return json.dumps(finite(data), ensure_ascii=False, indent=2)
 
     def __str__(self) -> str:
-        return f"{_summary(self)}\n\n{_layers_table(self)}\n\n{_findings_text(self.findings)}"
+        return f"{_summary(self)}\n\n{_layers_table(self)}\n\n{_findings_text(self)}"
 
 
 def diagnose(
@@ -119,7 +128,7 @@ def diagnose(
         loss: callable(output, target) -> scalar; inferred where None.
         step: callable(model, batch) -> scalar, in the place of a loss.
     """
-    task = make_task(model, data, loss=loss, step=step)
+    task = make_task(model, data, loss=loss, step=step, finite=False)
     graph = trace_task(task)
     signals = measure(task, graph)
     return Diagnosis(signals, graph, find(task, graph, signals), task.reference)
@@ -127,12 +136,13 @@ def diagnose(
 
 def find(task: Task, graph: Graph, signals: Signals) -> tuple[Finding, ...]:
     """Returns what stands out in some signals, the gravest first."""
-    if not_finite := list(_not_finite(signals)):
-        return tuple(not_finite)
+    if wild := list(_broken_weights(task.model)) or list(_not_finite(signals)):
+        return tuple(wild)
     found = [
         *_symmetry(task, graph),
         *_no_gradient(signals),
         *_depth(graph, signals),
+        *_negligible(graph, signals),
         *_forward(graph, signals),
         *_units(signals),
         *_loss(task, graph, signals),
@@ -140,6 +150,18 @@ def find(task: Task, graph: Graph, signals: Signals) -> tuple[Finding, ...]:
     ]
     order = ("error", "warning", "note")
     return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
+
+
+def _broken_weights(model: nn.Module) -> Iterator[Finding]:
+    bad = not_finite(model)
+    if not bad:
+        return
+    others = f", and so {'does' if len(bad) == 2 else 'do'} {few([name for name, _, _ in bad[1:]])}" if bad[1:] else ""
+    yield Finding(
+        "error",
+        f"{bad[0][0]} itself holds NaN or inf ({bad[0][1]} of {bad[0][2]} values){others}",
+        f"look for where it was set, or draw anew: {_recipe('he_normal')}",
+    )
 
 
 def _not_finite(signals: Signals) -> Iterator[Finding]:
@@ -218,6 +240,24 @@ def _depth(graph: Graph, signals: Signals) -> Iterator[Finding]:
         )
 
 
+def _negligible(graph: Graph, signals: Signals) -> Iterator[Finding]:
+    """Gradients that get lost where depth is no chain of layers: along the steps of a recurrent one."""
+    if any(_depth(graph, signals)):
+        return
+    shown = [s for s in signals.layers if s.role not in _ASIDE or s.role in _RECURRENT]
+    shown = [s for s in shown if graph[s.name].is_matrix and s.grad_norm]
+    if not shown:
+        return
+    least, most = (choose(shown, key=lambda s: s.grad_norm or 0.0) for choose in (min, max))
+    ratio = (least.grad_norm or 0.0) / (most.grad_norm or 1.0)
+    if ratio < NEGLIGIBLE:
+        yield Finding(
+            "warning",
+            f"gradients are lost: {least.name} gets {number(ratio, 2)} of what {most.name} gets",
+            f"{_suited(graph)}, or let autoinit.select(model, data) choose",
+        )
+
+
 def _forward(graph: Graph, signals: Signals) -> Iterator[Finding]:
     """First hidden output's spread against the last's; a head is small on purpose."""
     chain = _chain(graph, signals, lambda s: None if s.role == "output" else s.forward_std)
@@ -257,14 +297,42 @@ def _loss(task: Task, graph: Graph, signals: Signals) -> Iterator[Finding]:
     if task.reference is None or signals.loss <= HIGH_LOSS * task.reference:
         return
     times = signals.loss / task.reference
-    grows = any(_forward(graph, signals))
-    remedy = "a smaller last layer: try autoinit.apply_(model, autoinit.Recipe(head='eighth'))"
+    remedies = [*_off_centre(task), *_unscaled(task, graph, signals)]
+    if not remedies and any(_forward(graph, signals)):
+        remedies = [_suited(graph)]
+    if not remedies:
+        remedies = ["a smaller last layer: try autoinit.apply_(model, autoinit.Recipe(head='eighth'), data)"]
+        remedies += ["for a regression, scale the targets"] if task.loss_name == "mse" else []
     yield Finding(
         "error" if times > VERY_HIGH_LOSS else "warning",
         f"the loss starts at {number(signals.loss)}, {number(times, 2)} times the {number(task.reference)} of the best "
         "constant guess",
-        _suited(graph) if grows else f"{remedy}; for a regression, scale the targets",
+        "; ".join(remedies),
     )
+
+
+def _off_centre(task: Task) -> Iterator[str]:
+    """Targets far from zero: no output starts there, and no draw of weights brings it there."""
+    if task.loss_name != "mse" or task.reference is None:
+        return
+    mean = float(torch.cat([value.detach().double().flatten() for value in targets(task.train)]).mean())
+    if abs(mean) > math.sqrt(task.reference):
+        yield f"subtract the targets' mean ({number(mean)}), or set the output bias to it"
+
+
+def _unscaled(task: Task, graph: Graph, signals: Signals) -> Iterator[str]:
+    """Large inputs make large outputs whatever the weights; large weights on common inputs are another matter."""
+    first = next(iter(_chain(graph, signals, lambda s: s.forward_std)), None)
+    if first is None or (first.forward_std or 0.0) <= WIDE:
+        return
+    arguments, keywords, target = split(task.train[0])
+    inputs = [x for x in tensors([*arguments, *keywords.values()]) if x.is_floating_point() and x is not target]
+    if not inputs:
+        return
+    values = torch.cat([x.detach().double().flatten() for x in inputs])
+    if values.square().mean().sqrt() > LARGE_INPUT:
+        mean, std = number(values.mean().item()), number(values.std().item())
+        yield f"inputs have mean {mean} and std {std}: scale them to mean 0 and variance 1"
 
 
 def _halves(signals: Signals) -> Iterator[Finding]:
@@ -287,12 +355,12 @@ def _suited(graph: Graph) -> str:
     names = [layer.activation.name for layer in graph.weights if layer.activation.name != "linear"]
     common = max(set(names), key=names.count) if names else "linear"
     if common in ("sigmoid", "hardsigmoid"):  # its slope of at most 1/4 asks for weights four times as large
-        return "try autoinit.apply_(model, autoinit.Recipe(base='orthogonal', log2_gain=2)), or tanh units"
+        return "try autoinit.apply_(model, autoinit.Recipe(base='orthogonal', log2_gain=2), data), or tanh units"
     return _recipe("orthogonal" if common in ("tanh", "softsign", "erf", "linear") else "he_normal")
 
 
 def _recipe(name: str) -> str:
-    return f"try autoinit.apply_(model, {name!r})"
+    return f"try autoinit.apply_(model, {name!r}, data)"
 
 
 def _others(layers: Sequence[LayerSignal]) -> str:
@@ -330,7 +398,26 @@ def _share(value: float | None) -> str:
     return "-" if value is None else percent(value)
 
 
-def _findings_text(findings: Sequence[Finding]) -> str:
-    if not findings:
-        return "Healthy: signals and gradients keep their size, and the loss starts where it should."
-    return "\n".join(str(finding) for finding in findings)
+def _findings_text(diagnosis: Diagnosis) -> str:
+    """Returns the findings, and what nothing was found in only because it was not measured."""
+    gaps = list(_not_measured(diagnosis))
+    lines = [str(finding) for finding in diagnosis.findings]
+    if not lines:
+        healthy = "Healthy: signals and gradients keep their size, and the loss starts where it should."
+        lines = ["Nothing stands out." if gaps else healthy]
+    return "\n".join([*lines, *gaps])
+
+
+def _not_measured(diagnosis: Diagnosis) -> Iterator[str]:
+    signals = diagnosis.signals.layers
+    if outputs := [s.name for s in signals if s.forward_mean is None]:
+        yield f"Not measured: outputs of {few(outputs)}."
+    units = [
+        s.name
+        for s in signals
+        if s.forward_mean is not None and s.dead is None and diagnosis.graph[s.name].activation.name != "linear"
+    ]
+    if units:
+        yield f"Not measured: dead and saturated units of {few(units)}."
+    if diagnosis.reference is None:
+        yield "Not measured: the best constant guess of this loss, to compare its start with."

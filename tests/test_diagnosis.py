@@ -182,7 +182,67 @@ def test_a_regression_is_measured_against_its_variance() -> None:
     x, y = load_diabetes(return_X_y=True)
     diagnosis = diagnose(nn.Linear(10, 1), (x, y))
     assert diagnosis.reference == pytest.approx(y.var(), rel=0.2)
-    assert any("scale the targets" in text for text in found(diagnosis))
+    assert any(re.search(r"subtract the targets' mean \(1[45]\d\), or set the output bias", t) for t in found(diagnosis))
+    centred = diagnose(nn.Linear(10, 1), (x, y - y.mean()))
+    assert centred.findings == ()
+
+
+def test_a_wide_first_guess_of_a_regression_asks_for_a_smaller_head_or_larger_targets() -> None:
+    x, y = load_diabetes(return_X_y=True)
+    texts = found(diagnose(nn.Linear(10, 1), (x, (y - y.mean()) / 1e5)))
+    assert any("head='eighth'), data); for a regression, scale the targets" in text for text in texts)
+
+
+def test_unscaled_inputs_are_named_and_large_weights_are_not_taken_for_them() -> None:
+    said = r"inputs have mean \d+ and std \d+: scale them"
+    assert any(re.search(said, text) for text in found(diagnose(mlp(nn.ReLU, 1), (X * 2550, Y))))
+    assert not any("scale them" in text for text in found(diagnose(mlp(nn.ReLU, 1, scale=200), (X, Y))))
+
+
+class Sequence(nn.Module):
+    """Rows of pixels, one a step."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.RNN(28, 16, num_layers=3, batch_first=True), nn.Linear(16, 10)
+        with torch.no_grad():
+            for parameter in self.rnn.parameters():
+                parameter.mul_(scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x.unflatten(1, (28, 28)))[0][:, -1])
+
+
+def test_what_was_not_measured_is_not_called_healthy() -> None:
+    text = str(diagnose(Sequence(), (X, Y)))
+    assert "Nothing stands out.\nNot measured: outputs of rnn.weight_ih_l0, rnn.weight_hh_l0, " in text
+    normalized = nn.Sequential(nn.Linear(784, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10))
+    text = str(diagnose(normalized, (X, Y)))
+    assert text.endswith("Nothing stands out.\nNot measured: dead and saturated units of 0.weight.")
+    assert "Not measured: the best constant guess" in str(diagnose(mlp(nn.ReLU, 1), (X, Y), loss=F.multi_margin_loss))
+
+
+def test_gradients_that_get_lost_in_recurrent_layers_are_found() -> None:
+    texts = found(diagnose(Sequence(1e-3), (X, Y)))
+    assert any(re.search(r"warning: gradients are lost: rnn.weight_\w+ gets \S+e-\d+ of", text) for text in texts)
+
+
+def test_a_weight_that_is_not_finite_is_named() -> None:
+    model: Any = mlp(nn.ReLU, 2)
+    with torch.no_grad():
+        model[0].weight[3, 5] = math.nan
+    with unchanged(model):
+        diagnosis = diagnose(model, (X, Y))
+    (finding,) = diagnosis.findings
+    assert finding.text == "0.weight itself holds NaN or inf (1 of 50176 values)"
+    assert not diagnosis.healthy
+
+
+@pytest.mark.parametrize("name", [name for name in ILL if name != "not finite"])
+def test_suggested_calls_hand_over_the_data(name: str) -> None:
+    """Without data, activations that are called in forward are not seen."""
+    for text in found(diagnose(ILL[name][0](), (X, Y))):
+        assert text.count("apply_(model, ") == text.count(", data)") - text.count("select(model, data)")
 
 
 def test_a_given_loss_or_step_is_used() -> None:
