@@ -15,6 +15,7 @@ from .graph import Graph, Kind, Layer, Role
 from .inventory import Item, inventory
 from .recurrent import recurrent_layer
 from .responses import name_of
+from .text import few
 
 _ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Softsign,
@@ -49,11 +50,10 @@ def read_modules(model: nn.Module) -> Graph:
         found = list(reader(_Place(path, module, depth, chains.get(path))))
         layers.update({layer.name: layer for layer in found})
         depth += any(layer.is_matrix or layer.kind == "embedding" for layer in found)
-    return Graph(
-        tuple(_finished(item, layers) for item in items),
-        source="modules",
-        notes=("Read from the module tree, without data: residual branches and functional calls are not seen.",),
-    )
+    notes = ["Read from the module tree, without data: residual branches and functional calls are not seen."]
+    if unseen := _without_neighbours(model, chains):
+        notes.append(f"Activations between modules are not seen without data ({few(unseen)}: linear); pass data.")
+    return Graph(tuple(_finished(item, layers) for item in items), source="modules", notes=tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +266,18 @@ def _chains(model: nn.Module) -> dict[str, _Neighbours]:
                 after = all(_is_plain(child) for _, child in children[at + 1 :])
                 found[children[at][0]] = _Neighbours(activation, normalized, first and before, last and after)
     return found
+
+
+def _without_neighbours(model: nn.Module, chains: dict[str, _Neighbours]) -> list[str]:
+    """Returns the weights that may be followed by a call in some forward; of a single weight it is the output."""
+    weights = [path for path, module in model.named_modules() if _is_weight(module) and not _is_inside(module)]
+    unseen = [path for path in weights if path not in chains]
+    return [f"{path}.weight" if path else "weight" for path in unseen] if len(weights) > 1 else []
+
+
+def _is_inside(module: nn.Module) -> bool:
+    """Whether it belongs to attention, where no activation follows."""
+    return isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
 
 
 def _is_weight(module: nn.Module) -> bool:

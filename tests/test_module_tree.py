@@ -62,3 +62,22 @@ def test_models_on_the_meta_device() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 2))
     assert str(read_modules(model)["0.weight"].activation) == "gelu"
+
+
+class Called(nn.Module):
+    """Its activation is called, and so stands in no module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x)))
+
+
+def test_activations_that_are_not_seen_are_noted() -> None:
+    graph = read_modules(Called())
+    assert graph["first.weight"].activation.name == "linear"
+    assert "between modules are not seen without data (first.weight, last.weight: linear); pass data" in graph.notes[1]
+    chain = nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 2))
+    assert len(read_modules(chain).notes) == len(read_modules(nn.Linear(4, 5)).notes) == 1
