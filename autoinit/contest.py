@@ -49,12 +49,12 @@ def finals(bench: Bench, *, tune_lr: bool) -> Finals:
         bench: with the records of the search.
         tune_lr: whether each finalist's neighbours on the learning-rate grid are tried too.
     """
-    own, rivals = _finalists(bench.records)
+    own, rivals = finalists(bench.records)
     if not rivals:
         return Finals(own, None, why=_why_no_rival(bench.records))
     runs: dict[Candidate, list[Record]] = {}
-    finalists, orders, steps = _layout(bench, len(rivals), tune_lr)
-    arms = [own, *rivals[:finalists]]
+    count, orders, steps = _layout(bench, len(rivals), tune_lr)
+    arms = [own, *rivals[:count]]
     for order in range(orders):
         entered = _with_neighbours(bench, arms, steps) if tune_lr and order == 0 else arms
         for arm in entered:
@@ -87,23 +87,23 @@ def _layout(bench: Bench, rivals: int, tune_lr: bool) -> tuple[int, int, int]:
     evaluation = _final_cost(bench, 0)
     useful = max(SHORTEST_RUN, bench.schedule.rungs[-1] / 2, bench.schedule.gate / 2)
     runs = 3 if tune_lr else FINAL_ORDERS
-    for orders, finalists in ((runs, FINALISTS), (runs, FINALISTS - 1), (1, FINALISTS)):
-        finalists = min(finalists, rivals)
-        steps = min(bench.schedule.final, (left / (orders * (1 + finalists)) - evaluation) / DRAW_COST)
+    for orders, most in ((runs, FINALISTS), (runs, FINALISTS - 1), (1, FINALISTS)):
+        count = min(most, rivals)
+        steps = min(bench.schedule.final, (left / (orders * (1 + count)) - evaluation) / DRAW_COST)
         if steps >= useful:
-            return finalists, FINAL_ORDERS if tune_lr else orders, int(steps)
+            return count, FINAL_ORDERS if tune_lr else orders, int(steps)
     return rivals, 0, 0
 
 
 def leader(records: list[Record]) -> Finals:
     """Returns the search's own leader, for a search that was interrupted before its finals were over."""
-    own, rivals = _finalists(records)
+    own, rivals = finalists(records)
     if not rivals:
         return Finals(own, None, why=_why_no_rival(records))
     return Finals(own, rivals[0])
 
 
-def _finalists(records: list[Record]) -> tuple[Candidate, list[Candidate]]:
+def finalists(records: list[Record]) -> tuple[Candidate, list[Candidate]]:
     """Returns the owner's candidate and the best of those that beat it in the search."""
     ranked = [record.candidate for record in ranking(records)]
     own = next((candidate for candidate in ranked if candidate.recipe == OWN), None)

@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from .contest import GateFailure, duel, finals, leader
+from .contest import GateFailure, duel, finalists, finals, leader
 from .errors import ArgumentError
 from .gate import Verdict
 from .plan import Plan
@@ -88,12 +88,19 @@ def _explore(bench: Bench, space: Space, study: optuna.Study) -> None:
     if space.listed:
         limit = min(limit, len(lr_steps) * len(space.listed))
     while len(bench.records) < limit:
-        own_first = len(bench.records) == 0
-        if not own_first and bench.meter.left(bench.schedule.search_until) < bench.schedule.rungs[0]:
+        if bench.records and _spent(bench):
             return
         _try_next(bench, space, study)
         if _hopeless(bench.records):
             return
+
+
+def _spent(bench: Bench) -> bool:
+    """Whether the search has used its share; as long as nothing beats the owner's weights, the finals' share too."""
+    schedule = bench.schedule
+    _, rivals = finalists(bench.records)
+    until = schedule.search_until if rivals else schedule.finals_until
+    return bench.meter.left(until) < schedule.rungs[0]
 
 
 def _hopeless(records: list[Record]) -> bool:

@@ -12,7 +12,7 @@ from torch import nn
 
 from autoinit.budget import Budget, Meter, Schedule
 from autoinit.errors import ArgumentError
-from autoinit.search import search
+from autoinit.search import _spent, search
 from autoinit.space import LR_STEPS, space_of
 from autoinit.task import make_task
 from autoinit.tracing import trace_task
@@ -62,6 +62,16 @@ def test_the_owner_gets_the_whole_learning_rate_grid(bench: Bench) -> None:
 def test_steps_are_kept_within_the_budget(bench: Bench) -> None:
     search(bench, space_of(bench.graph, lr_searched=False))
     assert 300 < bench.meter.steps <= 1.1 * 600
+
+
+@pytest.mark.parametrize(("rivals", "spent"), [([], False), (["he_normal"], True)])
+def test_the_search_uses_the_finals_share_while_nothing_beats_the_owner(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, rivals: list[str], spent: bool
+) -> None:
+    bench.schedule = Schedule.of(2_400)
+    bench.meter = Meter(Budget(steps=2_400), steps=0.6 * 2_400)
+    monkeypatch.setattr("autoinit.search.finalists", lambda records: (Candidate(OWN), rivals))
+    assert _spent(bench) is spent
 
 
 def test_same_seed_same_trials() -> None:
