@@ -184,7 +184,7 @@ def test_a_regression_is_measured_against_its_variance() -> None:
     assert diagnosis.reference == pytest.approx(y.var(), rel=0.2)
     assert any(re.search(r"subtract the targets' mean \(1[45]\d\), or set the output bias", t) for t in found(diagnosis))
     centred = diagnose(nn.Linear(10, 1), (x, y - y.mean()))
-    assert centred.findings == ()
+    assert not any("the loss starts" in text for text in found(centred))
 
 
 def test_a_wide_first_guess_of_a_regression_asks_for_a_smaller_head_or_larger_targets() -> None:
