@@ -8,13 +8,14 @@ stderr.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import math
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -39,6 +40,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+RECIPES = (
+    "as_is", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "lecun_normal", "lecun_uniform",
+    "truncated_normal_002", "orthogonal", "siren", "gpt2", "zero_residual", "lsuv",
+)  # fmt: skip
+"""Names in the help, which must not wait for the libraries behind `autoinit.recipe`."""
+_NAMES = f"Recipes: {', '.join(RECIPES)}."
+
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="module:callable; called without arguments, returns the model.")
 ]
@@ -57,8 +65,17 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments, prog_name="autoinit")
     except AutoInitError as error:
-        typer.echo(f"autoinit: {error}", err=True)
+        typer.echo(f"autoinit: {_as_options(str(error))}", err=True)
         sys.exit(2)
+
+
+_KEYWORD = re.compile(r"(?<![\w.(,-])(data|loss|step|optimizer|lr|budget|seed|device)=(?=(\w)?)")
+
+
+def _as_options(message: str) -> str:
+    """Returns a message with options in the place of Python's arguments: "pass loss=" becomes "pass --loss"."""
+    spelled = _KEYWORD.sub(lambda found: f"--{found[1]}{' ' if found[2] else ''}", message)
+    return re.sub(r"\bval_data\b=?", "--val-data", spelled)
 
 
 def _version(wanted: bool) -> None:
@@ -120,7 +137,7 @@ def select_command(
     lr: Annotated[str | None, typer.Option(help='A number, or "search".')] = None,
     val_data: Annotated[str | None, typer.Option(help="module:callable; returns held-back data.")] = None,
     budget: Budget = "60s",
-    recipe: Annotated[list[str] | None, typer.Option(help="Consider only this recipe; repeatable.")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help=f"Consider only this recipe; repeatable. {_NAMES}")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Glob of parameters to choose for; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob of parameters to keep; repeatable.")] = None,
     seed: Seed = 0,
@@ -180,10 +197,10 @@ def diagnose_command(
 @app.command("apply")
 def apply_command(
     model: Model,
-    what: Annotated[str, typer.Argument(metavar="RECIPE_OR_PLAN", help="A recipe's name, or a saved plan.")],
+    what: Annotated[str, typer.Argument(metavar="RECIPE_OR_PLAN", help=f"A recipe's name, or a saved plan. {_NAMES}")],
     data: Annotated[str | None, typer.Option(metavar="DATA", help="module:callable; batches or one input.")] = None,
     loss: Loss = None,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="Of the draws; a saved plan has its own.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Save the weights here (a state dict, torch.save).")] = None,
     plan: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
     as_json: Json = False,
@@ -191,6 +208,7 @@ def apply_command(
     """Draws the weights of MODEL by a recipe or a saved plan, and prints what each parameter got."""
     _check_folder(out, "--out")
     _check_folder(plan, "--plan")
+    _check_calibration(what, data)
     network = _model(model)
     import torch
 
@@ -202,6 +220,9 @@ def apply_command(
     if plan:
         drawn.save(plan)
     _answer(as_json, drawn, lambda: _data(drawn))
+    saved = [f"Saved {path}." for path in (out, plan) if path]
+    if saved and not as_json:
+        typer.echo("\n" + "\n".join(saved))
 
 
 # What the user names
@@ -232,7 +253,7 @@ def _module(name: str, option: str) -> object:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        return import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise FactoryError(_blame(f"{option}: importing {name}", error)) from error
@@ -263,10 +284,20 @@ def _made(spec: str, option: str) -> Any:
 
 def _blame(doing: str, error: Exception) -> str:
     """Returns what was done, what it raised, and the line of the user's code that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename.startswith(str(Path.cwd()))] or list(frames)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
+    own = [frame for frame in frames if _is_own(Path(frame.filename))] or frames
     place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return f"{doing} raised {type(error).__name__}: {error}{place}"
+
+
+def _is_machinery(filename: str) -> bool:
+    """Whether a frame is of this package or of Python's import system, where no user looks for a mistake."""
+    folders = (Path(__file__).parent, Path(importlib.__file__).parent)
+    return filename.startswith("<frozen") or any(folder in Path(filename).parents for folder in folders)
+
+
+def _is_own(path: Path) -> bool:
+    return path.is_relative_to(Path.cwd()) and "site-packages" not in path.parts
 
 
 def _model(spec: str) -> nn.Module:
@@ -297,6 +328,17 @@ def _check_folder(path: Path | None, option: str) -> None:
     """Refuses an output path in a folder that is not there before the search is paid for."""
     if path is not None and not path.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(path.parent)!r}.", param_hint=option)
+
+
+def _check_calibration(what: str, data: str | None) -> None:
+    """Asks for the data of a recipe that is calibrated on them before the model is built."""
+    from .recipe import ALIASES, NAMED
+
+    recipe = NAMED.get(ALIASES.get(what, what))
+    if recipe is not None and recipe.calibration != "none" and data is None:
+        raise typer.BadParameter(
+            f"recipe {what!r} is calibrated on data; add --data module:callable.", param_hint="--data"
+        )
 
 
 # What the user sees

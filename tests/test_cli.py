@@ -13,6 +13,7 @@ import torch
 
 from autoinit import __version__, cli
 from autoinit.errors import FactoryError
+from autoinit.recipe import NAMED
 
 FACTORIES = """
 import torch
@@ -102,6 +103,7 @@ def test_help_is_quick_and_loads_no_heavy_library() -> None:
         (["select", "factories:model", "--data", "factories:data", "--lr", "fast"], '"search"'),
         (["select", "factories:model", "--data", "factories:data", "--out", "nowhere/a.json"], "nowhere"),
         (["apply", "factories:model", "he_normal", "--plan", "nowhere/a.json"], "nowhere"),
+        (["apply", "factories:model", "lsuv"], "add --data"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +135,35 @@ def test_bad_factory_is_one_message_that_says_why(spec: str, said: str) -> None:
     with pytest.raises(FactoryError) as error:
         cli._model(spec)
     assert said in str(error.value)
+
+
+def test_the_place_of_a_mistake_is_the_users_or_none(folder: Path) -> None:
+    for spec in ("factories:step", "spelled:model"):
+        (folder / "spelled.py").write_text("def model(:\n")
+        with pytest.raises(FactoryError) as error:
+            cli._model(spec)
+        assert "cli.py" not in str(error.value)
+        assert "__init__.py" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "spelled"),
+    [
+        ("Pass data=, batches", "Pass --data, batches"),
+        ("or pass loss=callable(output, target).", "or pass --loss callable(output, target)."),
+        ("batch 0 of val_data; pass val_data.", "batch 0 of --val-data; pass --val-data."),
+        ("model.to_empty(device=…)", "model.to_empty(device=…)"),
+    ],
+)
+def test_messages_name_options(said: str, spelled: str) -> None:
+    assert cli._as_options(said) == spelled
+
+
+def test_the_recipes_in_the_help_are_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(NAMED) == cli.RECIPES
+    for command in ("apply", "select"):
+        assert run(command, "--help") == 0
+        assert "zero_residual" in capsys.readouterr().out
 
 
 def test_callable_may_be_an_attribute_of_a_class() -> None:
@@ -233,8 +264,9 @@ def test_diagnose(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(answer["signals"]["layers"]) >= 5
 
 
-def test_apply_draws_the_same_weights_from_the_plan_it_saved(folder: Path) -> None:
+def test_apply_draws_the_same_weights_from_the_plan_it_saved(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("apply", "factories:model", "he_normal", "--out", "a.pt", "--plan", "plan.json") == 0
+    assert capsys.readouterr().out.endswith("\n\nSaved a.pt.\nSaved plan.json.\n")
     assert run("apply", "factories:model", "plan.json", "--out", "b.pt") == 0
     first, second = (torch.load(folder / name, weights_only=True) for name in ("a.pt", "b.pt"))
     assert all(torch.equal(first[name], second[name]) for name in first)
