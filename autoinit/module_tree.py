@@ -269,10 +269,10 @@ def _chains(model: nn.Module) -> dict[str, _Neighbours]:
 
 
 def _without_neighbours(model: nn.Module, chains: dict[str, _Neighbours]) -> list[str]:
-    """Returns the weights that may be followed by a call in some forward; of a single weight it is the output."""
+    """Returns the weights that may be followed by a call in some forward; none if only the last, a likely output."""
     weights = [path for path, module in model.named_modules() if _is_weight(module) and not _is_inside(module)]
     unseen = [path for path in weights if path not in chains]
-    return [f"{path}.weight" if path else "weight" for path in unseen] if len(weights) > 1 else []
+    return [f"{path}.weight" if path else "weight" for path in unseen] if unseen != weights[-1:] else []
 
 
 def _is_inside(module: nn.Module) -> bool:

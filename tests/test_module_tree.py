@@ -80,4 +80,5 @@ def test_activations_that_are_not_seen_are_noted() -> None:
     assert graph["first.weight"].activation.name == "linear"
     assert "between modules are not seen without data (first.weight, last.weight: linear); pass data" in graph.notes[1]
     chain = nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 2))
+    assert len(read_modules(nn.ModuleDict({"body": chain, "head": nn.Linear(2, 2)})).notes) == 1
     assert len(read_modules(chain).notes) == len(read_modules(nn.Linear(4, 5)).notes) == 1
