@@ -79,7 +79,10 @@ def _set(model: nn.Module, fill: Fill, seed: int, memory: Memory) -> None:
         _fill(target, fill, seed, memory, padding)
         return
     dtype = target.dtype if target.dtype == torch.float64 or target.is_complex() else torch.float32
-    value = target.detach().to("cpu", dtype, copy=True) if fill.distribution == "keep" else _empty(target, dtype)
+    if fill.distribution == "keep":
+        value = target.detach().to("cpu", dtype, copy=True)
+    else:
+        value = torch.empty(target.shape, dtype=dtype)
     _fill(value, fill, seed, memory, padding)
     assign(model, fill.name, value.to(target.device, target.dtype))
 
@@ -93,10 +96,6 @@ def digest(tensor: Tensor) -> str:
 def _drawable(target: Tensor) -> bool:
     """Whether a draw in place gives the bits that a draw into a fresh CPU tensor would."""
     return target.device.type == "cpu" and target.is_contiguous() and target.dtype in (torch.float32, torch.float64)
-
-
-def _empty(target: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.empty(target.shape, dtype=dtype)
 
 
 def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory, padding: int | None = None) -> None:
