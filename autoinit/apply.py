@@ -205,13 +205,15 @@ def _stamped(model: nn.Module, plan: Plan) -> Plan:
 
     By that an owner's draw that carries the plan's factors already is told from a fresh one, and not rescaled again.
     """
-    fills = (
-        dataclasses.replace(fill, result=digest(read(model, fill.name)))
-        if fill.distribution == "keep" and not fill.untouched and not read(model, fill.name).is_meta
-        else fill
-        for fill in plan.fills
-    )
-    return dataclasses.replace(plan, fills=tuple(fills), drawn_with=f"torch {torch.__version__}, cpu")
+    fills = tuple(_with_result(model, fill) for fill in plan.fills)
+    return dataclasses.replace(plan, fills=fills, drawn_with=f"torch {torch.__version__}, cpu")
+
+
+def _with_result(model: nn.Module, fill: Fill) -> Fill:
+    if fill.untouched or fill.distribution != "keep":
+        return fill
+    tensor = read(model, fill.name)
+    return fill if tensor.is_meta else dataclasses.replace(fill, result=digest(tensor))
 
 
 def apply_(
