@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .assign import assign, is_parametrized, padding_row, read, shapes
-from .calibrations import CALIBRATIONS, forward_pass
+from .calibrations import CALIBRATIONS, Subject
 from .errors import PlanMismatchError, RecipeError
 from .graph import Graph
 from .initializers import COSTLY, DRAWS, Geometry
@@ -99,7 +99,7 @@ def _drawable(target: Tensor) -> bool:
 
 
 def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory, padding: int | None = None) -> None:
-    geometry = Geometry(fill.out_axes or (0,), fill.in_axes, fill.groups, fill.slices)
+    geometry = Geometry(fill.out_axes or (0,), fill.in_axes, fill.groups, fill.slices, fill.kernel_axes, fill.heads)
     if fill.distribution == "constant":
         _fill_constant(tensor, fill, geometry)
     elif fill.distribution in COSTLY:
@@ -108,6 +108,8 @@ def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory, padding: int | 
         DRAWS[fill.distribution](tensor, geometry, fill.std or 0.0, _stream(seed, fill.name))
     for part, factor in zip(geometry.slice_views(tensor), fill.slice_factors, strict=False):
         part.mul_(factor)
+    if fill.channel_factors:
+        geometry.scale_rows_(tensor, torch.tensor(fill.channel_factors))
     if fill.factor != 1.0:
         tensor.mul_(fill.factor)
     if padding is not None:
@@ -172,29 +174,20 @@ def _is_set(bias: Tensor, slices: int) -> bool:
     return all(bool((part == part.flatten()[0]).all()) for part in bias.detach().chunk(slices))
 
 
-def realize(
-    model: nn.Module,
-    graph: Graph,
-    plan: Plan,
-    run: Callable[[], Any],
-    rewind: Callable[[], None],
-    memory: Memory | None = None,
-) -> Plan:
+def realize(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Memory | None = None) -> Plan:
     """Sets the weights and calibrates them; returns the plan that gives these very weights by itself.
 
     Args:
-        model: unwrapped.
-        graph: its architecture.
+        subject: the model and its data; only used by a calibration.
         plan: as `resolve` made it.
-        run: one forward pass on a batch; only used by a calibration.
         rewind: puts the owner's weights and buffers back; called after a calibration, which has trodden on them.
         memory: of costly draws, as in `apply_plan`.
     """
+    model = subject.model
     apply_plan(model, plan, memory)
     if plan.recipe.calibration != "none":
-        targets = {fill.name: fill.scale for fill in plan.fills}
-        factors = CALIBRATIONS[plan.recipe.calibration](model, graph, run, targets)
-        plan = plan.with_factors(factors)
+        subject = dataclasses.replace(subject, targets={fill.name: fill.scale for fill in plan.fills})
+        plan = plan.adjusted(CALIBRATIONS[plan.recipe.calibration](subject))
         rewind()
         apply_plan(model, plan, memory)
     return _stamped(model, plan)
@@ -276,6 +269,6 @@ def _apply_calibrated(
     graph = keep_choices(model, trace_task(task))
     plan = resolve(recipe, graph, seed)
     with task.preserved() as snapshot:
-        plan = realize(model, graph, plan, forward_pass(task, seed), snapshot.rewind)
+        plan = realize(Subject(task, graph, seed=seed), plan, snapshot.rewind)
     apply_plan(model, plan)
     return plan

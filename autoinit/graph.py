@@ -81,7 +81,10 @@ class Layer:
         in_branch: it lies inside a residual branch.
         branch_weights: weights in series on that branch; 0 outside branches.
         closes_branch: it is the last weight on its branch.
+        post_norm: it closes a branch whose residual add is followed at once by a normalization (post-LN).
         normalized: a normalization follows before any nonlinearity or residual add, so its scale does nothing.
+        attention: the attention that it feeds or follows, named by one of its weights; empty outside attention.
+        heads: of that attention; 0 outside.
         of: for a bias, the weight whose output it shifts.
         tied_to: other names of the same tensor.
         parametrized: how the tensor is derived ("weight_norm", "orthogonal", …); empty where it is a leaf.
@@ -105,7 +108,10 @@ class Layer:
     in_branch: bool = False
     branch_weights: int = 0
     closes_branch: bool = False
+    post_norm: bool = False
     normalized: bool = False
+    attention: str = ""
+    heads: int = 0
     of: str | None = None
     tied_to: tuple[str, ...] = ()
     parametrized: str = ""
@@ -115,6 +121,11 @@ class Layer:
     def is_matrix(self) -> bool:
         """Whether it contracts its input, so that fans and a variance make sense."""
         return self.kind in MATRIX_KINDS
+
+    @property
+    def kernel_axes(self) -> tuple[int, ...]:
+        """The axes that run over the taps of a convolution's kernel; empty for what is no convolution."""
+        return self.in_axes[1:] if self.kind in ("conv", "conv_transposed") else ()
 
     @property
     def size(self) -> int:
@@ -137,6 +148,7 @@ class Graph(Mapping[str, Layer]):
         residual_adds: residual adds on the longest path, L in GPT-2's 1/√L.
         source: "autograd" when read from a training step, "modules" when read from the module tree.
         label_prior: relative frequency of each class in the data; empty where the loss is no classification.
+        sequence_length: time steps that the recurrent layers run over; None where there are none, or it is unknown.
         notes: what the reader could not see, in words.
     """
 
@@ -144,6 +156,7 @@ class Graph(Mapping[str, Layer]):
     residual_adds: int = 0
     source: Literal["autograd", "modules"] = "autograd"
     label_prior: tuple[float, ...] = ()
+    sequence_length: int | None = None
     notes: tuple[str, ...] = ()
     _by_name: dict[str, Layer] = field(init=False, repr=False, compare=False)
     _depths: tuple[int, int] = field(init=False, repr=False, compare=False)

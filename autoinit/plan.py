@@ -35,7 +35,11 @@ class Fill:
         scale: the recipe's own factors on this matrix, a part of `std` (of `factor`, where the draw is kept);
             a calibration aims at it.
         slice_factors: multiply the slices of a fused weight, in order; empty for none.
-        out_axes, in_axes, groups, slices: the geometry that structured draws need, as in `Layer`.
+        channel_factors: multiply the output units, in order; a calibration sets them; empty for none.
+        out_axes, in_axes, groups, slices, kernel_axes, heads: the geometry that structured draws need, as in `Layer`.
+        stream: the parameter whose random stream the draw uses; empty for its own. A pair that is drawn as one
+            (queries and keys) shares a stream.
+        lr_adam, lr_sgd: factor on the parameter's learning rate (μP), under Adam and its kin, and under SGD.
         result: of a rescaled draw, the fingerprint of what it became; tells it from a fresh one.
         reason: why, in words.
     """
@@ -49,22 +53,44 @@ class Fill:
     factor: float = 1.0
     scale: float = 1.0
     slice_factors: tuple[float, ...] = ()
+    channel_factors: tuple[float, ...] = ()
     out_axes: tuple[int, ...] = ()
     in_axes: tuple[int, ...] = ()
     groups: int = 1
     slices: int = 1
+    kernel_axes: tuple[int, ...] = ()
+    heads: int = 1
+    stream: str = ""
+    lr_adam: float = 1.0
+    lr_sgd: float = 1.0
     result: str = ""
     reason: str
 
     @property
     def untouched(self) -> bool:
         """Whether the parameter stays exactly as it is."""
-        return self.distribution == "keep" and self.factor == 1.0 and not self.slice_factors
+        rescaled = self.factor != 1.0 or self.slice_factors or self.channel_factors
+        return self.distribution == "keep" and not rescaled
 
     @property
     def size(self) -> int:
         """Number of entries."""
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """What a calibration does to one parameter that has been drawn.
+
+    Attributes:
+        factor: multiplies it.
+        channels: multiply its output units, in order; empty for none.
+        values: replace it, one per entry (of a bias); empty where it is only multiplied.
+    """
+
+    factor: float = 1.0
+    channels: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,16 +127,13 @@ class Plan(Mapping[str, Fill]):
     def __str__(self) -> str:
         return _render(self)
 
-    def with_factors(self, factors: Mapping[str, float]) -> Plan:
-        """Returns the plan with a calibration's factors multiplied into its fills, by parameter name."""
-        return dataclasses.replace(self, fills=tuple(self._calibrated(fill, factors) for fill in self.fills))
-
-    def _calibrated(self, fill: Fill, factors: Mapping[str, float]) -> Fill:
-        if fill.name not in factors:
-            return fill
-        factor = factors[fill.name]
-        reason = f"{fill.reason}; × {text.number(factor)} ({self.recipe.calibration})"
-        return dataclasses.replace(fill, factor=fill.factor * factor, reason=reason)
+    def adjusted(self, adjustments: Mapping[str, Adjustment]) -> Plan:
+        """Returns the plan with a calibration's adjustments in its fills, by parameter name."""
+        fills = tuple(
+            _adjusted(fill, adjustments[fill.name], self.recipe.calibration) if fill.name in adjustments else fill
+            for fill in self.fills
+        )
+        return dataclasses.replace(self, fills=fills)
 
     def save(self, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> None:
         """Writes the plan as JSON; a crash on the way leaves an older file as it was.
@@ -140,6 +163,23 @@ class Plan(Mapping[str, Fill]):
         except (OSError, UnicodeDecodeError) as problem:
             raise PlanFileError(f"{what} cannot be read: {problem}.") from None
         return _from_data(jsonfile.parse(content, PlanFileError, what), what)
+
+
+def _adjusted(fill: Fill, by: Adjustment, calibration: str) -> Fill:
+    if by.values:
+        reason = f"measured on a batch ({calibration})"
+        return dataclasses.replace(
+            fill, distribution="constant", std=0.0, values=by.values, factor=1.0, slice_factors=(), reason=reason
+        )
+    said = [f"; × {text.number(by.factor)} ({calibration})"] if by.factor != 1.0 else []
+    if by.channels:
+        low, high = (text.number(choose(by.channels)) for choose in (min, max))
+        said.append(f"; units × {low}…{high} ({calibration})")
+    old = fill.channel_factors or (1.0,) * len(by.channels)
+    channels = tuple(a * b for a, b in zip(old, by.channels, strict=True)) if by.channels else fill.channel_factors
+    return dataclasses.replace(
+        fill, factor=fill.factor * by.factor, channel_factors=channels, reason=fill.reason + "".join(said)
+    )
 
 
 @runtime_checkable

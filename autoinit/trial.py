@@ -10,7 +10,7 @@ from typing import Literal
 
 from .apply import Memory, apply_plan, realize
 from .budget import Meter, Schedule
-from .calibrations import forward_pass
+from .calibrations import Subject
 from .graph import Graph
 from .plan import Plan
 from .probe import RungReport, probe
@@ -122,16 +122,16 @@ class Bench:
         """Sets a candidate's weights, starting from the owner's; returns the plan that gives them again."""
         self.snapshot.rewind()
         plan = resolve(recipe, self.graph, self.seed)
-        return realize(self.task.model, self.graph, plan, self._forward, self.snapshot.rewind, self.memory)
+        return realize(self._subject, plan, self.snapshot.rewind, self.memory)
 
     def set(self, plan: Plan) -> None:
         """Sets the very weights of a plan that `draw` returned."""
         self.snapshot.rewind()
         apply_plan(self.task.model, plan, self.memory)
 
-    def _forward(self) -> None:
-        self.meter.spend(forwards=1)
-        forward_pass(self.task, stream(self.seed, "calibration"))()
+    @property
+    def _subject(self) -> Subject:
+        return Subject(self.task, self.graph, seed=stream(self.seed, "calibration"), spend=self.meter.spend)
 
     def score(self, curve: Curve, planned: int) -> Score:
         """Returns the score of a curve, also of an unfinished one."""

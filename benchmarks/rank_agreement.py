@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from . import jobs
@@ -94,6 +93,7 @@ def _long(name: str, recipe: Any, seed: int) -> Run:
 def _drawn(name: str, recipe: Any, seed: int) -> Iterator[tuple[Any, nn.Module]]:
     """Yields the library's task and the model with the candidate's weights, drawn under this seed."""
     from autoinit.apply import realize
+    from autoinit.calibrations import Subject
     from autoinit.rules import resolve
     from autoinit.task import make_task
     from autoinit.tracing import trace_task
@@ -102,14 +102,9 @@ def _drawn(name: str, recipe: Any, seed: int) -> Iterator[tuple[Any, nn.Module]]
     model = bench_task.make_model(seed)
     batches = bench_task.train_batches(seed)
     task = make_task(model, batches, loss=bench_task.loss, optimizer=bench_task.optimizer, seed=seed)
-
-    def forward() -> None:
-        with torch.no_grad():
-            task.loss(task.train[0])
-
     graph = trace_task(task)
     with task.preserved() as snapshot:
-        realize(model, graph, resolve(recipe, graph, seed), forward, snapshot.rewind)
+        realize(Subject(task, graph, seed=seed), resolve(recipe, graph, seed), snapshot.rewind)
         yield task, model
 
 

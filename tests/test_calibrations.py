@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from autoinit.assign import read
-from autoinit.calibrations import CALIBRATIONS
+from autoinit.calibrations import CALIBRATIONS, Subject
 from autoinit.calibrations.lsuv import lsuv, reason_to_skip
 from autoinit.graph import Graph
 from autoinit.tape import watch_products
@@ -88,7 +88,7 @@ def test_every_output_has_unit_variance(build: Callable[[], nn.Module]) -> None:
     with unchanged(model), task.preserved():
         before = {layer.name: read(model, layer.name).detach().clone() for layer in graph.weights}
         assert any(abs(std - 1) > 0.2 for std in stds(task).values())
-        factors = CALIBRATIONS["lsuv"](model, graph, lambda: task.loss(task.train[0]), {})
+        factors = {name: by.factor for name, by in CALIBRATIONS["lsuv"](Subject(task, graph)).items()}
         assert stds(task) == {layer.name: pytest.approx(1, abs=0.03) for layer in graph.weights}
         for name, factor in factors.items():
             torch.testing.assert_close(read(model, name), before[name] * factor, rtol=1e-4, atol=1e-6)

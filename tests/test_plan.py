@@ -8,15 +8,15 @@ from graphs import linear, mlp, transformer
 
 from autoinit.errors import PlanFileError
 from autoinit.graph import Graph
-from autoinit.plan import Plan
+from autoinit.plan import Adjustment, Plan
 from autoinit.recipe import Recipe
 from autoinit.rules import resolve
 
 
 def test_file_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    plan = resolve(Recipe(base="orthogonal", log2_gain=0.1), transformer(), seed=7).with_factors(
-        {"head.weight": 0.1 + 0.2}
+    plan = resolve(Recipe(base="orthogonal", log2_gain=0.1), transformer(), seed=7).adjusted(
+        {"head.weight": Adjustment(0.1 + 0.2)}
     )
     plan.save(path, provenance={"why": "a test"})
     assert Plan.load(path) == plan

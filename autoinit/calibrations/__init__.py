@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import torch
-from torch import nn
-
-from ..graph import Graph
-from ..task import Task
+from ..plan import Adjustment
 from .lsuv import lsuv
+from .subject import Subject, forward_pass
 
-Calibration = Callable[[nn.Module, Graph, Callable[[], Any], Mapping[str, float]], Mapping[str, float]]
-
-CALIBRATIONS: dict[str, Calibration] = {"lsuv": lsuv}
-"""Name → function(model, graph, run, targets) that rescales weights in place and returns the factor of each."""
+Calibration = Callable[[Subject], Mapping[str, Adjustment]]
 
 
-def forward_pass(task: Task, seed: int) -> Callable[[], None]:
-    """Returns one forward pass on the task's first batch, the same at every call, for a calibration to watch.
+def _lsuv(subject: Subject) -> dict[str, Adjustment]:
+    factors = lsuv(subject.model, subject.graph, subject.forward, subject.targets)
+    return {name: Adjustment(factor) for name, factor in factors.items()}
 
-    It runs in training mode and seeds torch's generators, so that normalization and dropout are as in training:
-    call it inside `task.preserved()`.
-    """
 
-    def run() -> None:
-        torch.manual_seed(seed)
-        if not task.model.training:
-            task.model.train()
-        with torch.no_grad():
-            task.loss(task.train[0])
+CALIBRATIONS: dict[str, Calibration] = {"lsuv": _lsuv}
+"""Name → function of a drawn model and its data that returns what to change; it may tread on the model."""
 
-    return run
+__all__ = ["CALIBRATIONS", "Calibration", "Subject", "forward_pass"]

@@ -17,12 +17,16 @@ class Geometry:
         in_axes: axes that are contracted with the input, kernel axes included.
         groups: of a convolution: axis 0 is that many blocks (of outputs; of inputs when transposed).
         slices: equal blocks along the first out axis (fused QKV, gates of a cell).
+        kernel_axes: those of `in_axes` that run over the taps of a convolution's kernel.
+        heads: of attention, equal blocks of the outputs of one slice (of the inputs, where it merges heads).
     """
 
     out_axes: tuple[int, ...] = (0,)
     in_axes: tuple[int, ...] = (1,)
     groups: int = 1
     slices: int = 1
+    kernel_axes: tuple[int, ...] = ()
+    heads: int = 1
 
     def blocks(self, tensor: Tensor) -> Tensor:
         """Returns the matrices of a tensor, [blocks, rows (outputs), columns (inputs)], as a view or a copy."""
@@ -32,6 +36,16 @@ class Geometry:
         """Writes matrices as `blocks` returns them into a tensor, in place."""
         permuted = self._permuted(tensor)
         permuted.copy_(blocks.reshape(permuted.shape))
+
+    def scale_rows_(self, tensor: Tensor, factors: Tensor) -> None:
+        """Multiplies every output unit's weights by a factor of its own, in place.
+
+        Args:
+            tensor: of this geometry.
+            factors: [blocks · rows], in the order of `blocks`, which is the order of a bias.
+        """
+        blocks = self.blocks(tensor)
+        self.scatter_(tensor, blocks * factors.to(tensor).reshape(*blocks.shape[:2], 1))
 
     def slice_views(self, tensor: Tensor) -> list[Tensor]:
         """Returns a view of each fused slice of the tensor."""
