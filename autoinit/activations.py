@@ -1,4 +1,4 @@
-"""Elementwise activations as data: φ on numpy arrays, and the gain that follows from it."""
+"""Elementwise activations as data: φ on numpy arrays, and the gains and critical points that follow from it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .errors import ArgumentError
 
 Array = NDArray[np.float64]
 
@@ -55,20 +57,53 @@ FORMULAS: dict[str, Callable[..., Array]] = {
     "erf": _erf,
     "logsigmoid": lambda x: -_softplus(-x),
     "tanhshrink": lambda x: x - np.tanh(x),
+    "softshrink": lambda x: np.sign(x) * np.maximum(np.abs(x) - 0.5, 0),
 }
 """φ(x, *parameters) for every activation that has a name."""
 
+LARGEST_BIAS_SHARE = 0.1
+"""Of the variance of the preactivations, what random biases may make up where `edge_of_chaos` chooses q."""
+
+JACOBIAN_SPREAD = 0.25
+"""Variance of the squared singular values of the input–output Jacobian, about their mean 1, that `isometry` allows."""
+
+_SLACK = 1e-6
+"""Relative error of the quadrature, below which a variance counts as zero and a fixed point as settled."""
+
 
 @functools.cache
-def _normal_quadrature() -> tuple[Array, Array]:
+def _normal_quadrature(nodes: int = 24_001) -> tuple[Array, Array]:
     """Returns nodes and weights of E over N(0, 1): the trapezoidal rule.
 
     For smooth φ it converges as fast as Gauss–Hermite; at kinks, where Gauss–Hermite with 96 nodes is off by
-    0.4 % (hardtanh), this grid is exact to 1e-6.
+    0.4 % (hardtanh), this grid of 24,001 nodes is exact to 1e-6.
     """
-    nodes = np.linspace(-12.0, 12.0, 24_001)
-    density = np.exp(-0.5 * nodes**2)
-    return nodes, density / density.sum()
+    grid = np.linspace(-12.0, 12.0, nodes)
+    density = np.exp(-0.5 * grid**2)
+    return grid, density / density.sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Critical:
+    """A critical point: weights and biases for which gradients neither vanish nor explode with depth.
+
+    Attributes:
+        sigma_w: weights have variance sigma_w²/fan_in, or are sigma_w times an orthogonal matrix.
+        sigma_b: standard deviation of the biases.
+        q: the variance of the preactivations, which these two keep.
+    """
+
+    sigma_w: float
+    sigma_b: float
+    q: float
+
+    @property
+    def sigma_in(self) -> float:
+        """What stands for sigma_w in the first layer: √(q − sigma_b²) on inputs of second moment 1 gives q at once.
+
+        With sigma_w in its place q is only approached, near q = 0 as slowly as 1/depth.
+        """
+        return math.sqrt(max(0.0, self.q - self.sigma_b**2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +138,10 @@ class Activation:
 
         With weights of variance gain²/fan_in the second moment of the units stays 1 from layer to
         layer (He et al. 2015, arXiv:1502.01852, for any φ): √2 for ReLU, 1.593 for tanh.
+
+        `torch.nn.init.calculate_gain` has the same numbers for linear, ReLU and leaky ReLU. Its others are no such
+        integral: tanh 5/3 (here 1.593), sigmoid 1 (here 1.846), SELU 3/4 (here 1, the fixed point that SELU is
+        made for). Other activations it does not know.
         """
         return _gain(self)
 
@@ -115,6 +154,57 @@ class Activation:
         Poole et al. 2016, arXiv:1606.05340; Schoenholz et al. 2017, arXiv:1611.01232.
         """
         return _critical_gain(self)
+
+    def edge_of_chaos(self, q: float | None = None) -> Critical | None:
+        """Returns the critical point at which the preactivations have variance q; None where φ has none.
+
+        There χ = σ_w²·E[φ'(√q·z)²] is 1 and q is kept: q = σ_w²·E[φ(√q·z)²] + σ_b², for z ~ N(0, 1). It takes part
+        only where σ_b² is not negative and where q is stable, so that layers do not drift away from it:
+        σ_w²·d E[φ(√q·z)²]/dq ≤ 1. Where the q asked for is neither, the smallest larger one is taken: a sigmoid needs
+        q = 46, where σ_b = 0, GELU 3.6. Softplus, ReLU² and tanhshrink have no critical point; nor have steps.
+        Poole et al. 2016, arXiv:1606.05340; Schoenholz et al. 2017, arXiv:1611.01232.
+
+        Args:
+            q: variance of the preactivations. None: 1, the variance of normalized inputs, or less where the
+                biases would make up more than a tenth of it and drown the input (tanh, erf, sines). For ReLU and
+                leaky ReLU the point is (√(2/(1 + slope²)), 0) at every q.
+
+        Raises:
+            ArgumentError: q is no positive finite number.
+        """
+        if q is not None and not (math.isfinite(q) and q > 0):
+            raise ArgumentError(f"A variance q must be a positive finite number. Got {q!r}.")
+        return _edge_of_chaos(self, q)
+
+    def isometry(self, depth: int) -> Critical | None:
+        """Returns the critical point for orthogonal weights at which the Jacobian is near an isometry; None without.
+
+        Over `depth` layers the squared singular values of the input–output Jacobian have mean 1 and variance
+        depth·(E[φ'⁴]/E[φ'²]² − 1). The largest q up to 1 is taken at which that is no more than `JACOBIAN_SPREAD`:
+        for tanh, where it is 8·depth·q², that is q = 0.18/√depth. ReLU has one value, depth, at every q, and
+        so no isometry: that takes mirrored weights (see `odd_slope`).
+        Pennington, Schoenholz & Ganguli 2017, arXiv:1711.04735.
+
+        Args:
+            depth: number of layers with this activation.
+
+        Raises:
+            ArgumentError: depth is less than 1.
+        """
+        if depth < 1:
+            raise ArgumentError(f"A depth is at least 1. Got {depth!r}.")
+        return _isometry(self, depth)
+
+    def odd_slope(self) -> float | None:
+        """Returns c where φ(x) − φ(−x) = c·x, so that mirrored units act as one linear unit; None where no c does.
+
+        1 for ReLU, GELU, SiLU, hardswish and softplus, 1 + slope for leaky ReLU, 2 for the identity; tanh has none.
+        Balduzzi et al. 2017, arXiv:1702.08591 (looks-linear initialization).
+        """
+        odd = self(GRID) - self(-GRID)
+        slope = float((odd[-1] - odd[0]) / (GRID[-1] - GRID[0]))
+        linear = np.allclose(odd, slope * GRID, rtol=0.0, atol=1e-5) and abs(slope) > 1e-3
+        return round(slope, 9) if linear else None
 
     def __str__(self) -> str:
         inside = ", ".join(f"{value:g}" for value in self.parameters)
@@ -141,13 +231,119 @@ def _critical_gain(activation: Activation) -> float:
 
 def _chi(activation: Activation, sigma: float) -> float:
     """Returns σ_w²·E[φ'(√q·z)²] at the variance q that forty layers of this gain reach from 1."""
-    nodes = np.linspace(-6.0, 6.0, 601)
-    weights = np.exp(-0.5 * nodes**2)
-    weights /= weights.sum()
+    nodes = 1201
+    grid, weights = _normal_quadrature(nodes)
     q = 1.0
     for _ in range(40):
-        q = min(1e4, sigma**2 * float(weights @ activation(math.sqrt(q) * nodes) ** 2))
-    return sigma**2 * float(weights @ activation.slope(math.sqrt(q) * nodes) ** 2)
+        q = min(1e4, max(1e-12, sigma**2 * float(weights @ activation(math.sqrt(q) * grid) ** 2)))
+    return sigma**2 * _moments(activation, q, nodes).slope2
+
+
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """What a layer does to preactivations of variance q: E[φ²], q·dE[φ²]/dq, E[φ'²], E[φ'⁴]."""
+
+    q: float
+    square: float
+    growth: float
+    slope2: float
+    slope4: float
+
+    @property
+    def is_steep(self) -> bool:
+        """Whether it has slopes at all; a constant function and a step have none."""
+        return self.slope2 * self.q > 1e-12 * (self.square + self.q)
+
+    @property
+    def bias(self) -> float:
+        """σ_b²/q of the critical point: what biases add so that q is kept."""
+        return 1 - self.square / (self.slope2 * self.q)
+
+    @property
+    def drift(self) -> float:
+        """By what factor less 1 a deviation from q grows in a layer."""
+        return self.growth / (self.slope2 * self.q) - 1
+
+    @property
+    def spread(self) -> float:
+        """The variance of the squared slopes over their squared mean."""
+        return self.slope4 / self.slope2**2 - 1
+
+    def critical(self) -> Critical:
+        """Returns the point, its biases exactly 0 where rounding alone makes them something else."""
+        variance = self.q * self.bias if self.bias > 1e-12 else 0.0
+        return Critical(self.slope2**-0.5, math.sqrt(variance), self.q)
+
+
+def _moments(activation: Activation, q: float, nodes: int = 24_001) -> _Moments:
+    """Returns the moments by quadrature; slopes are differences between neighbouring nodes, exact for a kink at 0."""
+    grid, weights = _normal_quadrature(nodes)
+    values = activation(math.sqrt(q) * grid)
+    slopes = np.diff(values) / (math.sqrt(q) * np.diff(grid))
+    middle = np.exp(-0.5 * (0.5 * (grid[1:] + grid[:-1])) ** 2)
+    middle /= middle.sum()
+    return _Moments(
+        q,
+        square=float(weights @ values**2),
+        # By parts: d E[φ(√q·z)²]/dq = E[φ²·(z² − 1)]/(2q).
+        growth=float(weights @ (values**2 * (grid**2 - 1))) / 2,
+        slope2=float(middle @ slopes**2),
+        slope4=float(middle @ slopes**4),
+    )
+
+
+def _exists(moments: _Moments, drift: float = 0.0) -> bool:
+    """Whether there is a critical point: biases of a variance ≥ 0, and deviations that grow by `drift` at most."""
+    return moments.is_steep and moments.bias >= -_SLACK and moments.drift <= drift + _SLACK
+
+
+@functools.lru_cache(maxsize=512)
+def _edge_of_chaos(activation: Activation, q: float | None) -> Critical | None:
+    if activation.name == "spike":
+        return None
+    start = q or 1.0
+    found = _nearest(_exists, activation, start=start, limit=max(1e4, 10 * start))
+    if found and q is None and found.q == start and found.bias > LARGEST_BIAS_SHARE:
+        modest = _nearest(_is_modest, activation, start=found.q, limit=1e-8)
+        found = modest or found
+    return found.critical() if found else None
+
+
+def _is_modest(moments: _Moments) -> bool:
+    return _exists(moments) and moments.bias <= LARGEST_BIAS_SHARE
+
+
+@functools.lru_cache(maxsize=512)
+def _isometry(activation: Activation, depth: int) -> Critical | None:
+    allowed = JACOBIAN_SPREAD / depth
+    found = _nearest(
+        lambda moments: _exists(moments, allowed) and moments.spread <= allowed, activation, start=1.0, limit=1e-8
+    )
+    return found.critical() if found and activation.name != "spike" else None
+
+
+def _nearest(
+    good: Callable[[_Moments], bool], activation: Activation, *, start: float, limit: float
+) -> _Moments | None:
+    """Returns the moments at the good variance nearest to `start` on the way to `limit`; None where none is."""
+    outside = start
+    for q in np.geomspace(start, limit, 1 + math.ceil(8 * abs(math.log10(limit / start)))):
+        found = _moments(activation, float(q))
+        if good(found):
+            return _refined(good, activation, outside, found)
+        outside = float(q)
+    return None
+
+
+def _refined(good: Callable[[_Moments], bool], activation: Activation, outside: float, found: _Moments) -> _Moments:
+    """Returns the good moments nearest to `outside`, by bisection from the good ones found."""
+    while abs(math.log(found.q / outside)) > 1e-7:
+        middle = _moments(activation, math.sqrt(outside * found.q))
+        if good(middle):
+            found = middle
+        else:
+            outside = middle.q
+    return found
 
 
 LINEAR = Activation()
