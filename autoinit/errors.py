@@ -42,6 +42,10 @@ class BudgetError(AutoInitError, ValueError):
     """A budget is not a positive amount of seconds, trials or steps."""
 
 
+class CalibrationError(AutoInitError, ValueError):
+    """A calibration cannot work on this model: its loss cannot be differentiated as often as it needs."""
+
+
 class ArgumentError(AutoInitError, ValueError):
     """An argument of another kind is outside its range: a seed, a storage, the name of a study."""
 
