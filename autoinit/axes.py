@@ -218,14 +218,28 @@ def _in_output(use: Use) -> Layout:
     layout = list(of_data(node.shape))
     if view is None or not layout:
         return tuple(layout)
-    last = len(layout) - 1
     for axis in view.outside:
-        matrices = node.op in ("Mm", "Addmm", "Bmm", "Baddbmm", "Mv", "Addmv")  # the others put their units last
-        at = axis if matrices else 1 if node.op.startswith("Convolution") else last
-        layout[at] = use.chain.layout[axis]
+        layout[_unit_axis(node, axis)] = use.chain.layout[axis]
     if node.op in ("Bmm", "Baddbmm"):
         layout[0] = use.chain.layout[0]
     return tuple(layout)
+
+
+def _unit_axis(node: Node, axis: int) -> int:
+    """Returns the axis of a product's output that runs along this outside axis of its weight."""
+    if node.op in ("Mm", "Addmm", "Bmm", "Baddbmm", "Mv", "Addmv"):
+        return axis
+    return 1 if node.op.startswith("Convolution") else len(node.shape) - 1  # the others put their units last
+
+
+def width(use: Use) -> int:
+    """Returns how many output units a weight has in this product; 0 where it is no matrix there."""
+    node, view = use.node, contraction(use.node, use.position)
+    if view is None or not view.outside or not node.shape:
+        return 0
+    units = node.shape[_unit_axis(node, view.outside[0])]
+    per_head = node.op in ("Bmm", "Baddbmm") and bool(use.chain.axes[0])
+    return units * (node.shape[0] if per_head else 1)
 
 
 def fans(use: Use, shape: tuple[int, ...]) -> tuple[Contraction, int, int, int]:

@@ -84,8 +84,13 @@ class Layer:
         post_norm: it closes a branch whose residual add is followed at once by a normalization (post-LN).
         normalized: a normalization follows before any nonlinearity or residual add, so its scale does nothing.
         attention: the attention that it feeds or follows, named by one of its weights; empty outside attention.
-        heads: of that attention; 0 outside.
-        of: for a bias, the weight whose output it shifts.
+        heads: of that attention, of keys and values their own number where it is smaller; 0 outside.
+        cross: that attention takes its keys from another stream than its queries.
+        stack: "encoder" for what makes the keys of cross attentions, "decoder" for what else they depend on and for
+            what comes after them; empty without cross attention, and for what is part of both.
+        of: for a bias, the weight whose output it shifts; for a multiplier of a residual branch (role "layer_scale")
+            or of its skip, the weight that closes the branch.
+        on_skip: it multiplies the skip of a residual add (Admin's ω, a learned DeepNorm α).
         tied_to: other names of the same tensor.
         parametrized: how the tensor is derived ("weight_norm", "orthogonal", …); empty where it is a leaf.
         keep: why it must stay as the owner made it; empty where it is free.
@@ -112,7 +117,10 @@ class Layer:
     normalized: bool = False
     attention: str = ""
     heads: int = 0
+    cross: bool = False
+    stack: Literal["", "encoder", "decoder"] = ""
     of: str | None = None
+    on_skip: bool = False
     tied_to: tuple[str, ...] = ()
     parametrized: str = ""
     keep: str = ""

@@ -9,6 +9,7 @@ from .activations import LINEAR, Activation
 from .blocks import Blocks
 from .graph import Layer, Role
 from .tape import RecurrentCall
+from .walk import Node
 
 Cell = Literal["rnn", "lstm", "gru"]
 _SLICES: dict[Cell, int] = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -25,6 +26,23 @@ def recurrent_layers(blocks: Blocks, shapes: Mapping[str, tuple[int, ...]]) -> d
                 layer = recurrent_layer(name, shapes[name], node.fn.name, depth, residual_depth)
                 found.setdefault(name, layer)
     return found
+
+
+def call_lengths(blocks: Blocks) -> list[int]:
+    """Returns the time steps that each recurrent module runs over; of one called step by step, all steps in a row."""
+    calls: dict[tuple[str, ...], set[Node]] = {}
+    for node in blocks.nodes:
+        if isinstance(node.fn, RecurrentCall):
+            calls.setdefault(node.fn.weights, set()).add(node)
+    return [_longest(blocks, mine) for mine in calls.values()]
+
+
+def _longest(blocks: Blocks, calls: set[Node]) -> int:
+    length: dict[Node, int] = {}
+    for node in blocks.nodes:
+        before = max((length.get(edge.node, 0) for edge in node.data), default=0)
+        length[node] = before + (node.fn.steps if node in calls else 0)
+    return max(length[node] for node in calls)
 
 
 def recurrent_layer(name: str, shape: tuple[int, ...], call: str, depth: int = 0, residual_depth: int = 0) -> Layer:

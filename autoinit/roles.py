@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .attentions import PROJECTING, Member, members, names_of, products_behind, size_of
 from .axes import Use, is_block, kind_of
 from .blocks import DROPOUT, SELECTING, SOFTMAX, Blocks, Residual
 from .graph import Role
+from .streams import Stack, post_normed, stacks
 from .vectors import is_position_table
-from .walk import BINARY, NORMS, PARTS, POOLS, UNARY, VIEWS, Edge, Node
-
-_PROJECTING = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index", "ConstantPadNd"}
-"""What lies between a projection and the attention: heads, scales, rotary positions, normalizations."""
+from .walk import BINARY, PARTS, POOLS, UNARY, VIEWS, Edge, Node
 
 
 @dataclass
@@ -22,7 +20,8 @@ class Places:
 
     Attributes:
         query, key, value: weights that reach these inputs of an attention.
-        attention_out: weights that follow an attention.
+        before: what the weights before an attention have of it.
+        attention_out: what the weights that follow an attention have of it.
         gate: weights whose output modulates another value.
         router: weights whose output, through softmax or top-k, weighs experts.
         lora: weights of a low-rank addition to another weight → that weight.
@@ -30,6 +29,8 @@ class Places:
         unlike: fused queries, keys and values that are no three equal blocks → what they are.
         residual: product → its innermost residual branch.
         closing: products that close a residual branch.
+        post_norm: those of them whose residual add is normalized at once.
+        stacks: node → "encoder" or "decoder".
         timing: weights that set the time step of a state space model.
         last: products after which no other weight comes.
     """
@@ -37,7 +38,8 @@ class Places:
     query: set[str] = field(default_factory=set)
     key: set[str] = field(default_factory=set)
     value: set[str] = field(default_factory=set)
-    attention_out: set[str] = field(default_factory=set)
+    before: dict[str, Member] = field(default_factory=dict)
+    attention_out: dict[str, Member] = field(default_factory=dict)
     gate: set[str] = field(default_factory=set)
     router: set[str] = field(default_factory=set)
     lora: dict[str, str] = field(default_factory=dict)
@@ -45,6 +47,8 @@ class Places:
     unlike: dict[str, str] = field(default_factory=dict)
     residual: dict[Node, Residual] = field(default_factory=dict)
     closing: set[Node] = field(default_factory=set)
+    post_norm: set[Node] = field(default_factory=set)
+    stacks: dict[Node, Stack] = field(default_factory=dict)
     timing: set[str] = field(default_factory=set)
     last: set[Node] = field(default_factory=set)
 
@@ -68,7 +72,8 @@ def find_places(blocks: Blocks, uses: list[Use]) -> Places:
         for node in residual.branch & blocks.products.keys():
             places.residual[node] = residual  # sorted by size: the innermost is set last
     _place_crossed(blocks, places)
-    _place_last(blocks, places)
+    places.last = blocks.products.keys() - blocks.followed
+    places.post_norm, places.stacks = post_normed(blocks), stacks(blocks)
     return places
 
 
@@ -77,56 +82,28 @@ def _place_timing(blocks: Blocks, places: Places, uses: list[Use]) -> None:
     for use in uses:
         if use.node.op == "Mul" and "Exp" in use.chain.ops and len(use.chain.axes) > 1:
             for edge in use.node.data:
-                places.timing |= _names(blocks, _products_behind(blocks, edge, VIEWS | UNARY | BINARY))
-
-
-def _names(blocks: Blocks, nodes: Iterable[Node]) -> set[str]:
-    return {name for node in nodes for name in blocks.products[node]}
-
-
-def _products_behind(blocks: Blocks, edge: Edge, passing: frozenset[str]) -> dict[Node, Edge]:
-    """Returns the products that reach a value through these operations → the part of their output that does."""
-    found: dict[Node, Edge] = {}
-    stack: list[tuple[Edge, Edge | None]] = [(edge, None)]
-    seen: set[tuple[Edge, Edge | None]] = set()
-    while stack:
-        item = stack.pop()
-        value, part = item
-        if item in seen:
-            continue
-        seen.add(item)
-        node = value.node
-        if node in blocks.products:
-            found.setdefault(node, part or value)
-        elif node in blocks.norms or (node.op in passing and node not in blocks.residuals):
-            smaller = (
-                node.op in PARTS
-                and node.data
-                and math.prod(node.shapes[value.output]) < math.prod(node.data[0].node.shapes[node.data[0].output])
-            )
-            stack.extend((before, value if smaller else part) for before in node.data)
-    return found
+                places.timing |= names_of(blocks, products_behind(blocks, edge, VIEWS | UNARY | BINARY))
 
 
 def _place_attentions(blocks: Blocks, places: Places, uses: list[Use]) -> None:
     for attention in blocks.attentions:
         query, key, value = (
-            _products_behind(blocks, edge, _PROJECTING) for edge in (attention.query, attention.key, attention.value)
+            products_behind(blocks, edge, PROJECTING) for edge in (attention.query, attention.key, attention.value)
         )
-        places.query |= _names(blocks, query)
-        places.key |= _names(blocks, key)
-        places.value |= _names(blocks, value)
+        places.query |= names_of(blocks, query)
+        places.key |= names_of(blocks, key)
+        places.value |= names_of(blocks, value)
         for node in query.keys() & key.keys() & value.keys():
             _place_cut(blocks, places, uses, node, [part[node] for part in (query, key, value)])
         for node in (key.keys() & value.keys()) - query.keys():
             _place_cut(blocks, places, uses, node, [part[node] for part in (key, value)])
-        places.attention_out |= _names(blocks, _products_after(blocks, attention.out))
+    places.before, places.attention_out = members(blocks, uses)
 
 
 def _place_cut(blocks: Blocks, places: Places, uses: list[Use], product: Node, parts: list[Edge]) -> None:
     """Tells into how many equal blocks the output of a fused projection is cut."""
-    even = len({_size(part) for part in parts}) == 1
-    full = sum(map(_size, parts)) == math.prod(product.shape)
+    even = len({size_of(part) for part in parts}) == 1
+    full = sum(map(size_of, parts)) == math.prod(product.shape)
     cut = any(part.node is not product for part in parts)
     for use in uses:
         name = use.chain.leaf
@@ -149,27 +126,8 @@ def _place_crossed(blocks: Blocks, places: Places) -> None:
         if around:
             inner = min(around, key=lambda one: len(one.branch))
             for edge in (attention.key, attention.value):
-                for node in _products_behind(blocks, edge, _PROJECTING):
+                for node in products_behind(blocks, edge, PROJECTING):
                     places.residual.setdefault(node, inner)
-
-
-def _size(edge: Edge) -> int:
-    return math.prod(edge.node.shapes[edge.output])
-
-
-def _products_after(blocks: Blocks, node: Node) -> set[Node]:
-    passing = VIEWS | NORMS | DROPOUT | {"Cat", "Stack"}
-    found: set[Node] = set()
-    stack = [node]
-    while stack:
-        for consumer, position in stack.pop().consumers:
-            if consumer in blocks.products:
-                found.add(consumer)
-            elif consumer in blocks.residuals or (consumer, position) in blocks.gates:
-                continue
-            elif consumer.op in passing | BINARY:
-                stack.append(consumer)
-    return found
 
 
 def _place_gate(blocks: Blocks, places: Places, edge: Edge) -> None:
@@ -185,7 +143,7 @@ def _place_gate(blocks: Blocks, places: Places, edge: Edge) -> None:
                 if before.node not in seen:
                     seen.add(before.node)
                     stack.append(before.node)
-    names = _names(blocks, (node for node in seen if node in blocks.products and len(_outputs(node)) == 1))
+    names = names_of(blocks, (node for node in seen if node in blocks.products and len(_outputs(node)) == 1))
     if competing:
         places.router |= names
     else:
@@ -219,7 +177,7 @@ def _place_lora(blocks: Blocks, places: Places, add: Node) -> None:
         if len(big) == 1 and len(small) == 2 and small[-1].shape[-1:] < big[0].shape[-1:]:
             rank = small[-1].shape[-1]
             if 2 * rank <= big[0].shape[-1] and _fed(small[-1]) == _fed(big[0]):
-                for name in _names(blocks, small):
+                for name in names_of(blocks, small):
                     places.lora[name] = sorted(blocks.products[big[0]])[0]
 
 
@@ -246,8 +204,11 @@ def _fed(node: Node) -> Node | None:
     return None
 
 
-def _place_last(blocks: Blocks, places: Places) -> None:
-    places.last = blocks.products.keys() - blocks.followed
+def member_of(places: Places, name: str, role: Role) -> Member:
+    """Returns what a weight of this role has of its attention; nothing outside attention."""
+    if role == "attention_out":
+        return places.attention_out[name]
+    return places.before[name] if role in ("query", "key", "value", "qkv") else Member("", 0, cross=False)
 
 
 def role_of(blocks: Blocks, places: Places, name: str, uses: list[Use]) -> Role:
@@ -285,7 +246,7 @@ def _is_recurrent(blocks: Blocks, uses: list[Use]) -> bool:
     """
     first, last = uses[0].node, uses[-1].node
     sums = [consumer for node in (first, *_views_of(first)) for consumer, _ in node.consumers if consumer.op == "Add"]
-    if not any(len(_products_behind(blocks, Edge(total, 0), VIEWS | {"Add"})) > 1 for total in sums):
+    if not any(len(products_behind(blocks, Edge(total, 0), VIEWS | {"Add"})) > 1 for total in sums):
         return False
     square = first.shape[-1:] == last.shape[-1:] and len(set(_operand(uses[0]))) == 1
     return square and not first.data and any(blocks.depth[edge.node] > 0 for edge in last.data)

@@ -68,6 +68,7 @@ class RecurrentCall:
         outputs: autograd nodes of the results.
         weights: names of the parameters, in the order of the call.
         shape: of the first result.
+        steps: time steps that this call runs over; 1 of a cell.
     """
 
     name: str
@@ -75,6 +76,7 @@ class RecurrentCall:
     outputs: tuple[Any, ...]
     weights: tuple[str, ...]
     shape: tuple[int, ...]
+    steps: int
 
 
 class Tape(TorchFunctionMode):
@@ -111,7 +113,7 @@ class Tape(TorchFunctionMode):
         if name in _RECURRENT:
             before = list(_tensors((args, dict(kwargs))))
             result = func(*args, **kwargs)
-            self._record_recurrent(name, before, list(_tensors(result)))
+            self._record_recurrent(name, before, list(_tensors(result)), _steps(name, args, kwargs))
             return result
         if name == "__get__" or not torch.is_grad_enabled():
             return func(*args, **kwargs)
@@ -136,15 +138,24 @@ class Tape(TorchFunctionMode):
             return tuple(self._keep(item) for item in value)
         return value
 
-    def _record_recurrent(self, name: str, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+    def _record_recurrent(self, name: str, inputs: list[Tensor], outputs: list[Tensor], steps: int) -> None:
         weights = tuple(self._names[id(tensor)] for tensor in inputs if id(tensor) in self._names)
         data = tuple(
             tensor.grad_fn for tensor in inputs if tensor.grad_fn is not None and id(tensor) not in self._names
         )
         made = tuple(tensor.grad_fn for tensor in outputs if tensor.grad_fn is not None)
         if made:
-            call = RecurrentCall(name, data, made, weights, tuple(outputs[0].shape))
+            call = RecurrentCall(name, data, made, weights, tuple(outputs[0].shape), steps)
             self.recurrent.update(dict.fromkeys(made, call))
+
+
+def _steps(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Returns the time steps of one call of `torch.lstm`, …: (input, state, …, batch_first) or (packed, lengths, …)."""
+    if name.endswith("_cell"):
+        return 1
+    if isinstance(args[1], Tensor) and args[1].dim() == 1:  # a packed sequence: how many examples each step still has
+        return len(args[1])
+    return int(args[0].shape[1 if kwargs.get("batch_first", args[-1]) else 0])
 
 
 def _is_known(args: tuple[Any, ...]) -> bool:

@@ -17,10 +17,11 @@ from .errors import ModelError
 from .graph import Graph, Layer
 from .inventory import Item, inventory
 from .module_tree import read_modules
-from .recurrent import recurrent_layers
+from .recurrent import call_lengths, recurrent_layers
 from .responses import Replay, response
-from .roles import Places, find_places, is_normalized, role_of
+from .roles import Places, find_places, is_normalized, member_of, role_of
 from .snapshot import preserved
+from .streams import stack_of
 from .tape import Tape, derived_tensors, parameter_names
 from .task import Task, check_trainable, example_task, unwrap
 from .vectors import verdict
@@ -161,6 +162,7 @@ class _Reader:
     uses: dict[str, list[Use]]
     by_node: dict[Node, list[Use]]
     recurrent: dict[str, Layer]
+    nodes: dict[str, list[Node]]
 
 
 def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
@@ -173,7 +175,12 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
         by_node.setdefault(use.node, []).append(use)
     replay = Replay(tape.calls, {node.fn: node for node in nodes}, blocks)
     shapes = {item.name: item.shape for item in items}
-    reader = _Reader(blocks, find_places(blocks, uses), replay, by_name, by_node, recurrent_layers(blocks, shapes))
+    at = {name: [use.node for use in found] for name, found in by_name.items()}
+    for node in nodes:
+        for name in blocks.products[node] if node.op == "Recurrent" else ():
+            at.setdefault(name, []).append(node)
+    recurrent = recurrent_layers(blocks, shapes)
+    reader = _Reader(blocks, find_places(blocks, uses), replay, by_name, by_node, recurrent, at)
     layers = tuple(_layer(reader, item) for item in items)
     depths = {layer.name: layer for layer in layers}
     layers = tuple(_beside_weight(layer, depths) for layer in layers)
@@ -181,7 +188,13 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
         *_notes(layers, reader.places.unlike),
         *(f"A function that ends in {op} could not be read; it counts as linear." for op in sorted(set(replay.unread))),
     )
-    return Graph(layers, max(blocks.residual_depth.values(), default=0), notes=notes)
+    written_out = [len(set(at[layer.name])) for layer in layers if layer.role == "recurrent" and not layer.cell]
+    return Graph(
+        layers,
+        residual_adds=max(blocks.residual_depth.values(), default=0),
+        sequence_length=max([*written_out, *call_lengths(blocks)], default=None),
+        notes=notes,
+    )
 
 
 def _layer(reader: _Reader, item: Item) -> Layer:
@@ -201,7 +214,8 @@ def _layer(reader: _Reader, item: Item) -> Layer:
         else:
             layer = _matrix(reader, item, products) if products else _vector(reader, item, uses)
     keep = item.keep or layer.keep
-    return replace(layer, tied_to=item.tied_to, parametrized=item.parametrized, keep=keep)
+    stack = stack_of(reader.places.stacks, reader.nodes.get(item.name, ()))
+    return replace(layer, tied_to=item.tied_to, parametrized=item.parametrized, keep=keep, stack=stack)
 
 
 def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
@@ -212,6 +226,7 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
     if first.chain.part:  # the weight is cut, and not its output
         slices = 3 if role == "qkv" and first.chain.cut in axes.outside[:1] else 1
     residual = next((places.residual[use.node] for use in uses if use.node in places.residual), None)
+    member = member_of(places, item.name, role)
     return Layer(
         name=item.name,
         shape=item.shape,
@@ -229,6 +244,10 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         in_branch=residual is not None,
         branch_weights=residual.weights if residual else 0,
         closes_branch=any(use.node in places.closing for use in uses),
+        post_norm=any(use.node in places.post_norm for use in uses),
+        attention=member.attention,
+        heads=member.heads,
+        cross=member.cross,
         normalized=all(is_normalized(blocks, use.node) for use in uses),
         keep=_kept(uses, role, places, item.name),
     )
@@ -263,6 +282,8 @@ def _vector(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         kind=found.kind,
         role=found.role,
         of=found.of,
+        in_branch=found.in_branch,
+        on_skip=found.on_skip,
         keep=found.keep,
         depth=max((reader.blocks.depth[edge.node] for edge in data), default=0),
         residual_depth=max((reader.blocks.residual_depth[edge.node] for edge in data), default=0),
@@ -272,6 +293,8 @@ def _vector(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
 def _beside_weight(layer: Layer, layers: dict[str, Layer]) -> Layer:
     """Returns a bias at the depth of its weight."""
     weight = layers.get(layer.of) if layer.of else None
+    if layer.role not in ("bias", "norm_scale"):
+        return layer
     if weight is None or weight.kind == "embedding":  # a tied head has its bias far from the embedding
         return layer
     return replace(

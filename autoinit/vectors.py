@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from .axes import Use, is_bias
-from .blocks import Blocks
+from .blocks import DROPOUT, Blocks
 from .graph import Kind, Role
 from .walk import BINARY, NORMS, POOLS, PRODUCTS, VIEWS, Edge, Node, saved
 
@@ -16,16 +16,19 @@ _POSITION_NAME = re.compile(r"(^|[._])(wpe|pos|positions?|position_embeddings?|p
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a parameter is: its kind, its role, the weight it belongs to, and why it must stay."""
+    """What a parameter is: its kind, its role, the weight it belongs to, where it acts, and why it must stay."""
 
     kind: Kind
     role: Role
     of: str | None = None
     keep: str = ""
+    in_branch: bool = False
+    on_skip: bool = False
 
 
 _KEEP = {
     "layer_scale": "a learned scale on a branch (LayerScale, ReZero); its value is part of the design",
+    "skip": "a learned scale on a skip (Admin, DeepNorm); its value is part of the design",
     "scalar": "a single learned number (a temperature, a gain); its value is part of the design",
     "position": "",
     "token": "a learned token joined to the data; its scale belongs to the embeddings beside it",
@@ -130,21 +133,41 @@ def _multiplied(blocks: Blocks, use: Use, size: int) -> Verdict:
         return Verdict("norm", "norm_scale")
     if "Exp" in use.chain.ops and size > 1:
         return Verdict("other", "other", keep=_KEEP["rates"])
-    if size == 1 and not (other is not None and _is_branch_end(blocks, use.node)):
+    ends = _ends(blocks, use.node) if other is not None else None
+    if ends is not None and ends[1]:
+        return Verdict("other", "scalar", of=_closer(blocks, ends[0]), keep=_KEEP["skip"], on_skip=True)
+    if size == 1 and ends is None:
         return Verdict("other", "scalar", keep=_KEEP["scalar"])
-    return Verdict("other", "layer_scale", keep=_KEEP["layer_scale"])
+    inside = any(use.node in residual.branch for residual in blocks.residuals.values())
+    of = _last_weight(blocks, use.node) if ends is not None else None
+    return Verdict("other", "layer_scale", of=of, keep=_KEEP["layer_scale"], in_branch=inside)
 
 
-def _is_branch_end(blocks: Blocks, node: Node) -> bool:
-    """Whether a node's value goes into a residual add before anything else happens to it."""
+def _ends(blocks: Blocks, node: Node) -> tuple[Node, bool] | None:
+    """Returns the residual add that a value goes into before anything else happens to it, and whether as its skip."""
     stack = [node]
     while stack:
-        for consumer, _ in stack.pop().consumers:
+        for consumer, position in stack.pop().consumers:
             if consumer in blocks.residuals:
-                return True
-            if consumer.op in VIEWS | BINARY and len(consumer.data) == 1:
+                return consumer, position == blocks.residuals[consumer].trunk
+            if consumer.op in VIEWS | BINARY | DROPOUT and len(consumer.data) == 1:
                 stack.append(consumer)
-    return False
+    return None
+
+
+def _last_weight(blocks: Blocks, node: Node) -> str | None:
+    """Returns the weight whose output a multiplier scales, if only affine steps lie between them."""
+    node = node.data[0].node
+    while node not in blocks.products:
+        if len(node.data) != 1 or node.op not in VIEWS | BINARY | DROPOUT | NORMS:
+            return None
+        node = node.data[0].node
+    return min(blocks.products[node])
+
+
+def _closer(blocks: Blocks, add: Node) -> str | None:
+    closers = blocks.residuals[add].closers
+    return min(min(blocks.products[node]) for node in closers) if closers else None
 
 
 def is_position_table(use: Use) -> bool:

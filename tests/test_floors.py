@@ -18,11 +18,12 @@ PACKAGE = ROOT / "autoinit"
 
 FLOORS = (
     "errors text jsonfile",
-    "activations graph schemes",
-    "recipe space plan rules",
+    "activations graph needs formulas schemes",
+    "recipe entries space plan depth_rules width_rules rules",
     "score budget gate",
     "snapshot data losses optimizers task",
-    "tape walk layout axes normalization blocks responses vectors recurrent inventory roles module_tree tracing",
+    "tape walk layout axes normalization blocks attentions streams responses vectors recurrent inventory",
+    "roles module_tree tracing",
     "initializers assign signals calibrations apply",
     "probe trial contest",
     "search",

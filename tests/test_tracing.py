@@ -36,9 +36,16 @@ def line(layer: Layer) -> str:
         parts.append(f"fans {layer.fan_in}->{layer.fan_out} in {layer.in_axes} out {layer.out_axes}")
         parts.append(f"then {layer.activation}")
     parts.append(f"depth {layer.depth} after {layer.residual_depth} adds")
+    if layer.in_branch and layer.role == "layer_scale":
+        parts.append("in a branch")
     if layer.in_branch and layer.is_matrix:
         parts.append(f"branch of {layer.branch_weights}{', closes it' if layer.closes_branch else ''}")
+    heads = f"{layer.heads} heads of {layer.attention}{', crossed' if layer.cross else ''}" if layer.attention else ""
     named = {
+        "attention": heads,
+        "stack": layer.stack,
+        "post-norm": "yes" if layer.post_norm else "",
+        "on the skip": "yes" if layer.on_skip else "",
         "groups": layer.groups if layer.groups > 1 else "",
         "slices": layer.slices if layer.slices > 1 else "",
         "cell": layer.cell,
@@ -52,7 +59,8 @@ def line(layer: Layer) -> str:
 
 
 def text(graph: Graph) -> str:
-    lines = [f"{graph.residual_adds} residual adds", *(line(layer) for layer in graph.layers), *graph.notes]
+    steps = f", {graph.sequence_length} time steps" if graph.sequence_length else ""
+    lines = [f"{graph.residual_adds} residual adds{steps}", *(line(layer) for layer in graph.layers), *graph.notes]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,100 @@
+"""Streams of residual adds: which are normalized after each add, which encode and which decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from .attentions import PROJECTING, fed, is_cross
+from .blocks import DROPOUT, Blocks, Residual
+from .walk import VIEWS, Edge, Node, search_back
+
+Stack = Literal["", "encoder", "decoder"]
+
+
+def post_normed(blocks: Blocks) -> set[Node]:
+    """Returns the products that close a branch f of a post-norm block, LN(x + f(x)).
+
+    There LN(αx + f(x)) = LN(x + f(x)/α), so that a factor of the skip can be folded into the weight. The last add
+    of a pre-norm network is followed by a normalization too, but its branch begins with one of its own, and its skip
+    comes from another add.
+    """
+    allowed = _norms_of_queries(blocks)
+    return {
+        node
+        for residual in blocks.residuals.values()
+        if _is_normed(blocks, residual.add) and not _skips_on(blocks, residual)
+        if not (residual.branch & blocks.norms) - allowed
+        for node in residual.closers
+    }
+
+
+def _is_normed(blocks: Blocks, add: Node) -> bool:
+    """Whether the sum goes into a normalization, and nowhere else."""
+    stack, met = [add], False
+    while stack:
+        for consumer, _ in stack.pop().consumers:
+            if consumer in blocks.norms or consumer in blocks.statistics:
+                met = True
+            elif consumer.op in VIEWS | DROPOUT:
+                stack.append(consumer)
+            else:
+                return False
+    return met
+
+
+def _skips_on(blocks: Blocks, residual: Residual) -> bool:
+    """Whether the skip comes from another residual add, without a normalization on the way."""
+    edge = residual.add.inputs[residual.trunk]
+    while edge is not None:
+        node = edge.node
+        if node in blocks.residuals:
+            return True
+        scaled = node.op in ("Mul", "Div") and node not in blocks.norms
+        edge = node.data[0] if len(node.data) == 1 and (node.op in VIEWS | DROPOUT or scaled) else None
+    return False
+
+
+def _norms_of_queries(blocks: Blocks) -> set[Node]:
+    """Returns the normalizations between a projection and its attention."""
+    found: set[Node] = set()
+    stack: list[Edge] = [edge for one in blocks.attentions for edge in (one.query, one.key)]
+    seen = set(stack)
+    while stack:
+        node = stack.pop().node
+        if node in blocks.norms:
+            found.add(node)
+        if node in blocks.norms or (node.op in PROJECTING and node not in {*blocks.products, *blocks.residuals}):
+            stack.extend(edge for edge in node.data if edge not in seen)
+            seen.update(node.data)
+    return found
+
+
+def stacks(blocks: Blocks) -> dict[Node, Stack]:
+    """Returns node → whether it encodes or decodes, in a network with cross attention.
+
+    Encoder is what the keys and values of a cross attention are made of, decoder what else goes into it and what comes
+    after it. Where a cross attention is itself part of an encoder (two streams that look at each other), none is told.
+    """
+    crossed = [attention for attention in blocks.attentions if is_cross(blocks, attention)]
+    memory = {node for one in crossed for edge in (one.key, one.value) for node in fed(blocks, edge)}
+    encoder = _behind(memory)
+    outs = {attention.out for attention in crossed}
+    if outs & encoder:
+        return {}
+    decoder = _behind(outs)
+    for node in blocks.nodes:
+        if node in outs or any(edge.node in decoder and edge.node not in encoder for edge in node.data):
+            decoder.add(node)
+    told: dict[Node, Stack] = dict.fromkeys(decoder, "decoder")
+    return told | dict.fromkeys(encoder, "encoder")
+
+
+def _behind(nodes: Iterable[Node]) -> set[Node]:
+    return set().union(*(search_back(node, 0) for node in nodes))
+
+
+def stack_of(told: dict[Node, Stack], nodes: Iterable[Node]) -> Stack:
+    """Returns the stack of a parameter that is used in these nodes; none where it is used in both."""
+    found = {told.get(node, "") for node in nodes}
+    return found.pop() if len(found) == 1 else ""
