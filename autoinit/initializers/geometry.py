@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -46,6 +46,27 @@ class Geometry:
         """
         blocks = self.blocks(tensor)
         self.scatter_(tensor, blocks * factors.to(tensor).reshape(*blocks.shape[:2], 1))
+
+    def taps(self, tensor: Tensor) -> int:
+        """Returns the number of taps of a convolution's kernel; 1 where there is none."""
+        return math.prod(tensor.shape[axis] for axis in self.kernel_axes)
+
+    def centre(self, tensor: Tensor) -> tuple[Tensor, Geometry]:
+        """Returns a view of the centre tap of every kernel, and its geometry; without kernel axes, all as it is.
+
+        Of an even number of taps the centre is the one after the middle, as in `torch.nn.init.dirac_`.
+        """
+        kept = [axis for axis in range(tensor.ndim) if axis not in self.kernel_axes]
+        view = tensor
+        for axis in sorted(self.kernel_axes, reverse=True):
+            view = view.select(axis, tensor.shape[axis] // 2)
+        channels = replace(
+            self,
+            out_axes=tuple(kept.index(axis) for axis in self.out_axes),
+            in_axes=tuple(kept.index(axis) for axis in self.in_axes if axis in kept),
+            kernel_axes=(),
+        )
+        return view, channels
 
     def slice_views(self, tensor: Tensor) -> list[Tensor]:
         """Returns a view of each fused slice of the tensor."""
