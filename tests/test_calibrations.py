@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations
 
 from autoinit.assign import read
 from autoinit.calibrations import CALIBRATIONS, Subject
-from autoinit.calibrations.lsuv import lsuv, reason_to_skip
+from autoinit.calibrations.standardize import reason_to_skip, standardize
 from autoinit.graph import Graph
 from autoinit.tape import watch_products
 from autoinit.task import Task, make_task
@@ -25,6 +25,10 @@ from autoinit.tracing import read_graph
 X, Y = mnist_data()
 X = X[::5] / 255
 Y = Y[::5]
+
+
+def lsuv(model: nn.Module, graph: Graph, run: Callable[[], Any], *rest: Any, **options: Any) -> dict[str, float]:
+    return {name: by.factor for name, by in standardize(model, graph, run, *rest, **options).items()}
 
 
 class Bare(nn.Module):

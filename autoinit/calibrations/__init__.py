@@ -6,21 +6,19 @@ from collections.abc import Callable, Mapping
 
 from ..plan import Adjustment
 from .gradinit import gradinit
-from .lsuv import lsuv
+from .lsuv import lsuv, lsuv_centred
 from .metainit import metainit
 from .nio import nio
 from .subject import Subject, forward_pass
+from .within_layer import within_layer
 
 Calibration = Callable[[Subject], Mapping[str, Adjustment]]
 
 
-def _lsuv(subject: Subject) -> dict[str, Adjustment]:
-    factors = lsuv(subject.model, subject.graph, subject.forward, subject.targets)
-    return {name: Adjustment(factor) for name, factor in factors.items()}
-
-
 CALIBRATIONS: dict[str, Calibration] = {
-    "lsuv": _lsuv,
+    "lsuv": lsuv,
+    "lsuv_centred": lsuv_centred,
+    "within_layer": within_layer,
     "gradinit": gradinit,
     "metainit": metainit,
     "nio": nio,
