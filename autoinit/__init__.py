@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .diagnosis import Diagnosis as Diagnosis
     from .diagnosis import Finding as Finding
     from .diagnosis import diagnose as diagnose
+    from .entries import catalogue as catalogue
     from .errors import ArgumentError as ArgumentError
     from .errors import AutoInitError as AutoInitError
     from .errors import BudgetError as BudgetError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .tracing import trace as trace
 
 _HOMES = {
+    "catalogue": "entries",
     "ArgumentError": "errors",
     "AutoInitError": "errors",
     "Budget": "budget",

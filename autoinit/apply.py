@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from .assign import assign, is_parametrized, padding_row, read, shapes
 from .calibrations import CALIBRATIONS, Subject
+from .entries import NAMED, as_recipe
 from .errors import PlanMismatchError, RecipeError
 from .graph import Graph
-from .initializers import COSTLY, DRAWS, Geometry
+from .initializers import COSTLY, DRAWS, Geometry, chrono_
 from .plan import Fill, HasPlan, Plan
-from .recipe import NAMED, Recipe, as_recipe
+from .recipe import Recipe
 from .rules import resolve
 from .task import example_task, unwrap
 from .text import few
@@ -100,12 +101,16 @@ def _drawable(target: Tensor) -> bool:
 
 def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory, padding: int | None = None) -> None:
     geometry = Geometry(fill.out_axes or (0,), fill.in_axes, fill.groups, fill.slices, fill.kernel_axes, fill.heads)
+    std = 1.0 if fill.std is None else fill.std
+    stream = fill.stream or fill.name
     if fill.distribution == "constant":
         _fill_constant(tensor, fill, geometry)
+    elif fill.distribution == "chrono":
+        chrono_(tensor, geometry, int(fill.values[0]), _stream(seed, stream))
     elif fill.distribution in COSTLY:
-        torch.mul(_unit_draw(tensor, fill, geometry, seed, memory), fill.std or 0.0, out=tensor)
+        torch.mul(_unit_draw(tensor, fill, geometry, seed, memory), std, out=tensor)
     elif fill.distribution != "keep":
-        DRAWS[fill.distribution](tensor, geometry, fill.std or 0.0, _stream(seed, fill.name))
+        DRAWS[fill.distribution](tensor, geometry, std, _stream(seed, stream))
     for part, factor in zip(geometry.slice_views(tensor), fill.slice_factors, strict=False):
         part.mul_(factor)
     if fill.channel_factors:
@@ -122,7 +127,7 @@ def _unit_draw(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memory
     found = memory.get(key)
     if found is None:
         found = torch.empty_like(tensor)
-        DRAWS[fill.distribution](found, geometry, 1.0, _stream(seed, fill.name))
+        DRAWS[fill.distribution](found, geometry, 1.0, _stream(seed, fill.stream or fill.name))
         if found.numel() <= LARGEST_REMEMBERED:
             memory[key] = found
     return found

@@ -332,7 +332,7 @@ def _check_folder(path: Path | None, option: str) -> None:
 
 def _check_calibration(what: str, data: str | None) -> None:
     """Asks for the data of a recipe that is calibrated on them before the model is built."""
-    from .recipe import ALIASES, NAMED
+    from .entries import ALIASES, NAMED
 
     recipe = NAMED.get(ALIASES.get(what, what))
     if recipe is not None and recipe.calibration != "none" and data is None:

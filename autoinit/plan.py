@@ -14,8 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from . import jsonfile, text
 from .errors import PlanFileError
+from .formulas import Distribution
 from .recipe import Recipe
-from .schemes import Distribution
 
 FORMAT, VERSION = "autoinit-plan", 1
 

@@ -12,15 +12,29 @@ from typing import Any, Literal, get_args
 from . import jsonfile
 from .errors import RecipeError, did_you_mean
 from .graph import ROLES
-from .schemes import SCHEMES, scheme
+from .schemes import SCHEME_ALIASES, SCHEMES, scheme
 
+FanMode = Literal["own", "fan_in", "fan_out", "fan_avg", "fan_geometric"]
 ResidualOut = Literal["same", "scaled", "zero"]
+DepthRule = Literal["none", "fixup", "t_fixup", "deepnorm"]
+Attention = Literal["same", "mimetic"]
 Head = Literal["same", "eighth", "zero"]
 HeadBias = Literal["as_is", "zero", "label_prior"]
 Embedding = Literal["same", "small", "inverse_sqrt"]
-Recurrent = Literal["same", "orthogonal", "orthogonal_forget", "identity"]
+Recurrent = Literal["same", "orthogonal", "orthogonal_forget", "identity", "chrono"]
 Bias = Literal["same", "zero"]
-Calibration = Literal["none", "lsuv"]
+Widths = Literal["standard", "mup"]
+Calibration = Literal[
+    "none",
+    "lsuv",
+    "lsuv_centred",
+    "within_layer",
+    "admin",
+    "gradinit",
+    "metainit",
+    "nio",
+    "fluctuation_driven",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,39 +43,56 @@ class Recipe:
 
     Attributes:
         base: the scheme of every weight matrix, a name of `autoinit.schemes.SCHEMES`.
+        mode: the fan that a variance is divided by, in the place of the base's own.
         log2_gain: log2 of a factor on every weight matrix, relative to the base's own gain.
         depth_slope: log2 of the ratio of the last matrix's factor to the first's; the middle keeps factor 1.
         branch_power: p in the factor L^−p on the interior weights of residual branches (L residual adds).
-        residual_out: last weight of each residual branch: the same rule, times 1/√L ("scaled"), or zero.
+        residual_out: last weight of each residual branch: the same rule, times 1/√L ("scaled"), or zero. Where the
+            branch ends in a multiplier of its own (ReZero, SkipInit, LayerScale), zero means that multiplier.
+        depth_rule: how a paper scales residual branches with depth: Fixup, T-Fixup or DeepNorm.
         head: the output weight: the same rule, times 1/8 ("eighth"), or zero.
         head_bias: the output bias: as other biases ("as_is"), zero, or the log frequencies of the labels.
         embedding: token embeddings: the base's rule, std 0.02 ("small"), or 1/√width ("inverse_sqrt").
         qk_log2: log2 of a factor on query and key weights.
+        attention: self-attention's weights: the base's rule, or mimetic.
         recurrent: recurrent matrices: the base's rule, orthogonal, orthogonal with the forget gate's bias at
-            1, or the identity.
-        bias: other biases: the base's rule (kept with as_is, zero with any other base), or zero.
+            1, or the identity; "chrono" leaves them and spreads the gates' biases over the sequence's time scales.
+        bias: other biases: the base's rule (kept with as_is, zero or as its formula says with any other), or zero.
+        widths: how scales and learning rates follow the width: as the base has it, or μP.
+        base_width: under μP, the head's fan_in at which both are the same.
         calibration: a rescaling measured on batches, after the draw.
         rules: (role, scheme) pairs: matrices of that role follow that scheme and not the base.
     """
 
     base: str = "as_is"
+    mode: FanMode = "own"
     log2_gain: float = 0.0
     depth_slope: float = 0.0
     branch_power: float = 0.0
     residual_out: ResidualOut = "same"
+    depth_rule: DepthRule = "none"
     head: Head = "same"
     head_bias: HeadBias = "as_is"
     embedding: Embedding = "same"
     qk_log2: float = 0.0
+    attention: Attention = "same"
     recurrent: Recurrent = "same"
     bias: Bias = "same"
+    widths: Widths = "standard"
+    base_width: int = 64
     calibration: Calibration = "none"
     rules: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         pairs = self.rules.items() if isinstance(self.rules, Mapping) else self.rules
-        object.__setattr__(self, "rules", tuple(sorted((role, name) for role, name in pairs)))
+        named = ((role, SCHEME_ALIASES.get(name, name)) for role, name in pairs)
+        object.__setattr__(self, "rules", tuple(sorted(named)))
+        object.__setattr__(self, "base", SCHEME_ALIASES.get(self.base, self.base))
         _check(self)
+
+    def base_of(self, role: str) -> str:
+        """Returns the scheme of the matrices of one role."""
+        return dict(self.rules).get(role, self.base)
 
     @property
     def key(self) -> str:
@@ -112,7 +143,11 @@ def _short(value: Any) -> str:
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": get_args(FanMode),
     "residual_out": get_args(ResidualOut),
+    "depth_rule": get_args(DepthRule),
+    "attention": get_args(Attention),
+    "widths": get_args(Widths),
     "head": get_args(Head),
     "head_bias": get_args(HeadBias),
     "embedding": get_args(Embedding),
@@ -134,51 +169,15 @@ def _check(recipe: Recipe) -> None:
         value = values[name]
         if not (isinstance(value, (int, float)) and math.isfinite(value) and abs(value) <= 30):
             raise RecipeError(f"Recipe field {name!r} must be a number from -30 to 30. Got {value!r}.")
+    if not (isinstance(recipe.base_width, int) and recipe.base_width >= 1):
+        raise RecipeError(f"Recipe field 'base_width' must be a whole number from 1. Got {recipe.base_width!r}.")
+    if recipe.mode != "own" and scheme(recipe.base).mode is None:
+        modes = [name for name, row in SCHEMES.items() if row.mode is not None]
+        raise RecipeError(
+            f"Recipe field 'mode' is {recipe.mode!r}, but the variance of {recipe.base!r} is divided by no fan. "
+            f"Leave it at 'own', or use one of {', '.join(modes)}."
+        )
     for role, name in recipe.rules:
         if role not in ROLES:
             raise RecipeError(f"No role is called {role!r}. {did_you_mean(role, ROLES)}")
         scheme(name)
-
-
-NAMED: dict[str, Recipe] = {
-    **{name: Recipe(base=name) for name in SCHEMES},
-    "gpt2": Recipe(base="truncated_normal_002", residual_out="scaled"),
-    "zero_residual": Recipe(residual_out="zero"),
-    "lsuv": Recipe(base="orthogonal", calibration="lsuv"),
-}
-"""Whole-network recipes that have a name."""
-
-
-ALIASES = {
-    "kaiming_normal": "he_normal",
-    "kaiming_uniform": "he_uniform",
-    "glorot_normal": "xavier_normal",
-    "glorot_uniform": "xavier_uniform",
-    "trunc_normal": "truncated_normal_002",
-}
-"""Other names that people know them by."""
-
-
-def named(name: str) -> Recipe:
-    """Returns the whole-network recipe called `name`; PyTorch's and Keras's names are understood.
-
-    Raises:
-        RecipeError: unknown name; the message holds the nearest known one.
-    """
-    try:
-        return NAMED[ALIASES.get(name, name)]
-    except KeyError:
-        raise RecipeError(f"No recipe is called {name!r}. {did_you_mean(name, NAMED)}") from None
-
-
-def as_recipe(what: object) -> Recipe:
-    """Returns a recipe from its name or from itself.
-
-    Raises:
-        RecipeError: an unknown name, or something that is neither.
-    """
-    if isinstance(what, Recipe):
-        return what
-    if isinstance(what, str):
-        return named(what)
-    raise RecipeError(f'A recipe is a name such as "he_normal", or a Recipe. Got {type(what).__name__}.')

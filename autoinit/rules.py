@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
+from collections.abc import Iterator
 
 from . import text
+from .attention_rules import mimetic
+from .bias_rules import bias
+from .depth_rules import depth_scale, left_out
+from .entries import as_recipe, check_fits, entry_of
+from .fills import constant, kept, make
+from .formulas import Draw, fan, rows_and_columns
 from .graph import Graph, Layer
 from .plan import Fill, Plan
-from .recipe import Recipe, as_recipe
-from .schemes import Distribution, rows_and_columns, scheme
-
-SMALLEST_FREQUENCY = 1e-4
-"""A class rarer than this gets this frequency in a label prior, so that its log stays finite."""
+from .recipe import Recipe
+from .schemes import Scheme, scheme
+from .width_rules import mup
 
 
 def resolve(recipe: Recipe | str, graph: Graph, seed: int = 0) -> Plan:
@@ -22,123 +27,128 @@ def resolve(recipe: Recipe | str, graph: Graph, seed: int = 0) -> Plan:
         recipe: the portable choice, or its name.
         graph: the architecture.
         seed: of the draws to come; arithmetic here does not depend on it.
+
+    Raises:
+        RecipeError: the recipe is for other architectures; the message says what it needs and what to use.
     """
     recipe = as_recipe(recipe)
-    return Plan(recipe, seed, tuple(_fill(layer, recipe, graph) for layer in graph.layers), notes=graph.notes)
+    check_fits(recipe, graph)
+    fills = (_rated(_fill(layer, recipe, graph), layer, recipe, graph) for layer in graph.layers)
+    return Plan(recipe, seed, tuple(fills), notes=(*graph.notes, *_notes(recipe, graph)))
+
+
+def _notes(recipe: Recipe, graph: Graph) -> Iterator[str]:
+    """Yields what the recipe's paper asks for beyond initial weights."""
+    entry = entry_of(recipe)
+    multiplied = recipe.residual_out == "zero" and any(layer.role == "layer_scale" for layer in graph.layers)
+    if missing := left_out(recipe.depth_rule, graph):
+        yield missing
+    elif entry is not None and entry.left_out and recipe.depth_rule == "none" and not multiplied:
+        yield f"{entry.title}, left out here: {entry.left_out}."
+
+
+def _rated(fill: Fill, layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
+    """Returns the fill with its learning-rate factors."""
+    if recipe.widths != "mup":
+        return fill
+    scale = mup(layer, graph, recipe.base_width)
+    return dataclasses.replace(fill, lr_adam=scale.lr_adam, lr_sgd=scale.lr_sgd)
 
 
 def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if layer.keep:
-        return _kept(layer, layer.keep)
+        return kept(layer, layer.keep)
+    if layer.role == "layer_scale" and _is_switched_off(layer, recipe):
+        return constant(layer, (0.0,), "the residual branch starts at zero by its multiplier (ReZero, SkipInit)")
     if layer.role == "bias":
-        return _bias(layer, recipe, graph)
+        return bias(layer, recipe, graph)
     if layer.role == "embedding":
-        return _embedding(layer, recipe)
+        return _embedding(layer, recipe, graph)
     if layer.is_matrix:
         return _matrix(layer, recipe, graph)
-    return _kept(layer, f"a {layer.role.replace('_', ' ')} keeps its owner's value")
+    return kept(layer, f"a {layer.role.replace('_', ' ')} keeps its owner's value")
 
 
-def _make(layer: Layer, distribution: Distribution, reason: str, **rest: Any) -> Fill:
-    return Fill(
-        name=layer.name,
-        shape=layer.shape,
-        role=layer.role,
-        distribution=distribution,
-        out_axes=layer.out_axes,
-        in_axes=layer.in_axes,
-        groups=layer.groups,
-        slices=layer.slices,
-        reason=reason,
-        **rest,
-    )
+def _is_switched_off(multiplier: Layer, recipe: Recipe) -> bool:
+    """Whether a residual branch is set to zero by its multiplier; Fixup's stays at 1, beside a last weight of 0."""
+    return multiplier.of is not None and recipe.residual_out == "zero" and recipe.depth_rule != "fixup"
 
 
-def _kept(layer: Layer, reason: str) -> Fill:
-    return _make(layer, "keep", reason)
-
-
-def _constant(layer: Layer, values: tuple[float, ...], reason: str) -> Fill:
-    return _make(layer, "constant", reason, std=0.0, values=values)
-
-
-def _bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
-    owner = graph.get(layer.of or "")
-    if owner is not None and owner.role == "output" and recipe.head_bias != "as_is":
-        return _head_bias(layer, recipe, graph)
-    if owner is not None and owner.keep:
-        return _kept(layer, f"its weight is kept: {owner.keep}")
-    if owner is not None and owner.role == "gate":
-        return _kept(layer, "a gate's bias decides what passes at the start; it is its owner's choice")
-    if layer.cell == "lstm" and recipe.recurrent == "orthogonal_forget":
-        # An LSTM adds two biases; one of them carries the forget gate's 1, the second slice of i, f, g, o.
-        forget = 1.0 if owner is not None and owner.role == "recurrent_input" else 0.0
-        return _constant(layer, (0.0, forget, 0.0, 0.0), f"forget gate {forget:g} (Jozefowicz et al. 2015), others 0")
-    if recipe.bias == "zero" or recipe.base != "as_is":
-        return _constant(layer, (0.0,), "biases start at zero")
-    return _kept(layer, "as its owner drew it")
-
-
-def _head_bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
-    if recipe.head_bias == "zero":
-        return _constant(layer, (0.0,), "the output bias starts at zero")
-    if len(graph.label_prior) != layer.size:
-        return _kept(layer, f"no label prior of {layer.size} classes is known")
-    logs = [math.log(max(p, SMALLEST_FREQUENCY)) for p in graph.label_prior]
-    return _constant(layer, tuple(logs), "log frequencies of the labels, so that training starts at their entropy")
-
-
-def _embedding(layer: Layer, recipe: Recipe) -> Fill:
+def _embedding(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     width = layer.shape[-1] if layer.shape else 1
+    depth = depth_scale(layer, recipe.depth_rule, graph)
+    tail = f"; × {text.number(depth.factor)} ({depth.why})" if depth.factor != 1 else ""
     if recipe.embedding == "small":
-        return _make(layer, "normal", "small embeddings: std = 0.02", std=0.02)
+        return make(layer, "normal", f"small embeddings: std = 0.02{tail}", std=0.02 * depth.factor)
     if recipe.embedding == "inverse_sqrt":
         std = 1 / math.sqrt(width)
-        return _make(layer, "normal", f"embeddings of unit length: std = 1/√{width} = {text.number(std)}", std=std)
+        reason = f"embeddings of unit length: std = 1/√{width} = {text.number(std)}{tail}"
+        return make(layer, "normal", reason, std=std * depth.factor)
     base = scheme(recipe.base)
     if base.embeddings:
-        std = base.std(layer)
-        return _make(layer, base.distribution, f"{base.title}: std = {text.number(std)}", std=std)
-    return _kept(layer, "an embedding's scale does not follow from fans")
+        draw = base.draw(layer, graph)
+        return make(layer, draw.distribution, f"{base.title}: std = {text.number(draw.std)}{tail}", std=draw.std)
+    return kept(layer, "an embedding's scale does not follow from fans")
 
 
 def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if layer.parametrized in ("orthogonal", "spectral_norm"):
-        return _kept(layer, f"its {layer.parametrized} parametrization fixes its scale")
+        return kept(layer, f"its {layer.parametrized} parametrization fixes its scale")
     if layer.role == "output" and recipe.head == "zero":
-        return _constant(layer, (0.0,), "the head starts at zero, so that every output is equal")
-    if layer.closes_branch and recipe.residual_out == "zero":
-        return _constant(layer, (0.0,), "the residual branch starts at zero (its block is the identity)")
-    if layer.role == "recurrent" and recipe.recurrent != "same":
+        return constant(layer, (0.0,), "the head starts at zero, so that every output is equal")
+    if layer.closes_branch and recipe.residual_out == "zero" and not _is_multiplied(layer, recipe, graph):
+        return constant(layer, (0.0,), "the residual branch starts at zero (its block is the identity)")
+    if layer.role == "recurrent" and recipe.recurrent in ("orthogonal", "orthogonal_forget", "identity"):
         return _recurrent(layer, recipe)
-    base = scheme(dict(recipe.rules).get(layer.role, recipe.base))
     factors = _factors(layer, recipe, graph)
-    scale = math.prod(factors.values())
-    slices = _qk_slices(layer, recipe)
+    slices = _slice_factors(layer, recipe, graph)
     tail = "".join(f"; × {text.number(value)} ({why})" for why, value in factors.items())
     if slices:
-        tail += f"; query and key slices × {text.number(slices[0])}"
-    if base.distribution == "keep":
-        return _make(layer, "keep", f"as its owner drew it{tail}", factor=scale, scale=scale, slice_factors=slices)
-    std = base.std(layer)
-    phi = f" for {layer.activation}" if base.worked(layer) and layer.activation.name != "linear" else ""
-    worked = " = ".join(dict.fromkeys([base.worked(layer), text.number(std)]))
-    reason = f"{base.title}{phi}: std = {worked}{tail}"
-    return _make(layer, base.distribution, reason, std=std * scale, scale=scale, slice_factors=slices)
+        tail += f"; slices × {', '.join(map(text.number, slices))} (query, key, value)"
+    scale = math.prod(factors.values())
+    shared = mimetic(layer, graph) if recipe.attention == "mimetic" else None
+    if shared is not None:
+        rest = {"factor": scale, "scale": scale, "slice_factors": slices}
+        return make(layer, shared.distribution, shared.why + tail, stream=f"{layer.attention}/{shared.stream}", **rest)
+    base = scheme(recipe.base_of(layer.role))
+    draw = base.draw(layer, graph)
+    if draw.distribution == "keep":
+        return make(layer, "keep", f"as its owner drew it{tail}", factor=scale, scale=scale, slice_factors=slices)
+    reason = _drawn_reason(layer, base, draw) + tail
+    if draw.distribution == "constant":
+        return constant(layer, (draw.std * scale,), reason)
+    return make(layer, draw.distribution, reason, std=draw.std * scale, scale=scale, slice_factors=slices)
+
+
+def _drawn_reason(layer: Layer, base: Scheme, draw: Draw) -> str:
+    phi = f" for {layer.activation}" if draw.worked and layer.activation.name != "linear" else ""
+    worked = " = ".join(dict.fromkeys(part for part in (draw.worked, text.number(draw.std)) if part))
+    return f"{base.title}{phi}: {'W' if draw.distribution == 'constant' else 'std'} = {worked}"
+
+
+def _is_multiplied(layer: Layer, recipe: Recipe, graph: Graph) -> bool:
+    """Whether a branch is switched off by its own multiplier, so that its last weight can be drawn."""
+    return any(
+        other.role == "layer_scale" and other.of == layer.name and not other.keep and _is_switched_off(other, recipe)
+        for other in graph.layers
+    )
 
 
 def _recurrent(layer: Layer, recipe: Recipe) -> Fill:
     size = max(rows_and_columns(layer))
     if recipe.recurrent == "identity":
         reason = "recurrent identity (Le et al. 2015, arXiv:1504.00941)"
-        return _make(layer, "identity", reason, std=1 / math.sqrt(size))
+        return make(layer, "identity", reason, std=1 / math.sqrt(size))
     reason = "recurrent orthogonal: the state keeps its norm (Saxe et al. 2014)"
-    return _make(layer, "orthogonal", reason, std=1 / math.sqrt(size))
+    return make(layer, "orthogonal", reason, std=1 / math.sqrt(size))
 
 
 def _factors(layer: Layer, recipe: Recipe, graph: Graph) -> dict[str, float]:
     """Returns the recipe's factors on one matrix by what they are called in a reason; those of 1 left out."""
     found: dict[str, float] = {}
+    own = scheme(recipe.base_of(layer.role)).mode
+    if recipe.mode != "own" and own is not None:
+        found[f"{recipe.mode} for {own}"] = math.sqrt(fan(layer, own) / fan(layer, recipe.mode))
     if not layer.normalized:
         found["gain"] = 2.0**recipe.log2_gain
         found["depth"] = 2.0 ** (recipe.depth_slope * (_position(layer, graph) - 0.5))
@@ -147,10 +157,14 @@ def _factors(layer: Layer, recipe: Recipe, graph: Graph) -> dict[str, float]:
         found["residual depth"] = adds**-recipe.branch_power
     if layer.closes_branch and recipe.residual_out == "scaled":
         found[f"1/√{adds} residual adds"] = adds**-0.5
+    depth = depth_scale(layer, recipe.depth_rule, graph)
+    found[depth.why] = depth.factor * depth.fold
     if layer.role == "output" and recipe.head == "eighth":
         found["small head"] = 1 / 8
     if layer.role in ("query", "key"):
         found["query and key"] = 2.0**recipe.qk_log2
+    if recipe.widths == "mup":
+        found["μP"] = mup(layer, graph, recipe.base_width).factor
     return {why: value for why, value in found.items() if value != 1.0}
 
 
@@ -160,8 +174,9 @@ def _position(layer: Layer, graph: Graph) -> float:
     return (layer.depth - depths[0]) / max(1, depths[1] - depths[0])
 
 
-def _qk_slices(layer: Layer, recipe: Recipe) -> tuple[float, ...]:
-    if layer.role != "qkv" or layer.slices != 3 or recipe.qk_log2 == 0:
+def _slice_factors(layer: Layer, recipe: Recipe, graph: Graph) -> tuple[float, ...]:
+    """Returns a factor for each of query, key and value in one fused weight; none where all are 1."""
+    if layer.role != "qkv" or layer.slices != 3:
         return ()
-    factor = 2.0**recipe.qk_log2
-    return (factor, factor, 1.0)
+    qk, value = 2.0**recipe.qk_log2, depth_scale(layer, recipe.depth_rule, graph).value_factor
+    return (qk, qk, value) if (qk, value) != (1.0, 1.0) else ()

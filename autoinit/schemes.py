@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
+from . import formulas
 from .errors import RecipeError, did_you_mean
-from .graph import Graph, Layer
-
-Distribution = Literal["keep", "normal", "uniform", "truncated_normal", "orthogonal", "identity", "constant"]
+from .formulas import Distribution, Mode, Rule
+from .graph import Graph
+from .needs import NEEDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,153 +19,287 @@ class Scheme:
     Attributes:
         name: as used in recipes.
         title: as people say it.
-        distribution: what the entries are drawn from; "keep" leaves the owner's own draw.
-        std: standard deviation of the entries of one layer.
-        worked: the formula with one layer's numbers in it.
-        formula: the formula with the symbols of the source.
+        draw: what one layer of a graph gets.
+        formula: with the symbols of the source.
         source: author, year, arXiv number.
         purpose: the networks it was made for.
+        prefer: when to take it rather than another.
+        cost: of drawing, in words.
+        mode: the fan that its variance is divided by; None where the formula has no such choice.
         embeddings: whether embedding tables are drawn too; else they are kept.
-        fits: whether the search offers it for an architecture.
+        needs: keys of `autoinit.needs.NEEDS`: an architecture without them is refused.
+        searched: whether a search offers it for an architecture.
     """
 
     name: str
     title: str
-    distribution: Distribution
-    std: Callable[[Layer], float]
-    worked: Callable[[Layer], str]
+    draw: Rule
     formula: str
     source: str
     purpose: str
+    prefer: str
+    cost: str = "one pass over the weights"
+    mode: Mode | None = None
     embeddings: bool = False
-    fits: Callable[[Graph], bool] = lambda graph: True
+    needs: tuple[str, ...] = ()
+    searched: Callable[[Graph], bool] = lambda graph: False
 
 
-def gain(layer: Layer) -> float:
-    """Returns the gain that keeps the second moment through the layer's activation.
+# Where a search offers them
 
-    Recurrent cells get 1: their gates bound the state, and the step is repeated.
+
+def _plain(graph: Graph) -> bool:
+    """Whether depth alone decides: neither normalization nor skip connection, and three layers or more."""
+    free = not any(layer.role == "norm_scale" for layer in graph.layers) and not graph.residual_adds
+    return free and len({layer.depth for layer in graph.weights}) >= 3
+
+
+def _plain_with(need: str) -> Callable[[Graph], bool]:
+    """Returns whether a graph is plain and meets a need as well."""
+    return lambda graph: _plain(graph) and NEEDS[need].met(graph)
+
+
+def _has_convolution(graph: Graph) -> bool:
+    return any(layer.kernel_axes and formulas.kernel_size(layer) > 1 for layer in graph.weights)
+
+
+def _always(graph: Graph) -> bool:
+    return True
+
+
+# The rows
+
+_HE = (
+    "std = gain(φ)/√fan_in",
+    "He et al. 2015, arXiv:1502.01852",
+    "ReLU-like networks; the gain is computed for any activation",
+    "the first thing to try on networks without normalization",
+)
+_XAVIER = (
+    "std = √(2/(fan_in + fan_out))",
+    "Glorot & Bengio 2010",
+    "tanh-like networks, Transformers",
+    "where forward and backward variance matter alike",
+)
+_LECUN = (
+    "std = 1/√fan_in",
+    "LeCun et al. 1998",
+    "normalized networks, linear layers",
+    "where a normalization follows each layer",
+)
+_FAMILIES: dict[str, tuple[str, Mode, tuple[str, str, str, str]]] = {
+    "he": ("He", "fan_in", _HE),
+    "xavier": ("Xavier", "fan_avg", _XAVIER),
+    "lecun": ("LeCun", "fan_in", _LECUN),
+}
+_SHAPES: dict[str, Distribution] = {"normal": "normal", "uniform": "uniform", "truncated": "truncated_normal"}
+
+
+def _variance_scaling() -> list[Scheme]:
+    """Returns He, Xavier and LeCun, each normal, uniform and truncated.
+
+    The search takes the normal ones: draws of one variance train alike.
     """
-    return 1.0 if layer.kind == "recurrent" else layer.activation.gain()
+    return [
+        Scheme(
+            f"{family}_{shape}",
+            title,
+            formulas.scaled(distribution, family),
+            *words,
+            mode=mode,
+            searched=_always if shape == "normal" else lambda graph: False,
+        )
+        for family, (title, mode, words) in _FAMILIES.items()
+        for shape, distribution in _SHAPES.items()
+    ]
 
 
-def _he(layer: Layer) -> float:
-    return gain(layer) / math.sqrt(layer.fan_in)
-
-
-def _he_worked(layer: Layer) -> str:
-    return f"{_gain_text(layer)}/√{layer.fan_in}"
-
-
-def _gain_text(layer: Layer) -> str:
-    value = gain(layer)
-    return "√2" if math.isclose(value, math.sqrt(2), rel_tol=1e-6) else f"{value:.3g}"
-
-
-def _xavier(layer: Layer) -> float:
-    return math.sqrt(2.0 / (layer.fan_in + layer.fan_out))
-
-
-def _xavier_worked(layer: Layer) -> str:
-    return f"√(2/({layer.fan_in} + {layer.fan_out}))"
-
-
-def _lecun(layer: Layer) -> float:
-    return 1.0 / math.sqrt(layer.fan_in)
-
-
-def _lecun_worked(layer: Layer) -> str:
-    return f"1/√{layer.fan_in}"
-
-
-def _orthogonal(layer: Layer) -> float:
-    # The root mean square entry of a matrix with orthonormal rows or columns, times the gain.
-    return gain(layer) / math.sqrt(max(rows_and_columns(layer)))
-
-
-def _orthogonal_worked(layer: Layer) -> str:
-    return f"{_gain_text(layer)}/√{max(rows_and_columns(layer))}"
-
-
-def rows_and_columns(layer: Layer) -> tuple[int, int]:
-    """Returns the size of one matrix of the layer: outputs and inputs of one slice of one group."""
-    rows = math.prod(layer.shape[axis] for axis in layer.out_axes) // layer.slices
-    columns = math.prod(layer.shape[axis] for axis in layer.in_axes)
-    # Axis 0 holds the groups: of outputs, or of inputs where the convolution is transposed.
-    if 0 in layer.out_axes:
-        return max(1, rows // layer.groups), max(1, columns)
-    return max(1, rows), max(1, columns // layer.groups)
-
-
-def _siren(layer: Layer) -> float:
-    if layer.role == "input":
-        return 1.0 / (layer.fan_in * math.sqrt(3.0))
-    # Sines of a uniform phase have variance 1/2, so √2/√fan_in keeps the phase at unit variance before ω.
-    return math.sqrt(2.0 / layer.fan_in) / _omega(layer)
-
-
-def _siren_worked(layer: Layer) -> str:
-    return f"1/({layer.fan_in}·√3)" if layer.role == "input" else f"√(2/{layer.fan_in})/{_omega(layer):g}"
-
-
-def _omega(layer: Layer) -> float:
-    sine = layer.activation.name == "sin" and layer.activation.parameters
-    return layer.activation.parameters[0] if sine else 1.0
-
-
-def _has_sine(graph: Graph) -> bool:
-    return any(layer.activation.name == "sin" for layer in graph.weights)
-
-
-_HE = ("std = gain(φ)/√fan_in", "He et al. 2015, arXiv:1502.01852", "ReLU-like networks")
-_XAVIER = ("std = √(2/(fan_in + fan_out))", "Glorot & Bengio 2010", "tanh-like networks")
-_LECUN = ("std = 1/√fan_in", "LeCun et al. 1998", "SELU and normalized networks")
-_BERT = ("std = 0.02, cut at two of its widths", "Devlin et al. 2018, arXiv:1810.04805", "Transformers")
-_SAXE = (
-    "W = gain(φ)·Q, QᵀQ = 1 or QQᵀ = 1",
-    "Saxe et al. 2014, arXiv:1312.6120",
-    "deep and recurrent networks",
-)
-_SINES = (
-    "first layer U(−1/n, 1/n), the other sines U(−√(6/n)/ω, √(6/n)/ω), the head without ω",
-    "Sitzmann et al. 2020, arXiv:2006.09661",
-    "networks of sines",
-)
-_OWNER = ("the weights as the model's own code drew them", "the model's owner", "every network")
+_QR = "a QR decomposition, O(n³) for an n×n matrix"
 
 _ROWS = (
-    Scheme("as_is", "as is", "keep", lambda _: math.nan, lambda _: "", *_OWNER),
-    Scheme("he_normal", "He", "normal", _he, _he_worked, *_HE),
-    Scheme("he_uniform", "He", "uniform", _he, _he_worked, *_HE),
-    Scheme("xavier_normal", "Xavier", "normal", _xavier, _xavier_worked, *_XAVIER),
-    Scheme("xavier_uniform", "Xavier", "uniform", _xavier, _xavier_worked, *_XAVIER),
-    Scheme("lecun_normal", "LeCun", "normal", _lecun, _lecun_worked, *_LECUN),
-    Scheme("lecun_uniform", "LeCun", "uniform", _lecun, _lecun_worked, *_LECUN),
     Scheme(
-        "truncated_normal_002",
-        "Truncated normal",
-        "truncated_normal",
-        lambda _: 0.02,
-        lambda _: "0.02",
-        *_BERT,
+        "as_is",
+        "as is",
+        formulas.owner,
+        "the weights as the model's own code drew them",
+        "the model's owner",
+        "every network",
+        "the baseline that every other choice has to beat",
+        cost="none",
+        searched=_always,
+    ),
+    Scheme(
+        "zeros",
+        "Zeros",
+        formulas.fixed("constant", 0.0),
+        "W = 0",
+        "-",
+        "checks, and heads by rules={'output': 'zeros'}",
+        "never for a whole network: its units would stay equal",
+    ),
+    Scheme(
+        "constant",
+        "Constant",
+        formulas.average,
+        "W = 1/fan_in",
+        "-",
+        "checks: every unit is the mean of its inputs",
+        "never for a whole network: its units would stay equal",
+    ),
+    Scheme(
+        "normal",
+        "Normal",
+        formulas.fixed("normal", 0.02),
+        "std = 0.02",
+        "Radford et al. 2019 (GPT-2)",
+        "Transformers of the GPT family",
+        "to reproduce GPT-like models",
         embeddings=True,
     ),
-    Scheme("orthogonal", "Orthogonal", "orthogonal", _orthogonal, _orthogonal_worked, *_SAXE),
-    Scheme("siren", "SIREN", "uniform", _siren, _siren_worked, *_SINES, fits=_has_sine),
+    Scheme(
+        "uniform",
+        "Uniform",
+        formulas.fixed("uniform", 0.02),
+        "std = 0.02, U(−0.0346, 0.0346)",
+        "-",
+        "comparisons with a scale that ignores the fans",
+        "rarely: a scale that follows the fans carries over to other widths",
+        embeddings=True,
+    ),
+    Scheme(
+        "truncated_normal",
+        "Truncated normal",
+        formulas.fixed("truncated_normal", 0.02),
+        "std = 0.02, cut at two widths of the normal before the cut",
+        "Devlin et al. 2018, arXiv:1810.04805",
+        "Transformers of the BERT and ViT families",
+        "to reproduce BERT-like models",
+        embeddings=True,
+        searched=_always,
+    ),
+    Scheme(
+        "sparse",
+        "Sparse",
+        formulas.sparse,
+        "15 non-zero weights for each unit, from N(0, gain²/15)",
+        "Martens 2010",
+        "wide plain networks under second-order or momentum methods",
+        "where units should start different although they are many",
+    ),
+    *_variance_scaling(),
+    Scheme(
+        "selu",
+        "SELU's LeCun normal",
+        formulas.scaled("normal", "lecun"),
+        "std = 1/√fan_in, which makes (0, 1) the fixed point of mean and variance",
+        "Klambauer et al. 2017, arXiv:1706.02515",
+        "self-normalizing networks",
+        "whenever the activation is SELU",
+        mode="fan_in",
+        needs=("selu",),
+    ),
+    Scheme(
+        "orthogonal",
+        "Orthogonal",
+        formulas.orthogonal("orthogonal"),
+        "W = gain(φ)·Q, QᵀQ = 1 or QQᵀ = 1, Haar-distributed",
+        "Saxe et al. 2014, arXiv:1312.6120",
+        "deep and recurrent networks",
+        "deep networks without normalization; recurrent matrices",
+        cost=_QR,
+        searched=_always,
+    ),
+    Scheme(
+        "butterfly_orthogonal",
+        "Butterfly orthogonal",
+        formulas.orthogonal("butterfly_orthogonal"),
+        "W = gain(φ)·Q, Q a product of sparse random rotations, arranged as in a shallow quantum circuit",
+        "this project; Parker 1995 (random butterflies), Saxe et al. 2014",
+        "what orthogonal is for, at large widths",
+        "in the place of orthogonal from about a thousand units on",
+        cost="O(n² log n) for an n×n matrix",
+    ),
+    Scheme(
+        "delta_orthogonal",
+        "Delta-orthogonal",
+        formulas.delta,
+        "W = gain(φ)·Q at the centre of the kernel, 0 elsewhere",
+        "Xiao et al. 2018, arXiv:1806.05393",
+        "very deep convolutional networks without normalization or skips",
+        "plain CNNs of tens of layers",
+        cost=_QR,
+        searched=lambda graph: _has_convolution(graph) and _plain(graph),
+    ),
+    Scheme(
+        "looks_linear",
+        "Looks-linear",
+        formulas.mirrored,
+        "W = [[A, −A], [−A, A]], A orthogonal; [A; −A] first, [A, −A] last",
+        "Balduzzi et al. 2017, arXiv:1702.08591",
+        "deep plain networks of ReLU-like units",
+        "where a ReLU network is too deep for he_normal: it starts as a linear isometry",
+        cost=_QR,
+        needs=("straight",),
+        searched=_plain_with("straight"),
+    ),
+    Scheme(
+        "identity",
+        "Identity",
+        formulas.identity,
+        "W = 1, padded where not square; at the centre of a convolution's kernel (dirac)",
+        "-",
+        "residual-free linear and recurrent layers",
+        "recurrent matrices; adapters that should start as nothing",
+    ),
+    Scheme(
+        "hadamard",
+        "ZerO",
+        formulas.hadamard,
+        "W = partial identity; a truncated normalized Hadamard matrix where outputs outnumber inputs",
+        "Zhao et al. 2021, arXiv:2110.12661",
+        "residual networks; the same weights in every run",
+        "where a start without randomness is wanted",
+        searched=lambda graph: any(layer.closes_branch for layer in graph.weights),
+    ),
+    Scheme(
+        "edge_of_chaos",
+        "Edge of chaos",
+        formulas.critical,
+        "std = σ_w/√fan_in, biases N(0, σ_b²), with χ = σ_w²·E[φ'(√q·z)²] = 1 at the fixed point q",
+        "Poole et al. 2016, arXiv:1606.05340; Schoenholz et al. 2017, arXiv:1611.01232",
+        "deep plain networks of any smooth activation",
+        "deep sigmoid-like networks, whose critical gain is far from he_normal's",
+        searched=_plain,
+    ),
+    Scheme(
+        "dynamical_isometry",
+        "Dynamical isometry",
+        formulas.isometric,
+        "orthogonal at the critical point (σ_w, σ_b) whose q is small enough for the depth",
+        "Pennington et al. 2017, arXiv:1711.04735; Xiao et al. 2018, arXiv:1806.05393",
+        "very deep plain networks of tanh-like units",
+        "plain tanh or erf networks of tens of layers and more",
+        cost=_QR,
+        needs=("isometry",),
+        searched=_plain_with("isometry"),
+    ),
+    Scheme(
+        "siren",
+        "SIREN",
+        formulas.siren,
+        "first layer U(−1/n, 1/n), the other sines U(−√(6/n)/ω, √(6/n)/ω), the head without ω",
+        "Sitzmann et al. 2020, arXiv:2006.09661",
+        "networks of sines",
+        "whenever the activation is a sine",
+        needs=("sines",),
+        searched=NEEDS["sines"].met,
+    ),
 )
 
 SCHEMES: dict[str, Scheme] = {row.name: row for row in _ROWS}
 
-SEARCHED = (
-    "as_is",
-    "he_normal",
-    "xavier_normal",
-    "lecun_normal",
-    "truncated_normal_002",
-    "orthogonal",
-    "siren",
-)
-"""What the search draws from: one row per family, since normal and uniform draws of one variance train alike."""
+SCHEME_ALIASES = {"truncated_normal_002": "truncated_normal"}
+"""Names of earlier versions, as saved plans have them."""
 
 
 def scheme(name: str) -> Scheme:
@@ -176,6 +309,6 @@ def scheme(name: str) -> Scheme:
         RecipeError: unknown name; the message holds the nearest known one.
     """
     try:
-        return SCHEMES[name]
+        return SCHEMES[SCHEME_ALIASES.get(name, name)]
     except KeyError:
         raise RecipeError(f"No initialization scheme is called {name!r}. {did_you_mean(name, SCHEMES)}") from None

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .activations import LINEAR
+from .entries import NAMED, as_recipe, check_fits
 from .errors import RecipeError
 from .graph import Graph
-from .recipe import Recipe, as_recipe
-from .schemes import SCHEMES, SEARCHED
+from .needs import NEEDS
+from .recipe import Recipe
+from .schemes import SCHEMES
 
 LR_STEPS = (-2, -1, 0, 1, 2)
 LR_RATIO = 10**0.5
@@ -78,7 +80,7 @@ def space_of(graph: Graph, *, lr_searched: bool, recipes: Sequence[str | Recipe]
         recipes: the only candidates to consider, by name or as `Recipe`; None for the whole space.
 
     Raises:
-        RecipeError: `recipes` is empty, or names an unknown recipe.
+        RecipeError: `recipes` is empty, names an unknown recipe, or one that is for other architectures.
     """
     lr = (Dimension("lr_step", 0, low=LR_STEPS[0], high=LR_STEPS[-1]),) if lr_searched else ()
     if recipes is None:
@@ -91,6 +93,8 @@ def space_of(graph: Graph, *, lr_searched: bool, recipes: Sequence[str | Recipe]
     if isinstance(recipes, (str, Recipe)) or not recipes:
         raise RecipeError(f"`recipes` must be a list with at least one recipe or name. Got {recipes!r}.")
     chosen = [as_recipe(what) for what in recipes]
+    for recipe in chosen:
+        check_fits(recipe, graph)
     # dict.fromkeys drops repeats and keeps the order.
     listed = tuple(dict.fromkeys([Recipe(), *chosen]))
     candidate = Dimension("candidate", 0, choices=tuple(range(len(listed))))
@@ -99,15 +103,16 @@ def space_of(graph: Graph, *, lr_searched: bool, recipes: Sequence[str | Recipe]
 
 def _dimensions(graph: Graph) -> list[Dimension]:
     """Returns the dimensions of the table in the order that people read them."""
-    bases = tuple(name for name in SEARCHED if SCHEMES[name].fits(graph))
-    found = [Dimension("base", "as_is", choices=bases)]
+    found = [Dimension("base", "as_is", choices=_bases(graph))]
     if any(not layer.normalized for layer in graph.weights):
         found.append(Dimension("log2_gain", 0.0, low=-3.0, high=3.0))
     if len({layer.depth for layer in graph.weights}) > 2:
         found.append(Dimension("depth_slope", 0.0, low=-2.0, high=2.0))
-    if any(layer.closes_branch for layer in graph.weights):
+    if NEEDS["residuals"].met(graph):
         found.append(Dimension("branch_power", 0.0, low=0.0, high=0.5))
         found.append(Dimension("residual_out", "same", choices=("same", "scaled", "zero")))
+    if NEEDS["transformer"].met(graph):
+        found.append(Dimension("depth_rule", "none", choices=("none", "t_fixup", "deepnorm")))
     if graph.has_role("output"):
         found.append(Dimension("head", "same", choices=("same", "eighth", "zero")))
     if _has_head_bias(graph):
@@ -117,13 +122,28 @@ def _dimensions(graph: Graph) -> list[Dimension]:
         found.append(Dimension("embedding", "same", choices=("same", "small", "inverse_sqrt")))
     if graph.has_role("query", "key", "qkv"):
         found.append(Dimension("qk_log2", 0.0, low=-2.0, high=1.0))
+        found.append(Dimension("attention", "same", choices=("same", "mimetic")))
     if graph.has_role("recurrent"):
-        rules = ["same", "orthogonal", "identity"]
-        if any(layer.cell == "lstm" for layer in graph.layers):
-            rules.insert(2, "orthogonal_forget")
-        found.append(Dimension("recurrent", "same", choices=tuple(rules)))
-    found.append(Dimension("calibration", "none", choices=("none", "lsuv")))
+        found.append(Dimension("recurrent", "same", choices=_recurrent_rules(graph)))
+    found.append(Dimension("calibration", "none", choices=_calibrations(graph)))
     return found
+
+
+def _bases(graph: Graph) -> tuple[str, ...]:
+    return tuple(name for name, scheme in SCHEMES.items() if scheme.searched(graph))
+
+
+def _recurrent_rules(graph: Graph) -> tuple[str, ...]:
+    lstm = any(layer.cell == "lstm" for layer in graph.layers)
+    found = ["same", "orthogonal", *(["orthogonal_forget"] if lstm else []), "identity"]
+    return (*found, "chrono") if NEEDS["gates"].met(graph) else tuple(found)
+
+
+def _calibrations(graph: Graph) -> tuple[str, ...]:
+    """Returns the calibrations that cost a few forward passes; those that cost hundreds of steps are named by hand."""
+    found = ["none", "lsuv", "within_layer"]
+    fitting = {"admin": "post_norm", "fluctuation_driven": "spikes"}
+    return (*found, *(name for name, need in fitting.items() if NEEDS[need].met(graph)))
 
 
 def _has_head_bias(graph: Graph) -> bool:
@@ -142,24 +162,40 @@ def _critical(graph: Graph) -> Recipe | None:
     return Recipe(base="orthogonal", log2_gain=min(3.0, max(-3.0, log2_gain))) if abs(log2_gain) > 0.25 else None
 
 
+_ALONE = {"siren": "sines", "fluctuation_driven": "spikes"}
+"""Named recipes for networks that hardly train with any other, by what they need: tried before all others."""
+
+_SPECIALISTS = {
+    "admin": "post_norm",
+    "deepnorm": "post_norm",
+    "mimetic": "attention",
+    "chrono": "gates",
+}
+"""Named recipes for one kind of network, by what they need: tried among the first where it is met."""
+
+
 def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
     """Returns the recipes that people know, as far as this architecture has their roles; the likeliest first."""
-    bases = [name for name in SEARCHED if name != "as_is" and SCHEMES[name].fits(graph)]
-    found = [Recipe(base=name) for name in bases]
-    found.insert(0, Recipe(base="orthogonal", calibration="lsuv"))
-    found.append(Recipe(base="he_normal", calibration="lsuv"))
-    if critical := _critical(graph):
-        found.insert(2, critical)
+    bases = [name for name in _bases(graph) if name != "as_is"]
+    known = [Recipe(base=name) for name in ("looks_linear", "dynamical_isometry") if name in bases]
+    special = [NAMED[name] for name, need in _SPECIALISTS.items() if NEEDS[need].met(graph)]
+    found = [Recipe(base="orthogonal", calibration="lsuv"), *known, *special]
     if "residual_out" in names:
         found.insert(1, Recipe(residual_out="zero"))
-        found.append(Recipe(base="truncated_normal_002", residual_out="scaled"))
-    if "head" in names:
-        found.append(Recipe(head="zero"))
     if "embedding" in names:
         found.insert(1, Recipe(embedding="small"))
     if "recurrent" in names:
         lstm = any(layer.cell == "lstm" for layer in graph.layers)
         found.insert(1, Recipe(base="xavier_normal", recurrent="orthogonal_forget" if lstm else "orthogonal"))
-    if "siren" in bases:
-        found.insert(0, found.pop(found.index(Recipe(base="siren"))))
-    return found
+    if critical := _critical(graph):
+        found.append(critical)
+    found += [Recipe(base=name) for name in bases if Recipe(base=name) not in found]
+    found.append(Recipe(base="he_normal", calibration="lsuv"))
+    found.append(Recipe(base="lecun_normal", calibration="within_layer"))
+    if "residual_out" in names:
+        found.append(Recipe(base="truncated_normal", residual_out="scaled"))
+        found.append(Recipe(base="he_normal", branch_power=0.5, residual_out="zero", head="zero"))
+    if "head" in names:
+        found.append(Recipe(head="zero"))
+    alone = [NAMED[name] for name, need in _ALONE.items() if NEEDS[need].met(graph)]
+    return [*alone, *(recipe for recipe in found if recipe not in alone)]

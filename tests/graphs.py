@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoinit.activations import Activation
+from autoinit.activations import GRID, Activation
 from autoinit.graph import Graph, Layer
 
 RELU, TANH = Activation("relu"), Activation("tanh")
@@ -40,17 +40,36 @@ def mlp(activation: Activation = RELU, depth: int = 4, width: int = 8) -> Graph:
     return Graph(tuple(layers), label_prior=(0.9, 0.1, *[0.0] * 8))
 
 
-def transformer(blocks: int = 2, width: int = 16) -> Graph:
-    """A pre-LN Transformer: embedding, fused attention and an MLP per block, a head."""
+def transformer(blocks: int = 2, width: int = 16, post_norm: bool = False) -> Graph:
+    """A Transformer, pre-LN or post-LN: embedding, fused attention and an MLP per block, a head."""
     layers = [Layer(name="embed.weight", shape=(50, width), kind="embedding", role="embedding", depth=0)]
     for index in range(blocks):
         inside: dict[str, Any] = {"in_branch": True, "branch_weights": 2}
         depth, name = 1 + 4 * index, f"block.{index}"
+        heads: dict[str, Any] = {"attention": f"{name}.qkv.weight", "heads": 2}
         layers += [
             Layer(name=f"{name}.norm.weight", shape=(width,), kind="norm", role="norm_scale", depth=depth),
-            linear(f"{name}.qkv.weight", 3 * width, width, role="qkv", slices=3, fan_out=width, depth=depth, **inside),
             linear(
-                f"{name}.out.weight", width, width, role="attention_out", depth=depth + 1, closes_branch=True, **inside
+                f"{name}.qkv.weight",
+                3 * width,
+                width,
+                role="qkv",
+                slices=3,
+                fan_out=width,
+                depth=depth,
+                **inside,
+                **heads,
+            ),
+            linear(
+                f"{name}.out.weight",
+                width,
+                width,
+                role="attention_out",
+                depth=depth + 1,
+                closes_branch=True,
+                post_norm=post_norm,
+                **inside,
+                **heads,
             ),
             linear(f"{name}.up.weight", 4 * width, width, activation=RELU, depth=depth + 2, **inside),
             linear(
@@ -60,6 +79,7 @@ def transformer(blocks: int = 2, width: int = 16) -> Graph:
                 role="residual_out",
                 depth=depth + 3,
                 closes_branch=True,
+                post_norm=post_norm,
                 **inside,
             ),
         ]
@@ -77,5 +97,25 @@ def lstm(width: int = 6) -> Graph:
             bias("bias_ih", "weight_ih", 4 * width, cell="lstm", slices=4),
             bias("bias_hh", "weight_hh", 4 * width, cell="lstm", slices=4),
             linear("head", 2, width, role="output", depth=1),
-        )
+        ),
+        sequence_length=12,
     )
+
+
+def relu_rnn(width: int = 6) -> Graph:
+    """One recurrent layer of ReLU units and a head."""
+    cell: dict[str, Any] = {"kind": "recurrent", "cell": "rnn", "activation": RELU}
+    return Graph(
+        (
+            linear("weight_ih", width, 3, role="recurrent_input", **cell),
+            linear("weight_hh", width, width, role="recurrent", **cell),
+            linear("head", 2, width, role="output", depth=1),
+        ),
+        sequence_length=12,
+    )
+
+
+def spiking(width: int = 6) -> Graph:
+    """Two layers of spiking neurons."""
+    spike = Activation("spike", table=tuple(float(x >= 0) for x in GRID))
+    return Graph((linear("0.weight", width, 3, activation=spike), linear("1.weight", 2, width, activation=spike)))

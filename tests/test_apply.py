@@ -13,9 +13,10 @@ from torch.nn.utils import parametrizations
 
 import autoinit
 from autoinit.apply import Memory, apply_plan, keep_choices
+from autoinit.entries import NAMED
 from autoinit.errors import AutoInitError, PlanMismatchError, RecipeError
 from autoinit.plan import Plan
-from autoinit.recipe import NAMED, Recipe
+from autoinit.recipe import Recipe
 from autoinit.rules import resolve
 from autoinit.tracing import trace
 

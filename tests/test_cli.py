@@ -13,7 +13,7 @@ import torch
 
 from autoinit import __version__, cli
 from autoinit.errors import FactoryError
-from autoinit.recipe import NAMED
+from autoinit.entries import NAMED
 
 FACTORIES = """
 import torch

@@ -19,10 +19,10 @@ PACKAGE = ROOT / "autoinit"
 FLOORS = (
     "errors text jsonfile",
     "activations graph needs formulas schemes",
-    "recipe entries space plan depth_rules width_rules rules",
+    "recipe entries space plan fills depth_rules width_rules attention_rules bias_rules rules",
     "score budget gate",
     "snapshot data losses optimizers task",
-    "tape walk layout axes normalization blocks attentions streams responses vectors recurrent inventory",
+    "tape walk layout axes normalization blocks residuals attentions streams responses vectors recurrent inventory",
     "roles module_tree tracing",
     "initializers assign signals calibrations apply",
     "probe trial contest",

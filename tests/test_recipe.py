@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
+from autoinit.entries import NAMED, as_recipe, named
 from autoinit.errors import RecipeError
-from autoinit.recipe import NAMED, Recipe, as_recipe, named
+from autoinit.recipe import Recipe
 
 
 def test_key_names_only_what_differs_from_the_default() -> None:

@@ -5,9 +5,10 @@ import math
 import pytest
 from graphs import lstm, mlp, transformer
 
+from autoinit.entries import NAMED
 from autoinit.graph import Graph
 from autoinit.plan import coverage
-from autoinit.recipe import NAMED, Recipe
+from autoinit.recipe import Recipe
 from autoinit.rules import SMALLEST_FREQUENCY, resolve
 
 

@@ -18,7 +18,7 @@ def test_dimensions_follow_the_roles() -> None:
     plain = {"base", "log2_gain", "depth_slope", "head", "head_bias", "calibration"}
     assert names(mlp()) == plain
     assert names(lstm()) == {"base", "log2_gain", "head", "recurrent", "calibration"}
-    residual = {"branch_power", "residual_out", "embedding", "qk_log2"}
+    residual = {"branch_power", "residual_out", "depth_rule", "embedding", "qk_log2", "attention"}
     assert names(transformer()) == plain - {"head_bias"} | residual
 
 

@@ -1,0 +1,71 @@
+"""The rules of biases: kept, zero, critical, a label prior, the gates of a recurrent cell."""
+
+from __future__ import annotations
+
+import math
+
+from . import text
+from .depth_rules import depth_scale
+from .fills import constant, kept, make
+from .graph import Graph, Layer
+from .plan import Fill
+from .recipe import Recipe
+from .schemes import scheme
+
+SMALLEST_FREQUENCY = 1e-4
+"""A class rarer than this gets this frequency in a label prior, so that its log stays finite."""
+
+
+def bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
+    """Returns what one bias gets."""
+    owner = graph.get(layer.of or "")
+    if owner is not None and owner.role == "output" and recipe.head_bias != "as_is":
+        return _head_bias(layer, recipe, graph)
+    if owner is not None and owner.keep:
+        return kept(layer, f"its weight is kept: {owner.keep}")
+    if owner is not None and owner.role == "gate":
+        return kept(layer, "a gate's bias decides what passes at the start; it is its owner's choice")
+    if layer.cell in ("lstm", "gru") and recipe.recurrent in ("orthogonal_forget", "chrono"):
+        fill = _gate_bias(layer, recipe, graph)
+        if fill is not None:
+            return fill
+    if recipe.bias == "zero" or recipe.base != "as_is":
+        return _drawn_bias(layer, owner, recipe, graph)
+    fold = depth_scale(owner, recipe.depth_rule, graph).fold
+    if fold != 1.0:
+        return make(layer, "keep", f"as its owner drew it; × {text.number(fold)} (folded with its weight)", factor=fold)
+    return kept(layer, "as its owner drew it")
+
+
+def _drawn_bias(layer: Layer, owner: Layer | None, recipe: Recipe, graph: Graph) -> Fill:
+    """Returns a bias at zero, or drawn as the scheme of its weight says."""
+    if owner is not None and owner.is_matrix and recipe.bias != "zero":
+        std = scheme(recipe.base_of(owner.role)).draw(owner, graph).bias_std
+        if std:
+            return make(layer, "normal", f"biases at the critical point: σ_b = {text.number(std)}", std=std)
+    return constant(layer, (0.0,), "biases start at zero")
+
+
+def _gate_bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill | None:
+    """Returns an LSTM's or GRU's bias; one of the two that each has carries the values, the other is zero."""
+    owner = graph.get(layer.of or "")
+    carries = owner is not None and owner.role == "recurrent_input"
+    if recipe.recurrent == "chrono":
+        if not carries or graph.sequence_length is None:
+            return constant(layer, (0.0,), "the cell's other bias carries the gates'")
+        steps = graph.sequence_length
+        why = f"gates' biases from log U(1, {steps - 1}): memories of up to {steps} steps (Tallec & Ollivier 2018)"
+        return make(layer, "chrono", why, values=(float(steps),))
+    if layer.cell != "lstm":
+        return None
+    forget = 1.0 if carries else 0.0  # the second slice of i, f, g, o
+    return constant(layer, (0.0, forget, 0.0, 0.0), f"forget gate {forget:g} (Jozefowicz et al. 2015), others 0")
+
+
+def _head_bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
+    if recipe.head_bias == "zero":
+        return constant(layer, (0.0,), "the output bias starts at zero")
+    if len(graph.label_prior) != layer.size:
+        return kept(layer, f"no label prior of {layer.size} classes is known")
+    logs = [math.log(max(p, SMALLEST_FREQUENCY)) for p in graph.label_prior]
+    return constant(layer, tuple(logs), "log frequencies of the labels, so that training starts at their entropy")

@@ -1,0 +1,112 @@
+"""How papers scale residual branches with depth: Fixup, T-Fixup, DeepNorm; as factors on one layer's weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .graph import Graph, Layer
+
+_FEED_FORWARD = frozenset({"hidden", "residual_out", "gate"})
+
+
+@dataclass(frozen=True, slots=True)
+class DepthScale:
+    """What a depth rule does to one weight.
+
+    Attributes:
+        factor: on the whole weight.
+        value_factor: on the value slice of a fused query, key and value weight.
+        fold: on the weight and on its bias: a multiplier of the skip that the normalization after it lets fold.
+        why: the factors, in words.
+    """
+
+    factor: float = 1.0
+    value_factor: float = 1.0
+    fold: float = 1.0
+    why: str = ""
+
+
+def fixup(layer: Layer, graph: Graph) -> DepthScale:
+    """Returns L^(−1/(2m−2)) on the weights inside a branch of m weights, of L branches (Zhang et al. 2019)."""
+    m = layer.branch_weights
+    if not layer.in_branch or layer.closes_branch or m < 2:
+        return DepthScale()
+    return DepthScale(graph.residual_adds ** (-1 / (2 * m - 2)), why=f"{graph.residual_adds}^(−1/{2 * m - 2}), Fixup")
+
+
+def t_fixup(layer: Layer, graph: Graph) -> DepthScale:
+    """Returns 0.67·N^(−1/4) in an encoder, (9N)^(−1/4) in a decoder with cross-attention (Huang et al. 2020)."""
+    encoder, decoder = stack_depths(graph)
+    if layer.role == "embedding":
+        factor = (9 * decoder) ** -0.25 if decoder else 1.0
+        return DepthScale(factor, why=f"(9·{decoder})^(−1/4), T-Fixup")
+    if layer.stack == "decoder":
+        return _on_values(layer, (9 * decoder) ** -0.25, f"(9·{decoder})^(−1/4), T-Fixup")
+    return _on_values(layer, 0.67 * encoder**-0.25, f"0.67·{encoder}^(−1/4), T-Fixup")
+
+
+def deepnorm(layer: Layer, graph: Graph) -> DepthScale:
+    """Returns β on values, attention outputs and feed-forward, and 1/α to fold (Wang et al. 2022, table 2)."""
+    alpha, beta = _deepnorm_constants(layer, graph)
+    scale = _on_values(layer, beta, f"β = {beta:.3g}, DeepNorm")
+    if not (layer.closes_branch and layer.post_norm):
+        return scale
+    why = f"{scale.why}; 1/α = 1/{alpha:.3g}, folded"
+    return DepthScale(scale.factor, scale.value_factor, 1 / alpha, why)
+
+
+def _deepnorm_constants(layer: Layer, graph: Graph) -> tuple[float, float]:
+    """Returns α and β of the stack that a layer stands in, of N encoder and M decoder layers."""
+    n, m = stack_depths(graph)
+    if not m:
+        return (2 * n) ** 0.25, (8 * n) ** -0.25
+    if layer.stack == "decoder":
+        return (3 * m) ** 0.25, (12 * m) ** -0.25
+    return 0.81 * (n**4 * m) ** (1 / 16), 0.87 * (n**4 * m) ** (-1 / 16)
+
+
+def stack_depths(graph: Graph) -> tuple[int, int]:
+    """Returns the layers of the encoder, or of the only stack, and those of a decoder with cross-attention."""
+    cross = {layer.attention for layer in graph.layers if layer.cross}
+    own = {layer.attention for layer in graph.layers if layer.attention and not layer.cross}
+    decoder = {layer.attention for layer in graph.layers if layer.attention and layer.stack == "decoder"}
+    return max(1, len(own - decoder)), len(cross)
+
+
+def _on_values(layer: Layer, factor: float, why: str) -> DepthScale:
+    """Returns a factor on what carries values through a Transformer's branches: not on queries and keys."""
+    if layer.role == "qkv":
+        return DepthScale(value_factor=factor, why=f"values × {why}")
+    carries = layer.role in ("value", "attention_out") or (layer.in_branch and layer.role in _FEED_FORWARD)
+    return DepthScale(factor, why=why) if carries else DepthScale()
+
+
+DEPTH_RULES: dict[str, Callable[[Layer, Graph], DepthScale]] = {
+    "none": lambda layer, graph: DepthScale(),
+    "fixup": fixup,
+    "t_fixup": t_fixup,
+    "deepnorm": deepnorm,
+}
+"""The values of `Recipe.depth_rule`."""
+
+
+def depth_scale(layer: Layer | None, rule: str, graph: Graph) -> DepthScale:
+    """Returns what a depth rule does to one layer's weight; nothing where there is none."""
+    return DepthScale() if layer is None else DEPTH_RULES[rule](layer, graph)
+
+
+def left_out(rule: str, graph: Graph) -> str:
+    """Returns what a depth rule asks for that is no weight of this model; empty where nothing is missing."""
+    closers = [layer for layer in graph.weights if layer.closes_branch]
+    if rule == "fixup":
+        multipliers = graph.has_role("layer_scale") or any(layer.role == "layer_scale" for layer in graph.layers)
+        return "" if multipliers else "Fixup's scalar multiplier and biases are left out: the model has none."
+    if rule == "t_fixup" and any(layer.role == "norm_scale" for layer in graph.layers):
+        return "T-Fixup also takes out layer normalization and warm-up; the model keeps its normalization."
+    if rule == "deepnorm" and (loose := sum(not layer.post_norm for layer in closers)):
+        return (
+            f"DeepNorm's α is left out at {loose} of {len(closers)} residual branches: no normalization follows "
+            "their add, so it cannot be folded into the weights."
+        )
+    return ""
