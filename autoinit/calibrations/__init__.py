@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..plan import Adjustment
+from .admin import admin
 from .gradinit import gradinit
 from .lsuv import lsuv, lsuv_centred
 from .metainit import metainit
@@ -19,6 +20,7 @@ CALIBRATIONS: dict[str, Calibration] = {
     "lsuv": lsuv,
     "lsuv_centred": lsuv_centred,
     "within_layer": within_layer,
+    "admin": admin,
     "gradinit": gradinit,
     "metainit": metainit,
     "nio": nio,

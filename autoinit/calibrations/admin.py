@@ -1,0 +1,123 @@
+"""Adaptive model initialization of networks that normalize after each residual add (post-LN).
+
+Liu, Liu, Gao, Chen & Han 2020, "Understanding the difficulty of training transformers", arXiv:2004.08249.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..assign import read
+from ..graph import Graph, Layer
+from ..plan import Adjustment
+from ..tape import watch_products
+from .follower import Follower, tensors
+from .subject import Subject
+
+_ADDS = frozenset({"add", "radd", "iadd"})
+LARGEST = 1e4
+"""An ω beyond this, or below its inverse, comes of a branch or stream that is not at work: it is passed over."""
+
+
+def admin(subject: Subject) -> dict[str, Adjustment]:
+    """Returns the factor 1/ω_i of the last weight (and bias) of each post-LN residual branch.
+
+    Admin computes x_i = LN(ω_i·x_{i−1} + f_i(x_{i−1})) with ω_i² = Var[x_0] + Σ_{j<i} Var[f_j], which one forward
+    pass at ω = 1 measures on each stack of blocks by itself (an encoder, a decoder). LN does not see a common factor,
+    so LN(ω·x + f) = LN(x + f/ω): the model gets the same function by its weights alone, to within the epsilon of the
+    normalization. What differs from the paper is that ω is no parameter of its own, which would be trained.
+
+    A closing weight that must stay is left, as is one with a bias of which that holds. A weight that closes several
+    branches (shared blocks) gets the geometric mean of their ω, and there the function is not exactly Admin's.
+    Without post-LN branches there is nothing to return.
+    """
+    closers = {layer.name: layer for layer in subject.graph.layers if _is_free(subject, layer)}
+    profile = _Profile()
+
+    def on_product(name: str, output: Tensor) -> None:
+        profile.made(output, _Branch(frozenset({name})) if subject.graph[name].post_norm else None)
+
+    if closers:
+        with torch.no_grad(), watch_products(subject.model, on_product), profile:
+            subject.forward()
+    found: dict[str, Adjustment] = {}
+    for name in filter(profile.omegas.__contains__, closers):
+        omega = math.exp(sum(map(math.log, profile.omegas[name])) / len(profile.omegas[name]))
+        for part in (name, *_biases(subject, name)):
+            found[part] = Adjustment(factor=1 / omega)
+    return found
+
+
+def _is_free(subject: Subject, layer: Layer) -> bool:
+    """Whether the whole branch can be scaled by its last weight."""
+    if not (layer.closes_branch and layer.post_norm and layer.is_matrix) or layer.keep or layer.normalized:
+        return False
+    return all(not subject.graph[bias].keep for bias in _biases(subject, layer.name))
+
+
+def _biases(subject: Subject, weight: str) -> list[str]:
+    """Returns the biases of a weight that are not all zero."""
+    graph: Graph = subject.graph
+    own = [layer.name for layer in graph.layers if layer.role == "bias" and layer.of == weight]
+    return [name for name in own if bool(read(subject.model, name).any())]
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """What a residual branch puts out, by the names of its last weights."""
+
+    names: frozenset[str]
+
+
+@dataclass
+class _Stream:
+    """The residual stream of one stack: the variance that it would have without normalizations."""
+
+    variance: float
+
+
+class _Profile(Follower[_Branch | _Stream]):
+    """Notes ω at every add of a branch and a stream.
+
+    Attributes:
+        omegas: of each closing weight, at each of its adds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.omegas: dict[str, list[float]] = defaultdict(list)
+
+    def hand_on(
+        self, name: str, args: tuple[Any, ...], marks: list[_Branch | _Stream], result: Tensor
+    ) -> _Branch | _Stream | None:
+        """Returns the stream after an add, and what went in after any other function that keeps the shape."""
+        branches = [mark for mark in marks if isinstance(mark, _Branch)]
+        if name in _ADDS and branches:
+            joined = _Branch(frozenset().union(*(branch.names for branch in branches)))
+            others = [value for value in tensors(args) if not isinstance(self.mark_of(value), _Branch)]
+            trunk = next((value for value in others if value.shape == result.shape), None)
+            return joined if trunk is None else self._add(joined, trunk, result, args)
+        return marks[0] if result.numel() == max(map(Tensor.numel, tensors(args)), default=0) else None
+
+    def _add(self, branch: _Branch, trunk: Tensor, result: Tensor, args: tuple[Any, ...]) -> _Stream:
+        """Notes ω and returns the stream with the branch in it; the add may have written into either of them."""
+        own = next(value for value in tensors(args) if isinstance(self.mark_of(value), _Branch))
+        before, added = (trunk, result - trunk) if own is result else (result - own, own)
+        mark = self.mark_of(trunk)
+        stream = mark if isinstance(mark, _Stream) else _Stream(_variance(before))
+        omega = math.sqrt(stream.variance)
+        if 1 / LARGEST < omega < LARGEST:
+            for name in branch.names:
+                self.omegas[name].append(omega)
+        stream.variance += _variance(added)
+        return stream
+
+
+def _variance(values: Tensor) -> float:
+    return values.double().var(correction=0).item()
