@@ -20,7 +20,7 @@ from .initializers import COSTLY, DRAWS, Geometry, chrono_
 from .plan import Fill, HasPlan, Plan
 from .recipe import Recipe
 from .rules import resolve
-from .task import example_task, unwrap
+from .task import Task, example_task, unwrap
 from .text import few
 from .tracing import trace, trace_task
 
@@ -220,6 +220,7 @@ def apply_(
     data: Any = None,
     seed: int = 0,
     loss: Callable[..., Tensor] | None = None,
+    step: Callable[[nn.Module, Any], Tensor] | None = None,
 ) -> Plan:
     """Sets the weights of a model in place and returns the plan of what was done.
 
@@ -230,9 +231,10 @@ def apply_(
             module tree. A calibration needs it. Not used for a plan.
         seed: of the draws; a plan has its own.
         loss: callable(output, target), where it cannot be inferred.
+        step: callable(model, batch) -> scalar, for whatever else trains by one loss.
 
     Raises:
-        RecipeError: an unknown name, or a calibration without data.
+        RecipeError: an unknown name, a recipe for other architectures, or a calibration without data.
         PlanFileError: a plan file that cannot be read.
         PlanMismatchError: a plan of another architecture. In every case the model is unchanged.
     """
@@ -245,8 +247,8 @@ def apply_(
     if recipe.calibration != "none" and data is None:
         raise RecipeError(f"Recipe {recipe.key!r} is calibrated on data. Pass data=, batches or one example input.")
     if recipe.calibration != "none":
-        return _apply_calibrated(inner, recipe, data, seed, loss)
-    plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss)), seed)
+        return _apply_calibrated(example_task(inner, data, loss=loss, step=step), recipe, seed)
+    plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss, step)), seed)
     apply_plan(inner, plan)
     return _stamped(inner, plan)
 
@@ -267,13 +269,10 @@ def _is_path(name: str) -> bool:
     return name not in NAMED and (name.endswith(".json") or os.sep in name or os.path.exists(name))
 
 
-def _apply_calibrated(
-    model: nn.Module, recipe: Recipe, data: Any, seed: int, loss: Callable[..., Tensor] | None
-) -> Plan:
-    task = example_task(model, data, loss=loss)
-    graph = keep_choices(model, trace_task(task))
+def _apply_calibrated(task: Task, recipe: Recipe, seed: int) -> Plan:
+    graph = keep_choices(task.model, trace_task(task))
     plan = resolve(recipe, graph, seed)
     with task.preserved() as snapshot:
         plan = realize(Subject(task, graph, seed=seed), plan, snapshot.rewind)
-    apply_plan(model, plan)
+    apply_plan(task.model, plan)
     return plan

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _WeightNorm
 
 _PARAMETRIZATIONS = "parametrizations"
 
@@ -64,16 +65,24 @@ def assign(model: nn.Module, name: str, value: Tensor) -> None:
 
     A parametrized weight is set through its parametrization's `right_inverse`, so what the layer then uses
     can differ from `value` where the parametrization restricts it (orthogonal, spectral_norm): read it back.
+    Under weight normalization a row of zeros keeps its old direction and gets length 0; it has no direction of its own.
 
     Raises:
         RuntimeError: where the parametrization has no right inverse.
     """
     owner, attribute = _owner(model, name)
     with torch.no_grad():
-        if parametrize.is_parametrized(owner, attribute):
-            _parametrization(owner, attribute).right_inverse(value)
-        else:
+        if not parametrize.is_parametrized(owner, attribute):
             owner.get_parameter(attribute).copy_(value)
+            return
+        steps = _parametrization(owner, attribute)
+        norms = [step for step in steps if isinstance(step, _WeightNorm)]
+        if len(steps) != 1 or not norms:
+            steps.right_inverse(value)
+            return
+        zero = torch.norm_except_dim(value, 2, norms[0].dim) == 0
+        steps.right_inverse(torch.where(zero, steps.get_parameter("original1"), value))
+        steps.get_parameter("original0").masked_fill_(zero, 0.0)
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

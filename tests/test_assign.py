@@ -48,3 +48,16 @@ def test_no_right_inverse_is_an_error_of_torch() -> None:
     parametrize.register_parametrization(layer, "weight", Square())
     with pytest.raises(Exception, match="right_inverse"):
         assign(layer, "weight", torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("dim", [0, 1, None])
+def test_weight_norm_takes_rows_of_zeros(dim: int | None) -> None:
+    model = parametrizations.weight_norm(nn.Linear(3, 4), dim=dim)
+    value = torch.randn(4, 3)
+    value[1], value[:, 0] = 0.0, 0.0
+    for wanted in (value, torch.zeros(4, 3)):
+        assign(model, "weight", wanted)
+        torch.testing.assert_close(model.weight, wanted)
+    model(torch.ones(1, 3)).sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+    assert bool(model.parametrizations.weight.original0.grad.any())  # so that it can grow again
