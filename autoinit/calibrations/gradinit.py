@@ -26,6 +26,8 @@ PLAIN_LR, SIGN_LR = 0.1, 1e-3
 COST, BOUND_COST = 2.3, 3.8
 """Training steps of an iteration on the objective, and on the bound; see benchmarks/gradient_calibrations.py."""
 
+TINY = 1e-12
+"""Keeps the direction of a vanished gradient finite."""
 PLAIN = frozenset({"SGD", "ASGD"})
 """Optimizers whose first step is along the gradient. All others are taken by the sign of its entries, as Adam's is."""
 
@@ -35,8 +37,8 @@ def gradinit(
 ) -> Mapping[str, Adjustment]:
     """Returns the factor of each free tensor that makes the loss after one optimizer step small.
 
-    Minimizes L(S̃; θ(m) − η·A[g]) over the scales m, where g = ∇L(S; θ(m)) and A is the identity (SGD) or the sign
-    (Adam and its kin), and η the optimizer's learning rate. Where ‖g‖ is above the bound, ‖g‖ is minimized instead.
+    Minimizes L(S̃; θ(m) − η·A[g]) over the scales m, where g = ∇L(S; θ(m)), A[g] is γ·g/‖g‖ (SGD) or sign g (Adam
+    and its kin), and η the optimizer's learning rate. Where ‖g‖ is above the bound, ‖g‖ is minimized instead.
     S̃ shares half of its rows with S. As in the authors' code the step itself is held fixed when it is
     differentiated, so that a second derivative is only needed on the bound.
 
@@ -81,9 +83,17 @@ class _Step:
         return length.item() > self._gamma * math.sqrt(entries)
 
     def taken(self, weights: Mapping[str, Tensor], gradients: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """Returns the weights after the step, which itself counts as a constant."""
-        moves = ((g.sign() if self._sign else g).detach() for g in gradients)
-        return {name: weight - self._lr * move for (name, weight), move in zip(weights.items(), moves, strict=True)}
+        """Returns the weights after the step, which itself counts as a constant.
+
+        A plain step is as long as the bound allows: at its own length it would see nothing of a net whose
+        gradients have vanished.
+        """
+        if self._sign:
+            moves = [self._lr * g.detach().sign() for g in gradients]
+        else:
+            length = self._lr * self._gamma / norm(gradients).detach().clamp(min=TINY)
+            moves = [length * g.detach() for g in gradients]
+        return {name: weight - move for (name, weight), move in zip(weights.items(), moves, strict=True)}
 
 
 def _slope(model: ScaledModel, step: _Step, batch: Batch, following: Batch, curved: bool) -> tuple[Tensor, bool]:

@@ -5,6 +5,8 @@ Dauphin & Schoenholz 2019, "MetaInit: Initializing learning by learning to initi
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,12 +15,15 @@ from torch import Tensor
 from ..data import Batch
 from ..graph import Layer
 from ..plan import Adjustment
-from .scales import SMALLEST, ScaledModel, gradient
+from .scales import SMALLEST, ScaledModel, gradient, sum_of
 from .subject import Subject
 
 ITERATIONS = 50
 """The paper takes 500."""
-LR, MOMENTUM = 0.1, 0.9
+LR, MOMENTUM = 0.01, 0.9
+"""The step is a share of the drawn norm: the paper's 0.1, meant for norms of about ten, throws small layers about."""
+STRETCH = 5
+"""Iterations over which the quotient is averaged before it is believed."""
 EPSILON = 1e-5
 """Keeps the quotient finite where a gradient is zero."""
 COST = 10.5
@@ -30,13 +35,14 @@ def metainit(
 ) -> Mapping[str, Adjustment]:
     """Returns the factor of each free weight of two or more axes that makes the gradient quotient small.
 
-    Descends on the norm of each tensor by the sign of the slope, with momentum, as the paper does; biases and
-    scales of normalizations stay.
+    Descends on the norm of each tensor by the sign of the slope, with momentum, as the paper does; the steps shrink
+    linearly to zero, and the mean scales of the best few iterations are the result. Biases and scales of
+    normalizations stay.
 
     Args:
         subject: the drawn model and its data; the paper's random inputs are the task's own batches here.
         iterations: batches to learn from.
-        lr: how far a norm moves in one step.
+        lr: how far a norm moves in the first step, as a share of what it was.
         momentum: share of the last move that is made again.
 
     Raises:
@@ -45,16 +51,42 @@ def metainit(
     model = ScaledModel(subject, _has_norm)
     if not model.names:
         return {}
-    norms = model.norms()
-    move = torch.zeros_like(norms)
-    for batch in subject.batches(iterations):
-        slope = _slope(model, batch)
+    move, best = torch.zeros_like(model.scales), _Best(model.scales)
+    for index, batch in enumerate(subject.batches(iterations)):
+        value, slope = _measured(model, batch)
         subject.spend(steps=COST)
+        best.offer(value, model.scales)
         if bool(slope.isfinite().all()):
-            move = momentum * move - lr * slope.sign()
+            move = momentum * move - lr * (1 - index / iterations) * slope.sign()
             with torch.no_grad():
-                model.scales.add_(move / norms).clamp_(min=SMALLEST)
+                model.scales.add_(move).clamp_(min=SMALLEST)
+    with torch.no_grad():
+        model.scales.copy_(best.scales)
     return model.adjustments()
+
+
+class _Best:
+    """The mean scales of the stretch of iterations with the smallest quotient.
+
+    Steps of equal length swing around a minimum, or across it, and the quotient of one batch has heavy tails: so
+    neither the last scales nor those of the best batch are the best.
+    """
+
+    def __init__(self, scales: Tensor) -> None:
+        self.scales = scales.detach().clone()
+        self._lowest = math.inf
+        self._recent: deque[tuple[float, Tensor]] = deque(maxlen=STRETCH)
+
+    def offer(self, value: float, scales: Tensor) -> None:
+        """Takes note of the quotient that some scales gave; a stretch has none that is not finite."""
+        if not 0 < value < math.inf:
+            self._recent.clear()
+            return
+        self._recent.append((math.log(value), scales.detach().clone()))
+        mean = sum(value for value, _ in self._recent) / len(self._recent)
+        if len(self._recent) == STRETCH and mean < self._lowest:
+            self._lowest = mean
+            self.scales = torch.stack([scales for _, scales in self._recent]).mean(0)
 
 
 def quotient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -67,10 +99,9 @@ def quotient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         parameters: with respect to which g and the Hessian H are taken.
     """
     gradients = gradient(loss, parameters, create_graph=True)
-    half = torch.stack([g.square().sum() for g in gradients]).sum() / 2
-    products = gradient(half, parameters, create_graph=True)
+    products = gradient(sum_of([g.square() for g in gradients]) / 2, parameters, create_graph=True)
     pairs = zip(gradients, products, strict=True)
-    total: Tensor = torch.stack([((g - h) / (g + EPSILON * _sign(g)) - 1).abs().sum() for g, h in pairs]).sum()
+    total = sum_of([((g - h) / (g + EPSILON * _sign(g)) - 1).abs() for g, h in pairs])
     return total / sum(g.numel() for g in gradients)
 
 
@@ -79,12 +110,13 @@ def _sign(tensor: Tensor) -> Tensor:
     return 2 * (tensor.detach() >= 0).to(tensor.dtype) - 1
 
 
-def _slope(model: ScaledModel, batch: Batch) -> Tensor:
+def _measured(model: ScaledModel, batch: Batch) -> tuple[float, Tensor]:
+    """Returns the quotient on a batch, and its gradient by the scales."""
     weights = model.weights()
 
-    def work() -> Tensor:
-        found: Tensor = gradient(quotient(model.loss(batch), list(weights.values())), [model.scales])[0]
-        return found
+    def work() -> tuple[float, Tensor]:
+        value = quotient(model.loss(batch), list(weights.values()))
+        return value.item(), gradient(value, [model.scales])[0]
 
     return model.inside(weights, work)
 

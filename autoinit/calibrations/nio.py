@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from ..data import Batch
 from ..plan import Adjustment
-from .scales import Descent, ScaledModel, gradient, has_scale, norm, split, windows
+from .scales import Descent, ScaledModel, gradient, has_scale, norm, split, sum_of, windows
 from .subject import Subject
 
 ITERATIONS = 60
@@ -56,7 +55,7 @@ def nio(
 
 def cosine(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
     """Returns the cosine of two gradients, each taken as one vector, differentiable."""
-    product = torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum()
+    product = sum_of([a * b for a, b in zip(one, other, strict=True)])
     return product / (norm(one) * norm(other)).clamp(min=TINY)
 
 

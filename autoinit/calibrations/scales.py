@@ -109,24 +109,19 @@ class ScaledModel:
         self._checked = True
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
-    def norms(self) -> Tensor:
-        """Returns the Euclidean norm of each tensor before scaling, as [len(names)]."""
-        return torch.stack([part.norm() for part in self._parts]).to(self.scales)
-
     def adjustments(self) -> dict[str, Adjustment]:
         """Returns the factor of each parameter whose scale has moved."""
         factors = zip(self.names, self.scales.tolist(), strict=True)
         return {name: Adjustment(factor) for name, factor in factors if factor != 1.0}
 
 
-def gradient(output: Tensor, inputs: Iterable[Tensor], *, create_graph: bool = False, retain: bool = False) -> Any:
-    """Returns the gradient of a scalar by each input as a tuple, zero where it does not depend on it.
+def gradient(output: Tensor, inputs: Iterable[Tensor], *, create_graph: bool = False) -> tuple[Tensor, ...]:
+    """Returns the gradient of a scalar by each input, zero where it does not depend on it.
 
     Args:
         output: a scalar.
         inputs: what to differentiate by.
         create_graph: whether the gradient is to be differentiated again.
-        retain: whether the graph of `output` is needed again.
 
     Raises:
         CalibrationError: an operation on the way has no second derivative.
@@ -139,7 +134,6 @@ def gradient(output: Tensor, inputs: Iterable[Tensor], *, create_graph: bool = F
             output,
             wanted,
             create_graph=create_graph,
-            retain_graph=create_graph or retain,
             allow_unused=True,
             materialize_grads=True,
         )
@@ -249,9 +243,6 @@ class _Part:
         self._steps = steps
         self._prefix = prefix
         self.leaves = tuple(self.scaled(torch.ones((), device=value.device)))
-
-    def norm(self) -> Tensor:
-        return self._value.float().norm()
 
     def scaled(self, scale: Tensor) -> dict[str, Tensor]:
         """Returns the trainable tensors that give the tensor times `scale`, by name."""
