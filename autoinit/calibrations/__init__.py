@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ..plan import Adjustment
 from .admin import admin
+from .fluctuation import fluctuation_driven
 from .gradinit import gradinit
 from .lsuv import lsuv, lsuv_centred
 from .metainit import metainit
@@ -21,6 +22,7 @@ CALIBRATIONS: dict[str, Calibration] = {
     "lsuv_centred": lsuv_centred,
     "within_layer": within_layer,
     "admin": admin,
+    "fluctuation_driven": fluctuation_driven,
     "gradinit": gradinit,
     "metainit": metainit,
     "nio": nio,
