@@ -10,10 +10,10 @@ from .axes import Use, contraction, width
 from .blocks import DROPOUT, Attention, Blocks
 from .walk import BINARY, NORMS, PARTS, POOLS, UNARY, VIEWS, Edge, Node
 
-PROJECTING = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index", "ConstantPadNd"}
+PROJECTING = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index", "ConstantPadNd", "CopySlices"}
 """What lies between a projection and the attention: heads, scales, rotary positions, normalizations."""
 
-_CARRYING = VIEWS | BINARY | NORMS | POOLS | UNARY | DROPOUT | {"Cat", "Stack", "Index"}
+_CARRYING = VIEWS | BINARY | NORMS | POOLS | UNARY | DROPOUT | {"Cat", "Stack", "Index", "CopySlices"}
 """What a stream may pass on the way to a projection."""
 
 

@@ -153,7 +153,7 @@ class Graph(Mapping[str, Layer]):
 
     Attributes:
         layers: every parameter of the model, frozen and unreached ones included (see `Layer.keep`).
-        residual_adds: residual adds on the longest path, L in GPT-2's 1/√L.
+        residual_adds: residual branches added on the longest path, L in GPT-2's 1/√L.
         source: "autograd" when read from a training step, "modules" when read from the module tree.
         label_prior: relative frequency of each class in the data; empty where the loss is no classification.
         sequence_length: time steps that the recurrent layers run over; None where there are none, or it is unknown.

@@ -50,10 +50,31 @@ def read_modules(model: nn.Module) -> Graph:
         found = list(reader(_Place(path, module, depth, chains.get(path))))
         layers.update({layer.name: layer for layer in found})
         depth += any(layer.is_matrix or layer.kind == "embedding" for layer in found)
+    _add_attentions(model, layers)
     notes = ["Read from the module tree, without data: residual branches and functional calls are not seen."]
     if unseen := _without_neighbours(model, chains):
         notes.append(f"Activations between modules are not seen without data ({few(unseen)}: linear); pass data.")
     return Graph(tuple(_finished(item, layers) for item in items), source="modules", notes=tuple(notes))
+
+
+def _add_attentions(model: nn.Module, layers: dict[str, Layer]) -> None:
+    """Writes down what nn.MultiheadAttention and torch's own transformer layers tell about the weights inside."""
+    decoders = [path for path, module in model.named_modules() if isinstance(module, nn.TransformerDecoderLayer)]
+    for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            inside = [layers[name] for name in layers if _is_within(name, path)]
+            members = [layer for layer in inside if layer.role in ("qkv", "query", "key", "value", "attention_out")]
+            first = next(layer.name for layer in members if layer.role in ("qkv", "query"))
+            cross = any(path == (f"{decoder}.multihead_attn" if decoder else "multihead_attn") for decoder in decoders)
+            for layer in members:
+                layers[layer.name] = replace(layer, attention=first, heads=module.num_heads, cross=cross)
+        elif decoders and isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
+            stack: Any = "decoder" if isinstance(module, nn.TransformerDecoderLayer) else "encoder"
+            layers.update({n: replace(layer, stack=stack) for n, layer in layers.items() if _is_within(n, path)})
+
+
+def _is_within(name: str, path: str) -> bool:
+    return not path or name.startswith(f"{path}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def _is_normed(blocks: Blocks, add: Node) -> bool:
         for consumer, _ in stack.pop().consumers:
             if consumer in blocks.norms or consumer in blocks.statistics:
                 met = True
-            elif consumer.op in VIEWS | DROPOUT:
+            elif _is_scaled(consumer):
                 stack.append(consumer)
             else:
                 return False
@@ -50,9 +50,13 @@ def _skips_on(blocks: Blocks, residual: Residual) -> bool:
         node = edge.node
         if node in blocks.residuals:
             return True
-        scaled = node.op in ("Mul", "Div") and node not in blocks.norms
-        edge = node.data[0] if len(node.data) == 1 and (node.op in VIEWS | DROPOUT or scaled) else None
+        edge = node.data[0] if _is_scaled(node) else None
     return False
+
+
+def _is_scaled(node: Node) -> bool:
+    """Whether a node is a view of one value, or a constant or learned multiple of it (dropout's mask, a factor)."""
+    return len(node.data) == 1 and node.op in VIEWS | DROPOUT | {"Mul", "Div"}
 
 
 def _norms_of_queries(blocks: Blocks) -> set[Node]:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .axes import Use, fans, follow, kind_of, normalizes
-from .blocks import Blocks, find_blocks
+from .blocks import Blocks
 from .errors import ModelError
 from .graph import Graph, Layer
 from .inventory import Item, inventory
 from .module_tree import read_modules
 from .recurrent import call_lengths, recurrent_layers
+from .residuals import find_blocks
 from .responses import Replay, response
 from .roles import Places, find_places, is_normalized, member_of, role_of
 from .snapshot import preserved

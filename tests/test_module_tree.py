@@ -82,3 +82,22 @@ def test_activations_that_are_not_seen_are_noted() -> None:
     chain = nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 2))
     assert len(read_modules(nn.ModuleDict({"body": chain, "head": nn.Linear(2, 2)})).notes) == 1
     assert len(read_modules(chain).notes) == len(read_modules(nn.Linear(4, 5)).notes) == 1
+
+
+def test_what_attention_modules_tell() -> None:
+    """Heads, groups, cross attention and stacks as they are read with data."""
+    model = nn.ModuleDict({"stem": nn.Linear(3, 8), "body": nn.Transformer(8, 4, 1, 1, 16, batch_first=True)})
+    graph = read_modules(model)
+    x = torch.randn(2, 5, 3)
+    expected = read_graph(model, lambda: model["body"](model["stem"](x), model["stem"](x)).pow(2).mean())
+    weights = [layer for layer in expected.layers if layer.is_matrix and layer.name.startswith("body.")]
+    assert {layer.heads for layer in weights} == {0, 4}
+    assert {layer.stack for layer in weights} == {"encoder", "decoder"}
+    for layer in weights:
+        found = graph[layer.name]
+        assert (found.heads, found.attention, found.cross, found.stack) == (
+            layer.heads, layer.attention, layer.cross, layer.stack,
+        ), layer.name  # fmt: skip
+    separate = read_modules(nn.MultiheadAttention(8, 2, kdim=6, vdim=5))
+    assert {layer.attention for layer in separate.layers if layer.is_matrix} == {"q_proj_weight"}
+    assert {layer.stack for layer in read_modules(ZOO["encoder_pre_ln"]().model).layers} == {""}

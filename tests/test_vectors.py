@@ -45,6 +45,8 @@ def read(shape: tuple[int, ...], use: Callable[[Net, Tensor], Tensor]) -> Graph:
         ((D,), lambda m, x: m.norm(x) * m.p, "norm_scale"),
         ((D,), lambda m, x: x + m.p * m.inner(torch.relu(x)), "layer_scale"),
         ((1,), lambda m, x: x + m.p * m.inner(torch.relu(x)), "layer_scale"),
+        ((1,), lambda m, x: m.p * x + m.inner(torch.relu(x)), "scalar"),
+        ((D,), lambda m, x: m.p * x + m.inner(torch.relu(x)), "scalar"),
         ((), lambda m, x: x * m.p.exp(), "scalar"),
         ((1,), lambda m, x: x / m.p, "scalar"),
         ((), lambda m, x: x + m.p, "scalar"),
@@ -111,3 +113,41 @@ def test_position_tables_are_told_by_their_indices(lookup: Callable[[Tensor], Te
     graph = read_graph(model, lambda: model(tokens).pow(2).mean())
     assert graph["tokens.weight"].role == "embedding"
     assert graph["second.weight"].role == role
+
+
+MULTIPLIERS: dict[str, tuple[tuple[int, ...], Callable[[Net, Tensor], Tensor], tuple[str, str | None, bool, bool]]] = {
+    "ReZero": (
+        (1,), lambda m, x: x + m.p * m.inner(torch.relu(x)), ("layer_scale", "inner.weight", True, False),
+    ),
+    "ReZero, no axis": (
+        (), lambda m, x: x + m.inner(torch.relu(x)) * m.p, ("layer_scale", "inner.weight", True, False),
+    ),
+    "LayerScale": (
+        (D,), lambda m, x: x + m.p * m.inner(torch.relu(x)), ("layer_scale", "inner.weight", True, False),
+    ),
+    "SkipInit after a norm and dropout": (
+        (1,),
+        lambda m, x: x + m.p * torch.dropout(m.norm(m.inner(torch.relu(x))), 0.1, True),
+        ("layer_scale", "inner.weight", True, False),
+    ),
+    "after an activation": (
+        (D,), lambda m, x: x + m.p * torch.tanh(m.inner(x)), ("layer_scale", None, True, False),
+    ),
+    "Admin": (
+        (D,), lambda m, x: m.norm(x * m.p + m.inner(torch.relu(x))), ("scalar", "inner.weight", False, True),
+    ),
+    "learned DeepNorm": (
+        (), lambda m, x: m.norm(m.p * x + m.inner(torch.relu(x))), ("scalar", "inner.weight", False, True),
+    ),
+    "temperature": ((1,), lambda m, x: m.inner(torch.relu(x)) * m.p, ("scalar", None, False, False)),
+    "on no branch": ((D,), lambda m, x: torch.relu(x * m.p), ("layer_scale", None, False, False)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MULTIPLIERS)
+def test_multipliers_of_branches_and_skips(name: str) -> None:
+    shape, use, expected = MULTIPLIERS[name]
+    layer = read(shape, use)["p"]
+    assert (layer.role, layer.of, layer.in_branch, layer.on_skip) == expected
+    assert layer.keep
+    assert layer.slices == 1
