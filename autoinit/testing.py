@@ -4,8 +4,8 @@ A draw is a function of a tensor, its geometry, a std and a generator, like thos
 `check_draw` runs every property; `PROPERTIES` has them by name, for a parametrized test:
 
     >>> def laplace_(tensor, geometry, std, generator):
-    ...     tensor.exponential_(math.sqrt(2.0) / std, generator=generator)
-    ...     tensor.mul_(torch.empty_like(tensor).bernoulli_(0.5, generator=generator).mul_(2.0).sub_(1.0))
+    ...     signs = torch.empty_like(tensor).bernoulli_(0.5, generator=generator).mul_(2.0).sub_(1.0)
+    ...     tensor.exponential_(generator=generator).mul_(signs).mul_(std / math.sqrt(2.0))
     >>> check_draw(laplace_)
 
     @pytest.mark.parametrize("name", PROPERTIES)
