@@ -93,6 +93,7 @@ _FAMILIES: dict[str, tuple[str, Mode, tuple[str, str, str, str]]] = {
     "lecun": ("LeCun", "fan_in", _LECUN),
 }
 _SHAPES: dict[str, Distribution] = {"normal": "normal", "uniform": "uniform", "truncated": "truncated_normal"}
+_SHAPES_IN_WORDS = {"normal": "normal", "uniform": "uniform", "truncated": "normal, cut at two widths"}
 
 
 def _variance_scaling() -> list[Scheme]:
@@ -105,11 +106,14 @@ def _variance_scaling() -> list[Scheme]:
             f"{family}_{shape}",
             title,
             formulas.scaled(distribution, family),
-            *words,
+            f"{formula}, {_SHAPES_IN_WORDS[shape]}",
+            source,
+            purpose,
+            prefer,
             mode=mode,
             searched=_always if shape == "normal" else lambda graph: False,
         )
-        for family, (title, mode, words) in _FAMILIES.items()
+        for family, (title, mode, (formula, source, purpose, prefer)) in _FAMILIES.items()
         for shape, distribution in _SHAPES.items()
     ]
 
@@ -134,7 +138,7 @@ _ROWS = (
         formulas.fixed("constant", 0.0),
         "W = 0",
         "-",
-        "checks, and heads by rules={'output': 'zeros'}",
+        "checks; heads, by rules={'output': 'zeros'}",
         "never for a whole network: its units would stay equal",
     ),
     Scheme(
@@ -216,7 +220,7 @@ _ROWS = (
         "W = gain(φ)·Q, Q a product of sparse random rotations, arranged as in a shallow quantum circuit",
         "this project; Parker 1995 (random butterflies), Saxe et al. 2014",
         "what orthogonal is for, at large widths",
-        "in the place of orthogonal from about a thousand units on",
+        "in the place of orthogonal, from about a thousand units on",
         cost="O(n² log n) for an n×n matrix",
     ),
     Scheme(
@@ -248,8 +252,8 @@ _ROWS = (
         formulas.identity,
         "W = 1, padded where not square; at the centre of a convolution's kernel (dirac)",
         "-",
-        "residual-free linear and recurrent layers",
-        "recurrent matrices; adapters that should start as nothing",
+        "recurrent layers; layers that should start by passing their input on",
+        "recurrent matrices; layers added to a trained network, which should change nothing at first",
     ),
     Scheme(
         "hadamard",
