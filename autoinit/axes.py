@@ -212,6 +212,21 @@ def is_block(use: Use, part: Edge) -> bool:
     return bool(path and outside) and block_axis(part.node, part.output, layout) == outside[0]
 
 
+def offset(part: Edge) -> int:
+    """Returns where a part begins in what it was cut from; among the results of one cut, which of them it is."""
+    node = part.node
+    if len(node.shapes) > 1 or not node.data:
+        return part.output
+    before = node.data[0].node.shapes[node.data[0].output]
+    length = before[_signed(saved(node.fn, "dim", 0))]
+    return _signed(saved(node.fn, "start", saved(node.fn, "index", 0))) % max(1, length)
+
+
+def _signed(number: int) -> int:
+    """Returns an index that autograd saved, which wraps negative ones around 2⁶⁴."""
+    return number - 2**64 if number >= 2**63 else number
+
+
 def _in_output(use: Use) -> Layout:
     """Returns where the elements of the weight's output axes lie in the output of its product."""
     node, view = use.node, contraction(use.node, use.position)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from .attentions import PROJECTING, Member, members, names_of, products_behind, size_of
-from .axes import Use, is_block, kind_of
+from .axes import Use, is_block, kind_of, offset
 from .blocks import DROPOUT, SELECTING, SOFTMAX, Blocks, Residual
 from .graph import Role
 from .streams import Stack, post_normed, stacks
@@ -109,13 +109,14 @@ def _place_cut(blocks: Blocks, places: Places, uses: list[Use], product: Node, p
         name = use.chain.leaf
         if use.node is not product or name not in blocks.products[product]:
             continue
-        if even and full and all(is_block(use, part) for part in parts):
+        ordered = sorted(map(offset, parts)) == [offset(part) for part in parts]
+        if even and full and ordered and all(is_block(use, part) for part in parts):
             if places.parts.get(name) != 1:
                 places.parts[name] = max(len(parts), places.parts.get(name, 0))
             continue
         places.parts[name] = 1
         if cut and len(parts) == 3:
-            kind = "interleaved" if full else "beside other outputs"
+            kind = "beside other outputs" if not full else "interleaved" if ordered else "in another order"
             places.unlike[name] = kind if even else "of different widths"
 
 

@@ -68,9 +68,10 @@ def _norms_of_queries(blocks: Blocks) -> set[Node]:
         node = stack.pop().node
         if node in blocks.norms:
             found.add(node)
-        if node in blocks.norms or (node.op in PROJECTING and node not in {*blocks.products, *blocks.residuals}):
-            stack.extend(edge for edge in node.data if edge not in seen)
-            seen.update(node.data)
+        elif node.op not in PROJECTING or node in blocks.products or node in blocks.residuals:
+            continue
+        stack.extend(edge for edge in node.data if edge not in seen)
+        seen.update(node.data)
     return found
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoinit.axes import normalizes
+from autoinit.axes import normalizes, offset
 from autoinit.graph import Layer
 from autoinit.tracing import read_graph
+from autoinit.walk import Edge, walk
 
 
 def read(shape: tuple[int, ...], use: Callable[[Tensor], Tensor]) -> Layer:
@@ -87,3 +88,23 @@ def test_weight_standardization_is_told_from_plain_arithmetic() -> None:
     assert normalizes(frozenset({"Sub", "Div", "Std"}))
     assert normalizes(frozenset({"NativeBatchNorm", "View"}))
     assert not normalizes(frozenset({"Mul", "T"}))
+
+
+PARTS: list[tuple[Callable[[Tensor], Tensor], int]] = [
+    (lambda x: x[..., 4:8], 4),
+    (lambda x: x[..., -4:], 8),
+    (lambda x: x.narrow(-1, 4, 4), 4),
+    (lambda x: x.unflatten(-1, (3, 4))[..., -1, :], 2),
+    (lambda x: x.unflatten(-1, (3, 4))[..., 1, :], 1),
+    (lambda x: x.chunk(3, -1)[2], 2),
+    (lambda x: x.unflatten(-1, (3, 4)).unbind(-2)[1], 1),
+]
+
+
+@pytest.mark.parametrize("at", range(len(PARTS)))
+def test_where_a_part_begins(at: int) -> None:
+    cut, expected = PARTS[at]
+    x = torch.randn(2, 5, 12, requires_grad=True)
+    part = cut(x * 1.0)
+    node = walk([part.grad_fn], {}, {}, {})[-1]
+    assert offset(Edge(node, part.output_nr)) == expected

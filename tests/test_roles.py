@@ -55,6 +55,14 @@ class Projections(nn.Module):
         elif self.fused == "sliced":
             y = self.all(x)
             q, k, v = (y[..., 8 * i : 8 * i + 8].unflatten(-1, (2, 4)).transpose(1, 2) for i in range(3))
+        elif self.fused == "value first":
+            v, q, k = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in self.all(x).chunk(3, -1))
+        elif self.fused == "from the end":
+            y = self.all(x)
+            q, k, v = (y[..., i : i + 8 or None].unflatten(-1, (2, 4)).transpose(1, 2) for i in (-24, -16, -8))
+        elif self.fused == "key first":
+            y = self.all(x).unflatten(-1, (3, 2, 4)).transpose(1, 3)
+            q, k, v = (y[:, :, i] for i in (1, 0, -1))
         elif self.fused == "GPT-NeoX":
             q, k, v = self.all(x).view(*x.shape[:2], 2, 12).transpose(1, 2).chunk(3, -1)
         elif self.fused == "BLOOM":
@@ -93,7 +101,9 @@ def projected(fused: str, device: str = "cpu") -> Graph:
     return read_graph(model, lambda: model(torch.randn(2, 5, 3, device=device)).pow(2).mean())
 
 
-@pytest.mark.parametrize("fused", ["reshaped", "chunked", "sliced", "weight, blocks", "einsum, blocks", "convolution"])
+@pytest.mark.parametrize(
+    "fused", ["reshaped", "chunked", "sliced", "from the end", "weight, blocks", "einsum, blocks", "convolution"]
+)
 def test_fans_of_a_fused_projection_are_those_of_a_slice(fused: str) -> None:
     layer = projected(fused)["all.weight"]
     assert (layer.role, layer.slices, layer.fan_in, layer.fan_out) == ("qkv", 3, 8, 8)
@@ -111,6 +121,16 @@ def test_interleaved_queries_keys_and_values_are_one_matrix(fused: str) -> None:
     before = model.all.weight.detach().clone()
     apply_(model, Recipe(base="as_is", qk_log2=-2.0), torch.randn(2, 5, 3))
     assert torch.equal(model.all.weight, before)
+
+
+@pytest.mark.parametrize("fused", ["value first", "key first"])
+def test_thirds_in_another_order_are_one_matrix(fused: str) -> None:
+    """A rule for the first third would take it for the queries."""
+    graph = projected(fused)
+    assert (graph["all.weight"].role, graph["all.weight"].slices, graph["all.weight"].heads) == ("qkv", 1, 2)
+    expected = "all.weight holds queries, keys and values in another order; it is treated as one matrix."
+    assert graph.notes == (expected,)
+    assert projected(fused, "meta") == graph
 
 
 def test_no_part_of_a_fused_projection_is_taken_for_another() -> None:
