@@ -8,8 +8,9 @@ are five standard deviations of that; the neighbouring hypothesis has to lie out
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -89,6 +90,14 @@ def initialize(model: nn.Module, recipe: str | Recipe, x: Tensor, seed: int = 0)
     return autoinit.apply_(model, recipe, (x, target), seed=seed)
 
 
+def drawings(model: nn.Module, recipe: str | Recipe, x: Tensor) -> Iterator[int]:
+    """Draws the model anew for each seed, and yields the seed; the architecture is read once."""
+    plan = initialize(model, recipe, x, SEEDS[0])
+    for seed in SEEDS:
+        autoinit.apply_(model, dataclasses.replace(plan, seed=seed))
+        yield seed
+
+
 def preactivations(model: nn.Sequential, x: Tensor) -> list[Tensor]:
     """The outputs of the linear layers."""
     found = []
@@ -140,8 +149,7 @@ def last_log_q(name: str, recipe: str | Recipe, width: int, depth: int) -> float
     model = chain(width, depth, MODULES[name], outputs=1)
     x = unit_rows(4, width, second_moment=Activation(name).gain() ** -2)
     logs = []
-    for seed in SEEDS:
-        initialize(model, recipe, x, seed)
+    for _ in drawings(model, recipe, x):
         with torch.no_grad():
             logs.append(float(preactivations(model, x)[-2][0].square().mean().log()))
     return sum(logs) / len(logs)
@@ -184,8 +192,7 @@ def test_selu_is_drawn_to_mean_0_and_variance_1() -> None:
     mean_by_q = (expected(phi, 1.01) - expected(phi, 0.99)) / 0.02
     means, moments = [], []
     model, x = chain(width, 50, nn.SELU, outputs=1), unit_rows(4, width, second_moment=3.0)
-    for seed in SEEDS:
-        initialize(model, "selu", x, seed)
+    for _ in drawings(model, "selu", x):
         with torch.no_grad():
             units = model[:-1](x)[0]
         means.append(float(units.mean()))
@@ -223,12 +230,11 @@ def critical_growth(name: str, log2_gain: float, width: int, depth: int) -> tupl
     sigma2 = point.sigma_w**2 * 4.0**log2_gain
     model, x = chain(width, depth, MODULES[name], outputs=1), unit_rows(4, width)
     grown, predicted = [], []
-    for seed in SEEDS:
-        initialize(model, Recipe(base="edge_of_chaos", log2_gain=log2_gain), x, seed)
+    for _ in drawings(model, Recipe(base="edge_of_chaos", log2_gain=log2_gain), x):
         growth, (q, *_) = gradient_growth(model, x)
         grown.append(growth)
         predicted.append(0.0)
-        for _ in range(depth - 1):
+        for _layer in range(depth - 1):
             predicted[-1] += math.log(sigma2 * expected(lambda x: phi.slope(x) ** 2, q))
             q = sigma2 * expected(lambda x: phi(x) ** 2, q) + point.sigma_b**2
     share = 1 - point.sigma_b**2 / q
@@ -317,7 +323,8 @@ def jacobian_spread(recipe: str, seed: int) -> tuple[float, float, float]:
 def test_tanh_is_near_an_isometry_with_orthogonal_weights_and_far_from_it_with_gaussian_ones(seed: int) -> None:
     measured, orthogonal, _ = jacobian_spread("dynamical_isometry", seed)
     assert orthogonal <= 1.2 * JACOBIAN_SPREAD
-    assert measured == pytest.approx(orthogonal, rel=0.3)
+    # The theory is for infinite width; at n = 128 sums over singular values are off by some 1/n, variances by several.
+    assert measured == pytest.approx(orthogonal, rel=10 / 128)
     gaussian, _, predicted = jacobian_spread("edge_of_chaos", seed)
     # 128 values cannot show a variance of their predicted size, of which a few outliers are the most: they bound
     # it by n − 1 only. A tenth of the prediction is still far above the orthogonal network's.
@@ -587,8 +594,7 @@ def test_siren_keeps_the_distribution_of_its_units() -> None:
     model = nn.Sequential(nn.Linear(1, width), Sine(), *layers, nn.Linear(width, 1))
     x = torch.linspace(-1, 1, 200)[:, None]
     moments = []
-    for seed in SEEDS:
-        initialize(model, "siren", x, seed)
+    for _ in drawings(model, "siren", x):
         with torch.no_grad():
             moments.append([float(torch.sin(30 * z).square().mean()) for z in preactivations(model, x)[:-1]])
     # κ = E[sin⁴]/E[sin²]² − 1 < 1 of n units; the map passes on s = 0.4 of a deviation: 5·√(1/256/(1 − 0.16)/3).
