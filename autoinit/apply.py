@@ -246,8 +246,8 @@ def apply_(
     recipe = as_recipe(what)
     if recipe.calibration != "none" and data is None:
         raise RecipeError(f"Recipe {recipe.key!r} is calibrated on data. Pass data=, batches or one example input.")
-    if recipe.calibration != "none":
-        return _apply_calibrated(example_task(inner, data, loss=loss, step=step), recipe, seed)
+    if recipe.calibration != "none" or (recipe.head_bias == "label_prior" and data is not None):
+        return _apply_measured(example_task(inner, data, loss=loss, step=step, whole=True), recipe, seed)
     plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss, step)), seed)
     apply_plan(inner, plan)
     return _stamped(inner, plan)
@@ -269,7 +269,8 @@ def _is_path(name: str) -> bool:
     return name not in NAMED and (name.endswith(".json") or os.sep in name or os.path.exists(name))
 
 
-def _apply_calibrated(task: Task, recipe: Recipe, seed: int) -> Plan:
+def _apply_measured(task: Task, recipe: Recipe, seed: int) -> Plan:
+    """Applies a recipe that looks at the data: at outputs and gradients, or at the frequency of labels."""
     graph = keep_choices(task.model, trace_task(task))
     plan = resolve(recipe, graph, seed)
     with task.preserved() as snapshot:

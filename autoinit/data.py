@@ -109,6 +109,16 @@ def first_batch(data: Any, *, dtype: torch.dtype = torch.float32) -> Batch:
     raise DataError(f"data is empty: no batch came out of the {type(data).__name__}. {ACCEPTED}")
 
 
+def all_batches(data: Any, *, dtype: torch.dtype = torch.float32) -> list[Batch]:
+    """Returns every batch of `data`, as `fetch` does; one of what may itself be a batch, as `first_batch` does."""
+    if _is_arrays(data):
+        lengths = _lengths(_converted(data, dtype))
+        single = len(lengths) != 1 or max(lengths) <= BATCH_ROWS  # as many rows as one batch are one batch
+    else:
+        single = isinstance(data, (Mapping, tuple)) or dataclasses.is_dataclass(data)
+    return [first_batch(data, dtype=dtype)] if single else fetch(data, dtype=dtype)
+
+
 def hold_out(
     batches: Sequence[Batch], *, seed: int = 0, val: Sequence[Batch] | None = None
 ) -> tuple[list[Batch], list[Batch], list[Batch]]:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from .data import (
     Batch,
+    all_batches,
     check_finite,
     clone,
     describe,
@@ -219,6 +220,7 @@ def example_task(
     *,
     loss: Callable[[Any, Any], Tensor] | None = None,
     step: Callable[[nn.Module, Batch], Tensor] | None = None,
+    whole: bool = False,
 ) -> Task:
     """Returns a task that is enough to read an architecture: one batch, nothing held back, nothing run.
 
@@ -227,14 +229,21 @@ def example_task(
         data: as for `make_task`, or one batch, or one example input; without a target any output will do.
         loss: callable(output, target) -> scalar.
         step: callable(model, batch) -> scalar.
+        whole: all batches, as a calibration needs them, and the frequency of their labels; runs one step.
     """
     model = unwrap(model)
     check_trainable(model)
-    device = _device(model, None)
+    device, dtype = _device(model, None), _float_dtype(model)
     with torch.inference_mode(False), preserved_random():
-        batch = move(first_batch(data, dtype=_float_dtype(model)), device)
+        batches = all_batches(data, dtype=dtype) if whole else [first_batch(data, dtype=dtype)]
+        train = tuple(move(batch, device) for batch in batches)
     objective = Loss(loss, step, example=True)
-    return Task(model=model, device=device, autocast=_autocast(None, device), train=(batch,), _loss=objective)
+    task = Task(model=model, device=device, autocast=_autocast(None, device), train=train, _loss=objective)
+    if whole:
+        with task.preserved():
+            _examine(task)
+            _learn_reference(task)
+    return task
 
 
 def unwrap(model: nn.Module) -> nn.Module:

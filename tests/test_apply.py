@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from helpers import unchanged
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from zoo import ZOO
 
 import autoinit
 from autoinit.apply import Memory, apply_plan, keep_choices
@@ -38,13 +40,59 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+class ReluRNN(nn.Module):
+    """The rows of a digit, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.RNN(8, 16, nonlinearity="relu", batch_first=True), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x.unflatten(1, (8, 8)))[0][:, -1])
+
+
+def selu() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(64, 32), nn.SELU(), nn.Linear(32, 32), nn.SELU(), nn.Linear(32, 10))
+
+
+TRANSFORMERS = dict.fromkeys(("gpt2", "zero_residual", "fixup", "t_fixup", "deepnorm", "admin", "mimetic"))
+HOMES: dict[str, str] = {
+    **dict.fromkeys(TRANSFORMERS, "encoder_post_ln"),
+    "siren": "siren",
+    "dynamical_isometry": "tanh_mlp",
+    "chrono": "lstm",
+    "fluctuation_driven": "spiking",
+}
+"""Where a recipe belongs that is not for every network; those of no model of the zoo are built above."""
+
+
+def at_home(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """Returns a fresh model that a recipe is for, its data, and what else `apply_` takes."""
+    torch.manual_seed(0)
+    if name in HOMES:
+        case = ZOO[HOMES[name]]()
+        return case.model, case.batch, {"step": case.loss}
+    return {"selu": selu, "irnn": ReluRNN}.get(name, mlp)(), BATCH, {}
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_same_seed_same_bits_on_a_fresh_instance(name: str) -> None:
-    first = mlp()
-    second = copy.deepcopy(first)
-    plan = autoinit.apply_(first, name, BATCH, seed=3)
-    assert plan == autoinit.apply_(second, name, BATCH, seed=3)
+    (first, data, rest), (second, _, _), (third, _, _) = (at_home(name) for _ in range(3))
+    before = weights(first)
+    plan = autoinit.apply_(first, name, data, seed=3, **rest)
+    assert plan == autoinit.apply_(second, name, data, seed=3, **rest)
     assert same(weights(first), weights(second))
+    autoinit.apply_(third, plan)
+    assert same(weights(first), weights(third))
+    assert same(weights(first), before) == (name == "as_is")
+    assert all(bool(tensor.isfinite().all()) for tensor in weights(first).values() if tensor.is_floating_point())
+
+
+@pytest.mark.parametrize("name", sorted({*HOMES, "selu", "irnn"} - {"dynamical_isometry"}))
+def test_a_recipe_for_other_networks_is_refused_and_nothing_changes(name: str) -> None:
+    model, rows = ZOO["tanh_mlp"]().model, torch.randn(4, 6)
+    with pytest.raises(RecipeError, match=rf"'{name}' is for networks with .* Use "), unchanged(model):
+        autoinit.apply_(model, name, rows)
 
 
 def test_another_seed_gives_other_weights() -> None:
@@ -307,3 +355,15 @@ def test_meta_parameters_are_passed_over() -> None:
     plan = autoinit.apply_(model, "he_normal")
     assert isinstance(plan, Plan)
     assert model[0].weight.is_meta
+
+
+def test_a_label_prior_counts_all_of_the_data() -> None:
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=50)
+    model = mlp()
+    with torch.no_grad():
+        model[4].weight.zero_()
+    autoinit.apply_(model, "label_prior", loader)
+    expected = torch.bincount(Y, minlength=10) / len(Y)
+    torch.testing.assert_close(model(X[:1]).softmax(-1)[0], expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(RecipeError, match="'label_prior' is for networks with class labels"):
+        autoinit.apply_(model, "label_prior", loader, loss=lambda output, target: output.square().mean())

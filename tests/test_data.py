@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from autoinit import data as module
-from autoinit.data import describe, fetch, first_batch, halves, hold_out, map_tensors, move, rows, tensors
+from autoinit.data import all_batches, describe, fetch, first_batch, halves, hold_out, map_tensors, move, rows, tensors
 from autoinit.errors import DataError
 from autoinit.snapshot import preserved_random
 from autoinit.task import make_task
@@ -360,3 +360,15 @@ def test_real_tabular_frame() -> None:
     frame = load_breast_cancer(as_frame=True).frame
     batches = fetch((frame.drop(columns="target"), frame["target"]))
     assert describe(batches[0]) == "([56, 30] float32, [56] int64)"
+
+
+def test_one_batch_is_told_from_many() -> None:
+    x, y = torch.randn(64, 3), torch.zeros(64)
+    (only,) = all_batches((x, y))
+    assert torch.equal(only[0], x)  # one batch is used as it is
+    assert sum(len(batch[0]) for batch in all_batches((x.repeat(3, 1), y.repeat(3)))) == 192
+    assert [len(batch) for batch in all_batches([(x, y), (x, y)])] == [2, 2]
+    (nested,) = all_batches(((x, x), y))
+    assert len(nested[0]) == 2
+    (mapping,) = all_batches({"x": x})
+    assert set(mapping) == {"x"}
