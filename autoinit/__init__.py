@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import init as init
+    from . import testing as testing
     from .apply import apply_ as apply_
     from .budget import Budget as Budget
     from .diagnosis import Diagnosis as Diagnosis
@@ -71,14 +73,20 @@ _HOMES = {
 }
 """Public name → the module it lives in."""
 
+_MODULES = ("init", "testing")
+"""Modules that are public as a whole."""
+
 if not TYPE_CHECKING:  # a type checker that saw this function would accept any misspelt name
 
     def __getattr__(name: str) -> object:
         """Returns the public object called `name`, importing its module on first use."""
         from importlib import import_module
 
+        if name in _MODULES:
+            return import_module(f".{name}", __name__)
         if name not in _HOMES:
-            raise AttributeError(f"module 'autoinit' has no attribute {name!r}. Public names: {', '.join(_HOMES)}.")
+            public = ", ".join([*_HOMES, *_MODULES])
+            raise AttributeError(f"module 'autoinit' has no attribute {name!r}. Public names: {public}.")
         value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
         globals()[name] = value
         return value
@@ -86,4 +94,4 @@ if not TYPE_CHECKING:  # a type checker that saw this function would accept any 
 
 def __dir__() -> list[str]:
     """Returns the public names, for completion in a shell."""
-    return sorted([*_HOMES, "__version__"])
+    return sorted([*_HOMES, *_MODULES, "__version__"])

@@ -1,4 +1,4 @@
-"""The command `autoinit`: demo, select, diagnose, apply.
+"""The command `autoinit`: demo, select, diagnose, apply, catalogue.
 
 Exit codes: 0 done (also where the weights were kept), 2 wrong usage or bad input, 130 interrupted (what was
 found by then is printed and saved all the same), 1 a defect. Results go to stdout, progress and errors to
@@ -12,6 +12,7 @@ import importlib
 import json
 import math
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -40,12 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RECIPES = (
-    "as_is", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "lecun_normal", "lecun_uniform",
-    "truncated_normal_002", "orthogonal", "siren", "gpt2", "zero_residual", "lsuv",
-)  # fmt: skip
-"""Names in the help, which must not wait for the libraries behind `autoinit.recipe`."""
-_NAMES = f"Recipes: {', '.join(RECIPES)}."
+_SEE = "see: autoinit catalogue"
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="module:callable; called without arguments, returns the model.")
@@ -137,7 +133,7 @@ def select_command(
     lr: Annotated[str | None, typer.Option(help='A number, or "search".')] = None,
     val_data: Annotated[str | None, typer.Option(help="module:callable; returns held-back data.")] = None,
     budget: Budget = "60s",
-    recipe: Annotated[list[str] | None, typer.Option(help=f"Consider only this recipe; repeatable. {_NAMES}")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help=f"Consider only this recipe; repeatable; {_SEE}.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Glob of parameters to choose for; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob of parameters to keep; repeatable.")] = None,
     seed: Seed = 0,
@@ -197,7 +193,7 @@ def diagnose_command(
 @app.command("apply")
 def apply_command(
     model: Model,
-    what: Annotated[str, typer.Argument(metavar="RECIPE_OR_PLAN", help=f"A recipe's name, or a saved plan. {_NAMES}")],
+    what: Annotated[str, typer.Argument(metavar="RECIPE_OR_PLAN", help=f"A recipe's name ({_SEE}), or a saved plan.")],
     data: Annotated[str | None, typer.Option(metavar="DATA", help="module:callable; batches or one input.")] = None,
     loss: Loss = None,
     seed: Annotated[int, typer.Option(help="Of the draws; a saved plan has its own.")] = 0,
@@ -223,6 +219,27 @@ def apply_command(
     saved = [f"Saved {path}." for path in (out, plan) if path]
     if saved and not as_json:
         typer.echo("\n" + "\n".join(saved))
+
+
+@app.command("catalogue")
+def catalogue_command(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print all of this one entry.")] = None,
+    as_json: Json = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/catalogue.md.")] = False,
+) -> None:
+    """Lists every initialization that has a name: what it is for, when to prefer it, what it costs."""
+    if as_markdown and (as_json or name):
+        raise typer.BadParameter("it prints the whole page; leave out NAME and --json.", param_hint="--markdown")
+    from . import catalogue_docs as docs
+
+    width = shutil.get_terminal_size((120, 24)).columns
+    if as_markdown:
+        typer.echo(docs.markdown(), nl=False)
+    elif name:
+        entry = docs.find(name)
+        _answer(as_json, docs.card(entry, width), lambda: docs.as_data(entry))
+    else:
+        _answer(as_json, docs.listing(width), docs.all_data)
 
 
 # What the user names

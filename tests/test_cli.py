@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from autoinit import __version__, cli
+from autoinit.entries import ENTRIES, NAMED
 from autoinit.errors import FactoryError
-from autoinit.entries import NAMED
 
 FACTORIES = """
 import torch
@@ -77,7 +77,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"autoinit {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "select", "diagnose", "apply"])
+@pytest.mark.parametrize("command", ["demo", "select", "diagnose", "apply", "catalogue"])
 def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     assert "Usage: autoinit" in capsys.readouterr().out
@@ -104,6 +104,8 @@ def test_help_is_quick_and_loads_no_heavy_library() -> None:
         (["select", "factories:model", "--data", "factories:data", "--out", "nowhere/a.json"], "nowhere"),
         (["apply", "factories:model", "he_normal", "--plan", "nowhere/a.json"], "nowhere"),
         (["apply", "factories:model", "lsuv"], "add --data"),
+        (["catalogue", "lsuv", "--markdown"], "the whole page"),
+        (["catalogue", "--json", "--markdown"], "the whole page"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,11 +161,10 @@ def test_messages_name_options(said: str, spelled: str) -> None:
     assert cli._as_options(said) == spelled
 
 
-def test_the_recipes_in_the_help_are_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tuple(NAMED) == cli.RECIPES
-    for command in ("apply", "select"):
-        assert run(command, "--help") == 0
-        assert "zero_residual" in capsys.readouterr().out
+@pytest.mark.parametrize("command", ["apply", "select"])
+def test_help_names_the_catalogue(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    assert "autoinit catalogue" in " ".join(capsys.readouterr().out.split())
 
 
 def test_callable_may_be_an_attribute_of_a_class() -> None:
@@ -275,6 +276,83 @@ def test_apply_draws_the_same_weights_from_the_plan_it_saved(folder: Path, capsy
 def test_apply_names_the_nearest_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("apply", "factories:model", "he_nromal") == 2
     assert "Did you mean 'he_normal'?" in capsys.readouterr().err
+
+
+REFUSED = {
+    "fixup": "residual branches",
+    "t_fixup": "attention in residual branches (Transformers)",
+    "mimetic": "self-attention",
+    "siren": "sines as activations",
+    "selu": "SELU activations",
+    "looks_linear": "activations for which",
+    "irnn": "recurrent layers of ReLU units",
+    "chrono": "an LSTM or GRU",
+    "admin": "a normalization right after each residual add",
+    "fluctuation_driven": "spiking neurons",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_recipe_for_other_networks_is_one_line_that_says_what_to_use(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("apply", "factories:model", name, "--data", "factories:data") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith(f"autoinit: '{name}' is for networks with {REFUSED[name]}")
+    assert "this one has none. Use " in line
+
+
+# The catalogue
+
+
+def test_catalogue_prints_every_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert run("catalogue") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert set(NAMED) <= {line.split()[0] for line in lines if line.strip()}
+    assert max(map(len, lines)) <= 100
+
+
+def test_catalogue_prints_one_entry_by_any_of_its_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("catalogue", "rezero") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("zero_residual: Zero residual")
+    assert 'autoinit.apply_(model, "zero_residual", data)' in out
+
+
+def test_catalogue_is_quick_and_loads_no_torch() -> None:
+    code = (
+        "import sys, autoinit.cli as cli\n"
+        "try: cli.main(['catalogue', 'fixup'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'optuna', 'pandas') if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_catalogue_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("catalogue", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert list(answer) == list(NAMED)
+    assert answer["fixup"]["source"] == ENTRIES["fixup"].source
+    assert answer["fixup"]["recipe"] == json.loads(NAMED["fixup"].to_json())
+    assert answer["fixup"]["needs"] == {"residuals": "residual branches"}
+    assert run("catalogue", "fixup", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == answer["fixup"]
+
+
+def test_catalogue_as_a_page_is_the_file_in_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("catalogue", "--markdown") == 0
+    assert capsys.readouterr().out == (Path(cli.__file__).parent.parent / "docs" / "catalogue.md").read_text()
+
+
+def test_catalogue_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("catalogue", "fixpu") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Did you mean 'fixup'?" in line
 
 
 # Ctrl-C

@@ -38,7 +38,8 @@ def test_public_name_is_what_its_module_defines(name: str) -> None:
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
-    assert {alias.asname: node.module for node in imports for alias in node.names} == autoinit._HOMES
+    seen = {alias.asname: node.module for node in imports for alias in node.names}
+    assert seen == autoinit._HOMES | dict.fromkeys(autoinit._MODULES)
 
 
 def test_no_public_name_hides_a_module() -> None:
@@ -47,7 +48,13 @@ def test_no_public_name_hides_a_module() -> None:
 
 
 def test_dir_lists_the_public_names() -> None:
-    assert dir(autoinit) == sorted([*autoinit._HOMES, "__version__"])
+    assert dir(autoinit) == sorted([*autoinit._HOMES, *autoinit._MODULES, "__version__"])
+
+
+@pytest.mark.parametrize("name", autoinit._MODULES)
+def test_public_module_is_loaded_on_first_use(name: str) -> None:
+    code = f"import sys, autoinit; print('autoinit.{name}' in sys.modules, autoinit.{name}.__name__)"
+    assert python(code).split() == ["False", f"autoinit.{name}"]
 
 
 def test_unknown_name_is_an_attribute_error_that_lists_the_known() -> None:
