@@ -6,18 +6,38 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from . import jsonfile, text
-from .errors import PlanFileError
+from .errors import ArgumentError, ModelError, OptimizerError, PlanFileError, PlanMismatchError, did_you_mean
 from .formulas import Distribution
 from .recipe import Recipe
 
 FORMAT, VERSION = "autoinit-plan", 1
+
+Family = Literal["adam", "sgd"]
+
+FAMILIES: dict[str, Family] = {
+    "adam": "adam",
+    "adamw": "adam",
+    "adamax": "adam",
+    "nadam": "adam",
+    "radam": "adam",
+    "rmsprop": "adam",
+    "adagrad": "adam",
+    "rprop": "adam",
+    "sgd": "sgd",
+    "asgd": "sgd",
+}
+"""Optimizer, in small letters → which learning-rate factors are its own.
+
+"adam": the step does not depend on the gradient's size, as every entry is divided by it. "sgd": the step is
+proportional to the gradient.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +155,49 @@ class Plan(Mapping[str, Fill]):
         )
         return dataclasses.replace(self, fills=fills)
 
+    def param_groups(
+        self, model: HasParameters, lr: float, *, optimizer: str | type = "adam", **options: Any
+    ) -> list[dict[str, Any]]:
+        """Returns the groups of a model's parameters for an optimizer, each with its own learning rate.
+
+        A parameter's learning rate is lr × `Fill.lr_adam` or lr × `Fill.lr_sgd`, which differ from lr under μP alone
+        (Yang et al. 2022, arXiv:2203.03466, table 3). Parameters of one factor share a group; a trainable parameter
+        is in exactly one, tied ones once. The tensors behind a parametrized weight get that weight's factor.
+
+            plan = autoinit.apply_(model, "mup", data)
+            optimizer = torch.optim.Adam(plan.param_groups(model, lr=3e-3))
+
+        Weight decay: torch's optimizers shrink a weight by lr × weight_decay in each step (AdamW) or add
+        weight_decay × weight to its gradient. So that both do the same at every width, a `weight_decay` among the
+        options is divided by the group's factor; one that is given to the optimizer itself is not. A `momentum` or
+        `betas` need no factor; an `eps` should stay far below the gradients, which shrink with the width.
+
+        Args:
+            model: that the plan was made for.
+            lr: learning rate at the base width.
+            optimizer: whose factors to take: "adam", "sgd", the name of another one of torch.optim, or its class.
+            options: more entries of each group.
+
+        Raises:
+            OptimizerError: an optimizer whose family is not known.
+            PlanMismatchError: the plan names other parameters than the model has.
+            ModelError: no parameter of the model is trainable.
+            ArgumentError: a learning rate that is no positive number.
+        """
+        family = _family(optimizer)
+        if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not (math.isfinite(lr) and lr > 0):
+            raise ArgumentError(f"lr is the learning rate at the base width, a positive number. Got {lr!r}.")
+        groups: dict[float, list[Any]] = {}
+        for parameter, fill in _matched(self, model.named_parameters()):
+            if parameter.requires_grad:
+                groups.setdefault(fill.lr_adam if family == "adam" else fill.lr_sgd, []).append(parameter)
+        if not groups:
+            raise ModelError("No parameter of the model is trainable. Unfreeze some with requires_grad_(True).")
+        return [
+            {**_decayed(options, factor), "params": parameters, "lr": lr * factor}
+            for factor, parameters in groups.items()
+        ]
+
     def save(self, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> None:
         """Writes the plan as JSON; a crash on the way leaves an older file as it was.
 
@@ -163,6 +226,75 @@ class Plan(Mapping[str, Fill]):
         except (OSError, UnicodeDecodeError) as problem:
             raise PlanFileError(f"{what} cannot be read: {problem}.") from None
         return _from_data(jsonfile.parse(content, PlanFileError, what), what)
+
+
+class HasParameters(Protocol):
+    """Whatever has named parameters: a torch.nn.Module."""
+
+    def named_parameters(self) -> Iterable[tuple[str, Any]]:
+        """Yields each parameter once, with its name."""
+
+
+def _family(optimizer: str | type) -> Family:
+    """Returns which learning-rate factors an optimizer needs."""
+    name = optimizer.__name__ if isinstance(optimizer, type) else optimizer
+    if not isinstance(name, str):
+        raise OptimizerError(
+            f"optimizer is a name such as 'adam', or a class such as torch.optim.SGD. Got {type(optimizer).__name__}."
+        )
+    if name.lower() not in FAMILIES:
+        raise OptimizerError(
+            f"How the learning rate of {name!r} follows the width is not known. {did_you_mean(name.lower(), FAMILIES)} "
+            "Pass 'adam' if its steps do not depend on the gradient's size, 'sgd' if they are proportional to it."
+        )
+    return FAMILIES[name.lower()]
+
+
+def _matched(plan: Plan, parameters: Iterable[tuple[str, Any]]) -> list[tuple[Any, Fill]]:
+    """Returns each parameter with its fill.
+
+    Raises:
+        PlanMismatchError: a parameter without a fill, of another shape, or a fill without a parameter.
+    """
+    found: list[tuple[Any, Fill]] = []
+    problems: list[str] = []
+    unseen = dict.fromkeys(plan)
+    for full, parameter in parameters:
+        name = _planned_name(full, plan)
+        unseen.pop(name, None)
+        if name not in plan:
+            problems.append(f"the plan says nothing about {name}")
+        elif _PARAMETRIZED not in full and tuple(parameter.shape) != plan[name].shape:
+            problems.append(f"{name} has shape {tuple(parameter.shape)}, in the plan {plan[name].shape}")
+        else:
+            found.append((parameter, plan[name]))
+    problems += [f"the model has no {name}" for name in unseen]
+    if problems:
+        raise PlanMismatchError(
+            f"The plan does not fit the model: {text.few(problems)}. Make one for it: apply_(model, plan.recipe)."
+        )
+    return found
+
+
+_PARAMETRIZED = ".parametrizations."
+_WRAPPERS = ("_orig_mod.", "module.")
+"""What torch.compile and data parallelism put before a name."""
+
+
+def _planned_name(name: str, plan: Plan) -> str:
+    """Returns what a plan calls a parameter: without wrappers, "0.weight" for "0.parametrizations.weight.original0"."""
+    path, between, attribute = f".{name}".partition(_PARAMETRIZED)
+    name = f"{path}.{attribute.partition('.')[0]}"[1:] if between else name
+    for wrapper in _WRAPPERS * 2:
+        if name not in plan:
+            name = name.removeprefix(wrapper)
+    return name
+
+
+def _decayed(options: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """Returns a group's options, in which lr × weight_decay is what it is at the base width."""
+    decay = {"weight_decay": options["weight_decay"] / factor} if "weight_decay" in options else {}
+    return {**options, **decay}
 
 
 def _adjusted(fill: Fill, by: Adjustment, calibration: str) -> Fill:

@@ -27,32 +27,51 @@ class WidthScale:
 
 
 def width_of(graph: Graph) -> int:
-    """Returns the width of a network: inputs of its head, or the median fan_in where it has none."""
-    heads = [layer.fan_in for layer in graph.weights if layer.role == "output"]
-    fans = heads or sorted(layer.fan_in for layer in graph.weights)
+    """Returns the width of a network: the median fan_in of its heads, of all its matrices where it has none."""
+    matrices = [layer for layer in graph.layers if layer.is_matrix]
+    heads = [layer.fan_in for layer in matrices if layer.role == "output"]
+    fans = sorted(heads or [layer.fan_in for layer in matrices])
     return fans[len(fans) // 2] if fans else 1
 
 
 def mup(layer: Layer, graph: Graph, base_width: int) -> WidthScale:
     """Returns the factors of one parameter at the ratio r = width/base width.
 
-    Hidden matrices keep std ∝ 1/√fan_in and take learning rate 1/r under Adam, 1 under SGD; the head takes std and
-    learning rate 1/√r more and 1/r; what reads the data (input weights, embeddings) and all vectors 1 and r.
+    What counts is which sides of a parameter grow with the width. At the base width every factor is 1.
+
+        both        hidden matrices                          std ∝ 1/√fan_in   lr 1/r (Adam)   1 (SGD)
+        inputs      heads, routers                           std × 1/√r more   lr 1/r          1/r
+        outputs     input weights, embeddings, depthwise     as it is          lr 1            r
+                    kernels, biases, scales, tables
+        neither     output biases, single numbers            as it is          lr 1            1
+
+    Yang et al. 2022, arXiv:2203.03466, table 3. All widths are taken to grow together, so one r serves all layers.
+
+    Args:
+        layer: the parameter.
+        graph: the network that it is part of.
+        base_width: `width_of` the network for which the learning rate was tuned.
     """
     r = width_of(graph) / base_width
-    if layer.role == "output":
+    if _is_scalar(layer, graph):
+        return WidthScale()
+    if layer.role in ("output", "router") and layer.is_matrix:
         return WidthScale(1 / math.sqrt(r), 1 / r, 1 / r)
-    if layer.is_matrix and not _reads_data(layer, graph):
+    if layer.is_matrix and not _reads_data(layer) and not _is_depthwise(layer):
         return WidthScale(1.0, 1 / r, 1.0)
-    if layer.role == "bias" and _is_output_bias(layer, graph):
-        return WidthScale()  # as many as there are outputs, whatever the width
     return WidthScale(1.0, 1.0, r)
 
 
-def _reads_data(layer: Layer, graph: Graph) -> bool:
-    return layer.role == "input" or (layer.role == "recurrent_input" and layer.depth == graph.weight_depths[0])
-
-
-def _is_output_bias(layer: Layer, graph: Graph) -> bool:
+def _is_scalar(layer: Layer, graph: Graph) -> bool:
+    """Whether it has one number, or one for each output, whatever the width."""
     owner = graph.get(layer.of or "")
-    return owner is not None and owner.role == "output"
+    return layer.size == 1 or (layer.role == "bias" and owner is not None and owner.role in ("output", "router"))
+
+
+def _reads_data(layer: Layer) -> bool:
+    return layer.role == "input" or (layer.role == "recurrent_input" and layer.depth == 0)
+
+
+def _is_depthwise(layer: Layer) -> bool:
+    """Whether each group of a convolution has one channel: it is the number of groups that grows with the width."""
+    return layer.groups > 1 and layer.shape[1] == 1
