@@ -196,3 +196,57 @@ def tiny_gpt2(vocabulary: int, length: int) -> nn.Module:
     model = GPT2LMHeadModel(config)
     model.loss_type = "ForCausalLM"  # as its checkpoints have it; without, transformers logs a notice
     return model
+
+
+class BareResidualCNN(nn.Module):
+    """A ResNet without normalization, 12 blocks of two convolutions."""
+
+    def __init__(self, blocks: int = 12, width: int = 12) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, width, 3, stride=2, padding=1)
+        self.first = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks))
+        self.second = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks))
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        for first, second in zip(self.first, self.second, strict=True):
+            x = F.relu(x + second(F.relu(first(x))))
+        return self.head(x.mean((2, 3)))
+
+
+class RowReluRNN(nn.Module):
+    """A ReLU RNN that reads a digit row by row."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(28, width, nonlinearity="relu", batch_first=True)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, _ = self.rnn(x)
+        return self.head(outputs[:, -1])
+
+
+class SpikingMLP(nn.Module):
+    """Four layers of leaky integrate-and-fire neurons on a constant current of pixels; membranes are read out."""
+
+    def __init__(self, width: int = 96, steps: int = 12, beta: float = 0.9) -> None:
+        super().__init__()
+        import snntorch
+
+        sizes = [784, width, width, width]
+        self.steps = steps
+        self.weights = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.neurons = nn.ModuleList(snntorch.Leaky(beta=beta) for _ in self.weights)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        membranes = [neuron.init_leaky() for neuron in self.neurons]
+        total = x.new_zeros(len(x), 10)
+        for _ in range(self.steps):
+            signal = x
+            for place, (weight, neuron) in enumerate(zip(self.weights, self.neurons, strict=True)):
+                signal, membranes[place] = neuron(weight(signal), membranes[place])
+            total = total + self.head(signal)
+        return total / self.steps

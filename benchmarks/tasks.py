@@ -230,6 +230,47 @@ TASKS: dict[str, BenchTask] = {
 }
 
 
+SPECIALISTS: dict[str, BenchTask] = {
+    task.name: task
+    for task in (
+        _plain("mlp_selu", "plain MLP, 16 layers, SELU", nn.SELU),
+        BenchTask(
+            "cnn_residual_bare",
+            "ResNet without normalization, 12 blocks",
+            False,
+            models.BareResidualCNN,
+            data.mnist_images,
+            F.cross_entropy,
+            _sgd(0.02),
+            300,
+        ),
+        BenchTask(
+            "rnn_relu_rows",
+            "ReLU RNN, digits row by row",
+            False,
+            models.RowReluRNN,
+            data.mnist_sequences,
+            F.cross_entropy,
+            _adam(1e-3),
+            400,
+            rows=32,
+        ),
+        BenchTask(
+            "spiking_digits",
+            "spiking MLP, 4 layers, 12 time steps",
+            False,
+            models.SpikingMLP,
+            data.mnist_rows,
+            F.cross_entropy,
+            _adam(1e-3),
+            200,
+            rows=32,
+        ),
+    )
+}
+"""Networks that some methods were made for and that are not among the sixteen."""
+
+
 def chosen(names: str) -> list[BenchTask]:
     """Returns the tasks of a comma-separated list; "all" and "plain_deep" name groups.
 

@@ -366,7 +366,7 @@ def test_one_batch_is_told_from_many() -> None:
     x, y = torch.randn(64, 3), torch.zeros(64)
     (only,) = all_batches((x, y))
     assert torch.equal(only[0], x)  # one batch is used as it is
-    assert sum(len(batch[0]) for batch in all_batches((x.repeat(3, 1), y.repeat(3)))) == 192
+    assert len(all_batches((x.repeat(3, 1), y.repeat(3)))) > 1
     assert [len(batch) for batch in all_batches([(x, y), (x, y)])] == [2, 2]
     (nested,) = all_batches(((x, x), y))
     assert len(nested[0]) == 2
