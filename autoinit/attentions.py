@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .axes import Use, contraction, width
 from .blocks import DROPOUT, Attention, Blocks
-from .walk import BINARY, NORMS, PARTS, POOLS, UNARY, VIEWS, Edge, Node
+from .walk import BINARY, NORMS, PARTS, POOLS, UNARY, VIEWS, Edge, Node, search_back
 
 PROJECTING = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index", "ConstantPadNd", "CopySlices"}
 """What lies between a projection and the attention: heads, scales, rotary positions, normalizations."""
@@ -87,7 +87,7 @@ def members(blocks: Blocks, uses: list[Use]) -> tuple[dict[str, Member], dict[st
     before: dict[str, Member] = {}
     after: dict[str, Member] = {}
     for attention in blocks.attentions:
-        inputs = [products_behind(blocks, edge, PROJECTING) for edge in _inputs(attention)]
+        inputs = projections(blocks, attention)
         heads = _heads(blocks, attention, inputs, widths)
         name, cross = _group(blocks, inputs), is_cross(blocks, attention)
         for products, count in zip(inputs, heads, strict=True):
@@ -98,8 +98,19 @@ def members(blocks: Blocks, uses: list[Use]) -> tuple[dict[str, Member], dict[st
     return before, after
 
 
-def _inputs(attention: Attention) -> tuple[Edge, Edge, Edge]:
-    return attention.query, attention.key, attention.value
+def projections(blocks: Blocks, attention: Attention) -> list[dict[Node, Edge]]:
+    """Returns the products that make queries, keys and values, each → the part of its output that does.
+
+    A weight that feeds another one of them too is left out: the compression in latent attention, whose output holds
+    a few rotary channels beside the latents.
+    """
+    found = []
+    for edge in (attention.query, attention.key, attention.value):
+        products = products_behind(blocks, edge, PROJECTING)
+        early = min((node.index for node in products), default=0)
+        fed_on = {other for node in products if len(products) > 1 for other in search_back(node, early) - {node}}
+        found.append({node: part for node, part in products.items() if node not in fed_on})
+    return found
 
 
 def _group(blocks: Blocks, inputs: list[dict[Node, Edge]]) -> str:
@@ -118,6 +129,9 @@ def _heads(
     """Returns the heads of queries, keys and values: the width of their weight over the width of a head."""
     each, of_value = _shape(attention.query)[-1], _value_width(attention)
     found = [_ratio(blocks, inputs, at, widths, of_value if at == 2 else each) for at in range(3)]
+    for at, edge in enumerate((attention.query, attention.key)):
+        if len(products_behind(blocks, edge, PROJECTING)) > len(inputs[at]):  # a head is joined from two weights
+            found[at] = 0
     shape = _shape(attention.query)
     query = found[0] or (shape[1] if len(shape) == 4 else 0) or found[1] or 1
     return [query, found[1] or query, found[2] or query]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from .attentions import PROJECTING, Member, members, names_of, products_behind, size_of
+from .attentions import PROJECTING, Member, members, names_of, products_behind, projections, size_of
 from .axes import Use, is_block, kind_of, offset
 from .blocks import DROPOUT, SELECTING, SOFTMAX, Blocks, Residual
 from .graph import Role
@@ -87,9 +87,7 @@ def _place_timing(blocks: Blocks, places: Places, uses: list[Use]) -> None:
 
 def _place_attentions(blocks: Blocks, places: Places, uses: list[Use]) -> None:
     for attention in blocks.attentions:
-        query, key, value = (
-            products_behind(blocks, edge, PROJECTING) for edge in (attention.query, attention.key, attention.value)
-        )
+        query, key, value = projections(blocks, attention)
         places.query |= names_of(blocks, query)
         places.key |= names_of(blocks, key)
         places.value |= names_of(blocks, value)

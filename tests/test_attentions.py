@@ -124,6 +124,15 @@ def low_rank(m: Net, x: Tensor) -> Tensor:
     return x + m.out(join(F.scaled_dot_product_attention(q, k, v)))
 
 
+def latent(m: Net, x: Tensor) -> Tensor:
+    """DeepSeek: keys and values from a few latents, and rotary channels beside these for all heads."""
+    latents, place = m.narrow_k(x).split([2, 2], -1)
+    k = split(F.linear(latents, m.down.weight[:, :2]), 2)
+    k = torch.cat([k, place[:, None].expand(-1, 2, -1, -1)], -1)
+    v = split(F.linear(latents, m.k.weight[:, :2]), 4)
+    return x + m.out(join(F.scaled_dot_product_attention(split(m.q(x), 4), k, v)))
+
+
 HEADS: dict[Callable[[Net, Tensor], Tensor], dict[str, int]] = {
     separate: {"q.weight": 2, "k.weight": 2, "v.weight": 2, "out.weight": 2},
     written_out: {"q.weight": 4, "k.weight": 4, "v.weight": 4, "out.weight": 4},
@@ -137,6 +146,7 @@ HEADS: dict[Callable[[Net, Tensor], Tensor], dict[str, int]] = {
     fused_grouped: {"some.weight": 4, "out.weight": 4},
     fused_pair: {"q.weight": 2, "pair.weight": 2, "out.weight": 2},
     weight_per_head: {"heads": 2, "k.weight": 2, "v.weight": 2, "out.weight": 2},
+    latent: {"q.weight": 2, "k.weight": 2, "down.weight": 2, "out.weight": 2},
     low_rank: {"up.weight": 2, "k.weight": 2, "v.weight": 2, "out.weight": 2},
 }
 
