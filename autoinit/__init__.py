@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .errors import ArgumentError as ArgumentError
     from .errors import AutoInitError as AutoInitError
     from .errors import BudgetError as BudgetError
+    from .errors import CalibrationError as CalibrationError
     from .errors import DataError as DataError
     from .errors import DeviceError as DeviceError
     from .errors import FactoryError as FactoryError
@@ -47,6 +48,7 @@ _HOMES = {
     "AutoInitError": "errors",
     "Budget": "budget",
     "BudgetError": "errors",
+    "CalibrationError": "errors",
     "DataError": "errors",
     "DeviceError": "errors",
     "Diagnosis": "diagnosis",

@@ -71,6 +71,7 @@ _KEYWORD = re.compile(r"(?<![\w.(,-])(data|loss|step|optimizer|lr|budget|seed|de
 def _as_options(message: str) -> str:
     """Returns a message with options in the place of Python's arguments: "pass loss=" becomes "pass --loss"."""
     spelled = _KEYWORD.sub(lambda found: f"--{found[1]}{' ' if found[2] else ''}", message)
+    spelled = spelled.replace("autoinit.catalogue() lists", "`autoinit catalogue` lists")
     return re.sub(r"\bval_data\b=?", "--val-data", spelled)
 
 

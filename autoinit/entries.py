@@ -315,7 +315,8 @@ def named(name: str) -> Recipe:
     try:
         return NAMED[ALIASES.get(name, name)]
     except KeyError:
-        raise RecipeError(f"No recipe is called {name!r}. {did_you_mean(name, NAMED)}") from None
+        hint = did_you_mean(name, [*NAMED, *ALIASES], "autoinit.catalogue()")
+        raise RecipeError(f"No recipe is called {name!r}. {hint}") from None
 
 
 def as_recipe(what: object) -> Recipe:

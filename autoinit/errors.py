@@ -58,9 +58,9 @@ class FactoryError(AutoInitError, ValueError):
     """A `module:callable` argument of the command line cannot be imported or called."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns "Did you mean 'x'? Known: …", naming the nearest known names first."""
+def did_you_mean(name: str, known: Iterable[str], listed: str = "") -> str:
+    """Returns "Did you mean 'x'? Known: …", or, where the list would be long, what lists them."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{guess}Known: {', '.join(names)}."
+    return f"{guess}{listed} lists all." if listed else f"{guess}Known: {', '.join(names)}."

@@ -154,6 +154,7 @@ def test_the_place_of_a_mistake_is_the_users_or_none(folder: Path) -> None:
         ("Pass data=, batches", "Pass --data, batches"),
         ("or pass loss=callable(output, target).", "or pass --loss callable(output, target)."),
         ("batch 0 of val_data; pass val_data.", "batch 0 of --val-data; pass --val-data."),
+        ("autoinit.catalogue() lists all.", "`autoinit catalogue` lists all."),
         ("model.to_empty(device=…)", "model.to_empty(device=…)"),
     ],
 )
@@ -273,9 +274,10 @@ def test_apply_draws_the_same_weights_from_the_plan_it_saved(folder: Path, capsy
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_apply_names_the_nearest_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("apply", "factories:model", "he_nromal") == 2
-    assert "Did you mean 'he_normal'?" in capsys.readouterr().err
+@pytest.mark.parametrize(("given", "near"), [("he_nromal", "he_normal"), ("kaiming_nromal", "kaiming_normal")])
+def test_apply_names_the_nearest_recipe(given: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("apply", "factories:model", given) == 2
+    assert f"Did you mean '{near}'? `autoinit catalogue` lists all." in capsys.readouterr().err
 
 
 REFUSED = {

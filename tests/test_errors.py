@@ -18,5 +18,11 @@ def test_nearest_name_comes_first() -> None:
     assert did_you_mean("he_norml", ["xavier", "he_normal"]) == "Did you mean 'he_normal'? Known: he_normal, xavier."
 
 
+def test_a_long_list_is_named_and_not_spelled_out() -> None:
+    names = ["xavier", "he_normal"]
+    assert did_you_mean("he_norml", names, "table()") == "Did you mean 'he_normal'? table() lists all."
+    assert did_you_mean("zzz", names, "table()") == "table() lists all."
+
+
 def test_no_guess_where_nothing_is_near() -> None:
     assert did_you_mean("zzz", ["xavier", "he_normal"]) == "Known: he_normal, xavier."
