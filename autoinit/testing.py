@@ -226,6 +226,17 @@ def meta(draw: Draw, claims: Claims) -> None:
         _require(torch.equal(state, generator.get_state()), f"{case}: random numbers were taken for a meta tensor")
 
 
+def devices(draw: Draw, claims: Claims) -> None:
+    """An accelerator that this machine has gets the bits that the CPU gets."""
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is None:
+        return
+    for case, shape, geometry in claims.of(CASES):
+        tensor = torch.full(shape, math.nan, device=device)
+        fill_(tensor, draw, geometry, STD, torch.Generator().manual_seed(0))
+        _require(torch.equal(tensor.cpu(), _drawn(draw, shape, geometry)), f"{case}: another draw on {device}")
+
+
 def empty(draw: Draw, claims: Claims) -> None:
     """A tensor without entries is left alone."""
     for case, shape, geometry in claims.of(EMPTY):
@@ -264,6 +275,7 @@ PROPERTIES: dict[str, Property] = {
     "scale": scale,
     "dtypes": dtypes,
     "meta": meta,
+    "devices": devices,
     "empty": empty,
     "layouts": layouts,
     "parameters": parameters,

@@ -121,6 +121,17 @@ def test_fill_is_what_the_other_properties_hold_to_account(monkeypatch: pytest.M
         PROPERTIES["layouts"](DRAWS["normal"], Claims())
 
 
+def test_an_accelerator_must_get_the_bits_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def elsewhere(tensor: Tensor, draw: Draw, geometry: Geometry, std: float, generator: torch.Generator) -> None:
+        draw(tensor, geometry, std, generator.manual_seed(1))
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cpu"))  # as if it were one
+    PROPERTIES["devices"](DRAWS["normal"], Claims())
+    monkeypatch.setattr(testing, "fill_", elsewhere)
+    with pytest.raises(AssertionError, match="another draw on cpu"):
+        PROPERTIES["devices"](DRAWS["normal"], Claims())
+
+
 def test_empty_tensors_are_not_drawn() -> None:
     def fails(tensor: Tensor, geometry: Geometry, std: float, generator: torch.Generator) -> None:
         raise AssertionError("the tensor was drawn")
