@@ -180,6 +180,9 @@ class _Pool:
         shift: value of the bias.
         drive: mean of the weights' outputs without the bias, per unit, in the last pass.
         factors: that each weight has taken.
+        answer: d log(deviation) / d log(factor).
+        bias_answer: how much of what the bias should do for the mean it did.
+        last: the last change: log of the factor, log of the deviation before it, what the means lacked before it.
     """
 
     weights: tuple[str, ...]
@@ -189,6 +192,20 @@ class _Pool:
     shift: Tensor
     drive: Tensor
     factors: dict[str, float]
+    answer: float = 1.0
+    bias_answer: float = 1.0
+    last: tuple[float, float, Tensor] | None = None
+
+    def learn(self, log_deviation: float, missing: Tensor) -> None:
+        """Reads from the last change what a change does."""
+        if self.last is None:
+            return
+        log_factor, before, lacked = self.last
+        if abs(log_factor) > TOLERANCE:
+            self.answer = min(4.0, max(0.5, (log_deviation - before) / log_factor))
+        if bool(lacked.any()):
+            done = torch.dot(lacked - missing, lacked) / torch.dot(lacked, lacked)
+            self.bias_answer = min(1.5, max(0.4, done.item()))
 
 
 class _Calibration:
@@ -280,21 +297,25 @@ class _Calibration:
         return abs(_deviation(pool, membrane) / target - 1) <= TOLERANCE and off <= TOLERANCE * target
 
     def _improve(self, pool: _Pool, membrane: Membrane) -> bool:
-        """Changes weights and bias as a linear membrane would need it; returns whether that can be done.
+        """Changes weights and bias as the membrane needs it; returns whether that can be done.
 
-        Where U = K·(drive + bias) + resets, a factor f on the weights and the bias (μ_U − resets)/K − f·drive give
-        the mean μ_U. Resets push back less than they are pushed, so repeating this converges.
+        A linear membrane has U = K·(drive + bias): a factor f on the weights multiplies its deviation by f, and the
+        bias that then gives μ_U is bias + (μ_U − U)/K − (f − 1)·drive. Resets and recurrent connections answer
+        less, or more: how much is read from what the last change did.
         """
         deviation = _deviation(pool, membrane)
         if not 1 / LARGEST < deviation < LARGEST:
             return False
-        factor = self._target(pool, membrane) / deviation
+        missing = MEAN - membrane.mean.float()
+        pool.learn(math.log(deviation), missing)
+        log_factor = (math.log(self._target(pool, membrane)) - math.log(deviation)) / pool.answer
+        factor = math.exp(log_factor)
         for name in pool.weights:
             if scale(self._subject.model, self._layers[name], torch.tensor([factor])):
                 pool.factors[name] *= factor
         if pool.bias:
-            resets = membrane.mean.float() - pool.kernel * (pool.drive + pool.shift)
-            pool.shift = (MEAN - resets) / pool.kernel - factor * pool.drive
+            pool.shift = pool.shift + missing / (pool.kernel * pool.bias_answer) - (factor - 1) * pool.drive
+        pool.last = (log_factor, math.log(deviation), missing)
         return True
 
 
