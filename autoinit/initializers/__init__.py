@@ -48,7 +48,6 @@ have entries; `fill_` makes them serve every other tensor.
 """
 
 COSTLY = frozenset({
-    "sparse",
     "orthogonal",
     "delta_orthogonal",
     "butterfly_orthogonal",
