@@ -44,6 +44,8 @@ def mimetic(layer: Layer, graph: Graph) -> Mimetic | None:
     if layer.role not in _ROWS or not layer.attention or layer.cross or layer.heads < 1:
         return None
     group = [other for other in graph.layers if other.attention == layer.attention]
+    if any(other.keep or (other.role == "qkv" and other.slices != 3) for other in group):
+        return None
     widths = {size for other in group for size in rows_and_columns(other)}
     heads = {other.heads for other in group}
-    return _ROWS[layer.role] if len(widths) == len(heads) == 1 and not any(other.keep for other in group) else None
+    return _ROWS[layer.role] if len(widths) == len(heads) == 1 else None

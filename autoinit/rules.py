@@ -104,7 +104,7 @@ def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     slices = _slice_factors(layer, recipe, graph)
     tail = "".join(f"; × {text.number(value)} ({why})" for why, value in factors.items())
     if slices:
-        tail += f"; slices × {', '.join(map(text.number, slices))} (query, key, value)"
+        tail += f"; slices × {', '.join(map(text.number, slices))} ({'query, ' * (len(slices) == 3)}key, value)"
     scale = math.prod(factors.values())
     shared = mimetic(layer, graph) if recipe.attention == "mimetic" else None
     if shared is not None:
@@ -176,7 +176,8 @@ def _position(layer: Layer, graph: Graph) -> float:
 
 def _slice_factors(layer: Layer, recipe: Recipe, graph: Graph) -> tuple[float, ...]:
     """Returns a factor for each of query, key and value in one fused weight; none where all are 1."""
-    if layer.role != "qkv" or layer.slices != 3:
+    if layer.role != "qkv" or layer.slices not in (2, 3):
         return ()
     qk, value = 2.0**recipe.qk_log2, depth_scale(layer, recipe.depth_rule, graph).value_factor
-    return (qk, qk, value) if (qk, value) != (1.0, 1.0) else ()
+    factors = (*[qk] * (layer.slices - 1), value)  # two slices are keys and values, beside queries of their own
+    return factors if any(factor != 1.0 for factor in factors) else ()
