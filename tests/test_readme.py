@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import autoinit
+from autoinit import cli
 
 README = Path(__file__).parent.parent / "README.md"
 FENCE = re.compile(r"(?P<note><!--[^>]*-->\n)?```(?P<language>\w+)\n(?P<body>.*?)```", re.DOTALL)
@@ -38,6 +39,27 @@ def blocks() -> list[Block]:
         line = text[: fence.start("body")].count("\n")
         found.append(Block("\n" * line + fence["body"], after["body"] if after and compare else None))
     return found
+
+
+def sessions() -> list[tuple[list[str], str]]:
+    """Returns the words of every command whose output the README shows below it, and that output."""
+    bodies = [fence["body"] for fence in FENCE.finditer(README.read_text()) if fence["language"] == "console"]
+    shown = [body.removeprefix("$ autoinit ").partition("\n") for body in bodies if body.startswith("$ autoinit ")]
+    return [(command.split(), output) for command, _, output in shown if output and "$" not in output]
+
+
+@pytest.mark.parametrize(("words", "output"), sessions(), ids=lambda value: str(value)[:30])
+def test_commands_print_what_the_readme_says(
+    words: list[str], output: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert capsys.readouterr().out == output
+
+
+def test_the_catalogue_is_shown_in_a_session() -> None:
+    assert [words[0] for words, _ in sessions()] == ["catalogue"]
 
 
 @pytest.mark.slow
