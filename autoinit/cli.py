@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import __version__
-from .errors import AutoInitError, FactoryError, did_you_mean
+from .errors import AutoInitError, FactoryError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:  # the libraries below take seconds to load: each command imports what it needs
     from torch import nn
@@ -354,9 +354,7 @@ def _check_calibration(what: str, data: str | None) -> None:
 
     recipe = NAMED.get(ALIASES.get(what, what))
     if recipe is not None and recipe.calibration != "none" and data is None:
-        raise typer.BadParameter(
-            f"recipe {what!r} is calibrated on data; add --data module:callable.", param_hint="--data"
-        )
+        raise RecipeError(f"{what!r} is calibrated on data; add --data module:callable.")
 
 
 # What the user sees
