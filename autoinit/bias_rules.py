@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from . import text
-from .depth_rules import depth_scale
+from .depth_rules import depth_scale, is_zeroed
 from .fills import constant, kept, make
 from .graph import Graph, Layer
 from .plan import Fill
@@ -25,6 +25,8 @@ def bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return kept(layer, f"its weight is kept: {owner.keep}")
     if owner is not None and owner.role == "gate":
         return kept(layer, "a gate's bias decides what passes at the start; it is its owner's choice")
+    if owner is not None and is_zeroed(owner, recipe, graph):
+        return constant(layer, (0.0,), "the residual branch starts at zero")
     if layer.cell in ("lstm", "gru") and recipe.recurrent in ("orthogonal_forget", "chrono"):
         fill = _gate_bias(layer, recipe, graph)
         if fill is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .graph import Graph, Layer
+from .recipe import Recipe
 
 _FEED_FORWARD = frozenset({"hidden", "residual_out", "gate"})
 
@@ -39,8 +40,8 @@ def t_fixup(layer: Layer, graph: Graph) -> DepthScale:
     """Returns 0.67·N^(−1/4) in an encoder, (9N)^(−1/4) in a decoder with cross-attention (Huang et al. 2020)."""
     encoder, decoder = stack_depths(graph)
     if layer.role == "embedding":
-        factor = (9 * decoder) ** -0.25 if decoder else 1.0
-        return DepthScale(factor, why=f"(9·{decoder})^(−1/4), T-Fixup")
+        layers = decoder or encoder
+        return DepthScale((9 * layers) ** -0.25, why=f"(9·{layers})^(−1/4), T-Fixup")
     if layer.stack == "decoder":
         return _on_values(layer, (9 * decoder) ** -0.25, f"(9·{decoder})^(−1/4), T-Fixup")
     return _on_values(layer, 0.67 * encoder**-0.25, f"0.67·{encoder}^(−1/4), T-Fixup")
@@ -94,6 +95,20 @@ DEPTH_RULES: dict[str, Callable[[Layer, Graph], DepthScale]] = {
 def depth_scale(layer: Layer | None, rule: str, graph: Graph) -> DepthScale:
     """Returns what a depth rule does to one layer's weight; nothing where there is none."""
     return DepthScale() if layer is None else DEPTH_RULES[rule](layer, graph)
+
+
+def is_zeroed(layer: Layer, recipe: Recipe, graph: Graph) -> bool:
+    """Returns whether a residual branch is to start at zero by this parameter.
+
+    That is the branch's own multiplier where it has one (ReZero, SkipInit), else its last weight; under Fixup always
+    the weight, beside a multiplier that keeps its owner's value.
+    """
+    if recipe.residual_out != "zero" or layer.keep:
+        return False
+    if layer.role == "layer_scale":
+        return layer.of is not None and recipe.depth_rule != "fixup"
+    multipliers = (other for other in graph.layers if other.role == "layer_scale" and other.of == layer.name)
+    return layer.closes_branch and not any(is_zeroed(other, recipe, graph) for other in multipliers)
 
 
 def left_out(rule: str, graph: Graph) -> str:

@@ -10,7 +10,7 @@ from .plan import Fill
 
 
 def make(layer: Layer, distribution: Distribution, reason: str, **rest: Any) -> Fill:
-    """Returns the fill of a layer that is drawn, or rescaled where it keeps its owner's draw; `rest` are more fields."""
+    """Returns the fill of a layer that is drawn, or rescaled where that is kept; `rest` are more fields."""
     return Fill(
         name=layer.name,
         shape=layer.shape,

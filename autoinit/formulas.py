@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from .activations import Critical
 from .graph import Graph, Layer
 
 Distribution = Literal[
@@ -143,6 +144,7 @@ def sparse(layer: Layer, graph: Graph) -> Draw:
 
 def orthogonal(distribution: Distribution) -> Rule:
     """Returns the rule of an orthogonal matrix times the gain (Saxe et al. 2014)."""
+
     def rule(layer: Layer, graph: Graph) -> Draw:
         # The root mean square entry of a matrix with orthonormal rows or columns, times the gain.
         size = max(rows_and_columns(layer))
@@ -195,8 +197,8 @@ def critical(layer: Layer, graph: Graph) -> Draw:
     point = layer.activation.edge_of_chaos()
     if point is None or layer.kind == "recurrent":
         return Draw("normal", gain(layer) / math.sqrt(layer.fan_in), f"{_gain_text(layer)}/√{layer.fan_in}")
-    worked = f"{point.sigma_w:.3g}/√{layer.fan_in}"
-    return Draw("normal", point.sigma_w / math.sqrt(layer.fan_in), worked, point.sigma_b)
+    sigma = _entering(layer, point)
+    return Draw("normal", sigma / math.sqrt(layer.fan_in), f"{sigma:.3g}/√{layer.fan_in}", point.sigma_b)
 
 
 def isometric(layer: Layer, graph: Graph) -> Draw:
@@ -204,7 +206,12 @@ def isometric(layer: Layer, graph: Graph) -> Draw:
     point = layer.activation.isometry(len(graph.weights))
     if point is None or layer.kind == "recurrent":
         return _at_centre_orthogonal(layer, gain(layer))
-    return _at_centre_orthogonal(layer, point.sigma_w, point.sigma_b)
+    return _at_centre_orthogonal(layer, _entering(layer, point), point.sigma_b)
+
+
+def _entering(layer: Layer, point: Critical) -> float:
+    """Returns σ_w, and for the first layer the gain that takes data of unit variance to the fixed point at once."""
+    return point.sigma_in if layer.role == "input" else point.sigma_w
 
 
 def siren(layer: Layer, graph: Graph) -> Draw:

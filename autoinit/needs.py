@@ -49,7 +49,12 @@ def _looks_linear(graph: Graph) -> bool:
 
 def _reaches_isometry(graph: Graph) -> bool:
     used = {layer.activation for layer in graph.weights}
-    return all(activation.isometry(1) is not None for activation in used)
+    return all(activation.isometry(len(graph.weights)) is not None for activation in used)
+
+
+def _has_critical_point(graph: Graph) -> bool:
+    used = {layer.activation for layer in graph.weights if layer.activation.name != "linear"}
+    return any(activation.edge_of_chaos() is not None for activation in used)
 
 
 def _is_relu_rnn(graph: Graph) -> bool:
@@ -84,8 +89,14 @@ NEEDS: dict[str, Need] = {
     ),
     "isometry": Need(
         _reaches_isometry,
-        "activations that are smooth at 0, where a critical point with orthogonal weights exists (tanh, erf, linear)",
+        "activations that are nearly linear around 0, so that orthogonal weights make an isometry of this many layers "
+        "(tanh, erf, sines)",
         "looks_linear for ReLU-like activations, edge_of_chaos or orthogonal for others",
+    ),
+    "critical": Need(
+        _has_critical_point,
+        "activations that have a critical point (most have; softplus, squared ReLU and steps have none)",
+        "he_normal or lsuv",
     ),
     "relu_rnn": Need(
         _is_relu_rnn,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from . import text
 from .attention_rules import mimetic
 from .bias_rules import bias
-from .depth_rules import depth_scale, left_out
+from .depth_rules import depth_scale, is_zeroed, left_out
 from .entries import as_recipe, check_fits, entry_of
 from .fills import constant, kept, make
 from .formulas import Draw, fan, rows_and_columns
@@ -48,17 +48,24 @@ def _notes(recipe: Recipe, graph: Graph) -> Iterator[str]:
 
 
 def _rated(fill: Fill, layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
-    """Returns the fill with its learning-rate factors."""
-    if recipe.widths != "mup":
-        return fill
-    scale = mup(layer, graph, recipe.base_width)
-    return dataclasses.replace(fill, lr_adam=scale.lr_adam, lr_sgd=scale.lr_sgd)
+    """Returns the fill with its learning-rate factors: those of μP, and those that undo a folded multiplier.
+
+    A weight that carries 1/α of its scale moves the output as the unfolded one would under a learning rate of 1/α² by
+    SGD, 1/α by Adam.
+    """
+    adam, sgd = 1.0, 1.0
+    if recipe.widths == "mup":
+        scale = mup(layer, graph, recipe.base_width)
+        adam, sgd = scale.lr_adam, scale.lr_sgd
+    carrier = layer if layer.role != "bias" else graph.get(layer.of or "")
+    fold = depth_scale(carrier, recipe.depth_rule, graph).fold
+    return dataclasses.replace(fill, lr_adam=adam * fold, lr_sgd=sgd * fold**2)
 
 
 def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if layer.keep:
         return kept(layer, layer.keep)
-    if layer.role == "layer_scale" and _is_switched_off(layer, recipe):
+    if layer.role == "layer_scale" and is_zeroed(layer, recipe, graph):
         return constant(layer, (0.0,), "the residual branch starts at zero by its multiplier (ReZero, SkipInit)")
     if layer.role == "bias":
         return bias(layer, recipe, graph)
@@ -67,11 +74,6 @@ def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if layer.is_matrix:
         return _matrix(layer, recipe, graph)
     return kept(layer, f"a {layer.role.replace('_', ' ')} keeps its owner's value")
-
-
-def _is_switched_off(multiplier: Layer, recipe: Recipe) -> bool:
-    """Whether a residual branch is set to zero by its multiplier; Fixup's stays at 1, beside a last weight of 0."""
-    return multiplier.of is not None and recipe.residual_out == "zero" and recipe.depth_rule != "fixup"
 
 
 def _embedding(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
@@ -96,7 +98,7 @@ def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return kept(layer, f"its {layer.parametrized} parametrization fixes its scale")
     if layer.role == "output" and recipe.head == "zero":
         return constant(layer, (0.0,), "the head starts at zero, so that every output is equal")
-    if layer.closes_branch and recipe.residual_out == "zero" and not _is_multiplied(layer, recipe, graph):
+    if is_zeroed(layer, recipe, graph):
         return constant(layer, (0.0,), "the residual branch starts at zero (its block is the identity)")
     if layer.role == "recurrent" and recipe.recurrent in ("orthogonal", "orthogonal_forget", "identity"):
         return _recurrent(layer, recipe)
@@ -124,14 +126,6 @@ def _drawn_reason(layer: Layer, base: Scheme, draw: Draw) -> str:
     phi = f" for {layer.activation}" if draw.worked and layer.activation.name != "linear" else ""
     worked = " = ".join(dict.fromkeys(part for part in (draw.worked, text.number(draw.std)) if part))
     return f"{base.title}{phi}: {'W' if draw.distribution == 'constant' else 'std'} = {worked}"
-
-
-def _is_multiplied(layer: Layer, recipe: Recipe, graph: Graph) -> bool:
-    """Whether a branch is switched off by its own multiplier, so that its last weight can be drawn."""
-    return any(
-        other.role == "layer_scale" and other.of == layer.name and not other.keep and _is_switched_off(other, recipe)
-        for other in graph.layers
-    )
 
 
 def _recurrent(layer: Layer, recipe: Recipe) -> Fill:

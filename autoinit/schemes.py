@@ -273,7 +273,8 @@ _ROWS = (
         "Poole et al. 2016, arXiv:1606.05340; Schoenholz et al. 2017, arXiv:1611.01232",
         "deep plain networks of any smooth activation",
         "deep sigmoid-like networks, whose critical gain is far from he_normal's",
-        searched=_plain,
+        needs=("critical",),
+        searched=_plain_with("critical"),
     ),
     Scheme(
         "dynamical_isometry",

@@ -305,11 +305,7 @@ def jacobian_spread(recipe: str, seed: int) -> tuple[float, float, float]:
     With it what theory has for orthogonal weights, Σ (E[φ'⁴]/E[φ'²]² − 1) at each layer's own q, and for Gaussian
     ones, Σ E[φ'⁴]/E[φ'²]² (Pennington, Schoenholz & Ganguli 2018, arXiv:1802.09979, eq. 24).
     """
-    point = Activation("tanh").isometry(31)
-    assert point is not None
-    # Inputs of the second moment that gives q in the first layer, and no other that takes many layers to settle.
-    start = (point.q - point.sigma_b**2) / point.sigma_w**2 if recipe == "dynamical_isometry" else 1.0
-    model, x = chain(128, 30, nn.Tanh), unit_rows(4, 128, second_moment=start)
+    model, x = chain(128, 30, nn.Tanh), unit_rows(4, 128)
     initialize(model, recipe, x, seed)
     squares = singular_values(model, x).square()
     slope = Activation("tanh").slope
