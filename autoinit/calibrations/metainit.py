@@ -51,7 +51,7 @@ def metainit(
     model = ScaledModel(subject, _has_norm)
     if not model.names:
         return {}
-    move, best = torch.zeros_like(model.scales), _Best(model.scales)
+    move, best = torch.zeros_like(model.scales), _Best(model.scales, min(STRETCH, iterations))
     for index, batch in enumerate(subject.batches(iterations)):
         value, slope = _measured(model, batch)
         subject.spend(steps=COST)
@@ -72,10 +72,10 @@ class _Best:
     neither the last scales nor those of the best batch are the best.
     """
 
-    def __init__(self, scales: Tensor) -> None:
+    def __init__(self, scales: Tensor, stretch: int) -> None:
         self.scales = scales.detach().clone()
         self._lowest = math.inf
-        self._recent: deque[tuple[float, Tensor]] = deque(maxlen=STRETCH)
+        self._recent: deque[tuple[float, Tensor]] = deque(maxlen=stretch)
 
     def offer(self, value: float, scales: Tensor) -> None:
         """Takes note of the quotient that some scales gave; a stretch has none that is not finite."""
@@ -84,7 +84,7 @@ class _Best:
             return
         self._recent.append((math.log(value), scales.detach().clone()))
         mean = sum(value for value, _ in self._recent) / len(self._recent)
-        if len(self._recent) == STRETCH and mean < self._lowest:
+        if len(self._recent) == self._recent.maxlen and mean < self._lowest:
             self._lowest = mean
             self.scales = torch.stack([scales for _, scales in self._recent]).mean(0)
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
 from ..assign import is_parametrized, read
@@ -59,6 +61,7 @@ class ScaledModel:
         scaled = {name for part in parts for name in part.leaves}
         self._others = {name: p.detach() for name, p in parameters.items() if name not in scaled}
         self._cells = any(isinstance(module, nn.RNNBase) for module in subject.model.modules())
+        self._weight_normed = any(_is_weight_norm(module) for module in subject.model.modules())
         self._checked = False
 
     def weights(self) -> dict[str, Tensor]:
@@ -75,8 +78,8 @@ class ScaledModel:
         """Returns what `work` returns while the model uses other weights.
 
         Gradients have to be taken inside: checkpointed models run forward again on the way back. Buffers are
-        copies, attention has its plain formula (the fused kernels have no second derivative), and so have
-        recurrent cells on a GPU.
+        copies; attention, recurrent cells on a GPU and weight_norm have their plain formulas, since the fused
+        kernels have no second derivative, or a wrong one.
 
         Args:
             weights: in the place of the model's own, as from `weights`.
@@ -90,6 +93,8 @@ class ScaledModel:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if self._weight_normed:
+                stack.enter_context(_PlainWeightNorm())
             if self._cells and self._task.device.type == "cuda":
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             result: _T = functional_call(self._wrapper, substitutes, (work,))
@@ -101,7 +106,10 @@ class ScaledModel:
         Raises:
             CalibrationError: a step that calls backward itself, or returns a loss without gradient.
         """
-        torch.manual_seed(self._seed)
+        if self._task.device.type == "cpu":
+            torch.default_generator.manual_seed(self._seed)  # torch.manual_seed takes a millisecond for all devices
+        else:
+            torch.manual_seed(self._seed)
         with contextlib.nullcontext() if self._checked else _BackwardRefused():
             losses = [self._task.loss(batch) for batch in batches]
         if not all(loss.requires_grad for loss in losses):
@@ -234,6 +242,30 @@ class _BackwardRefused(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _PlainWeightNorm(TorchFunctionMode):
+    """Puts the formula v·g/‖v‖ in the place of the fused weight_norm, whose second derivative is wrong.
+
+    In torch 2.13.0 its derivative treats ‖v‖ as a constant when it is differentiated again; gradgradcheck says so.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch._weight_norm:
+            return _weight_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def _is_weight_norm(module: nn.Module) -> bool:
+    """Whether a module is the parametrization, or has the old hook, that derives v·g/‖v‖."""
+    hooks = module._forward_pre_hooks.values()
+    return isinstance(module, _WeightNorm) or any(isinstance(hook, WeightNorm) for hook in hooks)
+
+
 class _Part:
     """One scaled tensor of the model, and the trainable tensors behind it."""
 
@@ -260,7 +292,8 @@ def originals(steps: parametrize.ParametrizationList, value: Tensor) -> dict[str
         found = part.right_inverse(found)
     if isinstance(found, Tensor):
         return {"original": found}
-    return {f"original{index}": tensor for index, tensor in enumerate(found)}
+    # Aliases: weight_norm makes one of them from the other, and a gradient by that one must not count both ways.
+    return {f"original{index}": tensor.view_as(tensor) for index, tensor in enumerate(found)}
 
 
 def _part(model: nn.Module, name: str, parameters: Mapping[str, nn.Parameter]) -> _Part | None:
