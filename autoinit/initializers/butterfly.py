@@ -34,12 +34,12 @@ def butterfly_orthogonal_(tensor: Tensor, geometry: Geometry, std: float, genera
     blocks then differ by one. Of a matrix that is not square only min(rows, columns) vectors are computed. Every
     layer is orthogonal, so the result is, up to rounding. Up to 32 coordinates one gate is all, and it is Haar.
     """
-    count, rows, columns = geometry.blocks(tensor).shape
+    found = geometry.blocks(tensor)  # most often a view: the vectors are then written where they belong
+    count, rows, columns = found.shape
     size = max(rows, columns)
     if size <= GATE:
         found = haar(count, rows, columns, generator, tensor.dtype)
     else:
-        found = torch.empty(count, rows, columns, dtype=tensor.dtype)
         for block in found:
             _run(_circuit(size, tensor.dtype, generator), block if rows >= columns else block.T)
     geometry.scatter_(tensor, found.mul_(std * math.sqrt(size)))
