@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .errors import RecipeError, did_you_mean
 from .graph import Graph
-from .needs import check_needs
+from .needs import NEEDS, check_needs
 from .recipe import Recipe
 from .schemes import SCHEMES, scheme
 
@@ -89,7 +89,8 @@ _RECIPES = (
         source="Bachlechner et al. 2020, arXiv:2003.04887; De & Smith 2020, arXiv:2002.10444; "
         "Goyal et al. 2017, arXiv:1706.02677",
         prefer="the smallest change that lets a deep residual network train: all other weights stay",
-        left_out="the multiplier that ReZero and SkipInit add to each branch",
+        left_out="the multiplier that ReZero and SkipInit add to each branch; where a normalization ends the branch, "
+        "it is the last weight that starts at zero and not the normalization's scale (Goyal et al.)",
         needs=("residuals",),
     ),
     Entry(
@@ -356,9 +357,13 @@ def check_fits(recipe: Recipe, graph: Graph) -> None:
 def catalogue() -> pd.DataFrame:
     """Returns every named recipe, one a row.
 
-    Columns: name, kind, recipe (its key), title, purpose, formula, source, prefer, cost, left_out.
+    Columns: name, kind, recipe (its key), title, purpose, formula, source, prefer, cost, left_out, needs (in words).
     """
     import pandas as pd
 
-    rows = [dataclasses.asdict(entry) | {"recipe": entry.recipe.key} for entry in ENTRIES.values()]
-    return pd.DataFrame(rows).drop(columns="needs")
+    rows = [
+        dataclasses.asdict(entry)
+        | {"recipe": entry.recipe.key, "needs": ", ".join(NEEDS[name].text for name in entry.needs)}
+        for entry in ENTRIES.values()
+    ]
+    return pd.DataFrame(rows)

@@ -67,6 +67,12 @@ def _has_timed_gates(graph: Graph) -> bool:
     return gated and graph.sequence_length is not None and graph.sequence_length >= 3
 
 
+def _has_classes(graph: Graph) -> bool:
+    heads = {layer.name for layer in graph.layers if layer.role == "output"}
+    sizes = {layer.size for layer in graph.layers if layer.role == "bias" and layer.of in heads and not layer.keep}
+    return len(graph.label_prior) in sizes
+
+
 NEEDS: dict[str, Need] = {
     "residuals": Need(_has_residuals, "residual branches", "he_normal or orthogonal on a plain network"),
     "attention": Need(_has_attention, "self-attention", "he_normal or orthogonal elsewhere"),
@@ -110,9 +116,9 @@ NEEDS: dict[str, Need] = {
     ),
     "spikes": Need(_has_activation("spike"), "spiking neurons", "lsuv for networks of continuous units"),
     "classes": Need(
-        lambda graph: bool(graph.label_prior),
-        "class labels in the data, by a cross-entropy loss",
-        "data= with integer targets",
+        _has_classes,
+        "an output bias, and class labels in the data by a cross-entropy loss",
+        "data= with integer targets, or he_normal",
     ),
 }
 """What a method may need, by the name that it is asked for under."""
@@ -129,7 +135,6 @@ def check_needs(what: str, names: tuple[str, ...], graph: Graph) -> None:
     for name in names:
         need = NEEDS[name]
         if not need.met(graph):
-            blind = " Its modules were read without data; pass data= to see the rest." * (graph.source == "modules")
-            raise RecipeError(
-                f"{what!r} is for networks with {need.text}; this one has none.{blind} Use {need.instead}."
-            )
+            blind = "Its modules were read without data; pass data= to see the rest."
+            remedy = blind if graph.source == "modules" else f"Use {need.instead}."
+            raise RecipeError(f"{what!r} is for networks with {need.text}; this one has none. {remedy}")

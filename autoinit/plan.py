@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from . import jsonfile, text
+from .entries import entry_of
 from .errors import ArgumentError, ModelError, OptimizerError, PlanFileError, PlanMismatchError, did_you_mean
 from .formulas import Distribution
 from .recipe import Recipe
@@ -160,9 +161,10 @@ class Plan(Mapping[str, Fill]):
     ) -> list[dict[str, Any]]:
         """Returns the groups of a model's parameters for an optimizer, each with its own learning rate.
 
-        A parameter's learning rate is lr × `Fill.lr_adam` or lr × `Fill.lr_sgd`, which differ from lr under μP alone
-        (Yang et al. 2022, arXiv:2203.03466, table 3). Parameters of one factor share a group; a trainable parameter
-        is in exactly one, tied ones once. The tensors behind a parametrized weight get that weight's factor.
+        A parameter's learning rate is lr × `Fill.lr_adam` or lr × `Fill.lr_sgd`. These are not 1 under μP (Yang et al.
+        2022, arXiv:2203.03466, table 3), and where a multiplier has been folded into a weight. Parameters of one
+        factor share a group; a trainable parameter is in exactly one, tied ones once. The tensors behind a
+        parametrized weight get that weight's factor.
 
             plan = autoinit.apply_(model, "mup", data)
             optimizer = torch.optim.Adam(plan.param_groups(model, lr=3e-3))
@@ -184,7 +186,7 @@ class Plan(Mapping[str, Fill]):
             ModelError: no parameter of the model is trainable.
             ArgumentError: a learning rate that is no positive number.
         """
-        family = _family(optimizer)
+        family = family_of(optimizer)
         if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not (math.isfinite(lr) and lr > 0):
             raise ArgumentError(f"lr is the learning rate at the base width, a positive number. Got {lr!r}.")
         groups: dict[float, list[Any]] = {}
@@ -235,8 +237,12 @@ class HasParameters(Protocol):
         """Yields each parameter once, with its name."""
 
 
-def _family(optimizer: str | type) -> Family:
-    """Returns which learning-rate factors an optimizer needs."""
+def family_of(optimizer: str | type) -> Family:
+    """Returns which learning-rate factors an optimizer needs, of its name or class.
+
+    Raises:
+        OptimizerError: it is neither, or its family is not known.
+    """
     name = optimizer.__name__ if isinstance(optimizer, type) else optimizer
     if not isinstance(name, str):
         raise OptimizerError(
@@ -303,6 +309,7 @@ def _adjusted(fill: Fill, by: Adjustment, calibration: str) -> Fill:
         return dataclasses.replace(
             fill, distribution="constant", std=0.0, values=by.values, factor=1.0, slice_factors=(), reason=reason
         )
+    reason = "as its owner drew it" if fill.untouched else fill.reason
     said = [f"; × {text.number(by.factor)} ({calibration})"] if by.factor != 1.0 else []
     if by.channels:
         low, high = (text.number(choose(by.channels)) for choose in (min, max))
@@ -310,7 +317,7 @@ def _adjusted(fill: Fill, by: Adjustment, calibration: str) -> Fill:
     old = fill.channel_factors or (1.0,) * len(by.channels)
     channels = tuple(a * b for a, b in zip(old, by.channels, strict=True)) if by.channels else fill.channel_factors
     return dataclasses.replace(
-        fill, factor=fill.factor * by.factor, channel_factors=channels, reason=fill.reason + "".join(said)
+        fill, factor=fill.factor * by.factor, channel_factors=channels, reason=reason + "".join(said)
     )
 
 
@@ -357,10 +364,16 @@ def _render(plan: Plan) -> str:
     """Returns the plan as a table; rows that differ in numbers within the name only are one row."""
     groups = [list(same) for _, same in groupby(_by_pattern(plan.fills), key=_pattern)]
     rows = [_row(group) for group in groups]
-    header = ("parameter", "shape", "role", "draw", "std", "why")
+    header = ("parameter", "shape", "role", "draw", "std or value", "why")
     seed = f", seed {plan.seed}" if any(not fill.untouched for fill in plan.fills) else ""
     notes = "".join(f"\nNote: {note}" for note in plan.notes)
-    return f"{plan.recipe.key}{seed}\n\n{text.table(header, rows, '<<<<><')}\n\n{coverage(plan)}{notes}"
+    return f"{_title(plan.recipe)}{seed}\n\n{text.table(header, rows, '<<<<><')}\n\n{coverage(plan)}{notes}"
+
+
+def _title(recipe: Recipe) -> str:
+    """Returns a recipe's name with what it stands for, where it has one."""
+    entry = entry_of(recipe)
+    return recipe.key if entry is None or entry.name == recipe.key else f"{entry.name} ({recipe.key})"
 
 
 def _by_pattern(fills: tuple[Fill, ...]) -> list[Fill]:
@@ -378,7 +391,7 @@ def _pattern(fill: Fill) -> tuple[str, ...]:
 
 def _row(group: list[Fill]) -> tuple[str, ...]:
     first = group[0]
-    stds = sorted({fill.std * abs(fill.factor) for fill in group if fill.std is not None})
+    stds = sorted({value for fill in group for value in _sizes(fill)})
     if len(stds) > 1 and text.number(stds[0]) != text.number(stds[-1]):
         spread = f"{text.number(stds[0])}…{text.number(stds[-1])}"
     else:
@@ -386,6 +399,13 @@ def _row(group: list[Fill]) -> tuple[str, ...]:
     draw = "rescale" if first.distribution == "keep" and not first.untouched else first.distribution
     reason = first.reason if len({fill.reason for fill in group}) == 1 else f"{first.reason} (and alike)"
     return _joint_name(group), "×".join(map(str, first.shape)) or "1", first.role, draw, spread, reason
+
+
+def _sizes(fill: Fill) -> tuple[float, ...]:
+    """Returns what tells the size of a fill: the values of a constant, the std of a draw, nothing of what is kept."""
+    if fill.distribution == "constant":
+        return tuple(value * fill.factor for value in fill.values)
+    return () if fill.std is None else (fill.std * abs(fill.factor),)
 
 
 def _joint_name(group: list[Fill]) -> str:

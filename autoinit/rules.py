@@ -123,7 +123,9 @@ def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
 
 
 def _drawn_reason(layer: Layer, base: Scheme, draw: Draw) -> str:
-    phi = f" for {layer.activation}" if draw.worked and layer.activation.name != "linear" else ""
+    phi = (
+        f" for {layer.activation}" if draw.worked and "φ" in base.formula and layer.activation.name != "linear" else ""
+    )
     worked = " = ".join(dict.fromkeys(part for part in (draw.worked, text.number(draw.std)) if part))
     return f"{base.title}{phi}: {'W' if draw.distribution == 'constant' else 'std'} = {worked}"
 

@@ -259,7 +259,8 @@ _ROWS = (
         "hadamard",
         "ZerO",
         formulas.hadamard,
-        "W = partial identity; a truncated normalized Hadamard matrix where outputs outnumber inputs",
+        "W = partial identity; a truncated normalized Hadamard matrix where outputs outnumber inputs; the last weight "
+        "of each residual branch 0",
         "Zhao et al. 2021, arXiv:2110.12661",
         "residual networks; the same weights in every run",
         "where a start without randomness is wanted",

@@ -54,7 +54,7 @@ def test_zero_head_and_label_prior() -> None:
 
 def test_a_prior_of_another_size_is_kept_with_a_reason() -> None:
     graph = Graph(mlp().layers, label_prior=(0.5, 0.5))
-    fill = resolve(Recipe(head_bias="label_prior"), graph)["3.bias"]
+    fill = resolve(Recipe(base="he_normal", head_bias="label_prior"), graph)["3.bias"]
     assert fill.untouched
     assert "10 classes" in fill.reason
 
