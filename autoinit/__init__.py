@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from . import testing as testing
     from .apply import apply_ as apply_
     from .budget import Budget as Budget
+    from .coordinates import CoordinateCheck as CoordinateCheck
+    from .coordinates import coordinate_check as coordinate_check
     from .diagnosis import Diagnosis as Diagnosis
     from .diagnosis import Finding as Finding
     from .diagnosis import diagnose as diagnose
@@ -49,6 +51,7 @@ _HOMES = {
     "Budget": "budget",
     "BudgetError": "errors",
     "CalibrationError": "errors",
+    "CoordinateCheck": "coordinates",
     "DataError": "errors",
     "DeviceError": "errors",
     "Diagnosis": "diagnosis",
@@ -68,6 +71,7 @@ _HOMES = {
     "StepError": "errors",
     "Task": "task",
     "apply_": "apply",
+    "coordinate_check": "coordinates",
     "diagnose": "diagnosis",
     "resolve": "rules",
     "select": "selector",

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -181,9 +181,25 @@ def diagnose_command(
     data: Data,
     loss: Loss = None,
     step: Step = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(help="Several, as 64,128,256: μP's coordinate check in the place; MODEL is called with each."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="With --widths: how each is initialized; μP if left out.")] = None,
+    optimizer: Annotated[str, typer.Option(help="With --widths: adam, adamw or sgd.")] = "adam",
+    lr: Annotated[float | None, typer.Option(help="With --widths: learning rate at the smallest.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measures how signals and gradients pass through MODEL as it is, and says what would mend it."""
+    if widths is not None:
+        from .coordinates import MUP, coordinate_check
+
+        sizes, batches = _whole_numbers(widths, "--widths"), _made(data, "--data")
+        check = coordinate_check(
+            _sized(model), batches, recipe=recipe or MUP, widths=sizes, lr=lr, loss=_loss(loss), optimizer=optimizer
+        )
+        _answer(as_json, check, lambda: json.loads(check.to_json()))
+        return
     network = _model(model)
     from .diagnosis import diagnose
 
@@ -325,6 +341,26 @@ def _model(spec: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise FactoryError(f"MODEL {spec} returned a {type(made).__name__}; it must return a torch.nn.Module.")
     return made
+
+
+def _sized(spec: str) -> Callable[[int], nn.Module]:
+    """Returns a callable that makes the model of a width."""
+    factory = _named(spec, "MODEL")
+
+    def make(width: int) -> nn.Module:
+        try:
+            return cast("nn.Module", factory(width))
+        except Exception as error:
+            raise FactoryError(_blame(f"MODEL: calling {spec} with the width {width}", error)) from error
+
+    return make
+
+
+def _whole_numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of whole numbers such as 64,128.", param_hint=option) from None
 
 
 def _loss(spec: str | None) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,9 @@ def sgd(parameters):
 
 def step(model, batch):
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+def wide(width):
+    return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
 
 def no_model():
     return [1, 2]
@@ -264,6 +268,22 @@ def test_diagnose(capsys: pytest.CaptureFixture[str]) -> None:
     answer = json.loads(capsys.readouterr().out)
     assert {"findings", "signals"} == answer.keys()
     assert len(answer["signals"]["layers"]) >= 5
+
+
+def test_diagnose_checks_coordinates_over_widths(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["diagnose", "factories:wide", "--data", "factories:data", "--widths", "8,16,32"]
+    assert run(*arguments) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Mean change of each layer's outputs after 3 steps of adam, lr 0.003, by width (he_normal")
+    assert re.search(r"^weight +role +8 +16 +32 +width\^ +start +verdict$", said, re.MULTILINE)
+    assert run(*arguments, "--recipe", "he_normal", "--optimizer", "sgd", "--lr", "0.01", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["recipe"], answer["optimizer"], answer["lr"]) == ("he_normal", "sgd", 0.01)
+    assert answer["widths"] == [8, 16, 32]
+    assert run("diagnose", "factories:model", "--data", "factories:data", "--widths", "8,16") == 2
+    assert "calling factories:model with the width 8 raised TypeError" in capsys.readouterr().err
+    assert run(*arguments[:-1], "8;16") == 2
+    assert "no list of whole numbers such as 64,128" in capsys.readouterr().err
 
 
 def test_apply_draws_the_same_weights_from_the_plan_it_saved(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ FLOORS = (
     "initializers init assign signals calibrations apply",
     "probe trial contest",
     "search",
-    "selection selector diagnosis",
+    "selection selector diagnosis coordinates",
     "demo testing",
     "cli",
 )
@@ -68,7 +68,7 @@ ATTRIBUTES_BY_NAME = {
 
 GLOBAL_RNG = {
     # The demo plays the part of the user, in fork_rng.
-    "torch.manual_seed": {"snapshot", "probe", "calibrations", "demo"},
+    "torch.manual_seed": {"snapshot", "probe", "calibrations", "coordinates", "demo"},
     "torch.seed": set(),
     "torch.set_rng_state": {"snapshot"},
     "torch.random.set_rng_state": {"snapshot"},

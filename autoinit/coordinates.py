@@ -1,0 +1,329 @@
+"""μP's coordinate check: how far a few steps move each layer's outputs, at several widths.
+
+Yang et al. 2022, "Tensor Programs V", arXiv:2203.03466, appendix D.1 and figure 5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .apply import apply_
+from .data import Batch
+from .entries import as_recipe, named
+from .errors import ArgumentError, OptimizerError
+from .graph import Graph
+from .jsonfile import finite
+from .plan import family_of
+from .recipe import Recipe
+from .snapshot import preserved_random
+from .tape import watch_products
+from .task import Task, example_task
+from .text import few, number, table
+from .tracing import trace_task
+from .width_rules import width_of
+
+Verdict = Literal["flat", "growing", "vanishing"]
+
+FLAT = 0.25
+"""Largest exponent of the width that counts as none. In the limit of large widths every exponent of a network's
+coordinates is a multiple of ½ (Yang & Hu 2021, arXiv:2011.14522), so this is nearer to 0 than to any other."""
+
+WIDTHS = (64, 128, 256, 512, 1024)
+MUP = dataclasses.replace(named("mup"), head="zero")
+"""μP with a head that starts at zero, as its authors advise (appendix D.2). The first outputs of a random head shrink
+like width^(−½); while they do, narrow networks take other steps than wide ones, and the check shows that instead."""
+RATES: dict[str, float] = {"adam": 3e-3, "sgd": 0.1}
+"""Learning rates at the smallest width: of size, so that the steps go beyond the classes' mean."""
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """The outputs of one weight's product at each width.
+
+    Attributes:
+        name: of the weight.
+        role: what it is for.
+        starts: mean |output| before the first step, per width.
+        changes: mean |output − output before the first step| after the last one, per width.
+        start_slope: exponent of the width in `starts`, fitted on logarithms.
+        slope: exponent of the width in `changes`.
+    """
+
+    name: str
+    role: str
+    starts: tuple[float, ...]
+    changes: tuple[float, ...]
+    start_slope: float
+    slope: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether a wider network moves its outputs as far as a narrow one, and does not start with larger ones.
+
+        A start that shrinks with the width is no fault: μP's head starts at width^(−½).
+        """
+        if self.slope > FLAT or self.start_slope > FLAT:
+            return "growing"
+        return "vanishing" if self.slope < -FLAT else "flat"
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinateCheck:
+    """How the outputs of each layer follow the width, before and after a few steps.
+
+    Attributes:
+        recipe: that each model was initialized with.
+        optimizer: in words.
+        lr: learning rate at the smallest width.
+        steps: of training.
+        widths: as they were given.
+        seeds: that the numbers are means over.
+        layers: in the order of the model.
+        unseen: weights whose products could not be watched.
+    """
+
+    recipe: Recipe
+    optimizer: str
+    lr: float
+    steps: int
+    widths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    layers: tuple[Coordinates, ...]
+    unseen: tuple[str, ...] = ()
+
+    @property
+    def flat(self) -> bool:
+        """Whether one learning rate serves all widths: every layer is flat."""
+        return all(layer.verdict == "flat" for layer in self.layers)
+
+    def to_json(self) -> str:
+        """Returns the check as JSON; what is not finite is null."""
+        layers = [{**dataclasses.asdict(layer), "verdict": layer.verdict} for layer in self.layers]
+        data = {**dataclasses.asdict(self), "layers": layers, "recipe": self.recipe.key, "flat": self.flat}
+        return json.dumps(finite(data), ensure_ascii=False, indent=2)
+
+    def __str__(self) -> str:
+        return _render(self)
+
+
+def coordinate_check(
+    make_model: Callable[[int], nn.Module],
+    data: Any,
+    *,
+    recipe: str | Recipe = MUP,
+    widths: Sequence[int] = WIDTHS,
+    steps: int = 3,
+    lr: float | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    optimizer: str | type[torch.optim.Optimizer] = "adam",
+) -> CoordinateCheck:
+    """Returns how far a few training steps move each layer's outputs at several widths.
+
+    Under μP these changes depend on the width in no layer, so that a learning rate that was tuned at one width serves
+    all. Under one learning rate for all parameters they do: with Adam, hidden layers' and the head's grow like the
+    width; with SGD, the head's grow like the width, hidden ones' like its root, and the first layer's shrink.
+
+        check = autoinit.coordinate_check(make_model, data)
+        print(check)    # a line for each layer, and the exponent of the width
+        check.flat
+
+    Yang et al. 2022, arXiv:2203.03466, appendix D.1. The global random state is left as it was.
+
+    Args:
+        make_model: called with a width, returns a new model; all have parameters of the same names.
+        data: batches, one batch, a Dataset or arrays; `steps` batches of it are trained on.
+        recipe: a name or a `Recipe`. Of one with μP, the base width becomes that of the smallest model. The default is
+            `MUP`, which says why its head starts at zero.
+        widths: at least two.
+        steps: of training.
+        lr: learning rate at the smallest width; None: one of `RATES`.
+        seeds: of the draws and the order of batches; numbers are means over them.
+        loss: callable(output, target) -> scalar; inferred where None.
+        optimizer: a name in `OPTIMIZERS`, or a class of torch.optim.
+
+    Raises:
+        ArgumentError: fewer than two widths, no step, no seed, or models whose parameters have other names.
+        RecipeError: an unknown recipe, or one that is for other architectures.
+        OptimizerError: an unknown optimizer.
+    """
+    sizes = _sizes(widths, steps, seeds)
+    build = _builder(optimizer)
+    rate = RATES[family_of(optimizer)] if lr is None else lr
+    with preserved_random():
+        first = _Trial(make_model, data, sizes[0], seeds[0], loss)
+        chosen = as_recipe(recipe)
+        if chosen.widths == "mup":
+            chosen = dataclasses.replace(chosen, base_width=width_of(first.graph))
+        measured = [
+            [_Trial(make_model, first.batches, width, seed, loss).moved(chosen, build, rate, steps) for seed in seeds]
+            for width in sizes
+        ]
+    _check_names(measured, sizes)
+    seen = [name for name in first.graph if name in measured[0][0]]
+    layers = tuple(_coordinates(name, first.graph[name].role, measured, sizes) for name in seen)
+    unseen = tuple(layer.name for layer in first.graph.weights if layer.name not in seen)
+    called = optimizer if isinstance(optimizer, str) else optimizer.__name__
+    return CoordinateCheck(chosen, called, rate, steps, sizes, tuple(seeds), layers, unseen)
+
+
+Moved = dict[str, tuple[float, float]]
+"""Name of a weight → mean |output| at the start, mean |change| after the steps."""
+
+
+class _Trial:
+    """One model of one width and seed, and what it is trained on."""
+
+    def __init__(
+        self,
+        make_model: Callable[[int], nn.Module],
+        data: Any,
+        width: int,
+        seed: int,
+        loss: Callable[[Any, Any], Tensor] | None,
+    ) -> None:
+        torch.manual_seed(seed)  # for what the owner draws and the recipe keeps
+        self.task: Task = example_task(make_model(width), data, loss=loss, whole=True)
+        self.batches: list[Batch] = list(self.task.train)
+        self.graph: Graph = trace_task(self.task)
+        self._seed, self._loss = seed, loss
+
+    def moved(
+        self,
+        recipe: Recipe,
+        build: type[torch.optim.Optimizer],
+        lr: float,
+        steps: int,
+    ) -> Moved:
+        """Returns the sizes of outputs and of their changes by a short training."""
+        model = self.task.model.train()
+        plan = apply_(model, recipe, self.batches, self._seed, self._loss)
+        before = self._outputs()
+        groups = plan.param_groups(model, lr, optimizer=build)
+        optimizer = build(groups, lr=lr)  # type: ignore[call-arg]  # of every group its own; a few ask for one
+        for batch in self.task.order(self._seed, steps):
+            optimizer.zero_grad()
+            self.task.backward(batch)
+            optimizer.step()
+        after = self._outputs()
+        return {name: (_size(before[name]), _size(_differences(after[name], before[name]))) for name in before}
+
+    def _outputs(self) -> dict[str, list[Tensor]]:
+        """Returns the outputs of each weight's products on the first batch, by the weight's name."""
+        found: dict[str, list[Tensor]] = {}
+
+        def keep(name: str, output: Tensor) -> None:
+            found.setdefault(name, []).append(output.detach().double())
+
+        torch.manual_seed(self._seed)  # dropout draws the same masks before and after
+        watching: AbstractContextManager[None] = watch_products(self.task.model, keep)
+        with torch.no_grad(), watching:
+            self.task.loss(self.batches[0])
+        return found
+
+
+def _differences(after: list[Tensor], before: list[Tensor]) -> list[Tensor]:
+    return [new - old for new, old in zip(after, before, strict=True)]
+
+
+def _size(tensors: Iterable[Tensor]) -> float:
+    """Returns the mean absolute value of all entries."""
+    return torch.cat([tensor.abs().flatten() for tensor in tensors]).mean().item()
+
+
+def _coordinates(name: str, role: str, measured: list[list[Moved]], widths: tuple[int, ...]) -> Coordinates:
+    starts, changes = (
+        tuple(math.fsum(moved[name][side] for moved in runs) / len(runs) for runs in measured) for side in (0, 1)
+    )
+    return Coordinates(name, role, starts, changes, slope(widths, starts), slope(widths, changes))
+
+
+def slope(widths: Sequence[int], values: Sequence[float]) -> float:
+    """Returns the exponent p of values ∝ width^p, by least squares on logarithms.
+
+    Infinite where a value is infinite or NaN, 0 where all are 0, −infinite where only some are.
+    """
+    if not all(map(math.isfinite, values)):
+        return math.inf
+    if not all(values):
+        return -math.inf if any(values) else 0.0
+    return float(np.polyfit(np.log(widths), np.log(values), 1)[0])
+
+
+def _sizes(widths: Sequence[int], steps: int, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Returns the widths in order."""
+    sizes = tuple(sorted(set(widths)))
+    if len(sizes) < 2 or sizes[0] < 1:
+        raise ArgumentError(f"widths must be two or more different whole numbers from 1. Got {tuple(widths)}.")
+    if steps < 1 or not seeds:
+        raise ArgumentError(f"One step and one seed are the least. Got steps = {steps} and seeds = {tuple(seeds)}.")
+    return sizes
+
+
+def _builder(optimizer: str | type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Returns the class of an optimizer."""
+    if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
+        return optimizer
+    if isinstance(optimizer, str) and optimizer.lower() in OPTIMIZERS:
+        return OPTIMIZERS[optimizer.lower()]
+    raise OptimizerError(f"optimizer is one of {', '.join(OPTIMIZERS)}, or a class of torch.optim. Got {optimizer!r}.")
+
+
+def _check_names(measured: list[list[Moved]], widths: tuple[int, ...]) -> None:
+    for width, runs in zip(widths, measured, strict=True):
+        if other := measured[0][0].keys() ^ runs[0].keys():
+            raise ArgumentError(
+                f"make_model({width}) and make_model({widths[0]}) must differ in width alone, but only one of them has "
+                f"the weights {few(sorted(other))}."
+            )
+
+
+def _render(check: CoordinateCheck) -> str:
+    """Returns a table, one line a layer, and what it means."""
+    header = ("weight", "role", *map(str, check.widths), "width^", "start", "verdict")
+    rows = [
+        (
+            layer.name,
+            layer.role,
+            *(number(change, 2) for change in layer.changes),
+            f"{layer.slope:+.2f}",
+            f"{layer.start_slope:+.2f}",
+            layer.verdict,
+        )
+        for layer in check.layers
+    ]
+    plural = "s" * (check.steps > 1)
+    head = (
+        f"Mean change of each layer's outputs after {check.steps} step{plural} of {check.optimizer}, "
+        f"lr {number(check.lr)}, by width ({check.recipe.key})"
+    )
+    align = "<<" + ">" * (len(check.widths) + 2) + "<"
+    unseen = f"\nNot measured: outputs of {few(check.unseen)}." if check.unseen else ""
+    return f"{head}\n\n{table(header, rows, align)}\n\n{_meaning(check)}{unseen}"
+
+
+def _meaning(check: CoordinateCheck) -> str:
+    if check.flat:
+        return "Flat: no layer's change depends on the width, so one learning rate serves them all."
+    bad = [f"{layer.name} ({layer.verdict})" for layer in check.layers if layer.verdict != "flat"]
+    remedy = (
+        "a part of this model does not follow μP; look for sizes that do not grow with the width, and for tied heads"
+        if check.recipe.widths == "mup"
+        else 'autoinit.apply_(model, "mup", data) with plan.param_groups(model, lr)'
+    )
+    return f"Not flat: {few(bad)}. A learning rate tuned at one width will not serve another.\n    → {remedy}"
