@@ -13,8 +13,8 @@ from .orthogonal import haar
 GATE = 32
 """Coordinates that one gate mixes: few enough to be drawn at no cost, enough for the speed of a matrix product."""
 
-_AT_ONCE = 256
-"""Vectors that are sent through the circuit together: what they need stays near the processor."""
+_AT_ONCE = 512
+"""Vectors sent through the circuit together: fewer stay nearer to the processor, more keep several threads busy."""
 
 Layer = list[Tensor]
 """The gates of one layer, [gates, size, size], from the first coordinate on; one tensor for each size of gate."""
