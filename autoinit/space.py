@@ -141,7 +141,7 @@ def _recurrent_rules(graph: Graph) -> tuple[str, ...]:
 
 def _calibrations(graph: Graph) -> tuple[str, ...]:
     """Returns the calibrations that cost a few forward passes; those that cost hundreds of steps are named by hand."""
-    found = ["none", "lsuv", "within_layer"]
+    found = ["none", "lsuv", "lsuv_centred", "within_layer"]
     fitting = {"admin": "post_norm", "fluctuation_driven": "spikes"}
     return (*found, *(name for name, need in fitting.items() if NEEDS[need].met(graph)))
 
@@ -165,21 +165,22 @@ def _critical(graph: Graph) -> Recipe | None:
 _ALONE = {"siren": "sines", "fluctuation_driven": "spikes"}
 """Named recipes for networks that hardly train with any other, by what they need: tried before all others."""
 
-_SPECIALISTS = {
-    "admin": "post_norm",
-    "deepnorm": "post_norm",
-    "mimetic": "attention",
-    "chrono": "gates",
-}
-"""Named recipes for one kind of network, by what they need: tried among the first where it is met."""
+_SPECIALISTS = (
+    (Recipe(base="xavier_normal", calibration="admin"), "post_norm"),
+    (Recipe(base="xavier_normal", depth_rule="deepnorm"), "post_norm"),
+    (Recipe(attention="mimetic"), "attention"),
+    (Recipe(recurrent="chrono"), "gates"),
+)
+"""Recipes for one kind of network, and what they need: tried among the first where it is met."""
 
 
 def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
     """Returns the recipes that people know, as far as this architecture has their roles; the likeliest first."""
     bases = [name for name in _bases(graph) if name != "as_is"]
     known = [Recipe(base=name) for name in ("looks_linear", "dynamical_isometry") if name in bases]
-    special = [NAMED[name] for name, need in _SPECIALISTS.items() if NEEDS[need].met(graph)]
-    found = [Recipe(base="orthogonal", calibration="lsuv"), *known, *special]
+    special = [recipe for recipe, need in _SPECIALISTS if NEEDS[need].met(graph)]
+    measured = [Recipe(base="orthogonal", calibration="lsuv"), Recipe(base="orthogonal", calibration="lsuv_centred")]
+    found = [*measured, *known, *special]
     if "residual_out" in names:
         found.insert(1, Recipe(residual_out="zero"))
     if "embedding" in names:

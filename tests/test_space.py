@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 from graphs import lstm, mlp, transformer
+from test_entries import GRAPHS
 
 from autoinit.activations import Activation
+from autoinit.entries import check_fits
 from autoinit.errors import RecipeError
 from autoinit.graph import Graph
 from autoinit.recipe import Recipe
@@ -33,13 +35,39 @@ def test_sines_bring_siren_first() -> None:
     assert "siren" not in space_of(mlp(), lr_searched=False).dimensions[0].choices
 
 
+@pytest.mark.parametrize(
+    ("kind", "dimension", "choice"),
+    [
+        ("relu", "base", "looks_linear"),
+        ("tanh", "base", "dynamical_isometry"),
+        ("post_ln", "calibration", "admin"),
+        ("post_ln", "depth_rule", "deepnorm"),
+        ("pre_ln", "attention", "mimetic"),
+        ("lstm", "recurrent", "chrono"),
+        ("spiking", "calibration", "fluctuation_driven"),
+        ("relu", "calibration", "lsuv_centred"),
+    ],
+)
+def test_specialists_are_choices_where_they_fit_and_are_tried_early(kind: str, dimension: str, choice: str) -> None:
+    space = space_of(GRAPHS[kind], lr_searched=False)
+    choices = {found.name: found.choices for found in space.dimensions}
+    assert choice in choices[dimension]
+    assert choice in [getattr(recipe, dimension) for recipe in space.opening[:7]]
+    for other, graph in GRAPHS.items():
+        offered = {found.name: found.choices for found in space_of(graph, lr_searched=False).dimensions}
+        if dimension in offered and choice in offered[dimension]:
+            check_fits(Recipe(**{dimension: choice}), graph)  # what is offered is never refused
+        else:
+            assert other != kind
+
+
 def test_learning_rate_is_a_dimension_only_when_searched() -> None:
     dimension = space_of(mlp(), lr_searched=True).dimensions[-1]
     assert (dimension.name, dimension.low, dimension.high) == ("lr_step", LR_STEPS[0], LR_STEPS[-1])
     assert not space_of(mlp(), lr_searched=False).has("lr_step")
 
 
-@pytest.mark.parametrize("graph", [mlp(), transformer(), lstm(), mlp(Activation("sin", (30.0,)))])
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=list(GRAPHS))
 def test_opening_candidates_lie_inside_the_space(graph: Graph) -> None:
     space = space_of(graph, lr_searched=True)
     assert Recipe() not in space.opening
