@@ -31,18 +31,18 @@ def bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         fill = _gate_bias(layer, recipe, graph)
         if fill is not None:
             return fill
-    if recipe.bias == "zero" or recipe.base != "as_is":
-        return _drawn_bias(layer, owner, recipe, graph)
     fold = depth_scale(owner, recipe.depth_rule, graph).fold
+    if recipe.bias == "zero" or recipe.base != "as_is":
+        return _drawn_bias(layer, owner, recipe, graph, fold)
     if fold != 1.0:
         return make(layer, "keep", f"as its owner drew it; × {text.number(fold)} (folded with its weight)", factor=fold)
     return kept(layer, "as its owner drew it")
 
 
-def _drawn_bias(layer: Layer, owner: Layer | None, recipe: Recipe, graph: Graph) -> Fill:
-    """Returns a bias at zero, or drawn as the scheme of its weight says."""
+def _drawn_bias(layer: Layer, owner: Layer | None, recipe: Recipe, graph: Graph, fold: float) -> Fill:
+    """Returns a bias at zero, or drawn as the scheme of its weight says, times what is folded into that weight."""
     if owner is not None and owner.is_matrix and recipe.bias != "zero":
-        std = scheme(recipe.base_of(owner.role)).draw(owner, graph).bias_std
+        std = scheme(recipe.base_of(owner.role)).draw(owner, graph).bias_std * fold
         if std:
             return make(layer, "normal", f"biases at the critical point: σ_b = {text.number(std)}", std=std)
     return constant(layer, (0.0,), "biases start at zero")

@@ -29,7 +29,10 @@ class DepthScale:
 
 
 def fixup(layer: Layer, graph: Graph) -> DepthScale:
-    """Returns L^(−1/(2m−2)) on the weights inside a branch of m weights, of L branches (Zhang et al. 2019)."""
+    """Returns L^(−1/(2m−2)) on the weights inside a branch of m weights, of L branches.
+
+    The last weight of a branch is zero by `Recipe.residual_out`. Zhang, Dauphin & Ma 2019, arXiv:1901.09321, section 3.
+    """
     m = layer.branch_weights
     if not layer.in_branch or layer.closes_branch or m < 2:
         return DepthScale()
@@ -37,7 +40,11 @@ def fixup(layer: Layer, graph: Graph) -> DepthScale:
 
 
 def t_fixup(layer: Layer, graph: Graph) -> DepthScale:
-    """Returns 0.67·N^(−1/4) in an encoder, (9N)^(−1/4) in a decoder with cross-attention (Huang et al. 2020)."""
+    """Returns 0.67·N^(−1/4) in an encoder of N layers, (9N)^(−1/4) in a decoder with cross-attention and on embeddings.
+
+    It goes on values, attention outputs and feed-forward weights. A stack without cross-attention counts as an encoder.
+    Huang, Pérez, Ba & Volkovs 2020, ICML, section 3.
+    """
     encoder, decoder = stack_depths(graph)
     if layer.role == "embedding":
         layers = decoder or encoder
@@ -48,13 +55,27 @@ def t_fixup(layer: Layer, graph: Graph) -> DepthScale:
 
 
 def deepnorm(layer: Layer, graph: Graph) -> DepthScale:
-    """Returns β on values, attention outputs and feed-forward, and 1/α to fold (Wang et al. 2022, table 2)."""
+    """Returns β on values, attention outputs and feed-forward weights, and 1/α to fold into a branch's last weight.
+
+        N layers                  α = (2N)^(1/4)             β = (8N)^(−1/4)
+        encoder of N, decoder     α = 0.81·(N⁴M)^(1/16)      β = 0.87·(N⁴M)^(−1/16)
+        of M, the decoder's       α = (3M)^(1/4)             β = (12M)^(−1/4)
+
+    LN(α·x + f) = LN(x + f/α), to within the normalization's epsilon. Wang et al. 2022, arXiv:2203.00555, figure 2.
+    """
     alpha, beta = _deepnorm_constants(layer, graph)
     scale = _on_values(layer, beta, f"β = {beta:.3g}, DeepNorm")
-    if not (layer.closes_branch and layer.post_norm):
+    if not _folds(layer, graph):
         return scale
     why = f"{scale.why}; 1/α = 1/{alpha:.3g}, folded"
     return DepthScale(scale.factor, scale.value_factor, 1 / alpha, why)
+
+
+def _folds(layer: Layer, graph: Graph) -> bool:
+    """Whether a multiplier of the skip can go into a branch's last weight, and into the bias that goes with it."""
+    if not (layer.closes_branch and layer.post_norm):
+        return False
+    return not any(other.keep for other in graph.layers if other.role == "bias" and other.of == layer.name)
 
 
 def _deepnorm_constants(layer: Layer, graph: Graph) -> tuple[float, float]:
@@ -68,11 +89,15 @@ def _deepnorm_constants(layer: Layer, graph: Graph) -> tuple[float, float]:
 
 
 def stack_depths(graph: Graph) -> tuple[int, int]:
-    """Returns the layers of the encoder, or of the only stack, and those of a decoder with cross-attention."""
+    """Returns the layers of the encoder, or of the only stack, and those of a decoder with cross-attention.
+
+    The only stack has a layer for each pair of residual adds, where layers share their weights or have no attention.
+    """
     cross = {layer.attention for layer in graph.layers if layer.cross}
     own = {layer.attention for layer in graph.layers if layer.attention and not layer.cross}
     decoder = {layer.attention for layer in graph.layers if layer.attention and layer.stack == "decoder"}
-    return max(1, len(own - decoder)), len(cross)
+    run = 0 if cross else graph.residual_adds // 2
+    return max(1, run, len(own - decoder)), len(cross)
 
 
 def _on_values(layer: Layer, factor: float, why: str) -> DepthScale:
@@ -115,13 +140,13 @@ def left_out(rule: str, graph: Graph) -> str:
     """Returns what a depth rule asks for that is no weight of this model; empty where nothing is missing."""
     closers = [layer for layer in graph.weights if layer.closes_branch]
     if rule == "fixup":
-        multipliers = graph.has_role("layer_scale") or any(layer.role == "layer_scale" for layer in graph.layers)
-        return "" if multipliers else "Fixup's scalar multiplier and biases are left out: the model has none."
+        multiplied = any(layer.role == "layer_scale" for layer in graph.layers)
+        return "" if multiplied else "Fixup's scalar multiplier and biases are left out: the model has none."
     if rule == "t_fixup" and any(layer.role == "norm_scale" for layer in graph.layers):
         return "T-Fixup also takes out layer normalization and warm-up; the model keeps its normalization."
-    if rule == "deepnorm" and (loose := sum(not layer.post_norm for layer in closers)):
+    if rule == "deepnorm" and (loose := sum(not _folds(layer, graph) for layer in closers)):
         return (
             f"DeepNorm's α is left out at {loose} of {len(closers)} residual branches: no normalization follows "
-            "their add, so it cannot be folded into the weights."
+            "their add, or their bias must stay, so it cannot be folded into the weights."
         )
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class Need:
 
 
 def _has_residuals(graph: Graph) -> bool:
-    return any(layer.closes_branch for layer in graph.weights)
+    return any(layer.in_branch or layer.closes_branch for layer in graph.weights)
 
 
 def _has_attention(graph: Graph) -> bool:
@@ -137,4 +138,13 @@ def check_needs(what: str, names: tuple[str, ...], graph: Graph) -> None:
         if not need.met(graph):
             blind = "Its modules were read without data; pass data= to see the rest."
             remedy = blind if graph.source == "modules" else f"Use {need.instead}."
-            raise RecipeError(f"{what!r} is for networks with {need.text}; this one has none. {remedy}")
+            raise RecipeError(f"{what!r} is for networks with {need.text}; {_lack(need, graph)}. {remedy}")
+
+
+def _lack(need: Need, graph: Graph) -> str:
+    """Returns whether a need is not there, or must stay as its owner made it."""
+    kept = [layer.keep for layer in graph.layers if layer.is_matrix and layer.keep]
+    free = (dataclasses.replace(layer, keep="") for layer in graph.layers)
+    if kept and need.met(dataclasses.replace(graph, layers=tuple(free))):
+        return f"in this one they must stay as they are ({kept[0]})"
+    return "this one has none"
