@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import unchanged
@@ -33,7 +34,8 @@ from autoinit.task import Task, make_task
 from autoinit.tracing import trace_task
 
 X, Y = mnist_data()
-X, Y = X[::5] / 255, Y[::5]
+ORDER = np.random.default_rng(0).permutation(len(X))[:1024]  # they come sorted by class
+X, Y = X[ORDER] / 255, Y[ORDER]
 NAMES = ("gradinit", "metainit", "nio")
 Factors = dict[str, float]
 
@@ -169,12 +171,12 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def prepared(model: nn.Module, *, optimizer: Any = sgd, **options: Any) -> tuple[Task, Graph]:
+def prepared(model: nn.Module, *, optimizer: Any = sgd, rows: int = 16, **options: Any) -> tuple[Task, Graph]:
+    x, y = torch.tensor(X, dtype=next(model.parameters()).dtype), torch.tensor(Y)
     if isinstance(model, TiedLanguageModel):
-        tokens = torch.randint(20, (640, 8))
-        data: Any = (tokens, tokens.roll(-1, 1))
-    else:
-        data = (X, Y)
+        x = torch.randint(20, (len(y), 8))
+        y = x.roll(-1, 1)
+    data = [*zip(x.split(rows), y.split(rows), strict=True)][: 14 if rows > 16 else 10]
     task = make_task(model, data, optimizer=optimizer, **options)
     return task, trace_task(task)
 
@@ -245,7 +247,7 @@ class TestObjectives:
 
     def test_gradinit_lowers_the_loss_after_a_step(self, build: Callable[[], nn.Module]) -> None:
         model = build()
-        task, graph = prepared(model, optimizer=adam)
+        task, graph = prepared(model, optimizer=adam, rows=64)
         found = scaled(model, learned(task, graph, "gradinit"))
 
         def after(model: nn.Module, batch: Any) -> float:
@@ -257,7 +259,7 @@ class TestObjectives:
         model = scaled(build(), {})
         with torch.no_grad():
             model[-1].weight *= 8  # type: ignore[index, operator]
-        task, graph = prepared(model)
+        task, graph = prepared(model, rows=64)
 
         def length(model: nn.Module, batch: Any) -> float:
             return gradients(model, batch).norm().item()
@@ -266,21 +268,29 @@ class TestObjectives:
         # It hovers about the bound, which each batch meets at another place.
         assert average(length, scaled(model, learned(task, graph, "gradinit", iterations=120)), task) < 1.2
 
-    def test_metainit_lowers_the_gradient_quotient(self, build: Callable[..., nn.Module]) -> None:
+    def test_nio_raises_the_cosine_of_gradients(self, build: Callable[[], nn.Module]) -> None:
+        model = build()
+        task, graph = prepared(model, rows=64)
+        before = average(grad_cosine, model, task)
+        assert average(grad_cosine, scaled(model, learned(task, graph, "nio")), task) > before + 0.15
+
+
+@pytest.mark.parametrize("build", [mlp, lambda activation: cnn(activation, width=8)], ids=["mlp", "cnn"])
+def test_metainit_lowers_the_gradient_quotient(build: Callable[[type[nn.Module]], nn.Module]) -> None:
+    """Over draws, since the quotient has heavy tails: on one draw of four it may end where it began."""
+    changes = []
+    for seed in range(4):
+        torch.manual_seed(seed)
         model = he(build(nn.ReLU))
-        task, graph = prepared(model)
+        task, graph = prepared(model, rows=64)
 
         def log_quotient(model: nn.Module, batch: Any) -> float:
             return math.log(gradient_quotient(model, batch))
 
-        found = scaled(model, learned(task, graph, "metainit"))
-        assert average(log_quotient, found, task) < average(log_quotient, model, task) - math.log(2)
-
-    def test_nio_raises_the_cosine_of_gradients(self, build: Callable[[], nn.Module]) -> None:
-        model = build()
-        task, graph = prepared(model)
-        before = average(grad_cosine, model, task)
-        assert average(grad_cosine, scaled(model, learned(task, graph, "nio")), task) > before + 0.15
+        found = scaled(model, learned(task, graph, "metainit", seed=seed))
+        changes.append(average(log_quotient, found, task) - average(log_quotient, model, task))
+    assert sum(changes) / len(changes) < -math.log(2)
+    assert max(changes) < math.log(2)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -289,7 +299,7 @@ def test_any_model_that_trains(kind: str, name: str) -> None:
     model = MODELS[kind]()
     task, graph = prepared(model)
     with unchanged(model):
-        factors = learned(task, graph, name, iterations=6)
+        factors = learned(task, graph, name, iterations=5)
     assert factors
     assert all(math.isfinite(factor) and factor >= SMALLEST for factor in factors.values())
     assert len(set(factors.values())) > 1 or name == "metainit"
@@ -348,7 +358,7 @@ DERIVATIVES = ["mlp", "cnn", "weight_norm", "lstm", "gru", "fused attention", "m
 def test_slopes_agree_with_differences_of_a_model_that_carries_the_factors(kind: str, what: str) -> None:
     model = MODELS[kind]().double()
     task, graph = prepared(model)
-    batch = tuple(tensor[:16] for tensor in task.train[0])
+    batch = task.train[0]
     with task.preserved():
         subject = Subject(task, graph)
         calibrated = ScaledModel(subject, has_scale)
@@ -576,10 +586,10 @@ class TestBesideThePackage:
     def test_the_final_objective_is_no_higher(self, sign: bool) -> None:
         """Loss after a step on held-back batches, over draws: ours minus theirs, at most its standard error above 0."""
         differences = []
-        for seed in range(3):
+        for seed in range(4):
             torch.manual_seed(seed)
             model = mlp()
-            task, graph = prepared(model, optimizer=adam if sign else sgd)
+            task, graph = prepared(model, optimizer=adam if sign else sgd, rows=64)
             theirs = copy.deepcopy(model)
             size = sum(parameter.numel() for parameter in model.parameters())
             self.run(theirs, task.order(seed, 60), math.sqrt(size) if sign else 1.0, 1 if sign else 2)
