@@ -15,9 +15,23 @@ from .schemes import scheme
 SMALLEST_FREQUENCY = 1e-4
 """A class rarer than this gets this frequency in a label prior, so that its log stays finite."""
 
+SHORTEST = 3
+"""Time steps from which on gates can be spread over time scales: log U(1, T − 1) is 0 alone for T = 2."""
+
 
 def bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
-    """Returns what one bias gets."""
+    """Returns what one bias gets.
+
+    At the output: the log frequency of each label (Recipe.head_bias), so that the loss starts at their entropy; the
+    idea is in Lin et al. 2017, arXiv:1708.02002, section 4.1, for one class. Of gates: the forget gate at 1
+    (Jozefowicz, Zaremba & Sutskever 2015, ICML), or log U(1, T − 1) (Tallec & Ollivier 2018, arXiv:1804.11188). Others
+    are zero, drawn where their weight's scheme has a σ_b, or kept.
+
+    Args:
+        layer: the bias.
+        recipe: that is resolved.
+        graph: the network that it is part of.
+    """
     owner = graph.get(layer.of or "")
     if owner is not None and owner.role == "output" and recipe.head_bias != "as_is":
         return _head_bias(layer, recipe, graph)
@@ -49,13 +63,19 @@ def _drawn_bias(layer: Layer, owner: Layer | None, recipe: Recipe, graph: Graph,
 
 
 def _gate_bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill | None:
-    """Returns an LSTM's or GRU's bias; one of the two that each has carries the values, the other is zero."""
+    """Returns an LSTM's or GRU's bias; one of the two that each has carries the values, the other is zero.
+
+    None where the rule says nothing: chrono of sequences that are unknown or too short to have time scales, a forget
+    gate of a cell that has none.
+    """
     owner = graph.get(layer.of or "")
     carries = owner is not None and owner.role == "recurrent_input"
     if recipe.recurrent == "chrono":
-        if not carries or graph.sequence_length is None:
+        steps = graph.sequence_length or 0
+        if steps < SHORTEST:
+            return None
+        if not carries:
             return constant(layer, (0.0,), "the cell's other bias carries the gates'")
-        steps = graph.sequence_length
         why = f"gates' biases from log U(1, {steps - 1}): memories of up to {steps} steps (Tallec & Ollivier 2018)"
         return make(layer, "chrono", why, values=(float(steps),))
     if layer.cell != "lstm":
