@@ -23,7 +23,7 @@ GAMMA = 1.0
 """Bound on the gradient's 2-norm. For steps by the sign it is √n times as much on the 1-norm of n entries."""
 PLAIN_LR, SIGN_LR = 0.1, 1e-3
 """Step lengths where the optimizer's own learning rate is not known: the paper's two."""
-COST, BOUND_COST = 2.3, 3.8
+COST, BOUND_COST = 3.0, 3.5
 """Training steps of an iteration on the objective, and on the bound; see benchmarks/gradient_calibrations.py."""
 
 TINY = 1e-12
@@ -60,7 +60,7 @@ def gradinit(
     for batch, following in windows(subject, iterations):
         slope, bound = _slope(model, step, batch, following, curved)
         descent.step(slope, bound=bound)
-        subject.spend(steps=BOUND_COST if bound else COST + (1.0 if curved else 0.0))
+        subject.spend(steps=BOUND_COST * model.burden if bound else COST)
         curved = bound
     return model.adjustments()
 

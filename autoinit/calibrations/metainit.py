@@ -54,7 +54,7 @@ def metainit(
     move, best = torch.zeros_like(model.scales), _Best(model.scales, min(STRETCH, iterations))
     for index, batch in enumerate(subject.batches(iterations)):
         value, slope = _measured(model, batch)
-        subject.spend(steps=COST)
+        subject.spend(steps=COST * model.burden)
         best.offer(value, model.scales)
         if bool(slope.isfinite().all()):
             move = momentum * move - lr * (1 - index / iterations) * slope.sign()

@@ -49,7 +49,7 @@ def nio(
     for batch, following in windows(subject, iterations):
         slope, bound = _slope(model, *split(batch, following), gamma)
         descent.step(slope, bound=bound)
-        subject.spend(steps=COST)
+        subject.spend(steps=COST * model.burden)
     return model.adjustments()
 
 

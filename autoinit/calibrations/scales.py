@@ -28,6 +28,9 @@ SMALLEST = 0.01
 CLIP = 1.0
 """Bound on the slope along each scale (Zhu et al. 2021): one explosion must not stall Adam for all later steps."""
 
+RECURRENT = 3.0
+"""Differentiated twice, a recurrent cell runs step by step, while a training step has a fused kernel (measured)."""
+
 _T = TypeVar("_T")
 
 
@@ -40,6 +43,8 @@ class ScaledModel:
     Attributes:
         names: of the parameters that have a scale, in the order of `scales`.
         scales: [len(names)], a leaf with gradient; 1 where nothing has been learned.
+        burden: how much more of a training step's cost it takes to differentiate a gradient of this model than of
+            one without recurrent cells.
     """
 
     def __init__(self, subject: Subject, wanted: Callable[[Layer], bool]) -> None:
@@ -61,6 +66,7 @@ class ScaledModel:
         scaled = {name for part in parts for name in part.leaves}
         self._others = {name: p.detach() for name, p in parameters.items() if name not in scaled}
         self._cells = any(isinstance(module, nn.RNNBase) for module in subject.model.modules())
+        self.burden = RECURRENT if self._cells else 1.0
         self._weight_normed = any(_is_weight_norm(module) for module in subject.model.modules())
         self._checked = False
 
