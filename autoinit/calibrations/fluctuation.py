@@ -33,7 +33,7 @@ THRESHOLD = 1.0
 TOLERANCE = 0.01
 """Of the standard deviation, relative; of the unit means' root mean square, in units of that deviation."""
 ITERATIONS = 24
-"""Most passes for one layer; resets, which answer to what is changed, take about ten."""
+"""Most passes for one layer; four to nine are usual, two or three without resets."""
 LARGEST = 1e6
 """A factor beyond this, or below its inverse, would only amplify noise: the weight is left."""
 
@@ -95,7 +95,8 @@ class Membrane:
         found = moments(self.layer, potential)
         if found is None:
             found = (potential.double().mean().reshape(1), potential.double().var(correction=0).reshape(1))
-        mean, square = found[0].double(), found[1].double() + found[0].double() ** 2
+        mean, variance = (moment.to("cpu", torch.float64) for moment in found)
+        square = variance + mean**2
         self.steps += 1
         share = 1 / self.steps
         self.mean = mean * share + self.mean * (1 - share)
@@ -180,9 +181,9 @@ class _Pool:
         shift: value of the bias.
         drive: mean of the weights' outputs without the bias, per unit, in the last pass.
         factors: that each weight has taken.
-        answer: d log(deviation) / d log(factor).
-        bias_answer: how much of what the bias should do for the mean it did.
-        last: the last change: log of the factor, log of the deviation before it, what the means lacked before it.
+        response: [2, 2], by how much (log of the deviation, mean/target) answer to (log of the factor, a push of
+            the mean by the bias); the identity for a linear membrane.
+        last: the last change, and where it started from, both [2].
     """
 
     weights: tuple[str, ...]
@@ -192,20 +193,21 @@ class _Pool:
     shift: Tensor
     drive: Tensor
     factors: dict[str, float]
-    answer: float = 1.0
-    bias_answer: float = 1.0
-    last: tuple[float, float, Tensor] | None = None
+    response: Tensor = field(default_factory=lambda: torch.eye(2, dtype=torch.float64))
+    last: tuple[Tensor, Tensor] | None = None
 
-    def learn(self, log_deviation: float, missing: Tensor) -> None:
-        """Reads from the last change what a change does."""
-        if self.last is None:
-            return
-        log_factor, before, lacked = self.last
-        if abs(log_factor) > TOLERANCE:
-            self.answer = min(4.0, max(0.5, (log_deviation - before) / log_factor))
-        if bool(lacked.any()):
-            done = torch.dot(lacked - missing, lacked) / torch.dot(lacked, lacked)
-            self.bias_answer = min(1.5, max(0.4, done.item()))
+    def solve(self, state: Tensor, wanted: Tensor) -> Tensor:
+        """Returns the next change, [2]; what the last one did has been learned (Broyden's rule)."""
+        if self.last is not None:
+            change, before = self.last
+            error = state - before - self.response @ change
+            self.response = self.response + torch.outer(error, change) / torch.dot(change, change).clamp(min=1e-12)
+        if self.response.diagonal().min() < 0.2 or torch.linalg.det(self.response) < 0.1:
+            self.response = torch.eye(2, dtype=torch.float64)
+        step: Tensor = torch.linalg.solve(self.response, wanted - state)
+        step = step if self.last is None else step.clamp(-1.0, 1.0)
+        self.last = (step, state)
+        return step
 
 
 class _Calibration:
@@ -275,7 +277,7 @@ class _Calibration:
             if pool is None or not pool.bias or not unit_axes(self._layers[name], output):
                 return
             found = moments(self._layers[name], output)
-            outputs[name].append(torch.zeros(1) if found is None else found[0])
+            outputs[name].append(torch.zeros(1) if found is None else found[0].cpu())
             if name == pool.layer.name:
                 output.add_(along_units(pool.layer, output, pool.shift))
 
@@ -300,22 +302,24 @@ class _Calibration:
         """Changes weights and bias as the membrane needs it; returns whether that can be done.
 
         A linear membrane has U = K·(drive + bias): a factor f on the weights multiplies its deviation by f, and the
-        bias that then gives μ_U is bias + (μ_U − U)/K − (f − 1)·drive. Resets and recurrent connections answer
-        less, or more: how much is read from what the last change did.
+        bias that then gives μ_U is bias + (μ_U − U)/K − (f − 1)·drive. Resets, pooling and recurrent connections
+        answer otherwise: how is learned from what each change did.
         """
         deviation = _deviation(pool, membrane)
         if not 1 / LARGEST < deviation < LARGEST:
             return False
-        missing = MEAN - membrane.mean.float()
-        pool.learn(math.log(deviation), missing)
-        log_factor = (math.log(self._target(pool, membrane)) - math.log(deviation)) / pool.answer
+        target = self._target(pool, membrane)
+        mean = membrane.mean.mean().item() if pool.bias else MEAN
+        state = torch.tensor([math.log(deviation), mean / target], dtype=torch.float64)
+        wanted = torch.tensor([math.log(target), MEAN / target], dtype=torch.float64)
+        log_factor, push = pool.solve(state, wanted).tolist()
         factor = math.exp(log_factor)
         for name in pool.weights:
             if scale(self._subject.model, self._layers[name], torch.tensor([factor])):
                 pool.factors[name] *= factor
         if pool.bias:
-            pool.shift = pool.shift + missing / (pool.kernel * pool.bias_answer) - (factor - 1) * pool.drive
-        pool.last = (log_factor, math.log(deviation), missing)
+            pushes = push * target + mean - membrane.mean  # what sets units apart is evened out besides
+            pool.shift = pool.shift + pushes / pool.kernel - (factor - 1) * pool.drive
         return True
 
 

@@ -168,8 +168,10 @@ def _step(site: Site, output: Tensor, parts: tuple[int, ...], per_unit: bool, to
 
 
 def _factors(std: Tensor, site: Site, tolerance: float) -> Tensor:
+    if not site.scalable:
+        return torch.ones_like(std)
     usable = (std > 1 / LARGEST) & (std < LARGEST) & ((std / site.target - 1).abs() > tolerance)
-    return torch.where(usable, site.target / std, 1.0) if site.scalable else torch.ones(1)
+    return torch.where(usable, site.target / std, 1.0)
 
 
 def _shift(site: Site, wanted: Tensor, tolerance: float) -> Tensor:
