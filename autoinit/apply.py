@@ -85,7 +85,10 @@ def _set(model: nn.Module, fill: Fill, seed: int, memory: Memory) -> None:
     else:
         value = torch.empty(target.shape, dtype=dtype)
     _fill(value, fill, seed, memory, padding)
-    assign(model, fill.name, value.to(target.device, target.dtype))
+    if is_parametrized(model, fill.name):
+        assign(model, fill.name, value.to(target.device, target.dtype))
+    else:
+        target.copy_(value)  # casts on the way, without a copy in between
 
 
 def digest(tensor: Tensor) -> str:
@@ -108,7 +111,8 @@ def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory, padding: int | 
     elif fill.distribution == "chrono":
         chrono_(tensor, geometry, int(fill.values[0]), _stream(seed, stream))
     elif fill.distribution in COSTLY:
-        torch.mul(_unit_draw(tensor, fill, geometry, seed, memory), std, out=tensor)
+        _draw_costly(tensor, fill, geometry, seed, memory)
+        tensor.mul_(std)
     elif fill.distribution != "keep":
         DRAWS[fill.distribution](tensor, geometry, std, _stream(seed, stream))
     for part, factor in zip(geometry.slice_views(tensor), fill.slice_factors, strict=False):
@@ -121,16 +125,15 @@ def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory, padding: int | 
         tensor[padding] = 0.0
 
 
-def _unit_draw(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memory: Memory) -> Tensor:
-    """Returns the draw of a fill with std 1, remembered or new."""
+def _draw_costly(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memory: Memory) -> None:
+    """Fills a tensor with the draw of std 1, remembered or new."""
     key = (seed, fill.name, fill.distribution)
-    found = memory.get(key)
-    if found is None:
-        found = torch.empty_like(tensor)
-        DRAWS[fill.distribution](found, geometry, 1.0, _stream(seed, fill.stream or fill.name))
-        if found.numel() <= LARGEST_REMEMBERED:
-            memory[key] = found
-    return found
+    if key in memory:
+        tensor.copy_(memory[key])
+        return
+    DRAWS[fill.distribution](tensor, geometry, 1.0, _stream(seed, fill.stream or fill.name))
+    if tensor.numel() <= LARGEST_REMEMBERED:
+        memory[key] = tensor.clone()
 
 
 def _fill_constant(tensor: Tensor, fill: Fill, geometry: Geometry) -> None:
@@ -159,7 +162,8 @@ def keep_choices(model: nn.Module, graph: Graph) -> Graph:
     chosen: dict[str, str] = {}
     for layer in graph.weights:
         tensor = read(model, layer.name)
-        if not tensor.is_meta and not bool(tensor.any()):
+        # The first rows settle it for all but zeros: looking at every value costs a third of drawing it.
+        if not tensor.is_meta and not bool(tensor[:1].any()) and not bool(tensor.any()):
             chosen[layer.name] = "its owner starts it at zero"
     if len(chosen) == len(graph.weights):
         chosen = {}

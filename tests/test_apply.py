@@ -365,5 +365,5 @@ def test_a_label_prior_counts_all_of_the_data() -> None:
     autoinit.apply_(model, "label_prior", loader)
     expected = torch.bincount(Y, minlength=10) / len(Y)
     torch.testing.assert_close(model(X[:1]).softmax(-1)[0], expected, atol=1e-5, rtol=1e-4)
-    with pytest.raises(RecipeError, match="'label_prior' is for networks with class labels"):
+    with pytest.raises(RecipeError, match="'label_prior' is for networks with an output bias"):
         autoinit.apply_(model, "label_prior", loader, loss=lambda output, target: output.square().mean())
