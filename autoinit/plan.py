@@ -304,6 +304,8 @@ def _decayed(options: Mapping[str, Any], factor: float) -> dict[str, Any]:
 
 
 def _adjusted(fill: Fill, by: Adjustment, calibration: str) -> Fill:
+    if by.values and fill.distribution == "constant" and any(fill.values):
+        return fill  # a label prior is set on purpose
     if by.values:
         reason = f"measured on a batch ({calibration})"
         return dataclasses.replace(

@@ -367,3 +367,12 @@ def test_a_label_prior_counts_all_of_the_data() -> None:
     torch.testing.assert_close(model(X[:1]).softmax(-1)[0], expected, atol=1e-5, rtol=1e-4)
     with pytest.raises(RecipeError, match="'label_prior' is for networks with an output bias"):
         autoinit.apply_(model, "label_prior", loader, loss=lambda output, target: output.square().mean())
+
+
+def test_centring_leaves_a_label_prior() -> None:
+    model = mlp()
+    plan = autoinit.apply_(model, Recipe(head_bias="label_prior", calibration="lsuv_centred"), (X, Y))
+    frequencies = torch.bincount(Y, minlength=10) / len(Y)
+    torch.testing.assert_close(model[4].bias.softmax(0), frequencies, atol=0.02, rtol=0)
+    assert plan["0.bias"].values
+    assert "(lsuv_centred)" in plan["0.bias"].reason

@@ -116,7 +116,8 @@ def _sites(model: nn.Module, graph: Graph, targets: Mapping[str, float], centre:
     sites: dict[str, Site] = {}
     for layer in graph.layers:
         if not reason_to_skip(layer):
-            bias = free_bias(model, graph, layer) if centre else ""
+            # A gate's bias decides what passes at the start; it is its owner's choice.
+            bias = free_bias(model, graph, layer) if centre and layer.role != "gate" else ""
             sites[layer.name] = Site(layer, targets.get(layer.name, 1.0), bias, _is_apart(model, layer.name))
     return sites
 
