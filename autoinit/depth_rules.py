@@ -126,14 +126,20 @@ def is_zeroed(layer: Layer, recipe: Recipe, graph: Graph) -> bool:
     """Returns whether a residual branch is to start at zero by this parameter.
 
     That is the branch's own multiplier where it has one (ReZero, SkipInit), else its last weight; under Fixup always
-    the weight, beside a multiplier that keeps its owner's value.
+    the weight, beside a multiplier of 1. Never both: neither would get a gradient.
     """
     if recipe.residual_out != "zero" or layer.keep:
         return False
     if layer.role == "layer_scale":
-        return layer.of is not None and recipe.depth_rule != "fixup"
+        return multiplies(layer, graph) and recipe.depth_rule != "fixup"
     multipliers = (other for other in graph.layers if other.role == "layer_scale" and other.of == layer.name)
     return layer.closes_branch and not any(is_zeroed(other, recipe, graph) for other in multipliers)
+
+
+def multiplies(layer: Layer, graph: Graph) -> bool:
+    """Returns whether a parameter multiplies a residual branch whose last weight is free; a kept one may be zero."""
+    closer = graph.get(layer.of or "")
+    return layer.role == "layer_scale" and closer is not None and not closer.keep
 
 
 def left_out(rule: str, graph: Graph) -> str:

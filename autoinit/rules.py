@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from . import text
 from .attention_rules import mimetic
 from .bias_rules import bias
-from .depth_rules import depth_scale, is_zeroed, left_out
+from .depth_rules import depth_scale, is_zeroed, left_out, multiplies
 from .entries import as_recipe, check_fits, entry_of
 from .fills import constant, kept, make
 from .formulas import Draw, fan, rows_and_columns
@@ -67,6 +67,8 @@ def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return kept(layer, layer.keep)
     if layer.role == "layer_scale" and is_zeroed(layer, recipe, graph):
         return constant(layer, (0.0,), "the residual branch starts at zero by its multiplier (ReZero, SkipInit)")
+    if recipe.depth_rule == "fixup" and multiplies(layer, graph):
+        return constant(layer, (1.0,), "Fixup's multiplier starts at 1, beside a last weight of 0")
     if layer.role == "bias":
         return bias(layer, recipe, graph)
     if layer.role == "embedding":

@@ -27,7 +27,8 @@ class Verdict:
 
 
 _KEEP = {
-    "layer_scale": "a learned scale on a branch (LayerScale, ReZero); its value is part of the design",
+    "function": "a function of it, or its inverse, multiplies the branch: no value switches that off",
+    "several": "it multiplies several branches; its value is part of the design",
     "skip": "a learned scale on a skip (Admin, DeepNorm); its value is part of the design",
     "scalar": "a single learned number (a temperature, a gain); its value is part of the design",
     "position": "",
@@ -58,7 +59,7 @@ def verdict(blocks: Blocks, uses: list[Use], by_node: dict[Node, list[Use]]) -> 
     if node.op in ("Add", "Sub", "Rsub"):
         return _added(blocks, use, by_node, size)
     if node.op in ("Mul", "Div", "Pow"):
-        return _multiplied(blocks, use, size)
+        return _multiplied(blocks, uses, size)
     if node.op in ("Cat", "Stack", "Where", "MaskedFill", "IndexPut", "MaskedScatter"):
         return Verdict("other", "other", keep=_KEEP["token"])
     if node.op == "PreluKernel":
@@ -127,7 +128,8 @@ def _lengths(use: Use) -> tuple[int, ...]:
     return edge.node.shapes[edge.output] if edge is not None else ()
 
 
-def _multiplied(blocks: Blocks, use: Use, size: int) -> Verdict:
+def _multiplied(blocks: Blocks, uses: list[Use], size: int) -> Verdict:
+    use = uses[0]
     other = _other(use)
     if other is not None and size > 1 and _before(other.node, VIEWS | {"Sub", "Mul"}) in blocks.norms:
         return Verdict("norm", "norm_scale")
@@ -140,7 +142,15 @@ def _multiplied(blocks: Blocks, use: Use, size: int) -> Verdict:
         return Verdict("other", "scalar", keep=_KEEP["scalar"])
     inside = any(use.node in residual.branch for residual in blocks.residuals.values())
     of = _last_weight(blocks, use.node) if ends is not None else None
-    return Verdict("other", "layer_scale", of=of, keep=_KEEP["layer_scale"], in_branch=inside)
+    return Verdict("other", "layer_scale", of=of, keep=_fixed(uses) if of else "", in_branch=inside)
+
+
+def _fixed(uses: list[Use]) -> str:
+    """Returns why a multiplier of a branch cannot switch that branch off, and no other; empty where it can."""
+    use = uses[0]
+    if use.node.op != "Mul" or use.chain.ops - VIEWS:
+        return _KEEP["function"]
+    return _KEEP["several"] if len(uses) > 1 or use.chain.part else ""
 
 
 def _ends(blocks: Blocks, node: Node) -> tuple[Node, bool] | None:

@@ -235,3 +235,53 @@ def test_what_a_paper_asks_for_beyond_weights_is_said(rule: str, graph: Graph, s
 
 def test_no_layer_has_no_scale() -> None:
     assert depth_scale(None, "deepnorm", transformer()) == DepthScale()
+
+
+class ReZero(nn.Module):
+    """Blocks x + α·f(x), each with a multiplier α of its own (Bachlechner et al. 2020)."""
+
+    def __init__(self, depth: int = 4) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.up = nn.ModuleList(nn.Linear(8, 16) for _ in range(depth))
+        self.down = nn.ModuleList(nn.Linear(16, 8) for _ in range(depth))
+        self.alpha = nn.ParameterList(nn.Parameter(torch.ones(1)) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for up, down, alpha in zip(self.up, self.down, self.alpha, strict=True):
+            x = x + alpha * down(up(x).relu())
+        return self.head(x)
+
+
+def test_a_model_with_multipliers_starts_as_its_skips_and_still_learns() -> None:
+    model, x = ReZero(), torch.randn(8, 6)
+    before = copy.deepcopy(model.state_dict())
+    autoinit.apply_(model, "rezero", x)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {f"alpha.{index}" for index in range(4)}
+    torch.testing.assert_close(model(x), model.head(model.stem(x)))
+    model(x).square().mean().backward()
+    assert all(float(alpha.grad.abs()) > 0 for alpha in model.alpha)
+
+
+def test_a_branch_whose_weight_is_zero_keeps_its_multiplier() -> None:
+    """Both at zero would never move: neither gets a gradient."""
+    model, x = ReZero(), torch.randn(8, 6)
+    nn.init.zeros_(model.down[0].weight)
+    for _ in range(2):  # and again, where multipliers are zero already
+        autoinit.apply_(model, "rezero", x)
+        assert [alpha.item() for alpha in model.alpha] == [1.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("start", [0.0, 0.1])
+def test_fixup_starts_multipliers_at_one_so_that_weights_of_zero_learn(start: float) -> None:
+    model, x = ReZero(), torch.randn(8, 6)
+    for alpha in model.alpha:
+        nn.init.constant_(alpha, start)
+    autoinit.apply_(model, "fixup", x)
+    assert [alpha.item() for alpha in model.alpha] == [1.0] * 4
+    assert not any(bool(down.weight.any()) for down in model.down)
+    nn.init.ones_(model.head.weight)  # Fixup's head starts at zero and lets nothing back in the first step
+    model(x).square().mean().backward()
+    assert all(bool(down.weight.grad.any()) for down in model.down)

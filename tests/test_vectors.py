@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import autoinit
 from autoinit.graph import Graph
 from autoinit.tracing import read_graph
 
@@ -55,7 +56,7 @@ def read(shape: tuple[int, ...], use: Callable[[Net, Tensor], Tensor]) -> Graph:
 def test_roles(shape: tuple[int, ...], use: Callable[[Net, Tensor], Tensor], role: str) -> None:
     layer = read(shape, use)["p"]
     assert layer.role == role
-    assert bool(layer.keep) == (role in ("other", "layer_scale", "scalar"))
+    assert bool(layer.keep) == (role in ("other", "scalar"))
 
 
 def test_a_bias_belongs_to_the_weight_whose_output_it_shifts() -> None:
@@ -149,5 +150,37 @@ def test_multipliers_of_branches_and_skips(name: str) -> None:
     shape, use, expected = MULTIPLIERS[name]
     layer = read(shape, use)["p"]
     assert (layer.role, layer.of, layer.in_branch, layer.on_skip) == expected
-    assert layer.keep
+    assert bool(layer.keep) == (layer.role == "scalar")  # a multiplier of a branch is free to be zero
     assert layer.slices == 1
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (lambda m, x: x + m.inner(torch.relu(x)) / m.p, "no value switches that off"),
+        (lambda m, x: x + m.inner(torch.relu(x)) * torch.sigmoid(m.p), "no value switches that off"),
+        (lambda m, x: x + m.inner(torch.relu(x)) * m.p[:1], "several branches"),
+        (lambda m, x: _twice(m, _twice(m, x)), "several branches"),
+    ],
+    ids=["inverse", "sigmoid", "part", "shared"],
+)
+def test_a_multiplier_that_cannot_switch_one_branch_off_is_kept(
+    use: Callable[[Net, Tensor], Tensor], said: str
+) -> None:
+    graph = read((D,), use)
+    assert said in graph["p"].keep
+    zero = autoinit.resolve("zero_residual", graph)
+    assert zero["p"].untouched
+    assert zero["inner.weight"].values == (0.0,)
+
+
+def _twice(model: Net, x: Tensor) -> Tensor:
+    return x + model.p * model.inner(torch.relu(x))
+
+
+def test_a_multiplier_of_its_own_is_zero_in_the_place_of_the_weight() -> None:
+    graph = read((1,), lambda m, x: x + m.p * m.inner(torch.relu(x)))
+    for recipe, multiplier, weight in (("zero_residual", (0.0,), ()), ("fixup", (1.0,), (0.0,))):
+        plan = autoinit.resolve(recipe, graph)
+        assert (plan["p"].values, plan["inner.weight"].values) == (multiplier, weight)
+        assert not any("left out" in note for note in plan.notes)
