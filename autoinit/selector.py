@@ -101,9 +101,9 @@ def select(
         seed=seed,
     )
     graph = keep_choices(task.model, trace_task(task)).restricted(only, exclude)
-    space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes)
     with task.preserved() as snapshot, _reporting(progress) as report:
         meter.pace(_step_seconds(task, meter))
+        space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes, allowance=meter.left())
         bench = Bench(task, graph, snapshot, meter, Schedule.of(meter.left()), seed, report)
         if meter.left() < SMALLEST_ALLOWANCE:
             found = Found(Candidate(OWN), why=_too_small(meter))

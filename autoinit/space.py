@@ -22,6 +22,10 @@ LR_RATIO = 10**0.5
 """Neighbours on the learning-rate grid differ by this factor; the grid is the same for every candidate."""
 
 
+GRADIENT_CALIBRATIONS = {"gradinit": 210, "nio": 300, "metainit": 525}
+"""Calibrations that differentiate gradients, and what each costs in training steps; several times that with RNNs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dimension:
     """One searched choice: one of `choices`, or a number from `low` to `high` (whole where the default is)."""
@@ -71,20 +75,27 @@ class Space:
         return {dimension.name: values[dimension.name] for dimension in self.dimensions}
 
 
-def space_of(graph: Graph, *, lr_searched: bool, recipes: Sequence[str | Recipe] | None = None) -> Space:
+def space_of(
+    graph: Graph,
+    *,
+    lr_searched: bool,
+    recipes: Sequence[str | Recipe] | None = None,
+    allowance: float = 0.0,
+) -> Space:
     """Returns the search space of one architecture.
 
     Args:
         graph: tells which roles exist; a dimension whose role is absent is left out.
         lr_searched: whether the learning rate is a dimension too.
         recipes: the only candidates to consider, by name or as `Recipe`; None for the whole space.
+        allowance: training steps that the search may take; large ones bring in costly calibrations.
 
     Raises:
         RecipeError: `recipes` is empty, names an unknown recipe, or one that is for other architectures.
     """
     lr = (Dimension("lr_step", 0, low=LR_STEPS[0], high=LR_STEPS[-1]),) if lr_searched else ()
     if recipes is None:
-        dimensions = tuple(_dimensions(graph))
+        dimensions = tuple(_dimensions(graph, allowance))
         names = {dimension.name for dimension in dimensions}
         space = Space((*dimensions, *lr), ())
         # A field without a dimension falls back to its default, so two openings can become one.
@@ -101,7 +112,7 @@ def space_of(graph: Graph, *, lr_searched: bool, recipes: Sequence[str | Recipe]
     return Space((candidate, *lr), listed[1:], listed)
 
 
-def _dimensions(graph: Graph) -> list[Dimension]:
+def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
     """Returns the dimensions of the table in the order that people read them."""
     found = [Dimension("base", "as_is", choices=_bases(graph))]
     if any(not layer.normalized for layer in graph.weights):
@@ -125,7 +136,7 @@ def _dimensions(graph: Graph) -> list[Dimension]:
         found.append(Dimension("attention", "same", choices=("same", "mimetic")))
     if graph.has_role("recurrent"):
         found.append(Dimension("recurrent", "same", choices=_recurrent_rules(graph)))
-    found.append(Dimension("calibration", "none", choices=_calibrations(graph)))
+    found.append(Dimension("calibration", "none", choices=_calibrations(graph, allowance)))
     return found
 
 
@@ -139,11 +150,12 @@ def _recurrent_rules(graph: Graph) -> tuple[str, ...]:
     return (*found, "chrono") if NEEDS["gates"].met(graph) else tuple(found)
 
 
-def _calibrations(graph: Graph) -> tuple[str, ...]:
-    """Returns the calibrations that cost a few forward passes; those that cost hundreds of steps are named by hand."""
+def _calibrations(graph: Graph, allowance: float) -> tuple[str, ...]:
+    """Returns the calibrations that fit the network, those on gradients only where they cost a hundredth at most."""
     found = ["none", "lsuv", "lsuv_centred", "within_layer"]
     fitting = {"admin": "post_norm", "fluctuation_driven": "spikes"}
-    return (*found, *(name for name, need in fitting.items() if NEEDS[need].met(graph)))
+    found += [name for name, need in fitting.items() if NEEDS[need].met(graph)]
+    return (*found, *(name for name, cost in GRADIENT_CALIBRATIONS.items() if allowance >= 100 * cost))
 
 
 def _has_head_bias(graph: Graph) -> bool:

@@ -5,11 +5,17 @@ from graphs import lstm, mlp, transformer
 from test_entries import GRAPHS
 
 from autoinit.activations import Activation
+from autoinit.calibrations.gradinit import BOUND_COST
+from autoinit.calibrations.gradinit import ITERATIONS as GRADINIT
+from autoinit.calibrations.metainit import COST as METAINIT_COST
+from autoinit.calibrations.metainit import ITERATIONS as METAINIT
+from autoinit.calibrations.nio import COST as NIO_COST
+from autoinit.calibrations.nio import ITERATIONS as NIO
 from autoinit.entries import check_fits
 from autoinit.errors import RecipeError
 from autoinit.graph import Graph
 from autoinit.recipe import Recipe
-from autoinit.space import LR_STEPS, space_of
+from autoinit.space import GRADIENT_CALIBRATIONS, LR_STEPS, space_of
 
 
 def names(graph: Graph, **rest: bool) -> set[str]:
@@ -59,6 +65,17 @@ def test_specialists_are_choices_where_they_fit_and_are_tried_early(kind: str, d
             check_fits(Recipe(**{dimension: choice}), graph)  # what is offered is never refused
         else:
             assert other != kind
+
+
+def test_costly_calibrations_join_where_they_cost_a_hundredth() -> None:
+    def offered(allowance: float) -> set[str]:
+        space = space_of(mlp(), lr_searched=False, allowance=allowance)
+        return set(next(found.choices for found in space.dimensions if found.name == "calibration"))
+
+    assert offered(20_000) == {"none", "lsuv", "lsuv_centred", "within_layer"}
+    assert offered(1e6) - offered(20_000) == {"gradinit", "nio", "metainit"}
+    costs = {"gradinit": GRADINIT * BOUND_COST, "nio": NIO * NIO_COST, "metainit": METAINIT * METAINIT_COST}
+    assert costs == GRADIENT_CALIBRATIONS
 
 
 def test_learning_rate_is_a_dimension_only_when_searched() -> None:
