@@ -30,7 +30,7 @@ from .tape import watch_products
 from .task import Task, example_task
 from .text import few, number, table
 from .tracing import trace_task
-from .width_rules import width_of
+from .width_rules import tied_heads, width_of
 
 Verdict = Literal["flat", "growing", "vanishing"]
 
@@ -176,7 +176,9 @@ def coordinate_check(
         ]
     _check_names(measured, sizes)
     seen = [name for name in first.graph if name in measured[0][0]]
-    layers = tuple(_coordinates(name, first.graph[name].role, measured, sizes) for name in seen)
+    roles = {name: first.graph[name].role for name in seen}
+    roles |= {name: "output" for name in measured[0][0] if name not in roles}
+    layers = tuple(_coordinates(name, role, measured, sizes) for name, role in roles.items())
     unseen = tuple(layer.name for layer in first.graph.weights if layer.name not in seen)
     called = optimizer if isinstance(optimizer, str) else optimizer.__name__
     return CoordinateCheck(chosen, called, rate, steps, sizes, tuple(seeds), layers, unseen)
@@ -234,6 +236,9 @@ class _Trial:
         watching: AbstractContextManager[None] = watch_products(self.task.model, keep)
         with torch.no_grad(), watching:
             self.task.loss(self.batches[0])
+        for layer in tied_heads(self.graph):
+            if len(found.get(layer.name, ())) > 1:
+                found[layer.tied_to[-1]] = [found[layer.name].pop()]  # the head, whose outputs are the last
         return found
 
 

@@ -17,7 +17,7 @@ from .graph import Graph, Layer
 from .plan import Fill, Plan
 from .recipe import Recipe
 from .schemes import Scheme, scheme
-from .width_rules import mup
+from .width_rules import mup, mup_left_out
 
 
 def resolve(recipe: Recipe | str, graph: Graph, seed: int = 0) -> Plan:
@@ -45,6 +45,8 @@ def _notes(recipe: Recipe, graph: Graph) -> Iterator[str]:
         yield missing
     elif entry is not None and entry.left_out and recipe.depth_rule == "none" and not multiplied:
         yield f"{entry.title}, left out here: {entry.left_out}."
+    if recipe.widths == "mup" and (tied := mup_left_out(graph)):
+        yield tied
 
 
 def _rated(fill: Fill, layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
@@ -91,7 +93,9 @@ def _embedding(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     base = scheme(recipe.base)
     if base.embeddings:
         draw = base.draw(layer, graph)
-        return make(layer, draw.distribution, f"{base.title}: std = {text.number(draw.std)}{tail}", std=draw.std)
+        return make(
+            layer, draw.distribution, f"{base.title}: std = {text.number(draw.std)}{tail}", std=draw.std * depth.factor
+        )
     return kept(layer, "an embedding's scale does not follow from fans")
 
 

@@ -62,6 +62,24 @@ def mup(layer: Layer, graph: Graph, base_width: int) -> WidthScale:
     return WidthScale(1.0, 1.0, r)
 
 
+def tied_heads(graph: Graph) -> list[Layer]:
+    """Returns the embeddings that are the head as well, by a shared weight."""
+    if any(layer.role == "output" and layer.is_matrix for layer in graph.layers):
+        return []
+    return [layer for layer in graph.layers if layer.role == "embedding" and layer.tied_to]
+
+
+def mup_left_out(graph: Graph) -> str:
+    """Returns why μP is not whole where a head shares its weight with an embedding; empty where none does."""
+    tied = [layer.name for layer in tied_heads(graph)]
+    if not tied:
+        return ""
+    return (
+        f"μP asks for a head that is smaller by 1/√r and an embedding that is not; {tied[0]} is both, and stays as it "
+        "is. Multiply the logits by base width/width, or untie them."
+    )
+
+
 def _is_scalar(layer: Layer, graph: Graph) -> bool:
     """Whether it has one number, or one for each output, whatever the width."""
     owner = graph.get(layer.of or "")

@@ -178,6 +178,31 @@ def test_text_and_json(digits: list[tuple[Tensor, Tensor]]) -> None:
     )
 
 
+class Tied(nn.Module):
+    """An embedding whose weight is the head's too."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed, self.body, self.head = nn.Embedding(10, width), nn.Linear(width, width), nn.Linear(width, 10, False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.embed(x)).relu())
+
+
+def test_a_tied_head_is_seen_to_grow(digits: list[tuple[Tensor, Tensor]]) -> None:
+    labels = [part for _, part in digits]
+    check = coordinate_check(Tied, list(itertools.pairwise(labels)), widths=(64, 128, 256), seeds=(0,))
+    assert [(layer.name, layer.role) for layer in check.layers] == [
+        ("embed.weight", "embedding"),
+        ("body.weight", "hidden"),
+        ("head.weight", "output"),
+    ]
+    head = check.layers[-1]
+    assert head.start_slope == pytest.approx(0.5, abs=TOLERANCE)  # width terms of one std
+    assert head.verdict == "growing"
+
+
 def test_what_is_not_flat_is_named_with_a_remedy(checks: dict[tuple[str, str], CoordinateCheck]) -> None:
     assert '→ autoinit.apply_(model, "mup", data) with plan.param_groups' in str(checks["standard", "adam"])
     assert str(checks["mup", "adam"]).endswith("so one learning rate serves them all.")

@@ -112,6 +112,8 @@ def test_embeddings_belong_to_t_fixup(translator: Graph) -> None:
         assert plan[name].std == pytest.approx(18**-0.25 / math.sqrt(16))
         assert deepnorm(translator[name], translator) == DepthScale()
     assert plan["head.weight"].std == pytest.approx(math.sqrt(2 / 36))  # Xavier, as everything else
+    drawn = autoinit.resolve(Recipe(base="normal", depth_rule="t_fixup"), translator)
+    assert drawn["source.weight"].std == pytest.approx(0.02 * 18**-0.25)
 
 
 def test_separate_projections_are_told_apart() -> None:

@@ -89,6 +89,15 @@ def test_what_follows_an_embedding_does_not_read_the_data(recurrent: bool) -> No
     assert mup(graph[first], graph, 2) == MATRIX
 
 
+def test_a_tied_head_is_noted() -> None:
+    graph = transformer()
+    layers = [layer for layer in graph.layers if layer.role != "output"]
+    tied = Graph((dataclasses.replace(layers[0], tied_to=("head.weight",)), *layers[1:]))
+    assert any("embed.weight is both, and stays as it is" in note for note in autoinit.resolve("mup", tied).notes)
+    assert not any("is both" in note for note in autoinit.resolve("mup", graph).notes)
+    assert not any("is both" in note for note in autoinit.resolve("he_normal", tied).notes)
+
+
 def test_the_head_starts_smaller_and_every_fill_knows_its_learning_rate() -> None:
     graph = mlp(width=8)
     plan, standard = (
