@@ -35,9 +35,6 @@ def sgd(parameters):
 def step(model, batch):
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
-def wide(width):
-    return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
-
 def no_model():
     return [1, 2]
 
@@ -49,6 +46,9 @@ def empty():
 
 class Holder:
     model = staticmethod(model)
+
+def wide(width):
+    return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
 
 made = [1, 2]
 """
