@@ -111,8 +111,8 @@ _RECIPES = (
         recipe=Recipe(base="xavier_uniform", embedding="inverse_sqrt", depth_rule="t_fixup"),
         title="T-Fixup",
         purpose="Transformers without normalization and without warm-up",
-        formula="Xavier; embeddings std 1/√d; values, attention outputs and feed-forward × 0.67·N^(−1/4) in an "
-        "encoder of N layers, × (9N)^(−1/4) in a decoder with cross-attention, and its embeddings",
+        formula="Xavier; embeddings std 1/√d × (9N)^(−1/4); values, attention outputs and feed-forward × 0.67·N^(−1/4) "
+        "in an encoder of N layers, × (9N)^(−1/4) in a decoder with cross-attention",
         source="Huang et al. 2020, ICML",
         prefer="Transformers that are to be trained without learning-rate warm-up",
         left_out="taking out layer normalization and warm-up",

@@ -36,7 +36,8 @@ def bench() -> Iterator[Bench]:
     yield from make_bench(Budget(steps=600))
 
 
-def test_order_of_trials(bench: Bench) -> None:
+def test_order_of_trials() -> None:
+    bench = next(benches := make_bench(Budget(steps=1200)))
     space = space_of(bench.graph, lr_searched=False)
     search(bench, space)
     tried = [record.candidate.recipe for record in bench.records if record.stage == "search"]
@@ -45,6 +46,7 @@ def test_order_of_trials(bench: Bench) -> None:
     assert len(tried) > 1 + len(space.opening)
     states = {record.state for record in bench.records if record.stage == "search"}
     assert states == {"complete", "pruned"}
+    benches.close()
 
 
 def test_the_owner_is_never_pruned_and_all_meet_the_same_batches(bench: Bench) -> None:
