@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from .errors import PlanMismatchError as PlanMismatchError
     from .errors import RecipeError as RecipeError
     from .errors import StepError as StepError
+    from .fill import Fill as Fill
     from .graph import Graph as Graph
     from .graph import Layer as Layer
-    from .plan import Fill as Fill
     from .plan import Plan as Plan
     from .recipe import Recipe as Recipe
     from .rules import resolve as resolve
@@ -56,7 +56,7 @@ _HOMES = {
     "DeviceError": "errors",
     "Diagnosis": "diagnosis",
     "FactoryError": "errors",
-    "Fill": "plan",
+    "Fill": "fill",
     "Finding": "diagnosis",
     "Graph": "graph",
     "Layer": "graph",

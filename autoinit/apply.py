@@ -15,9 +15,10 @@ from .assign import assign, is_parametrized, padding_row, read, shapes
 from .calibrations import CALIBRATIONS, Subject
 from .entries import NAMED, as_recipe
 from .errors import PlanMismatchError, RecipeError
+from .fill import Fill
 from .graph import Graph
 from .initializers import COSTLY, DRAWS, Geometry, chrono_
-from .plan import Fill, HasPlan, Plan
+from .plan import HasPlan, Plan
 from .recipe import Recipe
 from .rules import resolve
 from .task import Task, example_task, unwrap

@@ -6,9 +6,8 @@ import math
 
 from . import text
 from .depth_rules import depth_scale, is_zeroed
-from .fills import constant, kept, make
+from .fill import Fill, constant, kept, make
 from .graph import Graph, Layer
-from .plan import Fill
 from .recipe import Recipe
 from .schemes import scheme
 

@@ -23,7 +23,7 @@ from .entries import as_recipe, named
 from .errors import ArgumentError, OptimizerError
 from .graph import Graph
 from .jsonfile import finite
-from .plan import family_of
+from .lr_groups import family_of
 from .recipe import Recipe
 from .snapshot import preserved_random
 from .tape import watch_products

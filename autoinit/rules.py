@@ -11,10 +11,10 @@ from .attention_rules import mimetic
 from .bias_rules import bias
 from .depth_rules import depth_scale, is_zeroed, left_out, multiplies
 from .entries import as_recipe, check_fits, entry_of
-from .fills import constant, kept, make
+from .fill import Fill, constant, kept, make
 from .formulas import Draw, fan, rows_and_columns
 from .graph import Graph, Layer
-from .plan import Fill, Plan
+from .plan import Plan
 from .recipe import Recipe
 from .schemes import Scheme, scheme
 from .width_rules import mup, mup_left_out

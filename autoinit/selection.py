@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 
 from . import text
+from .fill_table import coverage
 from .gate import Gain
 from .graph import Graph
-from .plan import Plan, coverage
+from .plan import Plan
 from .recipe import Recipe
 from .space import LR_RATIO
 from .trial import OWN, Record
@@ -159,7 +160,7 @@ def _render(selection: Selection) -> str:
     cost = selection.cost
     lines.append(f"  cost   {text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials")
     if not selection.kept:
-        lines.append(f"  plan   {coverage(selection.plan)}")
+        lines.append(f"  plan   {coverage(selection.plan.fills)}")
     if len(selection.trials):
         lines += ["", _leaderboard(selection.trials, selection.recipe.key)]
     return "\n".join(lines)

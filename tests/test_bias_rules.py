@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import autoinit
 from autoinit.bias_rules import SMALLEST_FREQUENCY
 from autoinit.bias_rules import bias as rule
+from autoinit.fill import Fill
 from autoinit.graph import Graph
-from autoinit.plan import Fill
 from autoinit.recipe import Recipe
 
 

@@ -23,8 +23,8 @@ from autoinit.calibrations import CALIBRATIONS, Subject
 from autoinit.calibrations.standardize import ForwardOnly, reason_to_skip, standardize
 from autoinit.calibrations.units import moments
 from autoinit.errors import RecipeError
+from autoinit.fill import Adjustment
 from autoinit.graph import Graph
-from autoinit.plan import Adjustment
 from autoinit.recipe import Recipe
 from autoinit.rules import resolve
 from autoinit.tape import watch_products

@@ -28,8 +28,8 @@ from autoinit.calibrations.metainit import metainit, quotient
 from autoinit.calibrations.nio import cosine, nio
 from autoinit.calibrations.scales import SMALLEST, ScaledModel, gradient, has_scale, norm
 from autoinit.errors import CalibrationError
+from autoinit.fill import Adjustment
 from autoinit.graph import Graph
-from autoinit.plan import Adjustment
 from autoinit.task import Task, make_task
 from autoinit.tracing import trace_task
 

@@ -8,8 +8,8 @@ from test_entries import GRAPHS, ONLY_FOR
 
 from autoinit.bias_rules import SMALLEST_FREQUENCY
 from autoinit.entries import NAMED
+from autoinit.fill_table import coverage
 from autoinit.graph import Graph
-from autoinit.plan import coverage
 from autoinit.recipe import Recipe
 from autoinit.rules import resolve
 
@@ -17,7 +17,7 @@ from autoinit.rules import resolve
 def test_as_is_touches_nothing() -> None:
     plan = resolve(Recipe(), mlp())
     assert all(fill.untouched for fill in plan.fills)
-    assert coverage(plan).startswith("Sets 0 and rescales 0 of 8 parameters (0 % of")
+    assert coverage(plan.fills).startswith("Sets 0 and rescales 0 of 8 parameters (0 % of")
 
 
 def test_he_says_why() -> None:

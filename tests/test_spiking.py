@@ -21,8 +21,8 @@ import autoinit
 from autoinit.assign import read
 from autoinit.calibrations import Subject
 from autoinit.calibrations.fluctuation import TOLERANCE, fluctuation_driven
+from autoinit.fill import Adjustment
 from autoinit.graph import Graph
-from autoinit.plan import Adjustment
 from autoinit.task import Task, example_task
 from autoinit.tracing import trace_task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..plan import Adjustment
+from ..fill import Adjustment
 from .admin import admin
 from .fluctuation import fluctuation_driven
 from .gradinit import gradinit

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..assign import read
+from ..fill import Adjustment
 from ..graph import Graph, Layer
-from ..plan import Adjustment
 from ..tape import watch_products
 from .follower import Follower, tensors
 from .subject import Subject

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..fill import Adjustment
 from ..graph import Layer
-from ..plan import Adjustment
 from ..tape import watch_products
 from .follower import Follower, tensors
 from .standardize import reason_to_skip

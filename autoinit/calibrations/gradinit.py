@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..data import Batch
-from ..plan import Adjustment
+from ..fill import Adjustment
 from .scales import Descent, ScaledModel, gradient, has_scale, norm, split, windows
 from .subject import Subject
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..data import Batch
+from ..fill import Adjustment
 from ..graph import Layer
-from ..plan import Adjustment
 from .scales import SMALLEST, ScaledModel, gradient, sum_of
 from .subject import Subject
 

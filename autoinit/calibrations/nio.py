@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ..data import Batch
-from ..plan import Adjustment
+from ..fill import Adjustment
 from .scales import Descent, ScaledModel, gradient, has_scale, norm, split, sum_of, windows
 from .subject import Subject
 

@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from ..assign import is_parametrized, read
 from ..data import Batch, halves
 from ..errors import CalibrationError
+from ..fill import Adjustment
 from ..graph import Layer
-from ..plan import Adjustment
 from .subject import Subject
 
 SMALLEST = 0.01

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..assign import read
+from ..fill import Adjustment
 from ..graph import Graph, Layer
-from ..plan import Adjustment
 from ..tape import watch_products
 from .units import along_units, free_bias, moments, scale, set_bias, unit_axes, unit_count
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from graphs import linear, transformer
 
-from autoinit.fills import constant, kept, make
+from autoinit.fill import constant, kept, make
 from autoinit.graph import Layer
 
 CONV = Layer(
