@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .assign import assign, is_parametrized, padding_row, read, shapes
 from .calibrations import CALIBRATIONS, Subject
-from .entries import NAMED, as_recipe
+from .entries import ALIASES, NAMED, as_recipe
 from .errors import PlanMismatchError, RecipeError
 from .fill import Fill
 from .graph import Graph
@@ -271,7 +271,9 @@ def _as_plan(what: object) -> Plan | None:
 
 def _is_path(name: str) -> bool:
     """Whether a text names a file and not a recipe."""
-    return name not in NAMED and (name.endswith(".json") or os.sep in name or os.path.exists(name))
+    if name in NAMED or name in ALIASES:
+        return False
+    return name.endswith(".json") or os.sep in name or os.path.exists(name)
 
 
 def _apply_measured(task: Task, recipe: Recipe, seed: int) -> Plan:

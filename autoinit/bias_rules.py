@@ -45,7 +45,8 @@ def bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         if fill is not None:
             return fill
     fold = depth_scale(owner, recipe.depth_rule, graph).fold
-    if recipe.bias == "zero" or recipe.base != "as_is":
+    base = recipe.base if owner is None else recipe.base_of(owner.role)
+    if recipe.bias == "zero" or base != "as_is":
         return _drawn_bias(layer, owner, recipe, graph, fold)
     if fold != 1.0:
         return make(layer, "keep", f"as its owner drew it; × {text.number(fold)} (folded with its weight)", factor=fold)
@@ -67,6 +68,9 @@ def _gate_bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill | None:
     None where the rule says nothing: chrono of sequences that are unknown or too short to have time scales, a forget
     gate of a cell that has none.
     """
+    other = next((one for one in graph.layers if one.name == _partner(layer.name)), None)
+    if other is not None and other.keep:
+        return kept(layer, f"the cell's other bias, to which it is added, must stay: {other.keep}")
     owner = graph.get(layer.of or "")
     carries = owner is not None and owner.role == "recurrent_input"
     if recipe.recurrent == "chrono":
@@ -81,6 +85,11 @@ def _gate_bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill | None:
         return None
     forget = 1.0 if carries else 0.0  # the second slice of i, f, g, o
     return constant(layer, (0.0, forget, 0.0, 0.0), f"forget gate {forget:g} (Jozefowicz et al. 2015), others 0")
+
+
+def _partner(name: str) -> str:
+    """Returns the name of a cell's other bias."""
+    return name.replace("bias_hh", "bias_ih") if "bias_hh" in name else name.replace("bias_ih", "bias_hh")
 
 
 def _head_bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:

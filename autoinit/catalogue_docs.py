@@ -154,7 +154,8 @@ def usage(entry: Entry) -> list[str]:
     fields = ", ".join(f"{field}={json.dumps(value)}" for field, value in json.loads(entry.recipe.to_json()).items())
     lines = [
         f'autoinit.apply_(model, "{name}", data)',
-        f'autoinit.select(model, data, recipes=["{name}"])',
+        # Probes train at the owner's own rates, so a search cannot judge what asks for others.
+        f'autoinit.select(model, data, recipes=["{name}"])' if entry.recipe.widths == "standard" else "",
         f"autoinit.Recipe({fields})  # to vary it" if name != "as_is" else "",
         f'autoinit.Recipe(rules={{"hidden": "{name}"}})  # for one role' if name in SCHEMES and name != "as_is" else "",
         f"{FUNCTIONS[name]}  # on one tensor" if name in FUNCTIONS else "",

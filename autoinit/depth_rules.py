@@ -73,7 +73,7 @@ def deepnorm(layer: Layer, graph: Graph) -> DepthScale:
 
 def _folds(layer: Layer, graph: Graph) -> bool:
     """Whether a multiplier of the skip can go into a branch's last weight, and into the bias that goes with it."""
-    if not (layer.closes_branch and layer.post_norm):
+    if not (layer.closes_branch and layer.post_norm) or layer.keep:
         return False
     return not any(other.keep for other in graph.layers if other.role == "bias" and other.of == layer.name)
 
@@ -126,25 +126,27 @@ def is_zeroed(layer: Layer, recipe: Recipe, graph: Graph) -> bool:
     """Returns whether a residual branch is to start at zero by this parameter.
 
     That is the branch's own multiplier where it has one (ReZero, SkipInit), else its last weight; under Fixup always
-    the weight, beside a multiplier of 1. Never both: neither would get a gradient.
+    the weight, beside a multiplier of 1. Never both, and never before a ReLU: neither would get a gradient.
     """
     if recipe.residual_out != "zero" or layer.keep:
         return False
     if layer.role == "layer_scale":
         return multiplies(layer, graph) and recipe.depth_rule != "fixup"
     multipliers = (other for other in graph.layers if other.role == "layer_scale" and other.of == layer.name)
-    return layer.closes_branch and not any(is_zeroed(other, recipe, graph) for other in multipliers)
+    if not layer.closes_branch or layer.rectified:
+        return False
+    return not any(is_zeroed(other, recipe, graph) for other in multipliers)
 
 
 def multiplies(layer: Layer, graph: Graph) -> bool:
     """Returns whether a parameter multiplies a residual branch whose last weight is free; a kept one may be zero."""
     closer = graph.get(layer.of or "")
-    return layer.role == "layer_scale" and closer is not None and not closer.keep
+    return layer.role == "layer_scale" and closer is not None and not closer.keep and not closer.rectified
 
 
 def left_out(rule: str, graph: Graph) -> str:
     """Returns what a depth rule asks for that is no weight of this model; empty where nothing is missing."""
-    closers = [layer for layer in graph.weights if layer.closes_branch]
+    closers = [layer for layer in graph.layers if layer.is_matrix and layer.closes_branch]
     if rule == "fixup":
         multiplied = any(layer.role == "layer_scale" for layer in graph.layers)
         return "" if multiplied else "Fixup's scalar multiplier and biases are left out: the model has none."
@@ -153,6 +155,6 @@ def left_out(rule: str, graph: Graph) -> str:
     if rule == "deepnorm" and (loose := sum(not _folds(layer, graph) for layer in closers)):
         return (
             f"DeepNorm's α is left out at {loose} of {len(closers)} residual branches: no normalization follows "
-            "their add, or their bias must stay, so it cannot be folded into the weights."
+            "their add, or their weight or bias must stay, so it cannot be folded into the weights."
         )
     return ""

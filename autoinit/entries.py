@@ -238,6 +238,8 @@ _CALIBRATIONS = (
         source="Krähenbühl et al. 2016, arXiv:1511.06856",
         prefer="inputs on very different scales; a start like that of batch normalization",
         cost="2 to 4 forward passes",
+        left_out="the second half, equal rates of change in all layers: only in plain ReLU chains does it keep the "
+        "function",
     ),
     Entry(
         name="gradinit",

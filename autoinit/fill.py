@@ -78,11 +78,13 @@ class Adjustment:
         factor: multiplies it.
         channels: multiply its output units, in order; empty for none.
         values: replace it, one per entry (of a bias); empty where it is only multiplied.
+        fold: the part of `factor` that stands for a multiplier of the skip: the learning rates undo it.
     """
 
     factor: float = 1.0
     channels: tuple[float, ...] = ()
     values: tuple[float, ...] = ()
+    fold: float = 1.0
 
 
 def make(layer: Layer, distribution: Distribution, reason: str, **rest: Any) -> Fill:
@@ -130,5 +132,10 @@ def adjusted(fill: Fill, by: Adjustment, calibration: str) -> Fill:
     old = fill.channel_factors or (1.0,) * len(by.channels)
     channels = tuple(a * b for a, b in zip(old, by.channels, strict=True)) if by.channels else fill.channel_factors
     return dataclasses.replace(
-        fill, factor=fill.factor * by.factor, channel_factors=channels, reason=reason + "".join(said)
+        fill,
+        factor=fill.factor * by.factor,
+        channel_factors=channels,
+        lr_adam=fill.lr_adam * by.fold,
+        lr_sgd=fill.lr_sgd * by.fold**2,
+        reason=reason + "".join(said),
     )

@@ -42,6 +42,7 @@ class Draw:
     Attributes:
         distribution: of the entries.
         std: root mean square of the entries.
+        instead: why it is another scheme's draw, where the scheme has none for the layer.
         worked: the formula with the layer's numbers in it; empty where there is nothing to work out.
         bias_std: standard deviation of the bias that goes with it; 0 where it starts at zero.
     """
@@ -50,6 +51,7 @@ class Draw:
     std: float
     worked: str = ""
     bias_std: float = 0.0
+    instead: str = ""
 
 
 Rule = Callable[[Layer, Graph], Draw]
@@ -196,7 +198,7 @@ def critical(layer: Layer, graph: Graph) -> Draw:
     """Returns weights and biases on the edge of chaos; He where there is none (Schoenholz et al. 2017)."""
     point = layer.activation.edge_of_chaos()
     if point is None or layer.kind == "recurrent":
-        return Draw("normal", gain(layer) / math.sqrt(layer.fan_in), f"{_gain_text(layer)}/√{layer.fan_in}")
+        return _he_instead(layer, f"{layer.activation} has no critical point")
     sigma = _entering(layer, point)
     return Draw("normal", sigma / math.sqrt(layer.fan_in), f"{sigma:.3g}/√{layer.fan_in}", point.sigma_b)
 
@@ -214,8 +216,22 @@ def _entering(layer: Layer, point: Critical) -> float:
     return point.sigma_in if layer.role == "input" else point.sigma_w
 
 
+def _he_instead(layer: Layer, why: str) -> Draw:
+    std = gain(layer) / math.sqrt(layer.fan_in)
+    return Draw("normal", std, f"{_gain_text(layer)}/√{layer.fan_in}", instead=f"He ({why})")
+
+
+def selu(layer: Layer, graph: Graph) -> Draw:
+    """Returns LeCun's normal before SELU and linear units (Klambauer et al. 2017), He before others."""
+    if layer.activation.name not in ("selu", "linear"):
+        return _he_instead(layer, f"{layer.activation} is no SELU")
+    return Draw("normal", 1.0 / math.sqrt(layer.fan_in), f"1/√{layer.fan_in}")
+
+
 def siren(layer: Layer, graph: Graph) -> Draw:
     """Returns uniform weights that keep the phase of sines at unit variance (Sitzmann et al. 2020)."""
+    if layer.activation.name not in ("sin", "linear"):
+        return _he_instead(layer, f"{layer.activation} is no sine")
     if layer.role == "input":
         return Draw("uniform", 1.0 / (layer.fan_in * math.sqrt(3.0)), f"1/({layer.fan_in}·√3)")
     sine = layer.activation.name == "sin" and layer.activation.parameters

@@ -81,6 +81,7 @@ class Layer:
         in_branch: it lies inside a residual branch.
         branch_weights: weights in series on that branch; 0 outside branches.
         closes_branch: it is the last weight on its branch.
+        rectified: a ReLU or the like stands between it and the residual add or the loss; at zero no gradient passes.
         post_norm: it closes a branch whose residual add is followed at once by a normalization (post-LN).
         normalized: a normalization follows before any nonlinearity or residual add, so its scale does nothing.
         attention: the attention that it feeds or follows, named by one of its weights; empty outside attention.
@@ -113,6 +114,7 @@ class Layer:
     in_branch: bool = False
     branch_weights: int = 0
     closes_branch: bool = False
+    rectified: bool = False
     post_norm: bool = False
     normalized: bool = False
     attention: str = ""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .attention_rules import mimetic
 from .errors import RecipeError
 from .graph import Graph
 
@@ -64,7 +65,7 @@ def _is_relu_rnn(graph: Graph) -> bool:
 
 
 def _has_timed_gates(graph: Graph) -> bool:
-    gated = any(layer.cell in ("lstm", "gru") for layer in graph.weights)
+    gated = any(layer.cell in ("lstm", "gru") and layer.role == "bias" and not layer.keep for layer in graph.layers)
     return gated and graph.sequence_length is not None and graph.sequence_length >= 3
 
 
@@ -76,7 +77,11 @@ def _has_classes(graph: Graph) -> bool:
 
 NEEDS: dict[str, Need] = {
     "residuals": Need(_has_residuals, "residual branches", "he_normal or orthogonal on a plain network"),
-    "attention": Need(_has_attention, "self-attention", "he_normal or orthogonal elsewhere"),
+    "attention": Need(
+        lambda graph: any(mimetic(layer, graph) for layer in graph.weights),
+        "self-attention whose heads have keys of their own",
+        "he_normal or orthogonal elsewhere",
+    ),
     "transformer": Need(
         lambda graph: _has_residuals(graph) and _has_attention(graph),
         "attention in residual branches (Transformers)",
@@ -112,7 +117,7 @@ NEEDS: dict[str, Need] = {
     ),
     "gates": Need(
         _has_timed_gates,
-        "an LSTM or GRU that was seen running over three or more time steps",
+        "an LSTM or GRU with biases that was seen running over three or more time steps",
         "data= so that the sequence length can be read",
     ),
     "spikes": Need(_has_activation("spike"), "spiking neurons", "lsuv for networks of continuous units"),

@@ -155,6 +155,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "bias": get_args(Bias),
     "calibration": get_args(Calibration),
 }
+_WITHOUT_FANS = frozenset({"bias", "norm_scale", "layer_scale", "scalar", "position"})
 _NUMBERS = ("log2_gain", "depth_slope", "branch_power", "qk_log2")
 
 
@@ -180,4 +181,9 @@ def _check(recipe: Recipe) -> None:
     for role, name in recipe.rules:
         if role not in ROLES:
             raise RecipeError(f"No role is called {role!r}. {did_you_mean(role, ROLES)}")
+        if role in _WITHOUT_FANS:
+            raise RecipeError(
+                f"A scheme is for weight matrices and embeddings; a {role.replace('_', ' ')} is neither. "
+                "Use the fields bias, head_bias, residual_out or recurrent for what is not."
+            )
         scheme(name)

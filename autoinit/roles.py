@@ -9,7 +9,7 @@ from .attentions import PROJECTING, Member, members, names_of, products_behind, 
 from .axes import Use, is_block, kind_of, offset
 from .blocks import DROPOUT, SELECTING, SOFTMAX, Blocks, Residual
 from .graph import Role
-from .streams import Stack, post_normed, stacks
+from .streams import Stack, is_rectified, post_normed, stacks
 from .vectors import is_position_table
 from .walk import BINARY, PARTS, POOLS, UNARY, VIEWS, Edge, Node
 
@@ -29,6 +29,7 @@ class Places:
         unlike: fused queries, keys and values that are no three equal blocks → what they are.
         residual: product → its innermost residual branch.
         closing: products that close a residual branch.
+        rectified: those of them, and of the last products, that a ReLU follows before the add or the loss.
         post_norm: those of them whose residual add is normalized at once.
         stacks: node → "encoder" or "decoder".
         timing: weights that set the time step of a state space model.
@@ -47,6 +48,7 @@ class Places:
     unlike: dict[str, str] = field(default_factory=dict)
     residual: dict[Node, Residual] = field(default_factory=dict)
     closing: set[Node] = field(default_factory=set)
+    rectified: set[Node] = field(default_factory=set)
     post_norm: set[Node] = field(default_factory=set)
     stacks: dict[Node, Stack] = field(default_factory=dict)
     timing: set[str] = field(default_factory=set)
@@ -73,6 +75,7 @@ def find_places(blocks: Blocks, uses: list[Use]) -> Places:
             places.residual[node] = residual  # sorted by size: the innermost is set last
     _place_crossed(blocks, places)
     places.last = blocks.products.keys() - blocks.followed
+    places.rectified = {node for node in places.closing | places.last if is_rectified(blocks, node)}
     places.post_norm, places.stacks = post_normed(blocks), stacks(blocks)
     return places
 

@@ -45,8 +45,36 @@ def _notes(recipe: Recipe, graph: Graph) -> Iterator[str]:
         yield missing
     elif entry is not None and entry.left_out and recipe.depth_rule == "none" and not multiplied:
         yield f"{entry.title}, left out here: {entry.left_out}."
+    closers = [layer for layer in graph.weights if layer.closes_branch]
+    if recipe.residual_out == "zero" and (stuck := sum(layer.rectified for layer in closers)):
+        yield f"{stuck} of {len(closers)} branches end in a ReLU, which passes no gradient at zero: they are drawn."
+    if recipe.attention == "mimetic":
+        yield from _unlike_mimetic(graph)
+    if recipe.base == "looks_linear":
+        yield from _not_linear(graph)
     if recipe.widths == "mup" and (tied := mup_left_out(graph)):
         yield tied
+
+
+def _unlike_mimetic(graph: Graph) -> Iterator[str]:
+    groups = {layer.attention for layer in graph.weights if layer.attention}
+    fitting = {layer.attention for layer in graph.weights if mimetic(layer, graph)}
+    if rest := len(groups - fitting):
+        yield (
+            f"{rest} of {len(groups)} attentions are drawn as the base has it: they are cross-attention, share keys "
+            "among heads, or have weights that must stay."
+        )
+
+
+def _not_linear(graph: Graph) -> Iterator[str]:
+    """Yields what keeps mirrored units from adding up to a linear map."""
+    inner = [layer for layer in graph.weights if layer.role != "output"]
+    odd = sum(rows_and_columns(layer)[0] % 2 for layer in inner)
+    grouped = sum(layer.groups > 1 for layer in inner)
+    why = [f"{odd} layers of odd width"] * bool(odd) + [f"{grouped} grouped convolutions"] * bool(grouped)
+    why += ["residual branches"] * bool(graph.residual_adds)
+    if why:
+        yield f"The network starts as no linear map, because of {', '.join(why)}; max pooling would do the same."
 
 
 def _rated(fill: Fill, layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
@@ -90,19 +118,21 @@ def _embedding(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         std = 1 / math.sqrt(width)
         reason = f"embeddings of unit length: std = 1/√{width} = {text.number(std)}{tail}"
         return make(layer, "normal", reason, std=std * depth.factor)
-    base = scheme(recipe.base)
+    base = scheme(recipe.base_of("embedding"))
     if base.embeddings:
         draw = base.draw(layer, graph)
         return make(
             layer, draw.distribution, f"{base.title}: std = {text.number(draw.std)}{tail}", std=draw.std * depth.factor
         )
+    if depth.factor != 1:
+        return make(layer, "keep", f"as its owner drew it{tail}", factor=depth.factor)
     return kept(layer, "an embedding's scale does not follow from fans")
 
 
 def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if layer.parametrized in ("orthogonal", "spectral_norm"):
         return kept(layer, f"its {layer.parametrized} parametrization fixes its scale")
-    if layer.role == "output" and recipe.head == "zero":
+    if layer.role == "output" and recipe.head == "zero" and not layer.rectified:
         return constant(layer, (0.0,), "the head starts at zero, so that every output is equal")
     if is_zeroed(layer, recipe, graph):
         return constant(layer, (0.0,), "the residual branch starts at zero (its block is the identity)")
@@ -124,16 +154,15 @@ def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return make(layer, "keep", f"as its owner drew it{tail}", factor=scale, scale=scale, slice_factors=slices)
     reason = _drawn_reason(layer, base, draw) + tail
     if draw.distribution == "constant":
-        return constant(layer, (draw.std * scale,), reason)
+        return constant(layer, tuple(draw.std * scale * part for part in slices or (1.0,)), reason)
     return make(layer, draw.distribution, reason, std=draw.std * scale, scale=scale, slice_factors=slices)
 
 
 def _drawn_reason(layer: Layer, base: Scheme, draw: Draw) -> str:
-    phi = (
-        f" for {layer.activation}" if draw.worked and "φ" in base.formula and layer.activation.name != "linear" else ""
-    )
+    gained = draw.worked and "φ" in base.formula and layer.activation.name != "linear" and not draw.instead
+    phi = f" for {layer.activation}" if gained else ""
     worked = " = ".join(dict.fromkeys(part for part in (draw.worked, text.number(draw.std)) if part))
-    return f"{base.title}{phi}: {'W' if draw.distribution == 'constant' else 'std'} = {worked}"
+    return f"{draw.instead or base.title}{phi}: {'W' if draw.distribution == 'constant' else 'std'} = {worked}"
 
 
 def _recurrent(layer: Layer, recipe: Recipe) -> Fill:

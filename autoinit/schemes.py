@@ -194,7 +194,7 @@ _ROWS = (
     Scheme(
         "selu",
         "SELU's LeCun normal",
-        formulas.scaled("normal", "lecun"),
+        formulas.selu,
         "std = 1/√fan_in, which makes (0, 1) the fixed point of mean and variance",
         "Klambauer et al. 2017, arXiv:1706.02515",
         "self-normalizing networks",
@@ -293,7 +293,8 @@ _ROWS = (
         "siren",
         "SIREN",
         formulas.siren,
-        "first layer U(−1/n, 1/n), the other sines U(−√(6/n)/ω, √(6/n)/ω), the head without ω",
+        "first layer U(−1/n, 1/n), the other sines U(−√(6/n)/ω, √(6/n)/ω), the head without ω "
+        "(the authors' code divides it by ω too)",
         "Sitzmann et al. 2020, arXiv:2006.09661",
         "networks of sines",
         "whenever the activation is a sine",

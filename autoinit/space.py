@@ -120,8 +120,10 @@ def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
     if len({layer.depth for layer in graph.weights}) > 2:
         found.append(Dimension("depth_slope", 0.0, low=-2.0, high=2.0))
     if NEEDS["residuals"].met(graph):
-        found.append(Dimension("branch_power", 0.0, low=0.0, high=0.5))
-        found.append(Dimension("residual_out", "same", choices=("same", "scaled", "zero")))
+        if any(layer.in_branch and not layer.closes_branch for layer in graph.weights):
+            found.append(Dimension("branch_power", 0.0, low=0.0, high=0.5))
+        scaled = ("scaled",) if graph.residual_adds > 1 else ()
+        found.append(Dimension("residual_out", "same", choices=("same", *scaled, "zero")))
     if NEEDS["transformer"].met(graph):
         found.append(Dimension("depth_rule", "none", choices=("none", "t_fixup", "deepnorm")))
     if graph.has_role("output"):

@@ -29,6 +29,26 @@ def post_normed(blocks: Blocks) -> set[Node]:
     }
 
 
+_RECTIFIERS = frozenset({"Relu", "Hardtanh", "Threshold", "ClampMin"})
+"""Nodes whose slope at zero is zero, as torch has them (ReLU6 is a Hardtanh from 0)."""
+
+
+def is_rectified(blocks: Blocks, product: Node) -> bool:
+    """Whether what a product gives goes through a ReLU or the like before any residual add or other product.
+
+    A weight of zeros there gets no gradient, ever.
+    """
+    stack = [consumer for consumer, _ in product.consumers]
+    while stack:
+        node = stack.pop()
+        if node.op in _RECTIFIERS:
+            return True
+        passes = _is_scaled(node) or node in blocks.norms or (node.op == "Add" and len(node.data) == 1)
+        if passes and node not in blocks.residuals:
+            stack.extend(consumer for consumer, _ in node.consumers)
+    return False
+
+
 def _is_normed(blocks: Blocks, add: Node) -> bool:
     """Whether the sum goes into a normalization, and nowhere else."""
     stack, met = [add], False

@@ -245,6 +245,7 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         in_branch=residual is not None,
         branch_weights=residual.weights if residual else 0,
         closes_branch=any(use.node in places.closing for use in uses),
+        rectified=any(use.node in places.rectified for use in uses),
         post_norm=any(use.node in places.post_norm for use in uses),
         attention=member.attention,
         heads=member.heads,

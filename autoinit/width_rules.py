@@ -87,7 +87,7 @@ def _is_scalar(layer: Layer, graph: Graph) -> bool:
 
 
 def _reads_data(layer: Layer) -> bool:
-    return layer.role == "input" or (layer.role == "recurrent_input" and layer.depth == 0)
+    return layer.role == "input" or (layer.depth == 0 and layer.role != "recurrent")
 
 
 def _is_depthwise(layer: Layer) -> bool:

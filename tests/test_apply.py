@@ -376,3 +376,92 @@ def test_centring_leaves_a_label_prior() -> None:
     torch.testing.assert_close(model[4].bias.softmax(0), frequencies, atol=0.02, rtol=0)
     assert plan["0.bias"].values
     assert "(lsuv_centred)" in plan["0.bias"].reason
+
+
+class RectifiedBranches(nn.Module):
+    """x + relu(W·h): zero there would never train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(64, 16), nn.Linear(16, 10)
+        self.up = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+        self.down = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for up, down in zip(self.up, self.down, strict=True):
+            x = x + down(up(x).tanh()).relu()
+        return self.head(x)
+
+
+@pytest.mark.parametrize("name", ["zero_residual", "fixup", "hadamard"])
+def test_a_branch_that_ends_in_a_relu_is_not_set_to_zero(name: str) -> None:
+    model = RectifiedBranches()
+    plan = autoinit.apply_(model, name, BATCH)
+    assert any("3 of 3 branches end in a ReLU" in note for note in plan.notes)
+    assert all(bool(down.weight.any()) for down in model.down)
+    torch.nn.functional.cross_entropy(model(X[:64]), Y[:64]).backward()
+    if name != "fixup":  # whose head is zero
+        assert all(bool(down.weight.grad.any()) for down in model.down)
+
+
+def test_a_head_before_a_relu_is_not_set_to_zero() -> None:
+    model = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 1), nn.ReLU())
+    autoinit.apply_(model, Recipe(head="zero"), (X[:64], Y[:64].float()[:, None]))
+    assert bool(model[2].weight.any())
+
+
+def test_gates_stay_where_their_other_bias_is_frozen() -> None:
+    model = nn.Sequential()
+    model.lstm = nn.LSTM(8, 5, batch_first=True)
+    model.lstm.bias_ih_l0.requires_grad_(False)
+
+    def step(model: nn.Module, x: Tensor) -> Tensor:
+        return model.lstm(x)[0].square().mean()
+
+    before = weights(model)
+    for recipe in (Recipe(recurrent="orthogonal_forget"), Recipe(base="as_is", recurrent="chrono")):
+        plan = autoinit.apply_(model, recipe, X[:64].unflatten(1, (8, 8)), step=step)
+        assert "must stay" in plan["lstm.bias_hh_l0"].reason
+    assert torch.equal(before["lstm.bias_hh_l0"], model.lstm.bias_hh_l0)
+
+
+def test_recipes_that_would_do_nothing_are_refused() -> None:
+    bare = nn.LSTM(8, 5, batch_first=True, bias=False)
+    with pytest.raises(RecipeError, match="with biases"):
+        autoinit.apply_(bare, "chrono", X[:64].unflatten(1, (8, 8)), step=lambda m, x: m(x)[0].square().mean())
+
+
+def test_a_folder_called_as_an_alias_is_no_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rezero").mkdir()
+    with pytest.raises(RecipeError, match="'zero_residual' is for networks with residual branches"):
+        autoinit.apply_(mlp(), "rezero", BATCH)
+
+
+def test_a_layer_without_the_scheme_s_activation_gets_he_and_says_so() -> None:
+    model = nn.Sequential(nn.Linear(64, 32), nn.SELU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+    plan = autoinit.apply_(model, "selu", BATCH)
+    assert plan["2.weight"].std == pytest.approx(math.sqrt(2 / 32))
+    assert plan["2.weight"].reason.startswith("He (relu is no SELU): std = √2/√32")
+    model[1] = nn.Softplus()
+    model[3] = nn.Tanh()
+    assert "softplus has no critical point" in autoinit.apply_(model, "edge_of_chaos", BATCH)["0.weight"].reason
+
+
+def test_biases_follow_the_scheme_of_their_own_weight() -> None:
+    model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 10))
+    plan = autoinit.apply_(model, Recipe(rules=(("hidden", "edge_of_chaos"),)), BATCH)
+    assert plan["2.bias"].distribution == "normal"
+    assert plan["0.bias"].untouched
+    plan = autoinit.apply_(model, Recipe(base="he_normal", rules=(("output", "as_is"),)), BATCH)
+    assert plan["4.bias"].untouched
+
+
+def test_admin_undoes_its_fold_in_the_learning_rates() -> None:
+    case = ZOO["encoder_post_ln"]()
+    plan = autoinit.apply_(case.model, "admin", case.batch, step=case.loss)
+    folded = [fill for fill in plan.fills if "(admin)" in fill.reason]
+    assert folded
+    for fill in folded:
+        assert (fill.lr_adam, fill.lr_sgd) == (pytest.approx(fill.factor), pytest.approx(fill.factor**2))

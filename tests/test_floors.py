@@ -18,9 +18,9 @@ PACKAGE = ROOT / "autoinit"
 
 FLOORS = (
     "errors text jsonfile",
-    "activations graph needs formulas schemes",
+    "activations graph formulas attention_rules needs schemes",
     "recipe entries catalogue_docs space",
-    "fill fill_table lr_groups plan depth_rules width_rules attention_rules bias_rules rules",
+    "fill fill_table lr_groups plan depth_rules width_rules bias_rules rules",
     "score budget gate",
     "snapshot data losses optimizers task",
     "tape walk layout axes normalization blocks residuals attentions streams responses vectors recurrent inventory",

@@ -78,3 +78,14 @@ def test_names() -> None:
         named("kaiming")
     with pytest.raises(RecipeError, match=r"or a Recipe\. Got int"):
         as_recipe(3)
+
+
+@pytest.mark.parametrize("role", ["bias", "norm_scale", "position"])
+def test_schemes_are_for_what_has_fans(role: str) -> None:
+    with pytest.raises(RecipeError, match="for weight matrices and embeddings"):
+        Recipe(rules=((role, "normal"),))
+
+
+def test_fan_modes_are_for_schemes_that_divide_by_a_fan() -> None:
+    with pytest.raises(RecipeError, match="variance of 'orthogonal' is divided by no fan"):
+        Recipe(base="orthogonal", mode="fan_out")

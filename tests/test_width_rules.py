@@ -53,7 +53,7 @@ def test_what_has_no_width_is_left_alone() -> None:
 
 
 def test_kernels_of_single_channels_are_vectors() -> None:
-    conv: dict[str, Any] = {"kind": "conv", "role": "hidden", "out_axes": (0,), "in_axes": (1, 2, 3)}
+    conv: dict[str, Any] = {"kind": "conv", "role": "hidden", "depth": 1, "out_axes": (0,), "in_axes": (1, 2, 3)}
     depthwise = Layer(name="w", shape=(8, 1, 3, 3), groups=8, fan_in=9, fan_out=9, **conv)
     grouped = Layer(name="w", shape=(8, 4, 3, 3), groups=2, fan_in=36, fan_out=36, **conv)
     assert mup(depthwise, mlp(width=8), 2) == VECTOR

@@ -50,7 +50,8 @@ def admin(subject: Subject) -> dict[str, Adjustment]:
     for name in filter(profile.omegas.__contains__, closers):
         omega = math.exp(sum(map(math.log, profile.omegas[name])) / len(profile.omegas[name]))
         for part in (name, *_biases(subject, name)):
-            found[part] = Adjustment(factor=1 / omega)
+            if not subject.graph[part].keep:
+                found[part] = Adjustment(factor=1 / omega, fold=1 / omega)
     return found
 
 
@@ -58,14 +59,14 @@ def _is_free(subject: Subject, layer: Layer) -> bool:
     """Whether the whole branch can be scaled by its last weight."""
     if not (layer.closes_branch and layer.post_norm and layer.is_matrix) or layer.keep or layer.normalized:
         return False
-    return all(not subject.graph[bias].keep for bias in _biases(subject, layer.name))
+    kept = [bias for bias in _biases(subject, layer.name) if subject.graph[bias].keep]
+    return not any(bool(read(subject.model, bias).any()) for bias in kept)
 
 
 def _biases(subject: Subject, weight: str) -> list[str]:
-    """Returns the biases of a weight that are not all zero."""
+    """Returns the biases of a weight; those of zeros as well, for the sake of their learning rates."""
     graph: Graph = subject.graph
-    own = [layer.name for layer in graph.layers if layer.role == "bias" and layer.of == weight]
-    return [name for name in own if bool(read(subject.model, name).any())]
+    return [layer.name for layer in graph.layers if layer.role == "bias" and layer.of == weight]
 
 
 @dataclass(frozen=True)
