@@ -3,8 +3,8 @@
     python -m benchmarks.catalogue --workers 2     # runs what is missing, then prints the tables
     python -m benchmarks.catalogue --report
 
-Each recipe is drawn and trained for half of the task's steps at the task's one learning rate, from two seeds, beside
-the owner's own weights. Reported is the geometric mean of the loss ratio to the owner's weights, training and
+Each recipe is drawn and trained for half of the task's steps at the task's one learning rate, from up to two seeds,
+beside the owner's own weights. Reported is the geometric mean of the loss ratio to the owner's weights, training and
 validation loss together. Nothing is chosen here: this is what `select` has to choose from.
 """
 
