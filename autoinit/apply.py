@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from .assign import assign, is_parametrized, padding_row, read, shapes
 from .calibrations import CALIBRATIONS, Subject
 from .entries import ALIASES, NAMED, as_recipe
-from .errors import PlanMismatchError, RecipeError
+from .errors import ArgumentError, PlanMismatchError, RecipeError
 from .fill import Fill
 from .graph import Graph
 from .initializers import COSTLY, DRAWS, Geometry, chrono_
@@ -240,6 +241,9 @@ def apply_(
 
     Raises:
         RecipeError: an unknown name, a recipe for other architectures, or a calibration without data.
+        ArgumentError: a seed out of range.
+        DataError: data that the model cannot take, or that a calibration cannot measure on (NaN, inf).
+        CalibrationError: a model that cannot be differentiated twice, where a calibration needs that.
         PlanFileError: a plan file that cannot be read.
         PlanMismatchError: a plan of another architecture. In every case the model is unchanged.
     """
@@ -249,6 +253,7 @@ def apply_(
         apply_plan(inner, plan)
         return plan
     recipe = as_recipe(what)
+    check_seed(seed)
     if recipe.calibration != "none" and data is None:
         raise RecipeError(f"Recipe {recipe.key!r} is calibrated on data. Pass data=, batches or one example input.")
     if recipe.calibration != "none" or (recipe.head_bias == "label_prior" and data is not None):
@@ -256,6 +261,12 @@ def apply_(
     plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss, step)), seed)
     apply_plan(inner, plan)
     return _stamped(inner, plan)
+
+
+def check_seed(seed: Any) -> None:
+    """Raises ArgumentError for what is no seed."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
+        raise ArgumentError(f"seed must be a whole number from 0 to 2**63 - 1. Got {seed!r}.")
 
 
 def _as_plan(what: object) -> Plan | None:

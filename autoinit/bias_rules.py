@@ -14,6 +14,9 @@ from .schemes import scheme
 SMALLEST_FREQUENCY = 1e-4
 """A class rarer than this gets this frequency in a label prior, so that its log stays finite."""
 
+HEADS = frozenset({"output", "embedding"})
+"""Roles of a weight that has an output bias: an embedding's bias is that of the head that shares its weight."""
+
 SHORTEST = 3
 """Time steps from which on gates can be spread over time scales: log U(1, T − 1) is 0 alone for T = 2."""
 
@@ -32,7 +35,7 @@ def bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         graph: the network that it is part of.
     """
     owner = graph.get(layer.of or "")
-    if owner is not None and owner.role == "output" and recipe.head_bias != "as_is":
+    if owner is not None and owner.role in HEADS and recipe.head_bias != "as_is":
         return _head_bias(layer, recipe, graph)
     if owner is not None and owner.keep:
         return kept(layer, f"its weight is kept: {owner.keep}")

@@ -162,11 +162,14 @@ def coordinate_check(
         RecipeError: an unknown recipe, or one that is for other architectures.
         OptimizerError: an unknown optimizer.
     """
+    if isinstance(make_model, nn.Module):
+        raise ArgumentError("make_model is called with each width and returns a new model of it. Got a model.")
     sizes = _sizes(widths, steps, seeds)
     build = _builder(optimizer)
     rate = RATES[family_of(optimizer)] if lr is None else lr
     with preserved_random():
         first = _Trial(make_model, data, sizes[0], seeds[0], loss)
+        last = width_of(_Trial(make_model, first.batches, sizes[-1], seeds[0], loss).graph)
         chosen = as_recipe(recipe)
         if chosen.widths == "mup":
             chosen = dataclasses.replace(chosen, base_width=width_of(first.graph))
@@ -175,6 +178,10 @@ def coordinate_check(
             for width in sizes
         ]
     _check_names(measured, sizes)
+    if last == width_of(first.graph):
+        raise ArgumentError(
+            f"make_model({sizes[0]}) and make_model({sizes[-1]}) are of one width; the argument must set it."
+        )
     seen = [name for name in first.graph if name in measured[0][0]]
     roles = {name: first.graph[name].role for name in seen}
     roles |= {name: "output" for name in measured[0][0] if name not in roles}

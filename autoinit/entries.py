@@ -332,7 +332,10 @@ def as_recipe(what: object) -> Recipe:
         return what
     if isinstance(what, str):
         return named(what)
-    raise RecipeError(f'A recipe is a name such as "he_normal", or a Recipe. Got {type(what).__name__}.')
+    raise RecipeError(
+        f'A recipe is a name such as "he_normal", or a Recipe. Got {type(what).__name__}. '
+        "(apply_ also takes a Plan, a Selection, or the path of a saved plan.)"
+    )
 
 
 def entry_of(recipe: Recipe) -> Entry | None:

@@ -200,7 +200,9 @@ def critical(layer: Layer, graph: Graph) -> Draw:
     if point is None or layer.kind == "recurrent":
         return _he_instead(layer, f"{layer.activation} has no critical point")
     sigma = _entering(layer, point)
-    return Draw("normal", sigma / math.sqrt(layer.fan_in), f"{sigma:.3g}/√{layer.fan_in}", point.sigma_b)
+    entering = " (for data of variance 1)" if layer.role == "input" else ""
+    worked = f"{sigma:.3g}/√{layer.fan_in}{entering}"
+    return Draw("normal", sigma / math.sqrt(layer.fan_in), worked, point.sigma_b)
 
 
 def isometric(layer: Layer, graph: Graph) -> Draw:

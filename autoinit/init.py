@@ -332,6 +332,11 @@ def chrono_(bias: Tensor, steps: int, cell: Cell = "lstm", *, generator: torch.G
 
 
 def _generator(generator: torch.Generator | None) -> torch.Generator:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ArgumentError(
+            f"generator is a torch.Generator or None. Got {generator!r}; for a seed pass "
+            "torch.Generator().manual_seed(seed)."
+        )
     return torch.default_generator if generator is None else generator
 
 
@@ -345,6 +350,11 @@ def _gain(activation: Function) -> float:
         return activation.gain()
     if isinstance(activation, str):
         return Activation(_known("activation", activation, tuple(FORMULAS))).gain()
+    if isinstance(activation, bool) or not isinstance(activation, (int, float)):
+        raise ArgumentError(
+            f"An activation is its name ('relu'), an autoinit.activations.Activation, or a number, its gain. "
+            f"Got {type(activation).__name__}."
+        )
     if not activation >= 0:
         raise ArgumentError(f"A gain is a number of at least 0; got {activation!r}.")
     return float(activation)
@@ -364,6 +374,8 @@ def _weight(
     Raises:
         ArgumentError: fewer than two dimensions, or groups that do not divide the first.
     """
+    if not isinstance(tensor, Tensor):
+        raise ArgumentError(f"A weight is a torch.Tensor. Got {type(tensor).__name__}.")
     if tensor.ndim < 2:
         raise ArgumentError(
             f"A weight is [outputs, inputs, *kernel] and has at least two dimensions; got {tuple(tensor.shape)}. "

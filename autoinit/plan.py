@@ -18,6 +18,10 @@ from .fill_table import coverage, fill_table
 from .lr_groups import HasParameters, decayed, family_of, matched
 from .recipe import Recipe
 
+_OWNERS = (
+    "What is rescaled is the model's own draw: another instance gets its own, rescaled. Save the weights to keep them."
+)
+
 FORMAT, VERSION = "autoinit-plan", 1
 
 
@@ -57,7 +61,8 @@ class Plan(Mapping[str, Fill]):
         key = self.recipe.key
         title = key if entry is None or entry.name == key else f"{entry.name} ({key})"
         seed = f", seed {self.seed}" if any(not fill.untouched for fill in self.fills) else ""
-        notes = "".join(f"\nNote: {note}" for note in self.notes)
+        owners = any(fill.distribution == "keep" and not fill.untouched for fill in self.fills)
+        notes = "".join(f"\nNote: {note}" for note in (*self.notes, *[_OWNERS] * owners))
         return f"{title}{seed}\n\n{fill_table(self.fills)}\n\n{coverage(self.fills)}{notes}"
 
     def adjusted(self, adjustments: Mapping[str, Adjustment]) -> Plan:

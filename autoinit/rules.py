@@ -41,9 +41,10 @@ def _notes(recipe: Recipe, graph: Graph) -> Iterator[str]:
     """Yields what the recipe's paper asks for beyond initial weights."""
     entry = entry_of(recipe)
     multiplied = recipe.residual_out == "zero" and any(layer.role == "layer_scale" for layer in graph.layers)
+    unattended = recipe.widths == "mup" and not any(layer.attention for layer in graph.layers)
     if missing := left_out(recipe.depth_rule, graph):
         yield missing
-    elif entry is not None and entry.left_out and recipe.depth_rule == "none" and not multiplied:
+    elif entry is not None and entry.left_out and recipe.depth_rule == "none" and not (multiplied or unattended):
         yield f"{entry.title}, left out here: {entry.left_out}."
     closers = [layer for layer in graph.weights if layer.closes_branch]
     if recipe.residual_out == "zero" and (stuck := sum(layer.rectified for layer in closers)):
@@ -126,7 +127,8 @@ def _embedding(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         )
     if depth.factor != 1:
         return make(layer, "keep", f"as its owner drew it{tail}", factor=depth.factor)
-    return kept(layer, "an embedding's scale does not follow from fans")
+    head = f"; it is the head as well ({layer.tied_to[0]})" if layer.tied_to else ""
+    return kept(layer, f"an embedding's scale does not follow from fans{head}")
 
 
 def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
@@ -195,7 +197,7 @@ def _factors(layer: Layer, recipe: Recipe, graph: Graph) -> dict[str, float]:
     if layer.role in ("query", "key"):
         found["query and key"] = 2.0**recipe.qk_log2
     if recipe.widths == "mup":
-        found["μP"] = mup(layer, graph, recipe.base_width).factor
+        found[f"μP, base width {recipe.base_width}"] = mup(layer, graph, recipe.base_width).factor
     return {why: value for why, value in found.items() if value != 1.0}
 
 

@@ -6,17 +6,15 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import text
-from .apply import apply_plan, keep_choices
+from .apply import apply_plan, check_seed, keep_choices
 from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
 from .data import Batch
-from .errors import ArgumentError
 from .gate import LOOKS, Verdict
 from .probe import probe
 from .recipe import Recipe
@@ -87,7 +85,7 @@ def select(
         StepError, OptimizerError, RecipeError, BudgetError, DeviceError: a wrong argument of that kind.
     """
     meter = Meter(parse_budget(budget))
-    _check_seed(seed)
+    check_seed(seed)
     task = make_task(
         model,
         data,
@@ -113,11 +111,6 @@ def select(
     if apply and not selection.kept:
         apply_plan(task.model, selection.plan)
     return selection
-
-
-def _check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
-        raise ArgumentError(f"seed must be a whole number from 0 to 2**63 - 1. Got {seed!r}.")
 
 
 def _step_seconds(task: Task, meter: Meter) -> float:

@@ -161,7 +161,7 @@ def _calibrations(graph: Graph, allowance: float) -> tuple[str, ...]:
 
 
 def _has_head_bias(graph: Graph) -> bool:
-    heads = {layer.name for layer in graph.layers if layer.role == "output"}
+    heads = {layer.name for layer in graph.layers if layer.role in ("output", "embedding")}  # tied heads as well
     return any(layer.role == "bias" and layer.of in heads and not layer.keep for layer in graph.layers)
 
 

@@ -181,11 +181,7 @@ def make_task(
     check_trainable(model)
     objective = Loss(loss, step)
     target = _device(model, device)
-    if target.type == "meta":
-        raise ModelError(
-            "the model is on the meta device, without weights to train. "
-            "Use trace, resolve or a plan there, or give it memory first with model.to_empty(device=…)."
-        )
+    _check_memory(target, "train")
     if finite:
         check_weights(model)
     with torch.inference_mode(False), preserved_random():
@@ -234,8 +230,13 @@ def example_task(
     model = unwrap(model)
     check_trainable(model)
     device, dtype = _device(model, None), _float_dtype(model)
+    if whole:
+        _check_memory(device, "measure")
+        check_weights(model)
     with torch.inference_mode(False), preserved_random():
         batches = all_batches(data, dtype=dtype) if whole else [first_batch(data, dtype=dtype)]
+        if whole:
+            check_finite(batches)
         train = tuple(move(batch, device) for batch in batches)
     objective = Loss(loss, step, example=True)
     task = Task(model=model, device=device, autocast=_autocast(None, device), train=train, _loss=objective)
@@ -250,6 +251,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Returns the module inside torch.compile, DataParallel and DistributedDataParallel."""
     if not isinstance(model, nn.Module):
         raise ModelError(f"model is {_article(model)}. Allowed: a torch.nn.Module instance.{_call_hint(model)}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError("model is a scripted module, whose operations cannot be read. Pass it as it was before jit.")
     if isinstance(model, (DataParallel, DistributedDataParallel)):
         return unwrap(model.module)
     inner = model._modules.get("_orig_mod")  # what torch.compile wraps
@@ -340,6 +343,15 @@ def _autocast(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | 
     return dtype
 
 
+def _check_memory(device: torch.device, purpose: str) -> None:
+    """Raises ModelError for a model without values."""
+    if device.type == "meta":
+        raise ModelError(
+            f"the model is on the meta device, without weights to {purpose}. "
+            "Use trace, resolve or a plan there, or give it memory first with model.to_empty(device=…)."
+        )
+
+
 def _float_dtype(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
@@ -349,7 +361,7 @@ def _examine(task: Task) -> None:
     batch = clone(task.train[0])
     versions = [tensor._version for tensor in tensors(batch)]
     task.model.train()
-    with _explained(task, batch) as seen:
+    with explained(task, batch) as seen:
         value = task.loss(batch)
     task._overwrites = versions != [tensor._version for tensor in tensors(batch)]
     task._own_backward = any(parameter.grad is not None for parameter in task.model.parameters())
@@ -360,7 +372,7 @@ def _examine(task: Task) -> None:
 
 
 @contextlib.contextmanager
-def _explained(task: Task, batch: Batch) -> Iterator[list[Tensor | None]]:
+def explained(task: Task, batch: Batch) -> Iterator[list[Tensor | None]]:
     """Yields where the prediction will stand; what the model or the loss raises is told with shapes."""
     seen: list[Tensor | None] = []
 
@@ -397,7 +409,7 @@ def _check_others(task: Task, batches: Sequence[Batch], val: Sequence[Batch]) ->
             task.model.train(name == "data")
             moved = clone(move(batch, task.device))
             try:
-                with _explained(task, moved):
+                with explained(task, moved):
                     task.evaluate([moved])
             except AutoInitError as error:
                 raise DataError(

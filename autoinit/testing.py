@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import ArgumentError, did_you_mean
 from .initializers import Draw, Geometry, fill_
 
 STD = 0.25
@@ -98,6 +99,18 @@ class Claims:
     orthogonal: Literal["no", "matrix", "centre"] = "no"
     cases: tuple[str, ...] = ()
     heads: int = 1
+
+    def __post_init__(self) -> None:
+        known = (*CASES, *THIN, *EMPTY)
+        for name in self.cases:
+            if name not in known:
+                raise ArgumentError(f"No case is called {name!r}. {did_you_mean(name, known)}")
+        for field, value, allowed in (
+            ("moments", self.moments, ("exactly", "on average", "none")),
+            ("orthogonal", self.orthogonal, ("no", "matrix", "centre")),
+        ):
+            if value not in allowed:
+                raise ArgumentError(f"The claim {field!r} is one of {', '.join(allowed)}. Got {value!r}.")
 
     def of(self, cases: dict[str, Case]) -> Iterator[tuple[str, tuple[int, ...], Geometry]]:
         """Yields name, shape and geometry of those of the cases that are claimed."""

@@ -24,7 +24,7 @@ from .roles import Places, find_places, is_normalized, member_of, role_of
 from .snapshot import preserved
 from .streams import stack_of
 from .tape import Tape, derived_tensors, parameter_names
-from .task import Task, check_trainable, example_task, unwrap
+from .task import Task, check_trainable, example_task, explained, unwrap
 from .vectors import verdict
 from .walk import Node, unveil, walk
 
@@ -68,7 +68,8 @@ def trace_task(task: Task) -> Graph:
             graph = read_graph(task.model, lambda: task.loss(watched))
         except Exception:  # a step may do with its batch what no gradient allows: write into it, take it to numpy
             snapshot.rewind()
-            graph = read_graph(task.model, lambda: task.loss(batch))
+            with explained(task, batch):
+                graph = read_graph(task.model, lambda: task.loss(batch))
     return replace(graph, label_prior=task.label_prior)
 
 

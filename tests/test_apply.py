@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from zoo import ZOO
 import autoinit
 from autoinit.apply import Memory, apply_plan, keep_choices
 from autoinit.entries import NAMED
-from autoinit.errors import AutoInitError, PlanMismatchError, RecipeError
+from autoinit.errors import ArgumentError, AutoInitError, DataError, ModelError, PlanMismatchError, RecipeError
 from autoinit.plan import Plan
 from autoinit.recipe import Recipe
 from autoinit.rules import resolve
@@ -465,3 +466,62 @@ def test_admin_undoes_its_fold_in_the_learning_rates() -> None:
     assert folded
     for fill in folded:
         assert (fill.lr_adam, fill.lr_sgd) == (pytest.approx(fill.factor), pytest.approx(fill.factor**2))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ((torch.randn(64, 9), Y[:64]), "the model cannot take a batch of"),
+        ((X[:64].long(), Y[:64]), "the model cannot take a batch of"),
+        ((X[:64], Y[:64] + 90), "label|class"),
+    ],
+)
+def test_data_that_the_model_cannot_take(data: tuple[Tensor, Tensor], said: str) -> None:
+    model = mlp()
+    with pytest.raises(DataError, match=said), unchanged(model):
+        autoinit.apply_(model, "he_normal", data)
+    with pytest.raises(DataError, match=said):
+        trace(model, data)
+
+
+@pytest.mark.parametrize("name", ["within_layer", "lsuv", "lsuv_centred", "gradinit"])
+def test_a_calibration_measures_on_finite_values_only(name: str) -> None:
+    wild = X[:64].clone()
+    wild[3, 5] = math.nan
+    model = mlp()
+    with pytest.raises(DataError, match="NaN"), unchanged(model):
+        autoinit.apply_(model, name, (wild, Y[:64]))
+    with torch.no_grad():
+        model[0].weight[0, 0] = math.nan
+    with pytest.raises(ModelError, match=r"0\.weight"):
+        autoinit.apply_(model, name, BATCH)
+    with pytest.raises(ModelError, match="meta device"):
+        autoinit.apply_(mlp().to("meta"), name, BATCH)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, 2**70, "a", True])
+def test_what_is_no_seed_is_refused(seed: Any) -> None:
+    model = mlp()
+    with pytest.raises(ArgumentError, match="seed must be a whole number"), unchanged(model):
+        autoinit.apply_(model, "he_normal", BATCH, seed=seed)
+
+
+def test_a_scripted_module_is_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(mlp())
+    with pytest.raises(ModelError, match="scripted module"):
+        autoinit.apply_(scripted, "he_normal", BATCH)
+
+
+def test_a_plan_says_where_it_keeps_to_the_owners_draw() -> None:
+    plan = autoinit.apply_(mlp(), Recipe(log2_gain=1.0), BATCH)
+    assert "another instance gets its own one" in str(plan)
+    assert "another instance" not in str(autoinit.apply_(mlp(), "he_normal", BATCH))
+
+
+def test_a_tied_head_has_a_bias_and_a_reason() -> None:
+    case = ZOO["tied_characters"]()
+    plan = autoinit.apply_(case.model, "he_normal", case.batch, step=case.loss)
+    (tied,) = (fill for fill in plan.fills if fill.role == "embedding")
+    assert "it is the head as well" in tied.reason

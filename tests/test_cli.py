@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import autoinit
 from autoinit import __version__, cli
 from autoinit.entries import ENTRIES, NAMED
 from autoinit.errors import FactoryError
@@ -411,3 +412,8 @@ def test_interrupted_search_prints_and_saves_what_it_found_and_exits_with_130(fo
     assert "Traceback" not in error
     assert json.loads(out)["interrupted"]
     assert (folder / "init.json").exists()
+
+
+def test_the_package_runs_as_a_module() -> None:
+    run = subprocess.run([sys.executable, "-m", "autoinit", "--version"], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, f"autoinit {autoinit.__version__}\n")

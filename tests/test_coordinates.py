@@ -234,6 +234,8 @@ def test_random_state_is_put_back_and_dropout_is_no_change(digits: list[tuple[Te
         ({"optimizer": "muon"}, OptimizerError, "one of adam, adamw, sgd, or a class of torch.optim. Got 'muon'"),
         ({"recipe": "mupp"}, RecipeError, "Did you mean 'mup'"),
         ({"make_model": lambda n: mlp(8, depth=n // 8)}, ArgumentError, r"only one of them has the weights 4\.weight"),
+        ({"make_model": lambda n: mlp(8)}, ArgumentError, "are of one width; the argument must set it"),
+        ({"make_model": mlp(8)}, ArgumentError, "returns a new model of it. Got a model"),
     ],
 )
 def test_wrong_arguments_are_refused(

@@ -31,6 +31,7 @@ FLOORS = (
     "selection selector diagnosis coordinates",
     "demo testing",
     "cli",
+    "__main__",
 )
 SPINE = [name for floor in FLOORS for name in floor.split()]
 """The order of imports, from the ground up; `initializers` and `calibrations` are folders."""
@@ -88,7 +89,7 @@ GLOBAL_RNG = {
 }
 """Calls that change a global random generator, and who may make them: only what puts it back."""
 
-TESTED_ELSEWHERE: dict[str, str] = {"init": "test_init_functions.py"}
+TESTED_ELSEWHERE: dict[str, str] = {"__main__": "test_cli.py", "init": "test_init_functions.py"}
 """Modules without a test file of their own, and where they are tested."""
 
 

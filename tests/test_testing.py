@@ -8,12 +8,14 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from autoinit import testing
+from autoinit.errors import ArgumentError
 from autoinit.initializers import DRAWS, Draw, Geometry
 from autoinit.testing import PROPERTIES, Claims, check_draw
 
@@ -164,3 +166,9 @@ def test_it_needs_no_test_runner() -> None:
     code = "import sys, autoinit.testing; print('pytest' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "False"
+
+
+@pytest.mark.parametrize("wrong", [{"cases": ("linaer",)}, {"orthogonal": "yes"}, {"moments": "exact"}])
+def test_claims_that_would_test_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=r"linaer|one of"):
+        Claims(**wrong)

@@ -1,0 +1,5 @@
+"""`python -m autoinit` is the command `autoinit`."""
+
+from .cli import main
+
+main()
