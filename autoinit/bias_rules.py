@@ -7,6 +7,7 @@ import math
 from . import text
 from .depth_rules import depth_scale, is_zeroed
 from .fill import Fill, constant, kept, make
+from .formulas import Distribution
 from .graph import Graph, Layer
 from .recipe import Recipe
 from .schemes import scheme
@@ -59,9 +60,11 @@ def bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
 def _drawn_bias(layer: Layer, owner: Layer | None, recipe: Recipe, graph: Graph, fold: float) -> Fill:
     """Returns a bias at zero, or drawn as the scheme of its weight says, times what is folded into that weight."""
     if owner is not None and owner.is_matrix and recipe.bias != "zero":
-        std = scheme(recipe.base_of(owner.role)).draw(owner, graph).bias_std * fold
-        if std:
-            return make(layer, "normal", f"biases at the critical point: σ_b = {text.number(std)}", std=std)
+        base = scheme(recipe.base_of(owner.role))
+        draw = base.draw(owner, graph)
+        if std := draw.bias_std * fold:
+            shape: Distribution = "uniform" if draw.distribution == "uniform" else "normal"
+            return make(layer, shape, f"{base.title}: biases of std {text.number(std)}", std=std)
     return constant(layer, (0.0,), "biases start at zero")
 
 

@@ -231,12 +231,16 @@ def selu(layer: Layer, graph: Graph) -> Draw:
 
 
 def siren(layer: Layer, graph: Graph) -> Draw:
-    """Returns uniform weights that keep the phase of sines at unit variance (Sitzmann et al. 2020)."""
+    """Returns uniform weights that keep the phase of sines at unit variance (Sitzmann et al. 2020).
+
+    Biases are U(−1/√n, 1/√n), and the head is divided by ω as the sines' weights are: so does the authors' code.
+    """
     if layer.activation.name not in ("sin", "linear"):
         return _he_instead(layer, f"{layer.activation} is no sine")
+    bias_std = 1.0 / math.sqrt(3.0 * layer.fan_in)
     if layer.role == "input":
-        return Draw("uniform", 1.0 / (layer.fan_in * math.sqrt(3.0)), f"1/({layer.fan_in}·√3)")
-    sine = layer.activation.name == "sin" and layer.activation.parameters
-    omega = layer.activation.parameters[0] if sine else 1.0
+        return Draw("uniform", 1.0 / (layer.fan_in * math.sqrt(3.0)), f"1/({layer.fan_in}·√3)", bias_std)
+    sines = (one.activation for one in (layer, *graph.weights) if one.activation.name == "sin")
+    omega = next((sine.parameters[0] for sine in sines if sine.parameters), 1.0)
     # Sines of a uniform phase have variance 1/2, so √2/√fan_in keeps the phase at unit variance before ω.
-    return Draw("uniform", math.sqrt(2.0 / layer.fan_in) / omega, f"√(2/{layer.fan_in})/{omega:g}")
+    return Draw("uniform", math.sqrt(2.0 / layer.fan_in) / omega, f"√(2/{layer.fan_in})/{omega:g}", bias_std)

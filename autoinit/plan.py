@@ -19,7 +19,8 @@ from .lr_groups import HasParameters, decayed, family_of, matched
 from .recipe import Recipe
 
 _OWNERS = (
-    "What is rescaled is the model's own draw: another instance gets its own, rescaled. Save the weights to keep them."
+    "What is rescaled is the model's own draw: another instance gets its own one, rescaled. To keep these, save the "
+    "weights."
 )
 
 FORMAT, VERSION = "autoinit-plan", 1

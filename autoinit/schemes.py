@@ -293,8 +293,7 @@ _ROWS = (
         "siren",
         "SIREN",
         formulas.siren,
-        "first layer U(−1/n, 1/n), the other sines U(−√(6/n)/ω, √(6/n)/ω), the head without ω "
-        "(the authors' code divides it by ω too)",
+        "first layer U(−1/n, 1/n), the others U(−√(6/n)/ω, √(6/n)/ω), biases U(−1/√n, 1/√n)",
         "Sitzmann et al. 2020, arXiv:2006.09661",
         "networks of sines",
         "whenever the activation is a sine",
