@@ -16,8 +16,9 @@ from .trial import OWN, Bench, Candidate, Record, described, ranking, stream
 
 FINALISTS = 3
 FINAL_ORDERS = 2
-LATE = (0.8, 0.9)
-"""Where a gate run is evaluated besides its end: one iterate's held-back loss is mostly the noise of its last steps."""
+EARLY, LATE = (0.4, 0.5), (0.8, 0.9)
+"""Where a gate run is evaluated besides its end, halfway and towards it: where the held-back loss is going, from more
+than one iterate's, which is mostly the noise of its last steps."""
 SHORTEST_RUN = 8
 """Steps below which a run on a fresh batch order tells nothing."""
 
@@ -74,7 +75,7 @@ def _final_cost(bench: Bench, steps: int) -> float:
 
 def _gate_cost(bench: Bench, steps: int) -> float:
     """Returns what a gate run of some steps costs, evaluations included, in steps."""
-    return DRAW_COST * steps + (1 + len(LATE)) * len(bench.task.gate_eval) * FORWARD_COST
+    return DRAW_COST * steps + (1 + len(EARLY) + len(LATE)) * len(bench.task.gate_eval) * FORWARD_COST
 
 
 def _layout(bench: Bench, rivals: int, tune_lr: bool) -> tuple[int, int, int]:
@@ -230,7 +231,7 @@ def _trained(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, s
         seed=seed,
         lr_factor=LR_RATIO**candidate.lr_step,
         held_back=bench.task.gate_eval,
-        rungs=tuple(int(part * steps) for part in LATE),
+        rungs=tuple(int(part * steps) for part in (*EARLY, *LATE)),
     )
     bench.charge(curve, len(bench.task.gate_eval))
     return curve
@@ -244,15 +245,17 @@ def _pair(bench: Bench, champion: Curve, own: Curve) -> Pair:
     def halfway(curve: Curve) -> float:
         return tail_loss(dataclasses.replace(curve, losses=curve.losses[: curve.steps // 2]), reference)
 
-    def held_back(curve: Curve) -> float:
-        if curve.diverged_at is not None or not curve.held_back:
-            return math.log(CEILING)
-        return sum(reference.u(loss) for _, loss in curve.held_back) / len(curve.held_back)
+    def held_back(curve: Curve, part: slice) -> float:
+        seen = [reference.u(loss) for _, loss in curve.held_back[part]]
+        return sum(seen) / len(seen) if seen and curve.diverged_at is None else math.log(CEILING)
+
+    early, late = slice(None, len(EARLY)), slice(len(EARLY), None)
 
     seen = bool(bench.task.gate_eval)
     return Pair(
         training=tail_loss(champion, reference) - tail_loss(own, reference),
         halfway=halfway(champion) - halfway(own),
-        held_back=held_back(champion) - held_back(own) if seen else None,
+        held_back=held_back(champion, late) - held_back(own, late) if seen else None,
+        held_back_halfway=held_back(champion, early) - held_back(own, early) if seen else None,
         own=tail_loss(own, reference),
     )

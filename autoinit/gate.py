@@ -96,6 +96,7 @@ class Pair:
         training: difference of the tail losses at the end.
         halfway: the same at half the length.
         held_back: difference of the held-back losses towards the end; None where there are none.
+        held_back_halfway: the same at half of those steps.
         own: the owner's tail loss, whose spread tells how much a batch order matters.
     """
 
@@ -103,6 +104,7 @@ class Pair:
     halfway: float
     held_back: float | None
     own: float
+    held_back_halfway: float | None = None
 
 
 def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD) -> Verdict:
@@ -129,6 +131,8 @@ def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD) -> Ve
         return Verdict("undecided", gain, held_back, "held-back data do not confirm it")
     if _lead_ahead(pairs) > -SMALLEST_EFFECT:
         return Verdict("undecided", gain, held_back, "its lead shrinks so fast that twice the steps would end it")
+    if _held_back_ahead(pairs) > HELD_BACK_MARGIN:
+        return Verdict("undecided", gain, held_back, "on held-back data twice the steps would leave it behind")
     return Verdict("win", gain, held_back, "it beats the model's own weights on fresh batch orders")
 
 
@@ -163,6 +167,12 @@ def _lead_ahead(pairs: Sequence[Pair]) -> float:
     A lead may shrink, as every lead does when both trainings end well; it must not be about to vanish.
     """
     return sum(2 * pair.training - pair.halfway for pair in pairs) / len(pairs)
+
+
+def _held_back_ahead(pairs: Sequence[Pair]) -> float:
+    """Returns the same for the held-back loss: what trains faster on few rows also overfits them sooner."""
+    known = [(p.held_back, p.held_back_halfway) for p in pairs if None not in (p.held_back, p.held_back_halfway)]
+    return sum(2 * (late or 0.0) - (early or 0.0) for late, early in known) / max(1, len(known))
 
 
 def _pairs_needed(gain: Gain, error: float, pairs: Sequence[Pair]) -> int:

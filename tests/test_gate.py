@@ -99,3 +99,13 @@ def test_text() -> None:
     assert str(Gain(math.log(0.5), math.log(0.4), math.log(0.6), 3)) == (
         "loss × 0.5 (90 % interval 0.4 … 0.6, 3 paired runs)"
     )
+
+
+def test_a_held_back_lead_that_would_be_gone_at_twice_the_length_is_no_win() -> None:
+    def runs(early: float, late: float) -> list[Pair]:
+        return [Pair(-0.5 + noise, -0.3, late + noise, 0.0, early + noise) for noise in (-0.001, 0.0, 0.001)]
+
+    assert judge(runs(-0.2, -0.3)).state == "win"
+    assert judge(runs(-0.2, -0.12)).state == "win"  # it shrinks, and would still be there
+    fading = judge(runs(-0.2, -0.05))
+    assert (fading.state, fading.why) == ("undecided", "on held-back data twice the steps would leave it behind")
