@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .budget import FORWARD_COST
 from .gate import LEVELS, LOOKS, Pair, Spread, Verdict, judge
 from .plan import Plan
-from .probe import probe
+from .probe import evaluate, probe
 from .score import CEILING, Curve, tail_loss
 from .space import LR_RATIO, LR_STEPS
 from .trial import OWN, Bench, Candidate, Record, described, ranking, stream
@@ -75,7 +75,7 @@ def _final_cost(bench: Bench, steps: int) -> float:
 
 def _gate_cost(bench: Bench, steps: int) -> float:
     """Returns what a gate run of some steps costs, evaluations included, in steps."""
-    return DRAW_COST * steps + (1 + len(EARLY) + len(LATE)) * len(bench.task.gate_eval) * FORWARD_COST
+    return DRAW_COST * steps + (2 + len(EARLY) + len(LATE)) * len(bench.task.gate_eval) * FORWARD_COST
 
 
 def _layout(bench: Bench, rivals: int, tune_lr: bool) -> tuple[int, int, int]:
@@ -208,8 +208,16 @@ class GateFailure(Exception):
     """A run of the gate raised; the message says what."""
 
 
-def _gate_run(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, steps: int) -> Curve:
-    """Returns the curve of a plan's exact weights, or of the owner's where there is no plan.
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One training at the gate: its curve, and at its end the loss of each held-back batch."""
+
+    curve: Curve
+    batches: tuple[float, ...]
+
+
+def _gate_run(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, steps: int) -> _Run:
+    """Returns the training of a plan's exact weights, or of the owner's where there is no plan.
 
     Raises:
         GateFailure: out of memory, or whatever else went wrong in this run.
@@ -220,7 +228,7 @@ def _gate_run(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, 
         raise GateFailure(described(problem)) from problem
 
 
-def _trained(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, steps: int) -> Curve:
+def _trained(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, steps: int) -> _Run:
     if plan is None:
         bench.snapshot.rewind()
     else:
@@ -234,10 +242,14 @@ def _trained(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, s
         rungs=tuple(int(part * steps) for part in (*EARLY, *LATE)),
     )
     bench.charge(curve, len(bench.task.gate_eval))
-    return curve
+    if curve.diverged_at is not None:
+        return _Run(curve, ())
+    bench.meter.spend(forwards=len(bench.task.gate_eval))
+    return _Run(curve, tuple(evaluate(bench.task, [batch]) for batch in bench.task.gate_eval))
 
 
-def _pair(bench: Bench, champion: Curve, own: Curve) -> Pair:
+def _pair(bench: Bench, challenger: _Run, owner: _Run) -> Pair:
+    champion, own = challenger.curve, owner.curve
     reference = bench.reference
     if reference is None:
         raise ValueError("A gate needs the reference of a search.")
@@ -257,5 +269,9 @@ def _pair(bench: Bench, champion: Curve, own: Curve) -> Pair:
         halfway=halfway(champion) - halfway(own),
         held_back=held_back(champion, late) - held_back(own, late) if seen else None,
         held_back_halfway=held_back(champion, early) - held_back(own, early) if seen else None,
+        by_batch=tuple(
+            reference.u(one) - reference.u(other)
+            for one, other in zip(challenger.batches, owner.batches, strict=False)  # none where one diverged
+        ),
         own=tail_loss(own, reference),
     )

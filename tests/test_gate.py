@@ -109,3 +109,14 @@ def test_a_held_back_lead_that_would_be_gone_at_twice_the_length_is_no_win() -> 
     assert judge(runs(-0.2, -0.12)).state == "win"  # it shrinks, and would still be there
     fading = judge(runs(-0.2, -0.05))
     assert (fading.state, fading.why) == ("undecided", "on held-back data twice the steps would leave it behind")
+
+
+def test_held_back_batches_that_disagree_do_not_confirm() -> None:
+    def runs(*batches: float) -> list[Pair]:
+        return [Pair(-0.5 + noise, -0.3, -0.05 + noise, 0.0, None, batches) for noise in (-0.001, 0.0, 0.001)]
+
+    assert judge(runs(-0.06, -0.05, -0.04)).state == "win"
+    # Mean -0.05, deviation 0.10 of three batches: the 90 % bound is -0.05 + 1.89·0.10/√3 = +0.06.
+    split = judge(runs(-0.15, -0.05, 0.05))
+    assert (split.state, split.why) == ("undecided", "held-back data do not confirm it")
+    assert judge(runs(-0.05)).state == "win"  # one batch has no spread
