@@ -71,10 +71,10 @@ $ {COMMAND}
 `autoinit.catalogue()` returns it as a DataFrame. Each entry is used in the same ways:
 
 ```python
-autoinit.apply_(model, "fixup", data)                              # draw it
-autoinit.select(model, data, recipes=["fixup", "he_normal"])       # choose between some of them
-autoinit.Recipe(base="xavier_normal", rules={{"output": "zeros"}})   # a scheme for the weights of one role
-autoinit.init.he_normal_(weight, "gelu")                           # fill one tensor
+autoinit.apply_(model, "fixup", data)  # draw it
+autoinit.select(model, data, recipes=["fixup", "he_normal"])  # choose between some of them
+autoinit.Recipe(base="xavier_normal", rules={{"output": "zeros"}})  # a scheme for the weights of one role
+autoinit.init.he_normal_(weight, "gelu")  # fill one tensor
 ```
 
 - gain(φ) is computed for the activation φ that follows each layer, whatever it is.
