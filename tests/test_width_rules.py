@@ -104,7 +104,7 @@ def test_the_head_starts_smaller_and_every_fill_knows_its_learning_rate() -> Non
         autoinit.resolve(Recipe(base="he_normal", widths=w, base_width=2), graph) for w in ("mup", "standard")
     )
     assert plan["3.weight"].std == pytest.approx(standard["3.weight"].std / 2)
-    assert "× 0.5 (μP)" in plan["3.weight"].reason
+    assert "× 0.5 (μP, base width 2)" in plan["3.weight"].reason
     assert plan["1.weight"].std == standard["1.weight"].std
     assert {name: (fill.lr_adam, fill.lr_sgd) for name, fill in plan.items()} == {
         layer.name: dataclasses.astuple(mup(layer, graph, 2))[1:] for layer in graph.layers
