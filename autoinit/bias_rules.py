@@ -8,15 +8,12 @@ from . import text
 from .depth_rules import depth_scale, is_zeroed
 from .fill import Fill, constant, kept, make
 from .formulas import Distribution
-from .graph import Graph, Layer
+from .graph import HEADS, Graph, Layer
 from .recipe import Recipe
 from .schemes import scheme
 
 SMALLEST_FREQUENCY = 1e-4
 """A class rarer than this gets this frequency in a label prior, so that its log stays finite."""
-
-HEADS = frozenset({"output", "embedding"})
-"""Roles of a weight that has an output bias: an embedding's bias is that of the head that shares its weight."""
 
 SHORTEST = 3
 """Time steps from which on gates can be spread over time scales: log U(1, T − 1) is 0 alone for T = 2."""

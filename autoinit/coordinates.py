@@ -169,16 +169,17 @@ def coordinate_check(
     rate = RATES[family_of(optimizer)] if lr is None else lr
     with preserved_random():
         first = _Trial(make_model, data, sizes[0], seeds[0], loss)
-        last = width_of(_Trial(make_model, first.batches, sizes[-1], seeds[0], loss).graph)
         chosen = as_recipe(recipe)
         if chosen.widths == "mup":
             chosen = dataclasses.replace(chosen, base_width=width_of(first.graph))
-        measured = [
-            [_Trial(make_model, first.batches, width, seed, loss).moved(chosen, build, rate, steps) for seed in seeds]
-            for width in sizes
-        ]
+        measured: list[list[Moved]] = []
+        for width in sizes:
+            measured.append([])
+            for seed in seeds:
+                trial = _Trial(make_model, first.batches, width, seed, loss)
+                measured[-1].append(trial.moved(chosen, build, rate, steps))
     _check_names(measured, sizes)
-    if last == width_of(first.graph):
+    if width_of(trial.graph) == width_of(first.graph):
         raise ArgumentError(
             f"make_model({sizes[0]}) and make_model({sizes[-1]}) are of one width; the argument must set it."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ def critical(layer: Layer, graph: Graph) -> Draw:
     """Returns weights and biases on the edge of chaos; He where there is none (Schoenholz et al. 2017)."""
     point = layer.activation.edge_of_chaos()
     if point is None or layer.kind == "recurrent":
-        return _he_instead(layer, f"{layer.activation} has no critical point")
+        return _he_instead(layer, graph, f"{layer.activation} has no critical point")
     sigma = _entering(layer, point)
     entering = " (for data of variance 1)" if layer.role == "input" else ""
     worked = f"{sigma:.3g}/√{layer.fan_in}{entering}"
@@ -218,16 +219,15 @@ def _entering(layer: Layer, point: Critical) -> float:
     return point.sigma_in if layer.role == "input" else point.sigma_w
 
 
-def _he_instead(layer: Layer, why: str) -> Draw:
-    std = gain(layer) / math.sqrt(layer.fan_in)
-    return Draw("normal", std, f"{_gain_text(layer)}/√{layer.fan_in}", instead=f"He ({why})")
+def _he_instead(layer: Layer, graph: Graph, why: str) -> Draw:
+    return dataclasses.replace(scaled("normal", "he")(layer, graph), instead=f"He ({why})")
 
 
 def selu(layer: Layer, graph: Graph) -> Draw:
     """Returns LeCun's normal before SELU and linear units (Klambauer et al. 2017), He before others."""
     if layer.activation.name not in ("selu", "linear"):
-        return _he_instead(layer, f"{layer.activation} is no SELU")
-    return Draw("normal", 1.0 / math.sqrt(layer.fan_in), f"1/√{layer.fan_in}")
+        return _he_instead(layer, graph, f"{layer.activation} is no SELU")
+    return scaled("normal", "lecun")(layer, graph)
 
 
 def siren(layer: Layer, graph: Graph) -> Draw:
@@ -236,7 +236,7 @@ def siren(layer: Layer, graph: Graph) -> Draw:
     Biases are U(−1/√n, 1/√n), and the head is divided by ω as the sines' weights are: so does the authors' code.
     """
     if layer.activation.name not in ("sin", "linear"):
-        return _he_instead(layer, f"{layer.activation} is no sine")
+        return _he_instead(layer, graph, f"{layer.activation} is no sine")
     bias_std = 1.0 / math.sqrt(3.0 * layer.fan_in)
     if layer.role == "input":
         return Draw("uniform", 1.0 / (layer.fan_in * math.sqrt(3.0)), f"1/({layer.fan_in}·√3)", bias_std)

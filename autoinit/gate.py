@@ -131,9 +131,11 @@ def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD) -> Ve
         return Verdict("undecided", gain, held_back, why)
     if held_back is not None and max(_upper_bound(seen), _row_bound(pairs)) > HELD_BACK_MARGIN:
         return Verdict("undecided", gain, held_back, "held-back data do not confirm it")
-    if _lead_ahead(pairs) > -SMALLEST_EFFECT:
+    if _ahead([(pair.training, pair.halfway) for pair in pairs]) > -SMALLEST_EFFECT:
         return Verdict("undecided", gain, held_back, "its lead shrinks so fast that twice the steps would end it")
-    if _held_back_ahead(pairs) > HELD_BACK_MARGIN:
+    going = [(p.held_back, p.held_back_halfway) for p in pairs]
+    # What trains faster on few rows also overfits them sooner.
+    if _ahead([(now, half) for now, half in going if now is not None and half is not None]) > HELD_BACK_MARGIN:
         return Verdict("undecided", gain, held_back, "on held-back data twice the steps would leave it behind")
     return Verdict("win", gain, held_back, "it beats the model's own weights on fresh batch orders")
 
@@ -175,18 +177,15 @@ def _deviation(values: Sequence[float]) -> float:
     return math.sqrt(_squares(values) / max(1, len(values) - 1))
 
 
-def _lead_ahead(pairs: Sequence[Pair]) -> float:
-    """Returns the mean difference at twice the length, if the lead went on changing as it did since halfway.
+def _ahead(differences: Sequence[tuple[float, float]]) -> float:
+    """Returns the mean difference at twice the length, if it went on changing as it did since halfway; 0 of none.
 
     A lead may shrink, as every lead does when both trainings end well; it must not be about to vanish.
+
+    Args:
+        differences: of each pair, now and halfway.
     """
-    return sum(2 * pair.training - pair.halfway for pair in pairs) / len(pairs)
-
-
-def _held_back_ahead(pairs: Sequence[Pair]) -> float:
-    """Returns the same for the held-back loss: what trains faster on few rows also overfits them sooner."""
-    known = [(p.held_back, p.held_back_halfway) for p in pairs if None not in (p.held_back, p.held_back_halfway)]
-    return sum(2 * (late or 0.0) - (early or 0.0) for late, early in known) / max(1, len(known))
+    return sum(2 * now - halfway for now, halfway in differences) / max(1, len(differences))
 
 
 def _pairs_needed(gain: Gain, error: float, pairs: Sequence[Pair]) -> int:

@@ -51,6 +51,9 @@ Kind = Literal[
 ]
 """How a parameter acts: the operation that consumes it."""
 
+HEADS = frozenset({"output", "embedding"})
+"""Roles of a weight that may have an output bias."""
+
 Globs = str | Sequence[str] | None
 
 ROLES: tuple[str, ...] = get_args(Role)
@@ -197,6 +200,12 @@ class Graph(Mapping[str, Layer]):
     def weight_depths(self) -> tuple[int, int]:
         """The smallest and the largest depth of a free matrix."""
         return self._depths
+
+    @property
+    def output_biases(self) -> tuple[Layer, ...]:
+        """The free biases of outputs; an embedding's bias is that of the head that shares its weight."""
+        heads = {layer.name for layer in self.layers if layer.role in HEADS}
+        return tuple(layer for layer in self.layers if layer.role == "bias" and layer.of in heads and not layer.keep)
 
     def has_role(self, *roles: str) -> bool:
         """Whether a free parameter has one of these roles."""

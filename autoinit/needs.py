@@ -70,9 +70,7 @@ def _has_timed_gates(graph: Graph) -> bool:
 
 
 def _has_classes(graph: Graph) -> bool:
-    heads = {layer.name for layer in graph.layers if layer.role in ("output", "embedding")}  # tied heads as well
-    sizes = {layer.size for layer in graph.layers if layer.role == "bias" and layer.of in heads and not layer.keep}
-    return len(graph.label_prior) in sizes
+    return any(bias.size == len(graph.label_prior) for bias in graph.output_biases)
 
 
 NEEDS: dict[str, Need] = {

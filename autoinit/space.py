@@ -128,7 +128,7 @@ def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
         found.append(Dimension("depth_rule", "none", choices=("none", "t_fixup", "deepnorm")))
     if graph.has_role("output"):
         found.append(Dimension("head", "same", choices=("same", "eighth", "zero")))
-    if _has_head_bias(graph):
+    if graph.output_biases:
         prior = ("label_prior",) if graph.label_prior else ()
         found.append(Dimension("head_bias", "as_is", choices=("as_is", "zero", *prior)))
     if graph.has_role("embedding"):
@@ -158,11 +158,6 @@ def _calibrations(graph: Graph, allowance: float) -> tuple[str, ...]:
     fitting = {"admin": "post_norm", "fluctuation_driven": "spikes"}
     found += [name for name, need in fitting.items() if NEEDS[need].met(graph)]
     return (*found, *(name for name, cost in GRADIENT_CALIBRATIONS.items() if allowance >= 100 * cost))
-
-
-def _has_head_bias(graph: Graph) -> bool:
-    heads = {layer.name for layer in graph.layers if layer.role in ("output", "embedding")}  # tied heads as well
-    return any(layer.role == "bias" and layer.of in heads and not layer.keep for layer in graph.layers)
 
 
 def _critical(graph: Graph) -> Recipe | None:

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
+from .data import tensors
+
 _RECURRENT = {
     "lstm",
     "gru",
@@ -111,9 +113,9 @@ class Tape(TorchFunctionMode):
             return None
         name = str(func.__name__)
         if name in _RECURRENT:
-            before = list(_tensors((args, dict(kwargs))))
+            before = list(tensors((args, dict(kwargs))))
             result = func(*args, **kwargs)
-            self._record_recurrent(name, before, list(_tensors(result)), _steps(name, args, kwargs))
+            self._record_recurrent(name, before, list(tensors(result)), _steps(name, args, kwargs))
             return result
         if name == "__get__" or not torch.is_grad_enabled():
             return func(*args, **kwargs)
@@ -160,16 +162,6 @@ def _steps(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
 
 def _is_known(args: tuple[Any, ...]) -> bool:
     return all(not isinstance(value, (Unknown, Ref)) for value in args)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
 
 
 def parameter_names(model: nn.Module) -> dict[int, str]:
@@ -225,7 +217,7 @@ class _Products(TorchFunctionMode):
             self._names[id(result)] = self._names[id(args[0])]
             self._views.append(result)
         elif name in _PRODUCTS:
-            for tensor in _tensors((args, dict(kwargs))):
+            for tensor in tensors((args, dict(kwargs))):
                 weight = self._names.get(id(tensor))
                 if weight is not None and tensor.dim() > 1:
                     self._on_product(weight, result)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ..assign import read
+from ..data import tensors
 from ..fill import Adjustment
 from ..graph import Graph, Layer
 from ..tape import watch_products
-from .follower import Follower, tensors
+from .follower import Follower
 from .subject import Subject
 
 _ADDS = frozenset({"add", "radd", "iadd"})

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..data import tensors
 from ..fill import Adjustment
 from ..graph import Layer
 from ..tape import watch_products
-from .follower import Follower, tensors
+from .follower import Follower
 from .standardize import reason_to_skip
 from .subject import Subject
 from .units import along_units, free_bias, moments, scale, set_bias, unit_axes, unit_count

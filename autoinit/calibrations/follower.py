@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..data import tensors
 
 Mark = TypeVar("Mark")
 
@@ -71,14 +73,3 @@ class Follower(TorchFunctionMode, Generic[Mark]):
             self._marks.pop(tensor, None)
         else:
             self._marks[tensor] = mark
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Yields the tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors(item)
-    elif isinstance(value, dict):
-        yield from tensors(list(value.values()))
