@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .budget import FORWARD_COST
 from .gate import LEVELS, LOOKS, Pair, Spread, Verdict, judge
 from .plan import Plan
-from .probe import evaluate, probe
+from .probe import probe
 from .score import CEILING, Curve, tail_loss
 from .space import LR_RATIO, LR_STEPS
 from .trial import OWN, Bench, Candidate, Record, described, ranking, stream
@@ -242,10 +242,7 @@ def _trained(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, s
         rungs=tuple(int(part * steps) for part in (*EARLY, *LATE)),
     )
     bench.charge(curve, len(bench.task.gate_eval))
-    if curve.diverged_at is not None:
-        return _Run(curve, ())
-    bench.meter.spend(forwards=len(bench.task.gate_eval))
-    return _Run(curve, tuple(evaluate(bench.task, [batch]) for batch in bench.task.gate_eval))
+    return _Run(curve, () if curve.diverged_at is not None else curve.by_batch)
 
 
 def _pair(bench: Bench, challenger: _Run, owner: _Run) -> Pair:

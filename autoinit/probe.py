@@ -10,13 +10,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .data import Batch
+from .data import Batch, rows
 from .optimizers import step_scheduler
-from .score import RANGE_STEP, Curve
+from .score import RANGE_STEP, Curve, Glance
+from .signals import norms
 from .task import Task
 
 RungReport = Callable[[Curve], bool]
 """Called with the curve so far at each rung; False ends the probe there."""
+
+Screen = Callable[[Glance], bool]
+"""Called after the first backward pass, before any step; False ends the probe there."""
 
 
 def probe(
@@ -28,6 +32,7 @@ def probe(
     held_back: Sequence[Batch] = (),
     rungs: Sequence[int] = (),
     on_rung: RungReport = lambda curve: True,
+    screen: Screen = lambda glance: True,
 ) -> Curve:
     """Returns the curve of a short training of the model's present weights, which it changes.
 
@@ -42,6 +47,7 @@ def probe(
         held_back: batches whose mean loss is taken at each rung and at the end.
         rungs: steps at which to evaluate and to ask `on_rung`; the end is always one.
         on_rung: may end the probe.
+        screen: may end it after one forward and backward pass.
     """
     torch.manual_seed(seed)
     if not task.model.training:
@@ -53,11 +59,13 @@ def probe(
     matrices = [p for p in trained if p.ndim > 1]
     losses: list[float] = []
     evaluated: list[tuple[int, float]] = []
+    by_batch: list[float] = []
     gradient_range: float | None = None
+    glance: Glance | None = None
 
     def curve(diverged_at: int | None = None) -> Curve:
         seconds = time.perf_counter() - started
-        return Curve(tuple(losses), tuple(evaluated), gradient_range, diverged_at, seconds)
+        return Curve(tuple(losses), tuple(evaluated), gradient_range, diverged_at, seconds, tuple(by_batch), glance)
 
     for step, batch in enumerate(task.order(seed, steps), start=1):
         for parameter in trained:  # what optimizer.zero_grad does, without its tenth of a millisecond
@@ -65,13 +73,18 @@ def probe(
         losses.append(task.backward(batch))
         if not math.isfinite(losses[-1]):
             return curve(diverged_at=step)
+        if step == 1:
+            glance = _glance(losses[0], matrices)
+            if not screen(glance):
+                return curve()
         if step == RANGE_STEP or (step == min(stops) < RANGE_STEP):
-            gradient_range = _log_range(matrices)
+            gradient_range = _log_range(_gradient_norms(matrices))
         optimizer.step()
         step_scheduler(scheduler, losses[-1])
         if step in stops:
             if held_back:
-                evaluated.append((step, evaluate(task, held_back)))
+                by_batch = evaluate(task, held_back)
+                evaluated.append((step, _mean(by_batch, held_back)))
                 if not math.isfinite(evaluated[-1][1]):
                     return curve(diverged_at=step)
             if not on_rung(curve()):
@@ -79,10 +92,16 @@ def probe(
     return curve()
 
 
-def evaluate(task: Task, batches: Sequence[Batch]) -> float:
-    """Returns the mean loss per row over batches, in eval mode, without training on them."""
+def evaluate(task: Task, batches: Sequence[Batch]) -> list[float]:
+    """Returns the loss of each batch, in eval mode, without training on them."""
     with _eval_mode(task.model):
         return task.evaluate(batches)
+
+
+def _mean(losses: Sequence[float], batches: Sequence[Batch]) -> float:
+    """Returns the mean loss per row."""
+    weights = [rows(batch) for batch in batches]
+    return sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
 
 
 @contextmanager
@@ -97,10 +116,18 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _log_range(parameters: Sequence[Tensor]) -> float | None:
+def _glance(loss: float, parameters: Sequence[Tensor]) -> Glance:
+    each = _gradient_norms(parameters)
+    return Glance(loss, math.hypot(*each), _log_range(each))
+
+
+def _gradient_norms(parameters: Sequence[Tensor]) -> list[float]:
+    return norms([p.grad for p in parameters if p.grad is not None])
+
+
+def _log_range(each: Sequence[float]) -> float | None:
     """Returns log10 of the largest over the smallest gradient norm; inf where only some are zero."""
-    norms = [float(p.grad.norm()) for p in parameters if p.grad is not None]
-    finite = [norm for norm in norms if math.isfinite(norm)]
+    finite = [norm for norm in each if math.isfinite(norm)]
     if len(finite) < 2 or max(finite) == 0:
         return None
     return math.log10(max(finite) / min(finite)) if min(finite) > 0 else math.inf

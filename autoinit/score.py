@@ -28,12 +28,30 @@ WORST_FINITE = math.log(CEILING) + RANGE_WEIGHT * RANGE_CAP
 
 
 @dataclass(frozen=True, slots=True)
+class Glance:
+    """What the first forward and backward pass tells, before any training.
+
+    Attributes:
+        loss: of the first batch.
+        gradient_norm: of all weights together; inf or NaN where one is not finite.
+        gradient_range: log10 of the largest over the smallest weight gradient norm; inf where one is zero while
+            another is not, None where all are zero, or there is one weight only.
+    """
+
+    loss: float
+    gradient_norm: float
+    gradient_range: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
     """What one probe saw.
 
     Attributes:
         losses: training loss of each step's batch, before the step.
         held_back: (steps done, mean loss on the held-back batches), in order.
+        by_batch: loss of each held-back batch at the last evaluation, in their order.
+        glance: at the first step; None where that was not reached.
         gradient_range: log10 of the largest over the smallest weight gradient norm; inf where one is zero
             while another is not.
         diverged_at: the step at which a training or held-back loss was not finite; None where none was.
@@ -45,6 +63,8 @@ class Curve:
     gradient_range: float | None = None
     diverged_at: int | None = None
     seconds: float = 0.0
+    by_batch: tuple[float, ...] = ()
+    glance: Glance | None = None
 
     @property
     def steps(self) -> int:

@@ -99,13 +99,13 @@ def measure(task: Task, graph: Graph, batch: Batch | None = None) -> Signals:
 
         with watch_products(task.model, on_product):
             loss = task.backward(batch)
-        norms = gradient_norms(task.model)
+        by_name = gradient_norms(task.model)
         layers = tuple(
-            _layer_signal(task.model, layer, outputs.get(layer.name), norms.get(layer.name))
+            _layer_signal(task.model, layer, outputs.get(layer.name), by_name.get(layer.name))
             for layer in graph.layers
             if layer.is_matrix or layer.kind == "embedding"
         )
-        total = math.sqrt(sum(norm**2 for norm in norms.values()))
+        total = math.sqrt(sum(norm**2 for norm in by_name.values()))
         snapshot.rewind()
         return Signals(loss, total, _agreement(task, batch), layers)
 
@@ -114,13 +114,14 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
     """Returns the gradient's norm by parameter name; of a parametrized weight, of what it is derived from."""
     named = [(derived_name(name), p.grad) for name, p in model.named_parameters() if p.grad is not None]
     squares: defaultdict[str, float] = defaultdict(float)
-    norms = _norms([grad for _, grad in named])
-    for (name, _), norm in zip(named, norms, strict=True):
+    values = norms([grad for _, grad in named])
+    for (name, _), norm in zip(named, values, strict=True):
         squares[name] += norm**2 if norm < 1e150 else math.inf
     return {name: math.sqrt(square) for name, square in squares.items()}
 
 
-def _norms(gradients: list[Tensor]) -> list[float]:
+def norms(gradients: list[Tensor]) -> list[float]:
+    """Returns the norm of each tensor, on any device, sparse ones included."""
     if not gradients:
         return []
     plain = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
@@ -226,7 +227,7 @@ def _agreement(task: Task, batch: Batch) -> float | None:
 def cosine(first: dict[str, Tensor], second: dict[str, Tensor]) -> float | None:
     """Returns the cosine between two gradients, each by parameter name; None where it has no meaning."""
     dot = sum(float((first[name].conj() * second[name]).sum().real) for name in first.keys() & second.keys())
-    one, two = (math.hypot(*_norms(list(side.values()))) for side in (first, second))
+    one, two = (math.hypot(*norms(list(side.values()))) for side in (first, second))
     if not (math.isfinite(dot) and 0 < one < math.inf and 0 < two < math.inf):
         return None
     return dot / (one * two)

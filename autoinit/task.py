@@ -23,7 +23,6 @@ from .data import (
     first_batch,
     hold_out,
     move,
-    rows,
     signature,
     tensors,
 )
@@ -107,20 +106,16 @@ class Task:
             value.backward()  # type: ignore[no-untyped-call]
         return value.item()
 
-    def evaluate(self, batches: Sequence[Batch]) -> float:
-        """Returns the mean loss over the rows of some batches, leaving no gradients.
+    def evaluate(self, batches: Sequence[Batch]) -> list[float]:
+        """Returns the loss of each batch, leaving no gradients.
 
         Gradients are recorded only for a step that calls backward itself; what it adds is dropped.
         """
-        total, count = 0.0, 0
         with torch.set_grad_enabled(self._own_backward):
-            for batch in batches:
-                weight = rows(batch)
-                total += self.loss(batch).item() * weight
-                count += weight
+            losses = [self.loss(batch).item() for batch in batches]
         if self._own_backward:
             self.model.zero_grad(set_to_none=True)
-        return total / count
+        return losses
 
     def build_optimizer(self, lr_factor: float = 1.0) -> tuple[Optimizer, Any]:
         """Returns a fresh (optimizer, scheduler or None), every learning rate times `lr_factor`."""

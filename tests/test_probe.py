@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from autoinit.probe import evaluate, probe
-from autoinit.score import RANGE_STEP, Curve
+from autoinit.score import RANGE_STEP, Curve, Glance
 from autoinit.task import Task, make_task
 
 DIGITS = load_digits()
@@ -95,11 +95,37 @@ def test_evaluation_is_per_row_in_eval_mode_and_keeps_each_flag() -> None:
     task.model[2].train(False)
     flags = [module.training for module in task.model.modules()]
     with unchanged(task.model):
-        loss = evaluate(task, task.gate_eval)
+        losses = evaluate(task, task.gate_eval)
     assert [module.training for module in task.model.modules()] == flags
     task.model.eval()
-    x, y = (torch.cat(parts) for parts in zip(*task.gate_eval, strict=True))
-    assert loss == pytest.approx(nn.functional.cross_entropy(task.model(x), y).item(), rel=1e-5)
+    slow = [nn.functional.cross_entropy(task.model(x), y).item() for x, y in task.gate_eval]
+    assert losses == pytest.approx(slow, rel=1e-5)
+
+
+def test_a_curve_holds_the_mean_per_row_and_the_last_loss_of_each_batch() -> None:
+    task = digits_task(lr=1e-12)
+    rows = [len(y) for _, y in task.gate_eval]
+    assert len(set(rows)) > 1  # else the mean over batches would do
+    curve = run(task, steps=4, held_back=task.gate_eval, rungs=(2,))
+    each = zip(curve.by_batch, rows, strict=True)
+    assert [step for step, _ in curve.held_back] == [2, 4]
+    assert curve.held_back[-1][1] == pytest.approx(sum(loss * count for loss, count in each) / sum(rows))
+
+
+def test_the_glance_is_taken_before_any_step_and_may_end_the_probe() -> None:
+    task = digits_task()
+    seen: list[Glance] = []
+    curve = run(task, screen=lambda glance: bool(seen.append(glance)))
+    assert (curve.steps, curve.held_back) == (1, ())
+    assert seen == [curve.glance]
+    with task.preserved():
+        torch.manual_seed(0)
+        task.model.train()
+        loss = task.backward(next(iter(task.order(0, 1))))
+        norms = [float(p.grad.norm()) for p in task.model.parameters() if p.ndim > 1 and p.grad is not None]
+    assert seen[0].loss == loss
+    assert seen[0].gradient_norm == pytest.approx(math.hypot(*norms), rel=1e-5)
+    assert seen[0].gradient_range == pytest.approx(math.log10(max(norms) / min(norms)), rel=1e-4)
 
 
 def test_schedulers_are_stepped() -> None:

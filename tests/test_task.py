@@ -126,7 +126,7 @@ def test_kinds_of_training(name: str) -> None:
             held = task.evaluate(task.probe_eval)
             assert all(parameter.grad is None for parameter in model.parameters())
     assert task.loss_name == loss_name
-    assert all(map(torch.isfinite, map(torch.tensor, [*losses, held])))
+    assert all(map(torch.isfinite, map(torch.tensor, [*losses, *held])))
     assert (task.reference is None) == (loss_name in ("custom", "step"))
     if task.reference is not None and name not in ("frames", "one-column frame", "autoencoder"):
         assert losses[0] == pytest.approx(task.reference, rel=1.0)

@@ -1,0 +1,56 @@
+"""The candidates that rankings are measured on: sixteen recipes for every task, and random points of its space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+FIXED: tuple[dict[str, object], ...] = (
+    {},
+    {"log2_gain": 1.0},
+    {"log2_gain": -1.0},
+    {"head": "zero"},
+    {"base": "he_normal"},
+    {"base": "he_normal", "log2_gain": 1.0},
+    {"base": "he_normal", "log2_gain": -1.0},
+    {"base": "xavier_normal"},
+    {"base": "xavier_normal", "log2_gain": 2.0},
+    {"base": "lecun_normal"},
+    {"base": "lecun_normal", "depth_slope": -1.0},
+    {"base": "lecun_normal", "depth_slope": 1.0},
+    {"base": "truncated_normal_002"},
+    {"base": "orthogonal"},
+    {"base": "orthogonal", "log2_gain": 0.5},
+    {"base": "orthogonal", "calibration": "lsuv"},
+)
+"""Recipe fields; all of them do something on every task."""
+
+RANDOM = 8
+"""Random points of the task's own space beside them: what a search has to tell apart after its first trials."""
+
+
+def candidates(graph: Any, *, seed: int = 0) -> list[Any]:
+    """Returns the fixed recipes and the random ones of one architecture, the owner's own first.
+
+    Args:
+        graph: the architecture, an `autoinit.Graph`.
+        seed: of the random ones.
+    """
+    from autoinit import Recipe
+    from autoinit.space import space_of
+
+    fixed = [Recipe(**fields) for fields in FIXED]  # type: ignore[arg-type]
+    return [*fixed, *random_recipes(space_of(graph, lr_searched=False), RANDOM, seed)]
+
+
+def random_recipes(space: Any, count: int, seed: int) -> list[Any]:
+    """Returns recipes drawn evenly from every dimension of a space."""
+    generator = np.random.default_rng(seed)
+    return [space.decode({one.name: _drawn(one, generator) for one in space.dimensions})[0] for _ in range(count)]
+
+
+def _drawn(dimension: Any, generator: np.random.Generator) -> Any:
+    if dimension.choices:
+        return dimension.choices[int(generator.integers(len(dimension.choices)))]
+    return float(generator.uniform(dimension.low, dimension.high))
