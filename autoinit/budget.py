@@ -68,24 +68,33 @@ FORWARD_COST = 1 / 3
 """A forward pass in training steps: backward costs about twice as much as forward."""
 
 
+@dataclass
+class Tally:
+    """Counts what is spent, in training-step equivalents."""
+
+    steps: float = 0.0
+
+    def spend(self, *, steps: float = 0.0, forwards: float = 0.0) -> None:
+        """Counts training steps and forward passes."""
+        self.steps += steps + forwards * FORWARD_COST
+
+
 ENOUGH_STEPS = 50
 """Steps after which their average pace is trusted more than the first measurement."""
 
 
-@dataclass
-class Meter:
+@dataclass(kw_only=True)
+class Meter(Tally):
     """Counts steps and time, and says what is left.
 
     Attributes:
         budget: the limits.
-        steps: spent so far, in training-step equivalents.
         started: `time.perf_counter()` at the start.
         paced: (seconds, steps) when `pace` was called.
         step_seconds: what one step took then; 0 before.
     """
 
     budget: Budget
-    steps: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     step_seconds: float = 0.0
     paced: tuple[float, float] = (0.0, 0.0)
@@ -94,10 +103,6 @@ class Meter:
     def seconds(self) -> float:
         """Wall time since the start."""
         return time.perf_counter() - self.started
-
-    def spend(self, *, steps: float = 0.0, forwards: float = 0.0) -> None:
-        """Counts training steps and forward passes."""
-        self.steps += steps + forwards * FORWARD_COST
 
     def pace(self, step_seconds: float) -> None:
         """Takes note of a first measurement of a step; what is spent from here on refines it."""

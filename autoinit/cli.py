@@ -28,8 +28,8 @@ from .errors import AutoInitError, FactoryError, RecipeError, did_you_mean
 if TYPE_CHECKING:  # the libraries below take seconds to load: each command imports what it needs
     from torch import nn
 
+    from .campaign import Progress, ProgressEvent
     from .selection import Selection
-    from .trial import Progress, ProgressEvent
 
 app = typer.Typer(
     name="autoinit",

@@ -1,4 +1,4 @@
-"""The finals and the gate: the best candidates against the owner's weights, on fresh batch orders."""
+"""The last stages of the funnel: the best candidates against the owner's weights, on fresh batch orders."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import math
 from dataclasses import dataclass, field
 
 from .budget import FORWARD_COST
+from .campaign import Campaign
 from .gate import LEVELS, LOOKS, Pair, Spread, Verdict, judge
 from .plan import Plan
-from .probe import probe
-from .score import CEILING, Curve, tail_loss
-from .space import LR_RATIO, LR_STEPS
-from .trial import OWN, Bench, Candidate, Record, described, ranking, stream
+from .records import OWN, Candidate, Record, ranking
+from .score import CEILING, Curve, Reference, tail_loss
+from .space import LR_STEPS
+from .text import number
 
 FINALISTS = 3
 FINAL_ORDERS = 2
@@ -43,54 +44,59 @@ class Finals:
     why: str = ""
 
 
-def finals(bench: Bench, *, tune_lr: bool) -> Finals:
+_Runs = dict[Candidate, list[Record]]
+
+
+def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
     """Returns the champion after running the search's best again, next to the owner's weights.
 
     Args:
-        bench: with the records of the search.
+        campaign: with the records of the search.
         tune_lr: whether each finalist's neighbours on the learning-rate grid are tried too.
     """
-    own, rivals = finalists(bench.records)
+    own, rivals = finalists(campaign.records)
     if not rivals:
-        return Finals(own, None, why=_why_no_rival(bench.records))
-    runs: dict[Candidate, list[Record]] = {}
-    count, orders, steps = _layout(bench, len(rivals), tune_lr)
+        return Finals(own, None, why=_why_no_rival(campaign.records))
+    runs: _Runs = {}
+    count, orders, steps = _layout(campaign, len(rivals), tune_lr)
     arms = [own, *rivals[:count]]
     for order in range(orders):
-        entered = _with_neighbours(bench, arms, steps) if tune_lr and order == 0 else arms
-        for arm in entered:
-            seed = stream(bench.seed, f"final {order}")
-            runs.setdefault(arm, []).append(bench.run("final", arm, seed=seed, steps=steps))
+        entered = _with_neighbours(campaign, arms, steps) if tune_lr and order == 0 else arms
+        jobs = campaign.jobs("final", [(arm, f"final {order}") for arm in entered], steps)
+        for arm, record in zip(entered, campaign.run(jobs), strict=True):
+            runs.setdefault(arm, []).append(record)
         if order == 0:
             arms = [_best_lr(runs, arm) for arm in arms]
-        if bench.meter.left(bench.schedule.finals_until) < len(arms) * _final_cost(bench, steps):
+        if campaign.meter.left(campaign.schedule.finals_until) < len(arms) * _final_cost(campaign, steps):
             break
-    return _decided(arms, runs)
+    decided = _decided(arms, runs)
+    _say_who_goes_on(campaign, arms, decided, runs)
+    return decided
 
 
-def _final_cost(bench: Bench, steps: int) -> float:
+def _final_cost(campaign: Campaign, steps: int) -> float:
     """Returns what a final run of some steps costs, evaluation included, in steps."""
-    return DRAW_COST * steps + len(bench.task.probe_eval) * FORWARD_COST
+    return DRAW_COST * steps + len(campaign.bench.task.probe_eval) * FORWARD_COST
 
 
-def _gate_cost(bench: Bench, steps: int) -> float:
+def _gate_cost(campaign: Campaign, steps: int) -> float:
     """Returns what a gate run of some steps costs, evaluations included, in steps."""
-    return DRAW_COST * steps + (2 + len(EARLY) + len(LATE)) * len(bench.task.gate_eval) * FORWARD_COST
+    return DRAW_COST * steps + (1 + len(EARLY) + len(LATE)) * len(campaign.bench.task.gate_eval) * FORWARD_COST
 
 
-def _layout(bench: Bench, rivals: int, tune_lr: bool) -> tuple[int, int, int]:
+def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, int]:
     """Returns how many finalists run on how many batch orders for how many steps; (rivals, 0, 0) for no finals.
 
     Two orders tell the noise as well, which the gate pools; with learning rates to compare, an arm and its two
     neighbours come first. Runs below half of the search's or the gate's length would rank worse than the search did.
     """
-    left = bench.meter.left(bench.schedule.finals_until)
-    evaluation = _final_cost(bench, 0)
-    useful = max(SHORTEST_RUN, bench.schedule.rungs[-1] / 2, bench.schedule.gate / 2)
+    left = campaign.meter.left(campaign.schedule.finals_until)
+    evaluation = _final_cost(campaign, 0)
+    useful = max(SHORTEST_RUN, campaign.schedule.rungs[-1] / 2, campaign.schedule.gate / 2)
     runs = 3 if tune_lr else FINAL_ORDERS
     for orders, most in ((runs, FINALISTS), (runs, FINALISTS - 1), (1, FINALISTS)):
         count = min(most, rivals)
-        steps = min(bench.schedule.final, (left / (orders * (1 + count)) - evaluation) / DRAW_COST)
+        steps = min(campaign.schedule.final, (left / (orders * (1 + count)) - evaluation) / DRAW_COST)
         if steps >= useful:
             return count, FINAL_ORDERS if tune_lr else orders, int(steps)
     return rivals, 0, 0
@@ -112,7 +118,7 @@ def finalists(records: list[Record]) -> tuple[Candidate, list[Candidate]]:
     return own or Candidate(OWN), better[:FINALISTS]
 
 
-def _with_neighbours(bench: Bench, arms: list[Candidate], steps: int) -> list[Candidate]:
+def _with_neighbours(campaign: Campaign, arms: list[Candidate], steps: int) -> list[Candidate]:
     """Returns the arms, and as many of their neighbours on the learning-rate grid as the budget allows."""
     entered = list(arms)
     for distance in (1, 2):
@@ -122,14 +128,14 @@ def _with_neighbours(bench: Bench, arms: list[Candidate], steps: int) -> list[Ca
             for sign in (-1, 1)
             if arm.lr_step + sign * distance in LR_STEPS
         ]
-        cost = (len(entered) + len(around)) * _final_cost(bench, steps)
-        if bench.meter.left(bench.schedule.finals_until) < cost:
+        cost = (len(entered) + len(around)) * _final_cost(campaign, steps)
+        if campaign.meter.left(campaign.schedule.finals_until) < cost:
             break
         entered += around
     return entered
 
 
-def _best_lr(runs: dict[Candidate, list[Record]], arm: Candidate) -> Candidate:
+def _best_lr(runs: _Runs, arm: Candidate) -> Candidate:
     return min((other for other in runs if other.recipe == arm.recipe), key=lambda other: _mean(runs[other]))
 
 
@@ -137,7 +143,7 @@ def _mean(records: list[Record]) -> float:
     return sum(record.total for record in records) / len(records)
 
 
-def _decided(arms: list[Candidate], runs: dict[Candidate, list[Record]]) -> Finals:
+def _decided(arms: list[Candidate], runs: _Runs) -> Finals:
     own, rivals = arms[0], arms[1:]
     if not runs:
         return Finals(own, rivals[0])
@@ -147,7 +153,7 @@ def _decided(arms: list[Candidate], runs: dict[Candidate, list[Record]]) -> Fina
     return Finals(own, champion, _spread(own, rivals, runs))
 
 
-def _spread(own: Candidate, rivals: list[Candidate], runs: dict[Candidate, list[Record]]) -> Spread:
+def _spread(own: Candidate, rivals: list[Candidate], runs: _Runs) -> Spread:
     """Returns the spread of the finalists' paired differences over the finals' batch orders."""
 
     def tails(arm: Candidate) -> dict[int, float]:
@@ -159,23 +165,46 @@ def _spread(own: Candidate, rivals: list[Candidate], runs: dict[Candidate, list[
     return Spread.within([list(differences.values()) for differences in paired])
 
 
+def _say_who_goes_on(campaign: Campaign, arms: list[Candidate], decided: Finals, runs: _Runs) -> None:
+    """Notes at each candidate's last record why it goes no further."""
+    entered = {arm.recipe for arm in arms} | {arm.recipe for arm in runs}
+    ranked = ranking(campaign.records)
+    for place, record in enumerate(ranked, 1):
+        if record.candidate.recipe not in entered:
+            campaign.drop(record, f"{_place(place, len(ranked))} in the search: {_who_enters(len(arms) - 1)}")
+    best = decided.champion or decided.own
+    for arm, records in runs.items():
+        if arm not in (best, decided.own):
+            mine, theirs = number(_mean(records)), number(_mean(runs[best]))
+            campaign.drop(records[-1], f"scored {mine} in the finals, {best.recipe.key} scored {theirs}")
+
+
+def _place(place: int, count: int) -> str:
+    return f"number {place} of {count}"
+
+
+def _who_enters(rivals: int) -> str:
+    best = "the best one enters" if rivals == 1 else f"the best {rivals} enter"
+    return f"{best} the finals, where better than the model's own weights"
+
+
 def _why_no_rival(records: list[Record]) -> str:
     if records and records[0].state == "failed":
         return f"training the model's own weights failed ({records[0].reason})"
     others = [record for record in records if record.candidate.recipe != OWN]
     if not others:
         return "the budget ended before another candidate could be tried"
-    broken = [record for record in others if record.state in ("diverged", "failed")]
+    broken = [record for record in others if record.state in ("vetoed", "diverged", "failed")]
     if len(broken) == len(others):
-        return f"every one of {len(others)} candidates diverged or failed (the first: {broken[0].reason})"
+        return f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {broken[0].reason})"
     return f"none of {len(others)} candidates beat the model's own weights in the search"
 
 
-def duel(bench: Bench, entered: Finals, champion: Candidate, plan: Plan) -> Verdict | None:
+def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -> Verdict | None:
     """Returns the gate's verdict on the champion; None where the budget is spent.
 
     Args:
-        bench: with what is left of the budget.
+        campaign: with what is left of the budget.
         entered: the finals' outcome.
         champion: fixed before.
         plan: its very draw.
@@ -183,24 +212,24 @@ def duel(bench: Bench, entered: Finals, champion: Candidate, plan: Plan) -> Verd
     Raises:
         GateFailure: one of its runs raised.
     """
-    longest = (bench.meter.left() / (2 * min(LOOKS)) - _gate_cost(bench, 0)) / DRAW_COST
-    steps = int(min(bench.schedule.gate, longest))
+    meter = campaign.meter
+    longest = (meter.left() / (2 * min(LOOKS)) - _gate_cost(campaign, 0)) / DRAW_COST
+    steps = int(min(campaign.schedule.gate, longest))
     if steps < SHORTEST_RUN:
         return None
-    planned = [look for look in LOOKS if 2 * look * _gate_cost(bench, steps) <= bench.meter.left()] or [min(LOOKS)]
+    pair = 2 * _gate_cost(campaign, steps)
+    planned = [look for look in LOOKS if look * pair <= meter.left()] or [min(LOOKS)]
     pairs: list[Pair] = []
     verdict = None
     for look, level in zip(planned, LEVELS[len(planned)], strict=True):
-        if pairs and bench.meter.left() < 2 * (look - len(pairs)) * _gate_cost(bench, steps):
+        if pairs and meter.left() < (look - len(pairs)) * pair:
             break  # the machine has become slower than it was when the looks were planned
-        while len(pairs) < look:
-            seed = stream(bench.seed, f"gate {len(pairs)}")
-            mine = _gate_run(bench, entered.own, None, seed, steps)
-            pairs.append(_pair(bench, _gate_run(bench, champion, plan, seed, steps), mine))
-            bench.announce("gate")
+        pairs += _pairs(campaign, entered.own, champion, plan, range(len(pairs), look), steps)
         verdict = judge(pairs, level, entered.spread)
         if verdict.state != "undecided":
             break
+    if verdict is not None:
+        campaign.drop(campaign.records[-1], f"the gate's verdict: {verdict.why}")
     return verdict
 
 
@@ -208,49 +237,31 @@ class GateFailure(Exception):
     """A run of the gate raised; the message says what."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One training at the gate: its curve, and at its end the loss of each held-back batch."""
-
-    curve: Curve
-    batches: tuple[float, ...]
-
-
-def _gate_run(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, steps: int) -> _Run:
-    """Returns the training of a plan's exact weights, or of the owner's where there is no plan.
+def _pairs(
+    campaign: Campaign, own: Candidate, champion: Candidate, plan: Plan, orders: range, steps: int
+) -> list[Pair]:
+    """Returns the pairs on some fresh batch orders.
 
     Raises:
-        GateFailure: out of memory, or whatever else went wrong in this run.
+        GateFailure: out of memory, or whatever else went wrong in a run.
     """
-    try:
-        return _trained(bench, candidate, plan, seed, steps)
-    except Exception as problem:
-        raise GateFailure(described(problem)) from problem
+    rungs = tuple(int(part * steps) for part in (*EARLY, *LATE))
+    entries = [(arm, f"gate {order}") for order in orders for arm in (own, champion)]
+    jobs = campaign.jobs("gate", entries, steps, rungs=rungs)
+    jobs[1::2] = [dataclasses.replace(job, plan=plan) for job in jobs[1::2]]  # the owner's weights are what they are
+    records = campaign.run(jobs)
+    curves = [_curve(record) for record in records]
+    reference = campaign.reference or Reference.of(campaign.bench.task.reference, curves[0].losses)
+    return [_pair(mine, theirs, reference) for theirs, mine in zip(curves[::2], curves[1::2], strict=True)]
 
 
-def _trained(bench: Bench, candidate: Candidate, plan: Plan | None, seed: int, steps: int) -> _Run:
-    if plan is None:
-        bench.snapshot.rewind()
-    else:
-        bench.set(plan)
-    curve = probe(
-        bench.task,
-        steps=steps,
-        seed=seed,
-        lr_factor=LR_RATIO**candidate.lr_step,
-        held_back=bench.task.gate_eval,
-        rungs=tuple(int(part * steps) for part in (*EARLY, *LATE)),
-    )
-    bench.charge(curve, len(bench.task.gate_eval))
-    return _Run(curve, () if curve.diverged_at is not None else curve.by_batch)
+def _curve(record: Record) -> Curve:
+    if record.curve is None:
+        raise GateFailure(record.reason)
+    return record.curve
 
 
-def _pair(bench: Bench, challenger: _Run, owner: _Run) -> Pair:
-    champion, own = challenger.curve, owner.curve
-    reference = bench.reference
-    if reference is None:
-        raise ValueError("A gate needs the reference of a search.")
-
+def _pair(champion: Curve, own: Curve, reference: Reference) -> Pair:
     def halfway(curve: Curve) -> float:
         return tail_loss(dataclasses.replace(curve, losses=curve.losses[: curve.steps // 2]), reference)
 
@@ -259,16 +270,17 @@ def _pair(bench: Bench, challenger: _Run, owner: _Run) -> Pair:
         return sum(seen) / len(seen) if seen and curve.diverged_at is None else math.log(CEILING)
 
     early, late = slice(None, len(EARLY)), slice(len(EARLY), None)
-
-    seen = bool(bench.task.gate_eval)
+    seen = bool(own.held_back or champion.held_back)
+    both_ended = own.diverged_at is None and champion.diverged_at is None
     return Pair(
         training=tail_loss(champion, reference) - tail_loss(own, reference),
         halfway=halfway(champion) - halfway(own),
         held_back=held_back(champion, late) - held_back(own, late) if seen else None,
         held_back_halfway=held_back(champion, early) - held_back(own, early) if seen else None,
         by_batch=tuple(
-            reference.u(one) - reference.u(other)
-            for one, other in zip(challenger.batches, owner.batches, strict=False)  # none where one diverged
-        ),
+            reference.u(one) - reference.u(other) for one, other in zip(champion.by_batch, own.by_batch, strict=True)
+        )
+        if both_ended
+        else (),
         own=tail_loss(own, reference),
     )

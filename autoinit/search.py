@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -12,15 +13,21 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from .campaign import Campaign
 from .contest import GateFailure, duel, finalists, finals, leader
 from .errors import ArgumentError
 from .gate import Verdict
+from .halving import Halving
 from .plan import Plan
+from .records import OWN, Candidate, Job, Record, described, stream
 from .score import Curve
 from .space import LR_STEPS, Dimension, Space
-from .trial import OWN, Bench, Candidate, Record, described, stream
 
 NEAREST_FIRST = sorted(LR_STEPS, key=abs)
+
+BATCH = 8
+"""Trials that are proposed together, and told together in the order of their numbers: the same ones however many run
+at a time."""
 
 MOST_FAILURES = 10
 """Trials that fail one after the other before the search gives up."""
@@ -47,13 +54,13 @@ class Found:
     interrupted: bool = False
 
 
-def search(bench: Bench, space: Space, *, storage: str | None = None, study_name: str | None = None) -> Found:
-    """Returns the champion and the gate's verdict; trials are in `bench.records`, the model is trodden on.
+def search(campaign: Campaign, space: Space, *, storage: str | None = None, study_name: str | None = None) -> Found:
+    """Returns the champion and the gate's verdict; trials are in `campaign.records`, the model is trodden on.
 
     A first Ctrl-C ends the search and goes on to the gate with the best so far; a second one is raised.
 
     Args:
-        bench: where candidates are tried.
+        campaign: what runs candidates and counts what they cost.
         space: what to choose from.
         storage: an Optuna storage URL that keeps the trials; None for memory.
         study_name: in that storage; it must not exist yet.
@@ -61,46 +68,55 @@ def search(bench: Bench, space: Space, *, storage: str | None = None, study_name
     interrupted = False
     try:
         with _quiet_optuna():
-            _explore(bench, space, _study(bench, storage, study_name))
-        entered = finals(bench, tune_lr=space.has("lr_step"))
+            _explore(campaign, space, _study(storage, study_name))
+        entered = finals(campaign, tune_lr=space.has("lr_step"))
     except KeyboardInterrupt:
         interrupted = True
-        entered = leader(bench.records)
+        entered = leader(campaign.records)
     if entered.champion is None:
         return Found(entered.own, why=entered.why, interrupted=interrupted)
     try:
-        plan = bench.draw(entered.champion.recipe)
-        verdict = duel(bench, entered, entered.champion, plan)
+        plan = campaign.bench.draw(entered.champion.recipe)
+        verdict = duel(campaign, entered, entered.champion, plan)
     except GateFailure as failure:  # out of memory in the last run must not cost the user the answer
         why = f"{entered.champion.recipe} led, but its gate failed ({failure})"
         return Found(entered.own, why=why, interrupted=interrupted)
     return Found(entered.own, entered.champion, plan, verdict, interrupted=interrupted)
 
 
-def _explore(bench: Bench, space: Space, study: optuna.Study) -> None:
+def _explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
     """Tries the owner's weights, the well-known recipes, then what TPE proposes, while the budget's share lasts."""
     lr_steps = NEAREST_FIRST if space.has("lr_step") else [0]
     for lr_step in lr_steps:
         study.enqueue_trial(space.encode(OWN, lr_step))
     for lr_step, recipe in itertools.product(lr_steps if space.listed else [0], space.opening):
         study.enqueue_trial(space.encode(recipe, lr_step))
-    limit = float(bench.meter.budget.trials or math.inf)
+    limit = float(campaign.meter.budget.trials or math.inf)
     if space.listed:
         limit = min(limit, len(lr_steps) * len(space.listed))
-    while len(bench.records) < limit:
-        if bench.records and _spent(bench):
-            return
-        _try_next(bench, space, study)
-        if _hopeless(bench.records):
+    halving = Halving(campaign.schedule.rungs)
+    while count := int(min(limit - len(campaign.records), _affordable(campaign))):
+        # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
+        study.sampler = optuna.samplers.TPESampler(seed=stream(campaign.bench.seed, f"tpe {len(campaign.records)}"))
+        halving.learn(_try_batch(campaign, space, study, halving, count))
+        if _hopeless(campaign.records):
             return
 
 
-def _spent(bench: Bench) -> bool:
-    """Whether the search has used its share; as long as nothing beats the owner's weights, the finals' share too."""
-    schedule = bench.schedule
-    _, rivals = finalists(bench.records)
-    until = schedule.search_until if rivals else schedule.finals_until
-    return bench.meter.left(until) < schedule.rungs[0]
+def _affordable(campaign: Campaign) -> int:
+    """Returns how many trials the next batch has; 0 where the search's share cannot pay for another full probe.
+
+    What has no time to reach the last rung cannot catch the leader. As long as nothing beats the owner's weights, the
+    search uses the finals' share too.
+    """
+    records, schedule = campaign.records, campaign.schedule
+    if not records:
+        return 1  # the owner's weights alone: they set the reference that all others are measured against
+    _, rivals = finalists(records)
+    left = campaign.meter.left(schedule.search_until if rivals else schedule.finals_until)
+    if left < records[0].spent:
+        return 0
+    return int(min(BATCH, max(1.0, left * len(records) / sum(record.spent for record in records))))
 
 
 def _hopeless(records: list[Record]) -> bool:
@@ -109,32 +125,47 @@ def _hopeless(records: list[Record]) -> bool:
     return failed[0] or (len(failed) >= MOST_FAILURES and all(failed[-MOST_FAILURES:]))
 
 
-def _try_next(bench: Bench, space: Space, study: optuna.Study) -> None:
-    """Runs the study's next trial and tells its result."""
-    asked = study.ask({dimension.name: _distribution(dimension) for dimension in space.dimensions})
-    recipe, lr_step = space.decode(asked.params)
-    candidate = Candidate(recipe, lr_step)
-    rungs = bench.schedule.rungs
-    prunable = candidate != Candidate(OWN)
+def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: Halving, count: int) -> list[Record]:
+    """Runs the study's next trials and tells their results in the order of their numbers."""
+    distributions = {dimension.name: _distribution(dimension) for dimension in space.dimensions}
+    asked = [study.ask(distributions) for _ in range(count)]
+    rungs = campaign.schedule.rungs
+    entries = [(Candidate(*space.decode(trial.params)), "search") for trial in asked]
+    jobs = campaign.jobs("search", entries, rungs[-1], rungs=rungs, reference=campaign.reference)
+    trials = dict(zip((job.number for job in jobs), asked, strict=True))
 
-    def on_rung(curve: Curve) -> bool:
-        asked.report(bench.score(curve, rungs[-1]).total, step=curve.steps)
-        return curve.steps == rungs[-1] or not (prunable and asked.should_prune())
+    def decide(job: Job, curve: Curve) -> str:
+        total = campaign.score(curve, rungs[-1]).total
+        trials[job.number].report(total, step=curve.steps)
+        why = halving.judge(job.number, curve.steps, total)
+        return why if job.candidate.recipe != OWN else ""
 
-    seed = stream(bench.seed, "search")
-    _tell(study, asked, bench.run("search", candidate, seed=seed, steps=rungs[-1], rungs=rungs, on_rung=on_rung))
+    try:
+        return campaign.run([_spared(job) for job in jobs], decide)
+    finally:  # also after Ctrl-C: no trial is left running in the storage
+        finished = {record.number: record for record in campaign.records}
+        for number, trial in trials.items():
+            _tell(study, trial, finished.get(number))
 
 
-def _tell(study: optuna.Study, asked: optuna.Trial, record: Record) -> None:
-    asked.set_user_attr("recipe", record.candidate.recipe.key)
+def _spared(job: Job) -> Job:
+    """Returns the job without a veto where it is the owner's weights, which are carried along whatever they are."""
+    return dataclasses.replace(job, reference=None) if job.candidate.recipe == OWN else job
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, record: Record | None) -> None:
+    if record is None:
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    trial.set_user_attr("recipe", record.candidate.recipe.key)
     if record.reason:
-        asked.set_user_attr("reason", record.reason)
-    if record.score is None:
-        study.tell(asked, state=TrialState.FAIL)
-    elif record.state == "pruned":
-        study.tell(asked, state=TrialState.PRUNED)
+        trial.set_user_attr("reason", record.reason)
+    if record.state == "failed":
+        study.tell(trial, state=TrialState.FAIL)
+    elif record.state in ("pruned", "vetoed") or record.score is None:
+        study.tell(trial, state=TrialState.PRUNED)
     else:
-        study.tell(asked, record.score.total)
+        study.tell(trial, record.score.total)
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:
@@ -145,22 +176,14 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     return FloatDistribution(dimension.low, dimension.high)
 
 
-def _study(bench: Bench, storage: str | None, name: str | None) -> optuna.Study:
-    """Returns a new study: TPE, halved at the rungs.
+def _study(storage: str | None, name: str | None) -> optuna.Study:
+    """Returns a new study. Trials are halved by `Halving`, which can say why.
 
     Raises:
         ArgumentError: the storage cannot be opened, or holds a study of that name already.
     """
-    pruner = optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=bench.schedule.rungs[0], reduction_factor=2, min_early_stopping_rate=0
-    )
     try:
-        return optuna.create_study(
-            storage=storage,
-            study_name=name,
-            sampler=optuna.samplers.TPESampler(seed=stream(bench.seed, "tpe")),
-            pruner=pruner,
-        )
+        return optuna.create_study(storage=storage, study_name=name, pruner=optuna.pruners.NopPruner())
     except optuna.exceptions.DuplicatedStudyError:
         raise ArgumentError(f"Storage {storage!r} holds a study {name!r} already. Choose another study_name.") from None
     except Exception as problem:

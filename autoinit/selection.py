@@ -18,8 +18,8 @@ from .gate import Gain
 from .graph import Graph
 from .plan import Plan
 from .recipe import Recipe
+from .records import OWN, Record
 from .space import LR_RATIO
-from .trial import OWN, Record
 
 
 @dataclass(frozen=True, slots=True)

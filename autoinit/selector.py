@@ -13,18 +13,21 @@ from torch import Tensor, nn
 
 from . import text
 from .apply import apply_plan, check_seed, keep_choices
+from .bench import Bench
 from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
+from .campaign import Campaign, Progress
 from .data import Batch
+from .executors import Sequential
 from .gate import LOOKS, Verdict
 from .probe import probe
 from .recipe import Recipe
+from .records import OWN, Candidate
 from .rules import resolve
 from .search import Found, search
 from .selection import Cost, Selection, trial_table
 from .space import LR_RATIO, space_of
 from .task import Task, make_task
 from .tracing import trace_task
-from .trial import OWN, Bench, Candidate, Progress
 
 
 def select(
@@ -84,7 +87,7 @@ def select(
         ModelError: nothing to train, or no gradient arrives.
         StepError, OptimizerError, RecipeError, BudgetError, DeviceError: a wrong argument of that kind.
     """
-    meter = Meter(parse_budget(budget))
+    meter = Meter(budget=parse_budget(budget))
     check_seed(seed)
     task = make_task(
         model,
@@ -102,12 +105,13 @@ def select(
     with task.preserved() as snapshot, _reporting(progress) as report:
         meter.pace(_step_seconds(task, meter))
         space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes, allowance=meter.left())
-        bench = Bench(task, graph, snapshot, meter, Schedule.of(meter.left()), seed, report)
+        bench = Bench(task, graph, snapshot, seed)
+        campaign = Campaign(bench, Sequential(bench), meter, Schedule.of(meter.left()), report)
         if meter.left() < SMALLEST_ALLOWANCE:
             found = Found(Candidate(OWN), why=_too_small(meter))
         else:
-            found = search(bench, space, storage=storage, study_name=study_name)
-    selection = _selection(found, bench)
+            found = search(campaign, space, storage=storage, study_name=study_name)
+    selection = _selection(found, campaign)
     if apply and not selection.kept:
         apply_plan(task.model, selection.plan)
     return selection
@@ -143,11 +147,12 @@ def _rounded_up(value: float) -> int:
     return math.ceil(value / unit) * unit
 
 
-def _selection(found: Found, bench: Bench) -> Selection:
+def _selection(found: Found, campaign: Campaign) -> Selection:
     verdict, champion = found.verdict, found.champion
     won = verdict is not None and verdict.state == "win" and champion is not None and found.plan is not None
     chosen = champion if won and champion is not None else found.own
-    plan = found.plan if won and found.plan is not None else resolve(OWN, bench.graph, bench.seed)
+    plan = found.plan if won and found.plan is not None else resolve(OWN, campaign.bench.graph, campaign.bench.seed)
+    bench, meter = campaign.bench, campaign.meter
     base = bench.task.lr
     return Selection(
         recipe=chosen.recipe,
@@ -156,9 +161,9 @@ def _selection(found: Found, bench: Bench) -> Selection:
         gain=verdict.gain if verdict else None,
         held_back=verdict.held_back if verdict else None,
         lr=None if base is None else base * LR_RATIO**chosen.lr_step,
-        why=_why(found, bench),
-        trials=trial_table(bench.records, base),
-        cost=Cost(bench.meter.seconds, bench.meter.steps, len(bench.records)),
+        why=_why(found, campaign),
+        trials=trial_table(campaign.records, base),
+        cost=Cost(meter.seconds, meter.steps, sum(record.stage != "gate" for record in campaign.records)),
         graph=bench.graph,
         interrupted=found.interrupted,
         task=_described_task(bench.task),
@@ -180,7 +185,7 @@ def _described_task(task: Task) -> str:
     return f"{_LOSSES[task.loss_name]}, {task.optimizer_name}; {len(task.train)} batches, {held_back} more held back"
 
 
-def _why(found: Found, bench: Bench) -> str:
+def _why(found: Found, campaign: Campaign) -> str:
     early = "interrupted by Ctrl-C; " if found.interrupted else ""
     if found.champion is None:
         return early + found.why
@@ -189,7 +194,7 @@ def _why(found: Found, bench: Bench) -> str:
     if found.verdict.state == "win":
         return early + found.verdict.why
     why = f"{early}{found.champion.recipe} came as far as the gate, but {found.verdict.why}"
-    return why + _what_would_decide(found.verdict, bench.meter, 1 - bench.schedule.finals_until)
+    return why + _what_would_decide(found.verdict, campaign.meter, 1 - campaign.schedule.finals_until)
 
 
 def _what_would_decide(verdict: Verdict, meter: Meter, gate_share: float) -> str:

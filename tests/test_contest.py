@@ -8,13 +8,16 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from autoinit.bench import Bench
 from autoinit.budget import Budget, Meter, Schedule
+from autoinit.campaign import Campaign
 from autoinit.contest import Finals, duel, finals, leader
+from autoinit.executors import Sequential
 from autoinit.recipe import Recipe
+from autoinit.records import OWN, Candidate, Record
 from autoinit.score import Curve
 from autoinit.task import make_task
 from autoinit.tracing import trace_task
-from autoinit.trial import OWN, Bench, Candidate, Record
 
 DIGITS = load_digits()
 DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
@@ -22,7 +25,7 @@ GOOD, BAD = Candidate(Recipe(base="orthogonal")), Candidate(Recipe(log2_gain=-3.
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
+def campaign() -> Iterator[Campaign]:
     """Ten tanh layers whose default weights are too small to learn soon, with 600 steps to spend."""
     torch.manual_seed(0)
     layers = [layer for _ in range(9) for layer in (nn.Linear(32, 32), nn.Tanh())]
@@ -30,67 +33,68 @@ def bench() -> Iterator[Bench]:
     task = make_task(model, DATA, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
     graph = trace_task(task)
     with task.preserved() as snapshot:
-        yield Bench(task, graph, snapshot, Meter(Budget(steps=600)), Schedule.of(600), seed=0)
+        bench = Bench(task, graph, snapshot, seed=0)
+        yield Campaign(bench, Sequential(bench), Meter(budget=Budget(steps=600)), Schedule.of(600))
 
 
-def try_all(bench: Bench, *candidates: Candidate) -> None:
+def try_all(campaign: Campaign, *candidates: Candidate) -> None:
     for candidate in candidates:
-        bench.run("search", candidate, seed=0, steps=33)
+        campaign.run(campaign.jobs("search", [(candidate, "search")], 33))
 
 
-def test_the_best_goes_to_the_gate_and_wins(bench: Bench) -> None:
-    try_all(bench, Candidate(OWN), BAD, GOOD)
-    entered = finals(bench, tune_lr=False)
+def test_the_best_goes_to_the_gate_and_wins(campaign: Campaign) -> None:
+    try_all(campaign, Candidate(OWN), BAD, GOOD)
+    entered = finals(campaign, tune_lr=False)
     assert (entered.own, entered.champion) == (Candidate(OWN), GOOD)
-    verdict = duel(bench, entered, GOOD, bench.draw(GOOD.recipe))
+    verdict = duel(campaign, entered, GOOD, campaign.bench.draw(GOOD.recipe))
     assert verdict is not None
     assert verdict.state == "win"
     assert verdict.gain.high < math.log(0.9)
 
 
-def test_finals_and_gate_run_on_other_batch_orders_than_the_search(bench: Bench) -> None:
-    try_all(bench, Candidate(OWN), GOOD)
-    finals(bench, tune_lr=False)
-    orders = {record.stage: record.seed for record in bench.records}
+def test_finals_and_gate_run_on_other_batch_orders_than_the_search(campaign: Campaign) -> None:
+    try_all(campaign, Candidate(OWN), GOOD)
+    finals(campaign, tune_lr=False)
+    orders = {record.stage: record.seed for record in campaign.records}
     assert orders["final"] != orders["search"]
 
 
-def test_no_champion_where_nothing_beats_the_owner(bench: Bench) -> None:
-    try_all(bench, Candidate(OWN), BAD)
-    entered = finals(bench, tune_lr=False)
+def test_no_champion_where_nothing_beats_the_owner(campaign: Campaign) -> None:
+    try_all(campaign, Candidate(OWN), BAD)
+    entered = finals(campaign, tune_lr=False)
     assert entered.champion is None
     assert "none of 1 candidates beat" in entered.why
 
 
-def test_all_diverged_is_said(bench: Bench) -> None:
-    try_all(bench, Candidate(OWN))
+def test_all_diverged_is_said(campaign: Campaign) -> None:
+    try_all(campaign, Candidate(OWN))
     lost = Curve(losses=(2.3, math.nan), diverged_at=2)
-    bench.records.append(Record(1, "search", GOOD, 0, lost, bench.score(lost, 33), "diverged", "not finite"))
-    assert "every one of 1 candidates diverged or failed" in finals(bench, tune_lr=False).why
+    campaign.records.append(Record(1, "search", GOOD, 0, lost, campaign.score(lost, 33), "diverged", "not finite"))
+    assert "every one of 1 candidates was vetoed, diverged or failed" in finals(campaign, tune_lr=False).why
 
 
-def test_finalists_try_their_neighbours_on_the_learning_rate_grid(bench: Bench) -> None:
-    bench.meter.budget = Budget(steps=6_000)
-    try_all(bench, Candidate(OWN), GOOD)
-    finals(bench, tune_lr=True)
-    tried = {(r.candidate.recipe, r.candidate.lr_step) for r in bench.records if r.stage == "final"}
+def test_finalists_try_their_neighbours_on_the_learning_rate_grid(campaign: Campaign) -> None:
+    campaign.meter.budget = Budget(steps=6_000)
+    try_all(campaign, Candidate(OWN), GOOD)
+    finals(campaign, tune_lr=True)
+    tried = {(r.candidate.recipe, r.candidate.lr_step) for r in campaign.records if r.stage == "final"}
     assert {(recipe, step) for recipe in (OWN, GOOD.recipe) for step in (-1, 0, 1)} <= tried
 
 
-def test_an_interrupted_search_sends_its_leader(bench: Bench) -> None:
-    try_all(bench, Candidate(OWN), GOOD)
-    assert leader(bench.records).champion == GOOD
+def test_an_interrupted_search_sends_its_leader(campaign: Campaign) -> None:
+    try_all(campaign, Candidate(OWN), GOOD)
+    assert leader(campaign.records).champion == GOOD
 
 
-def test_a_spent_budget_has_no_gate(bench: Bench) -> None:
-    try_all(bench, Candidate(OWN), GOOD)
-    bench.meter.spend(steps=600)
-    assert duel(bench, Finals(Candidate(OWN), GOOD), GOOD, bench.draw(GOOD.recipe)) is None
+def test_a_spent_budget_has_no_gate(campaign: Campaign) -> None:
+    try_all(campaign, Candidate(OWN), GOOD)
+    campaign.meter.spend(steps=600)
+    assert duel(campaign, Finals(Candidate(OWN), GOOD), GOOD, campaign.bench.draw(GOOD.recipe)) is None
 
 
-def test_the_same_weights_do_not_win(bench: Bench) -> None:
-    try_all(bench, Candidate(OWN))
-    verdict = duel(bench, Finals(Candidate(OWN), Candidate(OWN)), Candidate(OWN), bench.draw(OWN))
+def test_the_same_weights_do_not_win(campaign: Campaign) -> None:
+    try_all(campaign, Candidate(OWN))
+    verdict = duel(campaign, Finals(Candidate(OWN), Candidate(OWN)), Candidate(OWN), campaign.bench.draw(OWN))
     assert verdict is not None
     assert verdict.state == "loss"
     assert verdict.gain.estimate == 0.0

@@ -10,130 +10,134 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from autoinit.bench import Bench
 from autoinit.budget import Budget, Meter, Schedule
+from autoinit.campaign import Campaign
 from autoinit.errors import ArgumentError
-from autoinit.search import _spent, search
+from autoinit.executors import Sequential
+from autoinit.records import OWN, Candidate
+from autoinit.search import search
 from autoinit.space import LR_STEPS, space_of
 from autoinit.task import make_task
 from autoinit.tracing import trace_task
-from autoinit.trial import OWN, Bench, Candidate
 
 DIGITS = load_digits()
 DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
 
 
-def make_bench(budget: Budget) -> Iterator[Bench]:
+def make_campaign(budget: Budget) -> Iterator[Campaign]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 10))
     task = make_task(model, DATA, optimizer=lambda p: torch.optim.SGD(p, lr=0.03))
     graph = trace_task(task)
     with task.preserved() as snapshot:
-        yield Bench(task, graph, snapshot, Meter(budget), Schedule.of(600), seed=0)
+        bench = Bench(task, graph, snapshot, seed=0)
+        yield Campaign(bench, Sequential(bench), Meter(budget=budget), Schedule.of(600))
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    yield from make_bench(Budget(steps=600))
+def campaign() -> Iterator[Campaign]:
+    yield from make_campaign(Budget(steps=600))
 
 
 def test_order_of_trials() -> None:
-    bench = next(benches := make_bench(Budget(steps=1200)))
-    space = space_of(bench.graph, lr_searched=False)
-    search(bench, space)
-    tried = [record.candidate.recipe for record in bench.records if record.stage == "search"]
+    campaign = next(campaigns := make_campaign(Budget(steps=1200)))
+    space = space_of(campaign.bench.graph, lr_searched=False)
+    search(campaign, space)
+    tried = [record.candidate.recipe for record in campaign.records if record.stage == "search"]
     assert tried[0] == OWN
     assert tuple(tried[1 : 1 + len(space.opening)]) == space.opening
     assert len(tried) > 1 + len(space.opening)
-    states = {record.state for record in bench.records if record.stage == "search"}
+    states = {record.state for record in campaign.records if record.stage == "search"}
     assert states == {"complete", "pruned"}
-    benches.close()
+    campaigns.close()
 
 
-def test_the_owner_is_never_pruned_and_all_meet_the_same_batches(bench: Bench) -> None:
-    search(bench, space_of(bench.graph, lr_searched=False))
-    assert bench.records[0].state == "complete"
-    assert len({record.seed for record in bench.records if record.stage == "search"}) == 1
+def test_the_owner_is_never_pruned_and_all_meet_the_same_batches(campaign: Campaign) -> None:
+    search(campaign, space_of(campaign.bench.graph, lr_searched=False))
+    assert campaign.records[0].state == "complete"
+    assert len({record.seed for record in campaign.records if record.stage == "search"}) == 1
 
 
-def test_the_owner_gets_the_whole_learning_rate_grid(bench: Bench) -> None:
-    search(bench, space_of(bench.graph, lr_searched=True))
-    own = [record.candidate for record in bench.records[: len(LR_STEPS)]]
+def test_the_owner_gets_the_whole_learning_rate_grid(campaign: Campaign) -> None:
+    search(campaign, space_of(campaign.bench.graph, lr_searched=True))
+    own = [record.candidate for record in campaign.records[: len(LR_STEPS)]]
     assert set(own) == {Candidate(OWN, lr_step) for lr_step in LR_STEPS}
 
 
-def test_steps_are_kept_within_the_budget(bench: Bench) -> None:
-    search(bench, space_of(bench.graph, lr_searched=False))
-    assert 300 < bench.meter.steps <= 1.1 * 600
+def test_steps_are_kept_within_the_budget(campaign: Campaign) -> None:
+    search(campaign, space_of(campaign.bench.graph, lr_searched=False))
+    assert 300 < campaign.meter.steps <= 1.1 * 600
 
 
 @pytest.mark.parametrize(("rivals", "spent"), [([], False), (["he_normal"], True)])
 def test_the_search_uses_the_finals_share_while_nothing_beats_the_owner(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, rivals: list[str], spent: bool
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, rivals: list[str], spent: bool
 ) -> None:
-    bench.schedule = Schedule.of(2_400)
-    bench.meter = Meter(Budget(steps=2_400), steps=0.6 * 2_400)
+    campaign.schedule = Schedule.of(2_400)
+    campaign.meter = Meter(Budget(steps=2_400), steps=0.6 * 2_400)
     monkeypatch.setattr("autoinit.search.finalists", lambda records: (Candidate(OWN), rivals))
-    assert _spent(bench) is spent
+    assert _spent(campaign) is spent
 
 
 def test_same_seed_same_trials() -> None:
     def keys() -> list[tuple[str, float]]:
-        bench = next(iter(make_bench(Budget(steps=600))))
-        search(bench, space_of(bench.graph, lr_searched=False))
-        return [(record.candidate.recipe.key, record.total) for record in bench.records]
+        campaign = next(iter(make_campaign(Budget(steps=600))))
+        search(campaign, space_of(campaign.bench.graph, lr_searched=False))
+        return [(record.candidate.recipe.key, record.total) for record in campaign.records]
 
     assert keys() == keys()
 
 
-def test_a_list_of_recipes_is_tried_and_nothing_else(bench: Bench) -> None:
-    search(bench, space_of(bench.graph, lr_searched=False, recipes=["he_normal", "lsuv"]))
-    tried = [record.candidate.recipe.key for record in bench.records if record.stage == "search"]
+def test_a_list_of_recipes_is_tried_and_nothing_else(campaign: Campaign) -> None:
+    search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal", "lsuv"]))
+    tried = [record.candidate.recipe.key for record in campaign.records if record.stage == "search"]
     assert tried == ["as_is", "he_normal", "orthogonal calibration=lsuv"]
 
 
 def test_trials_are_limited() -> None:
-    bench = next(iter(make_bench(Budget(trials=4, steps=100_000))))
-    search(bench, space_of(bench.graph, lr_searched=False))
-    assert sum(record.stage == "search" for record in bench.records) == 4
+    campaign = next(iter(make_campaign(Budget(trials=4, steps=100_000))))
+    search(campaign, space_of(campaign.bench.graph, lr_searched=False))
+    assert sum(record.stage == "search" for record in campaign.records) == 4
 
 
-def test_storage_keeps_the_trials_with_their_reasons(bench: Bench, tmp_path: Path) -> None:
+def test_storage_keeps_the_trials_with_their_reasons(campaign: Campaign, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
-    space = space_of(bench.graph, lr_searched=False, recipes=["he_normal"])
-    search(bench, space, storage=storage, study_name="one")
+    space = space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"])
+    search(campaign, space, storage=storage, study_name="one")
     trials = optuna.load_study(storage=storage, study_name="one").trials
     assert [trial.user_attrs["recipe"] for trial in trials] == ["as_is", "he_normal"]
     with pytest.raises(ArgumentError, match="holds a study 'one' already"):
-        search(bench, space, storage=storage, study_name="one")
+        search(campaign, space, storage=storage, study_name="one")
 
 
-def test_ctrl_c_goes_to_the_gate_with_the_best_so_far(bench: Bench) -> None:
+def test_ctrl_c_goes_to_the_gate_with_the_best_so_far(campaign: Campaign) -> None:
     def interrupt(event: object) -> None:
-        if len(bench.records) == 4:
-            bench.progress = lambda event: None
+        if len(campaign.records) == 4:
+            campaign.progress = lambda event: None
             raise KeyboardInterrupt
 
-    bench.progress = interrupt
-    found = search(bench, space_of(bench.graph, lr_searched=False))
+    campaign.progress = interrupt
+    found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
     assert found.interrupted
-    assert len(bench.records) == 4
+    assert len(campaign.records) == 4
     assert (found.champion is None) == (found.verdict is None)
 
 
-def test_a_second_ctrl_c_is_raised(bench: Bench) -> None:
+def test_a_second_ctrl_c_is_raised(campaign: Campaign) -> None:
     def interrupt(event: object) -> None:
-        if len(bench.records) >= 4:
+        if len(campaign.records) >= 4:
             raise KeyboardInterrupt
 
-    bench.progress = interrupt
+    campaign.progress = interrupt
     with pytest.raises(KeyboardInterrupt):
-        search(bench, space_of(bench.graph, lr_searched=False))
+        search(campaign, space_of(campaign.bench.graph, lr_searched=False))
 
 
 def test_optuna_s_own_messages_are_silent_and_its_level_is_put_back(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    campaign: Campaign, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = optuna.logging.get_verbosity()
     with caplog.at_level(logging.INFO, logger="optuna"):
-        search(bench, space_of(bench.graph, lr_searched=False, recipes=["he_normal"]))
+        search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"]))
     assert optuna.logging.get_verbosity() == before

@@ -10,10 +10,10 @@ from graphs import mlp
 from autoinit.gate import Gain
 from autoinit.plan import Plan
 from autoinit.recipe import Recipe
+from autoinit.records import OWN, Candidate, Record
 from autoinit.rules import resolve
 from autoinit.score import Curve, Reference, score
 from autoinit.selection import Cost, Selection, trial_table
-from autoinit.trial import OWN, Candidate, Record
 
 HE = Recipe(base="he_normal")
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import autoinit
 from autoinit import Budget, Selection
+from autoinit.campaign import ProgressEvent
 from autoinit.errors import AutoInitError, BudgetError, DataError, DeviceError, ModelError, OptimizerError, StepError
-from autoinit.trial import ProgressEvent
 
 DIGITS = load_digits()
 DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
@@ -300,7 +300,7 @@ def test_progress_is_one_line_that_is_wiped(capsys: pytest.CaptureFixture[str]) 
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = captured.err.split("\r")
-    assert any("search  2 trials, leading: " in line for line in lines)
+    assert any("search  2 runs, leading: " in line for line in lines)
     assert "\n" not in captured.err
     assert lines[-2].strip() == ""
 

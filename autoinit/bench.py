@@ -1,0 +1,116 @@
+"""Where a job is run: draw a candidate's weights, train them briefly, say what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .apply import Memory, apply_plan, realize
+from .budget import Tally
+from .calibrations import Subject
+from .data import Batch
+from .graph import Graph
+from .plan import Plan
+from .probe import RungReport, probe
+from .recipe import Recipe
+from .records import Job, Outcome, described, stream
+from .rules import resolve
+from .score import Curve, Glance
+from .screening import veto
+from .snapshot import Snapshot
+from .space import LR_RATIO
+from .task import Task
+
+
+@dataclass
+class Bench:
+    """One copy of the model that is about to be trained, with all that a job needs.
+
+    Attributes:
+        task: what is trained.
+        graph: its architecture.
+        snapshot: the owner's weights, rewound to before each job.
+        seed: of the draws, the same for all candidates, so that they differ by what they are and not by luck.
+        memory: of costly draws.
+    """
+
+    task: Task
+    graph: Graph
+    snapshot: Snapshot
+    seed: int
+    memory: Memory = field(default_factory=dict)
+
+    def draw(self, recipe: Recipe, tally: Tally | None = None) -> Plan:
+        """Sets a candidate's weights, starting from the owner's; returns the plan that gives them again.
+
+        Args:
+            recipe: of the candidate.
+            tally: told what a calibration costs.
+        """
+        self.snapshot.rewind()
+        plan = resolve(recipe, self.graph, self.seed)
+        spend = (tally or Tally()).spend
+        subject = Subject(self.task, self.graph, seed=stream(self.seed, "calibration"), spend=spend)
+        return realize(subject, plan, self.snapshot.rewind, self.memory)
+
+    def set(self, plan: Plan) -> None:
+        """Sets the very weights of a plan that `draw` returned."""
+        self.snapshot.rewind()
+        apply_plan(self.task.model, plan, self.memory)
+
+    def place(self, job: Job, tally: Tally) -> None:
+        """Sets the weights that a job starts from."""
+        if job.plan is not None:
+            self.set(job.plan)
+        else:
+            self.draw(job.candidate.recipe, tally)
+
+    def held_back(self, job: Job) -> tuple[Batch, ...]:
+        """Returns the batches that a job is evaluated on: the gate has its own, which the search never sees."""
+        return self.task.gate_eval if job.stage == "gate" else self.task.probe_eval
+
+    def perform(self, job: Job, on_rung: RungReport) -> Outcome:
+        """Returns what came of a job; the model is left with the trained weights.
+
+        What goes wrong ends this job only: out of memory, a shape that one draw cannot take, a user's own check.
+
+        Args:
+            job: what to run.
+            on_rung: asked with the curve at each rung; False ends the job there.
+        """
+        tally, vetoes = Tally(), list[str]()
+        held_back = self.held_back(job)
+        try:
+            self.place(job, tally)
+            curve = probe(
+                self.task,
+                steps=job.steps,
+                seed=job.seed,
+                lr_factor=LR_RATIO**job.candidate.lr_step,
+                held_back=held_back,
+                rungs=job.rungs,
+                on_rung=on_rung,
+                screen=_screen(job, vetoes),
+            )
+        except Exception as problem:
+            self.snapshot.rewind()
+            tally.spend(steps=1)
+            return Outcome(None, tally.steps, described(problem))
+        tally.spend(**cost(curve, len(held_back)))
+        return Outcome(curve, tally.steps, *vetoes)
+
+
+def cost(curve: Curve, held_back: int) -> dict[str, float]:
+    """Returns the steps and forward passes of a curve that was evaluated on so many batches."""
+    return {"steps": curve.steps, "forwards": len(curve.held_back) * held_back}
+
+
+def _screen(job: Job, vetoes: list[str]) -> Callable[[Glance], bool]:
+    """Returns what a probe asks after its first backward pass; a veto is added to the list."""
+
+    def screen(glance: Glance) -> bool:
+        why = veto(glance, job.reference) if job.reference is not None else ""
+        vetoes.extend([why] if why else [])
+        return not why
+
+    return screen

@@ -1,0 +1,122 @@
+"""One search's book-keeping: jobs go to an executor, records come back, the budget is counted down."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .bench import Bench
+from .budget import Meter, Schedule
+from .executors import Executor
+from .records import Candidate, Job, Outcome, Record, Stage, State, ranking, stream
+from .score import Curve, Reference, Score, score
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent:
+    """Where a search stands.
+
+    Attributes:
+        stage: what the last job was run for.
+        done: share of the whole budget that is spent, 0 to 1.
+        message: the leader so far, in words.
+    """
+
+    stage: Stage
+    done: float
+    message: str
+
+
+Progress = Callable[[ProgressEvent], None]
+
+Decide = Callable[[Job, Curve], str]
+"""Asked with a job's curve at each rung; what it returns is why the job ends there, empty to go on."""
+
+
+@dataclass
+class Campaign:
+    """What all stages of one search share.
+
+    Attributes:
+        bench: the owner's model, on which the champion is drawn.
+        executor: runs the jobs.
+        meter: what may be spent, and what has been.
+        schedule: how long each stage's runs are.
+        progress: told after each job.
+        records: the finished jobs so far, in the order of their numbers.
+        reference: what losses are measured against; set by the first job, which is the owner's.
+    """
+
+    bench: Bench
+    executor: Executor
+    meter: Meter
+    schedule: Schedule
+    progress: Progress = lambda event: None
+    records: list[Record] = field(default_factory=list)
+    reference: Reference | None = None
+
+    def jobs(self, stage: Stage, entries: Sequence[tuple[Candidate, str]], steps: int, **rest: object) -> list[Job]:
+        """Returns the next jobs, numbered.
+
+        Args:
+            stage: what they are run for.
+            entries: each one's candidate and the name of its batch order.
+            steps: of each.
+            **rest: further fields of `Job`, the same for all.
+        """
+        first = len(self.records)
+        return [
+            Job(first + place, stage, candidate, stream(self.bench.seed, order), steps, **rest)  # type: ignore[arg-type]
+            for place, (candidate, order) in enumerate(entries)
+        ]
+
+    def run(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Record]:
+        """Returns the record of each job, logged as soon as it is there.
+
+        Args:
+            jobs: from `jobs`, run at the executor's concurrency.
+            decide: ends a job at a rung.
+        """
+        ended: dict[int, str] = {}
+
+        def on_rung(job: Job, curve: Curve) -> bool:
+            ended[job.number] = decide(job, curve)
+            return not ended[job.number]
+
+        outcomes = self.executor.run(jobs, on_rung)
+        return [self._log(job, out, ended.get(job.number, "")) for job, out in zip(jobs, outcomes, strict=True)]
+
+    def score(self, curve: Curve, planned: int) -> Score:
+        """Returns the score of a curve, also of an unfinished one."""
+        return score(curve, self.reference or Reference.of(self.bench.task.reference, curve.losses), planned)
+
+    def drop(self, record: Record, reason: str) -> None:
+        """Notes why a candidate goes no further than this record."""
+        self.records[record.number] = dataclasses.replace(self.records[record.number], reason=reason)
+
+    def _log(self, job: Job, outcome: Outcome, ended: str) -> Record:
+        self.meter.spend(steps=outcome.spent)
+        state, reason = _state(outcome, ended)
+        scored = self.score(outcome.curve, job.steps) if outcome.curve is not None and state != "vetoed" else None
+        record = Record(
+            job.number, job.stage, job.candidate, job.seed, outcome.curve, scored, state, reason, outcome.spent
+        )
+        self.records.append(record)
+        if self.reference is None and outcome.curve is not None:
+            self.reference = Reference.of(self.bench.task.reference, outcome.curve.losses)
+        leaders = ranking(self.records)
+        leader = f"{len(self.records)} runs, leading: {leaders[0].candidate.recipe}" if leaders else ""
+        self.progress(ProgressEvent(job.stage, self.meter.done(), leader))
+        return record
+
+
+def _state(outcome: Outcome, ended: str) -> tuple[State, str]:
+    curve = outcome.curve
+    if curve is None:
+        return "failed", outcome.reason
+    if outcome.reason:
+        return "vetoed", outcome.reason
+    if curve.diverged_at is not None:
+        return "diverged", f"the loss was not finite at step {curve.diverged_at}"
+    return ("pruned", ended) if ended else ("complete", "")

@@ -1,0 +1,8 @@
+"""Ways of running jobs: one after the other, in worker processes, or several at a time on one device."""
+
+from __future__ import annotations
+
+from .executor import Executor, OnRung
+from .sequential import Sequential
+
+__all__ = ["Executor", "OnRung", "Sequential"]

@@ -1,0 +1,34 @@
+"""What every way of running jobs offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from ..records import Job, Outcome
+from ..score import Curve
+
+OnRung = Callable[[Job, Curve], bool]
+"""Asked at each rung of a job, in the coordinating process; False ends the job there."""
+
+
+class Executor(Protocol):
+    """Runs jobs.
+
+    Attributes:
+        name: "sequential", "processes" or "stacked".
+        concurrency: jobs that run at a time.
+    """
+
+    name: str
+    concurrency: int
+
+    def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
+        """Yields what came of each job, in their order.
+
+        A job is asked about at a rung only after every job before it has been asked there or has ended, so that what
+        `on_rung` decides is the same for every executor and every concurrency.
+        """
+
+    def close(self) -> None:
+        """Ends what the executor has started; it cannot run jobs any more."""

@@ -1,0 +1,28 @@
+"""Jobs one after the other, in this process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+
+from ..bench import Bench
+from ..records import Job, Outcome
+from .executor import OnRung
+
+
+class Sequential:
+    """Runs one job after the other on one bench."""
+
+    name = "sequential"
+    concurrency = 1
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
+        """Yields what came of each job, in their order."""
+        for job in jobs:
+            yield self._bench.perform(job, functools.partial(on_rung, job))
+
+    def close(self) -> None:
+        """Has nothing to end."""

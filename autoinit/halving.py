@@ -1,0 +1,72 @@
+"""The second stage of the funnel: at each rung the worse half of the trials ends.
+
+Trials are judged in the order of their numbers: each against those before it, whether or not they have ended. So the
+decisions are the same however many trials run at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Sequence
+
+from .records import Record
+
+
+class Halving:
+    """Decides at each rung which trial goes on.
+
+    Attributes:
+        rungs: steps at which trials are judged, the last one the full probe.
+    """
+
+    def __init__(self, rungs: Sequence[int]) -> None:
+        self.rungs = tuple(rungs)
+        self._seen: defaultdict[int, list[float]] = defaultdict(list)
+        self._reached: dict[int, dict[int, float]] = defaultdict(dict)
+        self._leader = math.inf
+        self._most_gained: dict[int, float] = {}
+
+    def judge(self, number: int, steps: int, total: float) -> str:
+        """Returns why a trial ends at a rung; an empty text where it goes on.
+
+        Args:
+            number: of the trial; trials come to each rung in this order.
+            steps: of the rung.
+            total: the trial's score there.
+        """
+        others = self._seen[steps]
+        insort(others, total)
+        self._reached[number][steps] = total
+        if steps == self.rungs[-1]:
+            return ""
+        place, count = others.index(total) + 1, len(others)
+        if place > math.ceil(count / 2):
+            return f"in the worse half at step {steps}: {_ordinal(place)} of {count}"
+        gained = self._most_gained.get(steps, math.inf)
+        if total - gained > self._leader:
+            return (
+                f"behind at step {steps}: it would have to gain {total - self._leader:.2g} by step {self.rungs[-1]} "
+                f"to catch the leader, and no trial has gained more than {gained:.2g}"
+            )
+        return ""
+
+    def learn(self, records: Sequence[Record]) -> None:
+        """Takes note of finished trials: the leader's score, and how much scores still fall after each rung.
+
+        Called between batches of trials, so that trials of one batch do not depend on which of them ended first.
+        """
+        for record in records:
+            if record.state != "complete":
+                continue
+            self._leader = min(self._leader, record.total)
+            for steps, total in self._reached[record.number].items():
+                if steps != self.rungs[-1]:
+                    gained = total - record.total
+                    self._most_gained[steps] = max(self._most_gained.get(steps, -math.inf), gained)
+
+
+def _ordinal(place: int) -> str:
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get(place % 10 if place % 100 not in (11, 12, 13) else 0, "th")
+    return f"{place}{suffix}"
