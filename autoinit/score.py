@@ -4,10 +4,14 @@ Of a probe of T steps, with L the loss and L_ref the loss of the best constant p
 variance), or else the first loss of the owner's own weights:
 
     u(L) = clip(log(max(L, 1e-3·L_ref) / L_ref), −∞, log 10)
-    S_T  = ½·(mean of u over the last ⌈T/4⌉ batches + u of the held-back loss) + 0.1·min(12, r)
-    r    = log10(max‖g‖ / min‖g‖) over the weights' gradients at step 20 (or the last step before it)
+    S_T  = ½·(mean of u over the last ⌈T/4⌉ batches + u of the held-back loss) + 0.05·min(3, r)·min(1, 20/T)
+    r    = log10(max‖g‖ / min‖g‖) over the weights' gradients at step 20 (or the first rung, where that is earlier)
 
-A divergence at step t scores log 10 + 1.2 + (1 − t/T), which is worse than anything finite; later is better.
+The range r tells, before the loss does, whether gradients reach every weight. Beyond a factor of 1,000 a net stands
+still, however much larger r is; and what the loss itself has told since step 20 counts for more the longer the probe
+is. docs/scoring.md has the measurements, and how the form and its numbers were chosen.
+
+A divergence at step t scores log 10 + 0.15 + (1 − t/T), which is worse than anything finite; later is better.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 FLOOR, CEILING = 1e-3, 10.0
-RANGE_WEIGHT, RANGE_CAP = 0.1, 12.0
+RANGE_WEIGHT, RANGE_CAP = 0.05, 3.0
 RANGE_STEP = 20
 """The step at which the range of gradients is taken: early enough to tell, past the first jolts."""
 
@@ -138,7 +142,7 @@ def score(curve: Curve, reference: Reference, planned: int) -> Score:
         reference: of the task.
         planned: T, the steps the probe would have taken; only a divergence needs it.
     """
-    stability = RANGE_WEIGHT * min(RANGE_CAP, _finite_range(curve))
+    stability = _stability(curve)
     training = tail_loss(curve, reference)
     held_back = reference.u(curve.held_back[-1][1]) if curve.held_back else training
     if curve.diverged_at is not None:
@@ -156,5 +160,8 @@ def tail_loss(curve: Curve, reference: Reference) -> float:
     return sum(map(reference.u, tail)) / len(tail)
 
 
-def _finite_range(curve: Curve) -> float:
-    return curve.gradient_range if curve.gradient_range is not None else 0.0
+def _stability(curve: Curve) -> float:
+    if curve.gradient_range is None:
+        return 0.0
+    fading = min(1.0, RANGE_STEP / max(1, curve.steps))
+    return RANGE_WEIGHT * min(RANGE_CAP, curve.gradient_range) * fading

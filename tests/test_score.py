@@ -44,12 +44,20 @@ def test_score_is_its_formula() -> None:
     scored = score(curve, UNIT, planned=8)
     assert scored.training == pytest.approx((math.log(0.5) + math.log(0.25)) / 2)
     assert scored.held_back == pytest.approx(math.log(0.125))
-    assert scored.stability == pytest.approx(0.3)
-    assert scored.total == pytest.approx(0.5 * (scored.training + scored.held_back) + 0.3)
+    assert scored.stability == pytest.approx(0.15)
+    assert scored.total == pytest.approx(0.5 * (scored.training + scored.held_back) + 0.15)
 
 
-def test_an_infinite_gradient_range_is_capped() -> None:
-    assert score(Curve((1.0,), gradient_range=math.inf), UNIT, 1).stability == pytest.approx(1.2)
+def test_gradient_ranges_beyond_a_thousand_are_alike() -> None:
+    dead = [score(Curve((1.0,), gradient_range=found), UNIT, 1).stability for found in (3.0, 16.0, math.inf)]
+    assert dead == pytest.approx([0.15] * 3)
+    assert score(Curve((1.0,), gradient_range=1.0), UNIT, 1).stability == pytest.approx(0.05)
+    assert score(Curve((1.0,)), UNIT, 1).stability == 0
+
+
+def test_the_gradient_range_fades_after_the_step_at_which_it_is_taken() -> None:
+    at = {steps: score(Curve((1.0,) * steps, gradient_range=3.0), UNIT, 240).stability for steps in (8, 20, 40, 240)}
+    assert at == pytest.approx({8: 0.15, 20: 0.15, 40: 0.075, 240: 0.0125})
 
 
 def test_divergence_is_worst_and_later_is_better() -> None:
