@@ -55,6 +55,7 @@ def probe(
     started = time.perf_counter()
     stops = {*(rung for rung in rungs if rung < steps), steps}
     optimizer, scheduler = task.build_optimizer(lr_factor)
+    scale = task.loss_scale(optimizer)
     trained = [p for p in task.model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim > 1]
     losses: list[float] = []
@@ -62,6 +63,7 @@ def probe(
     by_batch: list[float] = []
     gradient_range: float | None = None
     glance: Glance | None = None
+    range_due = False
 
     def curve(diverged_at: int | None = None) -> Curve:
         seconds = time.perf_counter() - started
@@ -70,17 +72,25 @@ def probe(
     for step, batch in enumerate(task.order(seed, steps), start=1):
         for parameter in trained:  # what optimizer.zero_grad does, without its tenth of a millisecond
             parameter.grad = None
-        losses.append(task.backward(batch))
+        losses.append(task.backward(batch, scale))
         if not math.isfinite(losses[-1]):
             return curve(diverged_at=step)
-        if step == 1:
-            glance = _glance(losses[0], matrices)
-            if not screen(glance):
-                return curve()
-        if step == RANGE_STEP or (step == min(stops) < RANGE_STEP):
-            gradient_range = _log_range(_gradient_norms(matrices))
-        optimizer.step()
-        step_scheduler(scheduler, losses[-1])
+        if glance is None:
+            seen = _glance(losses[0], matrices)
+            # Where the loss scale is still too high, the gradients tell of the scale and not of the weights.
+            if scale is None or math.isfinite(seen.gradient_norm) or step == RANGE_STEP:
+                glance = seen
+                if not screen(glance):
+                    return curve()
+        range_due = range_due or step == RANGE_STEP or (step == min(stops) < RANGE_STEP)
+        if range_due:
+            each = _gradient_norms(matrices)
+            range_due = scale is not None and not all(map(math.isfinite, each))
+            gradient_range = _log_range(each)
+        if scale is None:
+            optimizer.step()
+        if scale is None or scale.step():
+            step_scheduler(scheduler, losses[-1])
         if step in stops:
             if held_back:
                 by_batch = evaluate(task, held_back)

@@ -41,6 +41,7 @@ from .losses import (
     variance,
 )
 from .optimizers import DEFAULT_LR, OptimizerBuilder
+from .precision import LossScale
 from .snapshot import Snapshot, preserved, preserved_random
 
 _AUTOCAST_DTYPES = (torch.bfloat16, torch.float16)
@@ -99,12 +100,32 @@ class Task:
         with torch.autocast(self.device.type, dtype=self.autocast):
             return self._loss(self.model, batch)
 
-    def backward(self, batch: Batch) -> float:
-        """Adds the gradients of a batch's loss to `.grad` and returns the loss."""
+    def backward(self, batch: Batch, scale: LossScale | None = None) -> float:
+        """Adds the gradients of a batch's loss to `.grad` and returns the loss.
+
+        Args:
+            batch: of the training data.
+            scale: from `loss_scale`, of the optimizer that will use the gradients.
+        """
         value = self.loss(batch)
-        if not self._own_backward:
+        if self._own_backward:
+            pass  # the step did, scaling by itself where it wants to
+        elif scale is None:
             value.backward()  # type: ignore[no-untyped-call]
+        else:
+            scale.backward(value)
         return value.item()
+
+    def loss_scale(self, optimizer: Optimizer) -> LossScale | None:
+        """Returns a fresh loss scale for a training in float16, in which small gradients would become zero.
+
+        None for every other precision, for a step that calls backward itself, and for parameters that are float16
+        themselves, whose gradients torch does not unscale.
+        """
+        half = any(parameter.dtype == torch.float16 for parameter in self.model.parameters())
+        if self.autocast != torch.float16 or self._own_backward or half:
+            return None
+        return LossScale(optimizer, self.device)
 
     def evaluate(self, batches: Sequence[Batch]) -> list[float]:
         """Returns the loss of each batch, leaving no gradients.
