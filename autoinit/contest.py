@@ -70,7 +70,7 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
         if campaign.meter.left(campaign.schedule.finals_until) < len(arms) * _final_cost(campaign, steps):
             break
     decided = _decided(arms, runs)
-    _say_who_goes_on(campaign, arms, decided, runs)
+    _say_who_goes_on(campaign, decided, runs)
     return decided
 
 
@@ -165,27 +165,28 @@ def _spread(own: Candidate, rivals: list[Candidate], runs: _Runs) -> Spread:
     return Spread.within([list(differences.values()) for differences in paired])
 
 
-def _say_who_goes_on(campaign: Campaign, arms: list[Candidate], decided: Finals, runs: _Runs) -> None:
+def _say_who_goes_on(campaign: Campaign, decided: Finals, runs: _Runs) -> None:
     """Notes at each candidate's last record why it goes no further."""
-    entered = {arm.recipe for arm in arms} | {arm.recipe for arm in runs}
-    ranked = ranking(campaign.records)
-    for place, record in enumerate(ranked, 1):
-        if record.candidate.recipe not in entered:
-            campaign.drop(record, f"{_place(place, len(ranked))} in the search: {_who_enters(len(arms) - 1)}")
     best = decided.champion or decided.own
+    entered = {best.recipe, decided.own.recipe, *(arm.recipe for arm in runs)}
+    ranked = ranking(campaign.records)
+    places = {record.candidate.recipe: (place, record.number) for place, record in enumerate(ranked, 1)}
+    for record in campaign.records:
+        if record.stage != "search" or record.state != "complete":
+            continue
+        place, number_of_best = places[record.candidate.recipe]
+        if record.number != number_of_best:
+            campaign.drop(record, f"its recipe did better in run {number_of_best}")
+        elif record.candidate.recipe not in entered:
+            campaign.drop(record, f"number {place} of {len(ranked)} in the search; {_who_went_on(len(entered) - 1)}")
     for arm, records in runs.items():
         if arm not in (best, decided.own):
             mine, theirs = number(_mean(records)), number(_mean(runs[best]))
             campaign.drop(records[-1], f"scored {mine} in the finals, {best.recipe.key} scored {theirs}")
 
 
-def _place(place: int, count: int) -> str:
-    return f"number {place} of {count}"
-
-
-def _who_enters(rivals: int) -> str:
-    best = "the best one enters" if rivals == 1 else f"the best {rivals} enter"
-    return f"{best} the finals, where better than the model's own weights"
+def _who_went_on(rivals: int) -> str:
+    return f"{rivals} went on, beside the model's own weights"
 
 
 def _why_no_rival(records: list[Record]) -> str:

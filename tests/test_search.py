@@ -15,8 +15,9 @@ from autoinit.budget import Budget, Meter, Schedule
 from autoinit.campaign import Campaign
 from autoinit.errors import ArgumentError
 from autoinit.executors import Sequential
+from autoinit.recipe import Recipe
 from autoinit.records import OWN, Candidate
-from autoinit.search import search
+from autoinit.search import _affordable, search
 from autoinit.space import LR_STEPS, space_of
 from autoinit.task import make_task
 from autoinit.tracing import trace_task
@@ -70,14 +71,24 @@ def test_steps_are_kept_within_the_budget(campaign: Campaign) -> None:
     assert 300 < campaign.meter.steps <= 1.1 * 600
 
 
-@pytest.mark.parametrize(("rivals", "spent"), [([], False), (["he_normal"], True)])
+@pytest.mark.parametrize(("spent", "rivals", "count"), [(1_440, False, 8), (1_440, True, 0), (1_070, True, 8)])
 def test_the_search_uses_the_finals_share_while_nothing_beats_the_owner(
-    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, rivals: list[str], spent: bool
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, spent: int, rivals: bool, count: int
 ) -> None:
+    campaign.run(campaign.jobs("search", [(Candidate(OWN), "search")], 10))
     campaign.schedule = Schedule.of(2_400)
-    campaign.meter = Meter(Budget(steps=2_400), steps=0.6 * 2_400)
-    monkeypatch.setattr("autoinit.search.finalists", lambda records: (Candidate(OWN), rivals))
-    assert _spent(campaign) is spent
+    campaign.meter = Meter(budget=Budget(steps=2_400), steps=spent)
+    monkeypatch.setattr("autoinit.search.finalists", lambda records: (Candidate(OWN), ["he_normal"] * rivals))
+    assert _affordable(campaign) == count
+
+
+def test_no_trial_starts_that_could_not_reach_the_last_rung(campaign: Campaign) -> None:
+    (own,) = campaign.run(campaign.jobs("search", [(Candidate(OWN), "search")], campaign.schedule.rungs[-1]))
+    end = campaign.schedule.finals_until * 600
+    campaign.meter.steps = end - own.spent
+    assert _affordable(campaign) == 1
+    campaign.meter.steps = end - own.spent + 1
+    assert _affordable(campaign) == 0
 
 
 def test_same_seed_same_trials() -> None:
@@ -107,6 +118,8 @@ def test_storage_keeps_the_trials_with_their_reasons(campaign: Campaign, tmp_pat
     search(campaign, space, storage=storage, study_name="one")
     trials = optuna.load_study(storage=storage, study_name="one").trials
     assert [trial.user_attrs["recipe"] for trial in trials] == ["as_is", "he_normal"]
+    assert all(set(trial.intermediate_values) <= set(campaign.schedule.rungs) for trial in trials)
+    assert trials[0].state.name == "COMPLETE"
     with pytest.raises(ArgumentError, match="holds a study 'one' already"):
         search(campaign, space, storage=storage, study_name="one")
 
@@ -120,7 +133,7 @@ def test_ctrl_c_goes_to_the_gate_with_the_best_so_far(campaign: Campaign) -> Non
     campaign.progress = interrupt
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
     assert found.interrupted
-    assert len(campaign.records) == 4
+    assert sum(record.stage != "gate" for record in campaign.records) == 4
     assert (found.champion is None) == (found.verdict is None)
 
 
@@ -141,3 +154,36 @@ def test_optuna_s_own_messages_are_silent_and_its_level_is_put_back(
     with caplog.at_level(logging.INFO, logger="optuna"):
         search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"]))
     assert optuna.logging.get_verbosity() == before
+
+
+def test_ctrl_c_leaves_no_trial_running_in_the_storage(campaign: Campaign, tmp_path: Path) -> None:
+    def interrupt(event: object) -> None:
+        if len(campaign.records) == 3:
+            campaign.progress = lambda event: None
+            raise KeyboardInterrupt
+
+    campaign.progress = interrupt
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    search(campaign, space_of(campaign.bench.graph, lr_searched=False), storage=storage, study_name="one")
+    states = [trial.state.name for trial in optuna.load_study(storage=storage, study_name="one").trials]
+    assert states[0] == "COMPLETE"
+    assert "RUNNING" not in states
+
+
+def test_every_trial_that_goes_no_further_says_why() -> None:
+    campaign = next(campaigns := make_campaign(Budget(steps=6_000)))
+    found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
+    assert found.champion is not None
+    for record in campaign.records:
+        last = not any(later.candidate == record.candidate for later in campaign.records[record.number + 1 :])
+        if last and record.candidate not in (found.own, found.champion):
+            assert record.reason, record
+    assert campaign.records[-1].reason.startswith("the gate's verdict: ")
+    campaigns.close()
+
+
+def test_hopeless_weights_cost_one_step(campaign: Campaign) -> None:
+    search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=[Recipe(log2_gain=30.0)]))
+    vetoed = campaign.records[1]
+    assert (vetoed.state, vetoed.spent, vetoed.score) == ("vetoed", 1, None)
+    assert "times that of a constant guess" in vetoed.reason

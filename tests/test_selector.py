@@ -150,7 +150,7 @@ def test_one_ctrl_c_returns_the_best_so_far() -> None:
     selection = autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=1200), progress=interrupt_once)
     assert selection.interrupted
     assert selection.why.startswith("interrupted by Ctrl-C; ")
-    assert len(selection.trials) == 6
+    assert (selection.trials.stage != "gate").sum() == 6
 
 
 def test_the_model_s_own_weights_stay_where_nothing_wins() -> None:

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from autoinit.bench import Bench
+from autoinit.budget import Budget, Meter, Schedule
+from autoinit.campaign import Campaign, ProgressEvent
+from autoinit.executors import OnRung, Sequential
+from autoinit.recipe import Recipe
+from autoinit.records import OWN, Candidate, Job, Outcome, Record
+from autoinit.score import Curve
+from autoinit.task import make_task
+from autoinit.tracing import trace_task
+
+DIGITS = load_digits()
+DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
+HE = Candidate(Recipe(base="he_normal"))
+
+
+class Scripted:
+    """An executor whose outcomes are given beforehand."""
+
+    name = "scripted"
+    concurrency = 1
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self.outcomes = list(outcomes)
+
+    def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
+        for job in jobs:
+            outcome = self.outcomes.pop(0)
+            if outcome.curve is not None and outcome.curve.steps < job.steps and not outcome.reason:
+                on_rung(job, outcome.curve)
+            yield outcome
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def campaign() -> Iterator[Campaign]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    task = make_task(model, DATA, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    graph = trace_task(task)
+    with task.preserved() as snapshot:
+        bench = Bench(task, graph, snapshot, seed=0)
+        yield Campaign(bench, Sequential(bench), Meter(budget=Budget(steps=10_000)), Schedule.of(10_000))
+
+
+def run(campaign: Campaign, *candidates: Candidate, steps: int = 5, stage: str = "search") -> list[Record]:
+    entries = [(candidate, "search") for candidate in candidates]
+    return campaign.run(campaign.jobs(stage, entries, steps))  # type: ignore[arg-type]
+
+
+def test_jobs_are_numbered_after_the_records(campaign: Campaign) -> None:
+    run(campaign, Candidate(OWN), HE)
+    jobs = campaign.jobs("final", [(HE, "final 0"), (HE, "final 1")], 7, rungs=(3,))
+    assert [(job.number, job.steps, job.rungs) for job in jobs] == [(2, 7, (3,)), (3, 7, (3,))]
+    assert jobs[0].seed != jobs[1].seed
+
+
+def test_the_first_job_sets_the_reference(campaign: Campaign) -> None:
+    run(campaign, Candidate(OWN))
+    assert campaign.reference is not None
+    assert campaign.reference.loss == pytest.approx(math.log(10), rel=0.01)  # entropy of ten balanced classes
+
+
+def test_what_is_spent_is_counted_down(campaign: Campaign) -> None:
+    records = run(campaign, Candidate(OWN), HE)
+    assert campaign.meter.steps > 10
+    assert campaign.meter.steps == pytest.approx(sum(record.spent for record in records))
+
+
+def test_how_a_run_can_end(campaign: Campaign) -> None:
+    full = Curve((1.0,) * 5)
+    campaign.executor = Scripted(
+        Outcome(full, 5.0),
+        Outcome(Curve((1.0,)), 1.0, "hopeless"),
+        Outcome(Curve((1.0, math.nan), diverged_at=2), 2.0),
+        Outcome(None, 1.0, "OutOfMemoryError: 80 GiB"),
+        Outcome(Curve((1.0, 1.0)), 2.0),
+    )
+    jobs = campaign.jobs("search", [(HE, "search")] * 5, 5)
+    records = campaign.run(jobs, lambda job, curve: "too slow")
+    assert [(record.state, record.reason) for record in records] == [
+        ("complete", ""),
+        ("vetoed", "hopeless"),
+        ("diverged", "the loss was not finite at step 2"),
+        ("failed", "OutOfMemoryError: 80 GiB"),
+        ("pruned", "too slow"),
+    ]
+    assert [record.score is None for record in records] == [False, True, False, True, False]
+
+
+def test_a_candidate_can_be_dropped_later(campaign: Campaign) -> None:
+    record, _ = run(campaign, Candidate(OWN), HE)
+    campaign.drop(record, "not needed")
+    assert [record.reason for record in campaign.records] == ["not needed", ""]
+
+
+def test_progress_is_told_after_each_run(campaign: Campaign) -> None:
+    events: list[ProgressEvent] = []
+    campaign.progress = events.append
+    run(campaign, Candidate(OWN), HE)
+    assert [event.stage for event in events] == ["search", "search"]
+    assert events[0].message == "1 runs, leading: as_is"
+    assert 0 < events[0].done < events[1].done < 1
+
+
+def test_what_ran_before_an_interruption_is_kept(campaign: Campaign) -> None:
+    def interrupt(event: ProgressEvent) -> None:
+        raise KeyboardInterrupt
+
+    campaign.progress = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        run(campaign, Candidate(OWN), HE)
+    assert len(campaign.records) == 1

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from autoinit.score import Glance, Reference
+from autoinit.screening import veto
+
+GUESS = Reference(2.3)
+
+
+def test_weights_that_may_train_are_tried() -> None:
+    assert veto(Glance(2.5, 1.0, 0.5), GUESS) == ""
+    assert veto(Glance(2.5, 1e-20, math.inf), GUESS) == ""  # a zero head hides all gradients but its own
+
+
+@pytest.mark.parametrize(
+    ("glance", "why"),
+    [
+        (Glance(2.3, 0.0, None), "its first gradient is zero on every weight"),
+        (Glance(2.3, math.inf, 3.0), "its first gradient is not finite"),
+        (Glance(2.3, math.nan, None), "its first gradient is not finite"),
+        (Glance(230.0, 1.0, 0.5), "its first loss is 100 times that of a constant guess (more than 10 is hopeless)"),
+    ],
+)
+def test_a_veto_says_why(glance: Glance, why: str) -> None:
+    assert veto(glance, GUESS) == why
+
+
+def test_losses_that_can_be_negative_have_no_ratio_to_a_guess() -> None:
+    assert veto(Glance(230.0, 1.0, 0.5), Reference(2.3, scale=1.0)) == ""
