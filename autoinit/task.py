@@ -42,6 +42,7 @@ from .losses import (
 )
 from .optimizers import DEFAULT_LR, OptimizerBuilder
 from .precision import LossScale
+from .sharding import check_whole
 from .snapshot import Snapshot, preserved, preserved_random
 
 _AUTOCAST_DTYPES = (torch.bfloat16, torch.float16)
@@ -264,7 +265,11 @@ def example_task(
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Returns the module inside torch.compile, DataParallel and DistributedDataParallel."""
+    """Returns the module inside torch.compile, DataParallel and DistributedDataParallel.
+
+    Raises:
+        ModelError: no module, a scripted one, or one of which this process holds only a part.
+    """
     if not isinstance(model, nn.Module):
         raise ModelError(f"model is {_article(model)}. Allowed: a torch.nn.Module instance.{_call_hint(model)}")
     if isinstance(model, torch.jit.ScriptModule):
@@ -272,7 +277,10 @@ def unwrap(model: nn.Module) -> nn.Module:
     if isinstance(model, (DataParallel, DistributedDataParallel)):
         return unwrap(model.module)
     inner = model._modules.get("_orig_mod")  # what torch.compile wraps
-    return model if inner is None else unwrap(inner)
+    if inner is not None:
+        return unwrap(inner)
+    check_whole(model)
+    return model
 
 
 def _article(model: object) -> str:
