@@ -135,7 +135,7 @@ class Snapshot:
 
     def restore(self) -> None:
         """Puts everything back, gradients and random states included; Ctrl-C waits until it is done."""
-        with _uninterrupted():
+        with uninterrupted():
             self.rewind()
             for state in self._parameters:
                 state.restore()
@@ -209,7 +209,7 @@ def _copy_back(targets: list[Tensor], values: list[Tensor]) -> None:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Holds a Ctrl-C back until the block is done; only the main thread receives signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
