@@ -86,7 +86,7 @@ def probe(
         if range_due:
             each = _gradient_norms(matrices)
             range_due = scale is not None and not all(map(math.isfinite, each))
-            gradient_range = _log_range(each)
+            gradient_range = log_range(each)
         if scale is None:
             optimizer.step()
         if scale is None or scale.step():
@@ -94,7 +94,7 @@ def probe(
         if step in stops:
             if held_back:
                 by_batch = evaluate(task, held_back)
-                evaluated.append((step, _mean(by_batch, held_back)))
+                evaluated.append((step, mean_per_row(by_batch, held_back)))
                 if not math.isfinite(evaluated[-1][1]):
                     return curve(diverged_at=step)
             if not on_rung(curve()):
@@ -104,18 +104,18 @@ def probe(
 
 def evaluate(task: Task, batches: Sequence[Batch]) -> list[float]:
     """Returns the loss of each batch, in eval mode, without training on them."""
-    with _eval_mode(task.model):
+    with eval_mode(task.model):
         return task.evaluate(batches)
 
 
-def _mean(losses: Sequence[float], batches: Sequence[Batch]) -> float:
+def mean_per_row(losses: Sequence[float], batches: Sequence[Batch]) -> float:
     """Returns the mean loss per row."""
     weights = [rows(batch) for batch in batches]
     return sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Puts every submodule into eval mode, and each one's own flag back."""
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -128,14 +128,14 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
 
 def _glance(loss: float, parameters: Sequence[Tensor]) -> Glance:
     each = _gradient_norms(parameters)
-    return Glance(loss, math.hypot(*each), _log_range(each))
+    return Glance(loss, math.hypot(*each), log_range(each))
 
 
 def _gradient_norms(parameters: Sequence[Tensor]) -> list[float]:
     return norms([p.grad for p in parameters if p.grad is not None])
 
 
-def _log_range(each: Sequence[float]) -> float | None:
+def log_range(each: Sequence[float]) -> float | None:
     """Returns log10 of the largest over the smallest gradient norm; inf where only some are zero."""
     finite = [norm for norm in each if math.isfinite(norm)]
     if len(finite) < 2 or max(finite) == 0:
