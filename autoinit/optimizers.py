@@ -93,7 +93,7 @@ def scale_lr(optimizer: Optimizer, scheduler: Any, factor: float) -> None:
         for key in _RATES:
             if key in group:
                 group[key] = group[key] * factor
-    for part in _scheduler_parts(scheduler):
+    for part in scheduler_parts(scheduler):
         if isinstance(part, _BaseRates):
             part.base_lrs = [rate * factor for rate in part.base_lrs]
         if isinstance(part, _MaxRates):
@@ -124,13 +124,14 @@ def _is_over(scheduler: Any) -> bool:
     return any(_is_over(part) for part in parts)
 
 
-def _scheduler_parts(scheduler: Any) -> Iterator[Any]:
+def scheduler_parts(scheduler: Any) -> Iterator[Any]:
+    """Yields a scheduler and those inside it; nothing for None."""
     if scheduler is None:
         return
     yield scheduler
     if isinstance(scheduler, _Schedulers):
         for part in scheduler._schedulers:
-            yield from _scheduler_parts(part)
+            yield from scheduler_parts(part)
 
 
 def _called(factory: Callable[..., Any], parameters: list[nn.Parameter]) -> Any:
