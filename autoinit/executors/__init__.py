@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .executor import Executor, OnRung
+from .processes import Processes
 from .sequential import Sequential
 
-__all__ = ["Executor", "OnRung", "Sequential"]
+__all__ = ["Executor", "OnRung", "Processes", "Sequential"]

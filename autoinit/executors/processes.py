@@ -1,0 +1,205 @@
+"""Jobs in worker processes of one thread each, forked from this one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
+from typing import Any
+
+import torch
+
+from ..bench import Bench
+from ..errors import ArgumentError
+from ..records import Job, Outcome, described
+from ..score import Curve
+from .crew import Crew, Worker
+from .executor import OnRung
+from .turns import Turns
+from .worker import Measure
+
+PACE_SECONDS = 60.0
+"""After which workers that do not answer are given up."""
+
+
+def why_not(bench: Bench) -> str:
+    """Returns why jobs cannot run in worker processes here, in words; empty where they can.
+
+    Args:
+        bench: whose task would be trained.
+    """
+    if sys.platform == "darwin" or "fork" not in multiprocessing.get_all_start_methods():
+        return f"processes cannot be forked safely on {sys.platform}"
+    if multiprocessing.current_process().daemon:
+        return "this process is a daemon, such as a worker of a DataLoader, and may start no processes"
+    if bench.task.device.type != "cpu":
+        return f"the model is on {bench.task.device}, which forked processes cannot use"
+    # Even unused: with a device present, the first backward pass starts autograd's threads, and a forked process
+    # then refuses every backward pass ("Unable to handle autograd's threading in combination with fork").
+    if torch.accelerator.is_available():
+        return (
+            "autograd keeps threads for this machine's accelerator, which do not survive a fork "
+            "(hide it with CUDA_VISIBLE_DEVICES='' where it is not needed)"
+        )
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return "torch.distributed is initialized, whose connections forked processes must not use"
+    return _shared_memory(bench)
+
+
+def _shared_memory(bench: Bench) -> str:
+    model: Any = bench.task.model
+    dense = (tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.layout is torch.strided)
+    if any(tensor.is_shared() for tensor in dense):
+        return "the model is in shared memory, where workers would overwrite each other's weights"
+    return ""
+
+
+class Processes:
+    """Runs jobs in worker processes of one thread each.
+
+    Workers are forked when they are first needed, so that nothing is pickled but jobs, curves and outcomes, and the
+    data are in memory once. A worker that dies costs one job; another takes its place.
+
+    Attributes:
+        trouble: why `pace` gave the workers up, in words; empty where it did not.
+
+    Args:
+        bench: what they work on. Each job rewinds the model; whatever else changes is not seen by living workers.
+        count: workers.
+
+    Raises:
+        ArgumentError: no workers are asked for, or they cannot work here (see `why_not`).
+    """
+
+    name = "processes"
+
+    def __init__(self, bench: Bench, count: int) -> None:
+        if count < 1:
+            raise ArgumentError(f"{count} worker processes cannot run anything. Allowed: a whole number from 1.")
+        if problem := why_not(bench):
+            raise ArgumentError(f"Jobs cannot run in worker processes: {problem}. Run them one after the other.")
+        self.concurrency = count
+        self.trouble = ""
+        self._crew = Crew(bench)
+
+    def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
+        """Yields what came of each job, in their order."""
+        self._settle()
+        turns = Turns(jobs, on_rung)
+        unstarted = iter(range(len(jobs)))
+        upcoming = next(unstarted, None)
+        try:
+            for place in range(len(jobs)):
+                while True:
+                    while upcoming is not None and self._start(turns, upcoming):
+                        upcoming = next(unstarted, None)
+                    if (outcome := turns.outcome(place)) is not None:
+                        break
+                    self._listen(turns)
+                yield outcome
+        finally:  # a run that is given up, by Ctrl-C above all, leaves no worker at its jobs
+            self._crew.dismiss(self._crew.busy(turns))
+
+    def pace(self, steps: int, timeout: float = PACE_SECONDS) -> float:
+        """Returns the training steps per second of all workers together, working at the same time; 0 on failure.
+
+        Where a worker dies, fails or does not answer in time, all are ended and `trouble` says why.
+
+        Args:
+            steps: of each worker, after one that warms up.
+            timeout: seconds for everything.
+        """
+        deadline = time.monotonic() + timeout
+        self._settle()
+        self.trouble = ""
+        try:
+            while len(self._crew.workers) < self.concurrency:
+                self._crew.hire()
+            self._ask_all(Measure(steps), deadline)
+            return sum(self._ask_all(True, deadline))
+        except (_NoPaceError, OSError) as problem:
+            self.trouble = str(problem)
+            self.close()
+            return 0.0
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the workers and waits for them."""
+        self._crew.dismiss(self._crew.workers)
+
+    def _settle(self) -> None:
+        """Ends workers that are still at what an earlier run left; its generator may outlive it."""
+        idle = self._crew.idle()
+        self._crew.dismiss([worker for worker in self._crew.workers if worker not in idle])
+
+    def _start(self, turns: Turns, place: int) -> bool:
+        """Returns whether a job was started, or failed for want of a worker; False where it has to wait for one."""
+        for worker in self._crew.idle():
+            if worker.start(turns, place):
+                return True
+            self._crew.dismiss([worker])  # it died while it was idle
+        if len(self._crew.workers) >= self.concurrency:
+            return False
+        try:
+            self._crew.hire().start(turns, place)
+        except OSError as problem:
+            if self._crew.busy(turns):
+                return False
+            turns.end(place, Outcome(None, 1, f"no worker process could be started ({described(problem)})"))
+        return True
+
+    def _listen(self, turns: Turns) -> None:
+        """Waits for messages of this batch's workers, and answers the questions whose turn has come."""
+        busy: dict[Any, Worker] = {worker.pipe: worker for worker in self._crew.busy(turns)}
+        if not busy:
+            raise RuntimeError("This run was given up: its executor was closed, or has begun another run.")
+        for pipe in wait(list(busy)):
+            worker = busy[pipe]
+            try:
+                message = worker.pipe.recv()
+            except (EOFError, OSError):
+                message = self._bury(worker, turns)
+            if isinstance(message, Curve):
+                turns.ask(worker.place, message)
+            else:
+                turns.end(worker.place, message)
+                worker.turns = None
+        at = {worker.place: worker for worker in self._crew.busy(turns)}
+        for place, goes_on in turns.answers():
+            at[place].tell(goes_on)  # one that has died meanwhile is found out by listening to it
+
+    def _bury(self, worker: Worker, turns: Turns) -> Outcome:
+        """Returns the outcome of a job whose worker died; it is charged with the steps that were seen of it."""
+        reason = f"the worker process died ({worker.manner_of_death()})"
+        self._crew.dismiss([worker])
+        return Outcome(None, max(1, turns.seen(worker.place)), reason)
+
+    def _ask_all(self, order: Measure | bool, deadline: float) -> list[float]:
+        """Returns every worker's answer to an order.
+
+        Raises:
+            _NoPaceError: a worker died, failed or did not answer in time.
+        """
+        for worker in self._crew.workers:
+            worker.tell(order)
+        return [_answer(worker, deadline) for worker in self._crew.workers]
+
+
+class _NoPaceError(Exception):
+    """A worker's pace cannot be measured; the message says why."""
+
+
+def _answer(worker: Worker, deadline: float) -> float:
+    if not worker.pipe.poll(max(0.0, deadline - time.monotonic())):
+        raise _NoPaceError("a worker process did not answer in time")
+    try:
+        answer: float | str = worker.pipe.recv()
+    except (EOFError, OSError):
+        raise _NoPaceError(f"a worker process died ({worker.manner_of_death()})") from None
+    if isinstance(answer, str):
+        raise _NoPaceError(f"a worker process could not train: {answer}")
+    return answer
