@@ -1,7 +1,8 @@
 """How well signals and short probes rank candidate recipes, measured against long trainings.
 
     python -m benchmarks.rank_agreement --workers 2     # runs what is missing, then prints the tables
-    python -m benchmarks.rank_agreement --report
+    python -m benchmarks.rank_agreement --report        # only the tables
+    python -m benchmarks.rank_agreement --halves        # forms of the score, chosen on one half of the tasks
 
 Every candidate is measured before training (signals of one forward and backward pass) and probed (one draw, one batch
 order), and trained long from two other draws in two other batch orders, at the same learning rate. A row keeps the raw
@@ -17,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from . import jobs
+from . import jobs, rank_report
 from .candidates import FIXED, RANDOM, candidates
 from .jobs import Row
 from .tasks import TASKS, chosen
@@ -138,8 +139,9 @@ def main() -> None:
     parser.add_argument("--tasks", default="all", help="comma-separated names, all, or plain_deep")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--report", action="store_true", help="only print the tables of the runs so far")
+    parser.add_argument("--halves", action="store_true", help="only print the forms chosen on half of the tasks")
     arguments = parser.parse_args()
-    if not arguments.report:
+    if not (arguments.report or arguments.halves):
         done = {(row["task"], row["candidate"]) for row in jobs.read_rows(PATH)}
         pending = [
             (task.name, place)
@@ -148,6 +150,8 @@ def main() -> None:
             if (task.name, place) not in done
         ]
         jobs.run_all(run_one, pending, PATH, arguments.workers, _describe)
+    rows = jobs.read_rows(PATH)
+    print(rank_report.halves(rows) if arguments.halves else rank_report.report(rows))
 
 
 if __name__ == "__main__":

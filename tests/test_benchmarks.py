@@ -16,7 +16,6 @@ pytest.importorskip("mlxtend")
 pytest.importorskip("transformers")
 
 from benchmarks import jobs, select_vs_default
-from benchmarks import rank_agreement as ranks
 from benchmarks.statistics_ import MARGIN, geometric_mean, harm_test, holm, kendall, paired_interval
 from benchmarks.tasks import TASKS, BenchTask, chosen, log_ratio
 from benchmarks.training import batch_order, final_loss, steps_ratio, train
@@ -195,21 +194,3 @@ def test_the_report_says_which_tasks_train_by_themselves(tmp_path: Path) -> None
     text = select_vs_default.report(path)
     assert "| mlp_tanh † | 3 | 2.3 | 0.1 |" in text
     assert "training: no harm shown for 2 of 2 tasks" in text
-
-
-def test_rank_agreement_of_a_perfect_and_a_reversed_probe() -> None:
-    rows = [
-        {
-            "candidate": place,
-            "scores": {"60": place, "120": -place},
-            "long": {"train": [place + 1, place + 2], "val": [9 - place, 9 - place]},
-        }
-        for place in range(8)
-    ]
-    assert ranks.agreement(rows, 60) == pytest.approx((1.0, 1.0))
-    assert ranks.agreement(rows, 120) == pytest.approx((-1.0, 1.0))
-    assert ranks.agreement(rows, 60, "val") == pytest.approx((-1.0, 1.0))
-    assert ranks.long_losses(rows[0], "both") == pytest.approx([3.0, math.sqrt(18)])
-    assert ranks.regret(rows, 60) == 0
-    assert [row["candidate"] for row in ranks.best_half(rows)] == [0, 1, 2, 3]
-    assert math.isnan(ranks.share(0.1, 0.1))
