@@ -105,6 +105,14 @@ def cost(curve: Curve, held_back: int) -> dict[str, float]:
     return {"steps": curve.steps, "forwards": len(curve.held_back) * held_back}
 
 
+def steps_per_second(bench: Bench, steps: int) -> float:
+    """Returns how fast the owner's weights train, after a step that warms up; the bench is rewound."""
+    probe(bench.task, steps=1, seed=0)
+    curve = probe(bench.task, steps=steps, seed=0)
+    bench.snapshot.rewind()
+    return curve.steps / max(curve.seconds, 1e-9)
+
+
 def _screen(job: Job, vetoes: list[str]) -> Callable[[Glance], bool]:
     """Returns what a probe asks after its first backward pass; a veto is added to the list."""
 

@@ -139,6 +139,10 @@ def select_command(
     exclude: Annotated[list[str] | None, typer.Option(help="Glob of parameters to keep; repeatable.")] = None,
     seed: Seed = 0,
     device: Device = None,
+    executor: Annotated[
+        str | None, typer.Option(help="How probes run: sequential, processes or stacked; measured if left out.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Probes at a time; measured if left out.")] = None,
     out: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -164,6 +168,8 @@ def select_command(
             exclude=exclude or None,
             seed=seed,
             device=device,
+            executor=executor,
+            concurrency=concurrency,
             progress=progress,
         )
     if out:

@@ -30,11 +30,15 @@ class Cost:
         seconds: wall time of the whole call.
         steps: training steps, evaluations and calibrations counted as their share of one.
         trials: probes run in the search and the finals.
+        executor: how they were run, in words; empty where none was.
+        memory: the most bytes of tensors at a time on the device; None on a CPU, which does not count them.
     """
 
     seconds: float
     steps: float
     trials: int
+    executor: str = ""
+    memory: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,7 @@ _COLUMNS = (
     "lr",
     "state",
     "steps",
+    "spent",
     "score",
     "training",
     "held_back",
@@ -117,6 +122,7 @@ def _row(record: Record, base_lr: float | None) -> dict[str, Any]:
         "lr": math.nan if base_lr is None else base_lr * LR_RATIO**record.candidate.lr_step,
         "state": record.state,
         "steps": curve.steps if curve is not None else 0,
+        "spent": record.spent,
         "score": scored.total if scored is not None else math.nan,
         "training": scored.training if scored is not None else math.nan,
         "held_back": scored.held_back if scored is not None else math.nan,
@@ -158,7 +164,12 @@ def _render(selection: Selection) -> str:
     if selection.lr is not None:
         lines.append(f"  lr     {text.number(selection.lr)}{'' if selection.lr_searched else ' (given, not searched)'}")
     cost = selection.cost
-    lines.append(f"  cost   {text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials")
+    memory = "" if cost.memory is None else f", {cost.memory / 2**20:,.0f} MiB at most"
+    lines.append(
+        f"  cost   {text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials{memory}"
+    )
+    if cost.executor:
+        lines.append(f"  run    {cost.executor}")
     if not selection.kept:
         lines.append(f"  plan   {coverage(selection.plan.fills)}")
     if len(selection.trials):

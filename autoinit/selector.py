@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from . import text
 from .apply import apply_plan, check_seed, keep_choices
-from .bench import Bench
+from .bench import Bench, steps_per_second
 from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
 from .campaign import Campaign, Progress
 from .data import Batch
+from .device_memory import PeakMemory, peak_memory
 from .executors import Sequential
+from .executors.choice import check_executor, choose, using_threads
 from .gate import LOOKS, Verdict
-from .probe import probe
 from .recipe import Recipe
 from .records import OWN, Candidate
 from .rules import resolve
@@ -50,6 +51,8 @@ def select(
     progress: Progress | bool | None = None,
     autocast: torch.dtype | None = None,
     device: str | torch.device | None = None,
+    executor: str | None = None,
+    concurrency: int | None = None,
 ) -> Selection:
     """Returns the best initial weights found for a model, and sets them.
 
@@ -81,6 +84,10 @@ def select(
             terminal.
         autocast: dtype of mixed precision; None: as an active torch.autocast has it.
         device: where to probe; None: where the model is.
+        executor: how probes run: "sequential", "processes" (workers of one thread each, on a CPU), or "stacked"
+            (several candidates in one pass); None: what is fastest, measured on the first steps.
+        concurrency: probes at a time; None: measured. A budget in steps or trials gives the same selection for the
+            same seed whatever the number of processes, since then each probe has one thread.
 
     Raises:
         DataError: empty or one-batch data, values not finite, labels out of range, batches the model rejects.
@@ -89,6 +96,7 @@ def select(
     """
     meter = Meter(budget=parse_budget(budget))
     check_seed(seed)
+    check_executor(executor, concurrency)
     task = make_task(
         model,
         data,
@@ -102,28 +110,51 @@ def select(
         seed=seed,
     )
     graph = keep_choices(task.model, trace_task(task)).restricted(only, exclude)
-    with task.preserved() as snapshot, _reporting(progress) as report:
-        meter.pace(_step_seconds(task, meter))
-        space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes, allowance=meter.left())
+    with task.preserved() as snapshot, _reporting(progress) as report, peak_memory(task.device) as memory:
         bench = Bench(task, graph, snapshot, seed)
+        if meter.budget.seconds is not None:
+            meter.pace(_step_seconds(bench, meter))
+        space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes, allowance=meter.left())
         campaign = Campaign(bench, Sequential(bench), meter, Schedule.of(meter.left()), report)
         if meter.left() < SMALLEST_ALLOWANCE:
-            found = Found(Candidate(OWN), why=_too_small(meter))
+            found, how = Found(Candidate(OWN), why=_too_small(meter)), ""
         else:
-            found = search(campaign, space, storage=storage, study_name=study_name)
-    selection = _selection(found, campaign)
+            with _running(campaign, executor, concurrency) as how:
+                found = search(campaign, space, storage=storage, study_name=study_name)
+    selection = _selection(found, campaign, _cost(campaign, how, memory))
     if apply and not selection.kept:
         apply_plan(task.model, selection.plan)
     return selection
 
 
-def _step_seconds(task: Task, meter: Meter) -> float:
+@contextlib.contextmanager
+def _running(campaign: Campaign, executor: str | None, concurrency: int | None) -> Iterator[str]:
+    """Gives a campaign the executor that suits it, and lays its runs out anew; yields how jobs are run."""
+    meter = campaign.meter
+    choice = choose(
+        campaign.bench,
+        executor=executor,
+        concurrency=concurrency,
+        repeatable=meter.budget.seconds is None,
+        affordable_steps=meter.left(),
+    )
+    campaign.executor = choice.executor
+    try:
+        if choice.pace is not None and meter.budget.seconds is not None:
+            meter.pace(1 / choice.pace)
+            campaign.schedule = Schedule.of(meter.left())
+        with using_threads(choice.threads):
+            yield choice.why
+    finally:
+        choice.executor.close()
+
+
+def _step_seconds(bench: Bench, meter: Meter) -> float:
     """Returns the seconds of one training step, after one that warms up."""
-    warm = probe(task, steps=1, seed=0).seconds
-    steps = max(2, min(10, int(0.25 / max(warm, 1e-6))))
-    curve = probe(task, steps=steps, seed=0)
-    meter.spend(steps=1 + steps)
-    return curve.seconds / max(1, curve.steps)
+    warm = 1 / steps_per_second(bench, 1)
+    steps = max(2, min(10, int(0.25 / warm)))
+    meter.spend(steps=3 + steps)
+    return 1 / steps_per_second(bench, steps)
 
 
 def _too_small(meter: Meter) -> str:
@@ -147,12 +178,17 @@ def _rounded_up(value: float) -> int:
     return math.ceil(value / unit) * unit
 
 
-def _selection(found: Found, campaign: Campaign) -> Selection:
+def _cost(campaign: Campaign, how: str, memory: PeakMemory) -> Cost:
+    tried = sum(record.stage != "gate" for record in campaign.records)
+    return Cost(campaign.meter.seconds, campaign.meter.steps, tried, how, memory.bytes)
+
+
+def _selection(found: Found, campaign: Campaign, cost: Cost) -> Selection:
     verdict, champion = found.verdict, found.champion
     won = verdict is not None and verdict.state == "win" and champion is not None and found.plan is not None
     chosen = champion if won and champion is not None else found.own
     plan = found.plan if won and found.plan is not None else resolve(OWN, campaign.bench.graph, campaign.bench.seed)
-    bench, meter = campaign.bench, campaign.meter
+    bench = campaign.bench
     base = bench.task.lr
     return Selection(
         recipe=chosen.recipe,
@@ -163,7 +199,7 @@ def _selection(found: Found, campaign: Campaign) -> Selection:
         lr=None if base is None else base * LR_RATIO**chosen.lr_step,
         why=_why(found, campaign),
         trials=trial_table(campaign.records, base),
-        cost=Cost(meter.seconds, meter.steps, sum(record.stage != "gate" for record in campaign.records)),
+        cost=cost,
         graph=bench.graph,
         interrupted=found.interrupted,
         task=_described_task(bench.task),

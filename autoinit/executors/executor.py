@@ -30,5 +30,8 @@ class Executor(Protocol):
         `on_rung` decides is the same for every executor and every concurrency.
         """
 
+    def pace(self, steps: int) -> float:
+        """Returns the training steps per second of all jobs together, measured on some steps each; 0 on failure."""
+
     def close(self) -> None:
         """Ends what the executor has started; it cannot run jobs any more."""

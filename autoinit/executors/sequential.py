@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 
-from ..bench import Bench
+from ..bench import Bench, steps_per_second
 from ..records import Job, Outcome
 from .executor import OnRung
 
@@ -23,6 +23,10 @@ class Sequential:
         """Yields what came of each job, in their order."""
         for job in jobs:
             yield self._bench.perform(job, functools.partial(on_rung, job))
+
+    def pace(self, steps: int) -> float:
+        """Returns the training steps per second, after one that warms up."""
+        return steps_per_second(self._bench, steps)
 
     def close(self) -> None:
         """Has nothing to end."""

@@ -1,0 +1,164 @@
+"""Which way of running jobs suits a model on this machine: measured on its first steps, not guessed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..bench import Bench
+from ..errors import ArgumentError
+from ..text import number
+from . import processes
+from .executor import Executor
+from .processes import Processes
+from .sequential import Sequential
+
+NAMES = ("sequential", "processes")
+
+WORTH_IT = 1.1
+"""How much faster than one job after the other another way has to be measured to be chosen."""
+
+MEASURED_STEPS = 10
+"""Of each way, after one that warms up: enough to tell a tenth apart."""
+
+MEASURED_SHARE = 0.02
+"""Of the budget that measuring one way may take; where ten steps cost more, nothing is measured."""
+
+STACKS = (32, 8)
+"""Candidates at a time that are tried on an accelerator, the most first."""
+
+WEIGHTS_PER_WORKER = 6
+"""Sizes of the model that one worker may need: weights, gradients, two moments, activations."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How jobs are run.
+
+    Attributes:
+        executor: runs them.
+        threads: of one job's arithmetic on the CPU.
+        why: in words, with what was measured.
+        pace: training steps per second of all jobs together; None where it was not measured.
+    """
+
+    executor: Executor
+    threads: int
+    why: str
+    pace: float | None = None
+
+
+def choose(
+    bench: Bench,
+    *,
+    executor: str | None = None,
+    concurrency: int | None = None,
+    repeatable: bool = False,
+    affordable_steps: float = float("inf"),
+) -> Choice:
+    """Returns how to run jobs, after measuring what is possible where nothing is asked for.
+
+    Args:
+        bench: of the model as its owner drew it; put back after measuring.
+        executor: one of `NAMES`; None measures.
+        concurrency: jobs at a time; None: as many as there are cores, or as fit a device.
+        repeatable: whether the same seed must give the same selection on any number of cores: one thread a job, and
+            only executors that give the same bits.
+        affordable_steps: training steps of the whole budget; measuring takes a small share of them.
+
+    Raises:
+        ArgumentError: the executor that is asked for cannot run here.
+    """
+    threads = 1 if repeatable else torch.get_num_threads()
+    if executor == "sequential" or concurrency == 1:
+        return Choice(Sequential(bench), threads, "one job after the other, as asked for")
+    if executor is not None:
+        return _asked(bench, executor, concurrency, threads)
+    if affordable_steps * MEASURED_SHARE < MEASURED_STEPS:
+        return Choice(Sequential(bench), threads, "one job after the other: the budget is too small to measure others")
+    return _measured(bench, concurrency, threads, repeatable)
+
+
+def check_executor(executor: str | None, concurrency: int | None) -> None:
+    """Raises ArgumentError for an unknown executor, or a concurrency that is no positive number."""
+    if executor is not None and executor not in NAMES:
+        raise ArgumentError(f"executor is {executor!r}. Allowed: {', '.join(NAMES)}, or None to measure.")
+    whole = isinstance(concurrency, int) and not isinstance(concurrency, bool) and concurrency > 0
+    if concurrency is not None and not whole:
+        raise ArgumentError(f"concurrency is {concurrency!r}. Allowed: a whole number from 1, or None to measure.")
+    if executor == "sequential" and concurrency not in (None, 1):
+        raise ArgumentError(f"concurrency is {concurrency}, but the sequential executor runs one job at a time.")
+
+
+def _asked(bench: Bench, executor: str, concurrency: int | None, threads: int) -> Choice:
+    if why_not := processes.why_not(bench):
+        raise ArgumentError(
+            f"executor is {executor!r}, which cannot run here: {why_not}. Leave it out, or use another."
+        )
+    return Choice(Processes(bench, concurrency or _cores()), 1, "worker processes, as asked for")
+
+
+def _measured(bench: Bench, concurrency: int | None, threads: int, repeatable: bool) -> Choice:
+    """Returns the fastest of those that are possible; another way than the plain one has to be worth it."""
+    best = _paced(Choice(Sequential(bench), threads, "one job after the other"))
+    bar, seen = WORTH_IT * (best.pace or 0.0), [_said(best)]
+    for rival in map(_paced, _rivals(bench, concurrency, threads, repeatable)):
+        seen.append(_said(rival))
+        if (rival.pace or 0.0) > bar:
+            best.executor.close()
+            best, bar = rival, rival.pace or 0.0
+        else:
+            rival.executor.close()
+    return dataclasses.replace(best, why=f"{best.why}; measured in steps/s: {', '.join(seen)}")
+
+
+def _paced(choice: Choice) -> Choice:
+    with using_threads(choice.threads):
+        return dataclasses.replace(choice, pace=choice.executor.pace(MEASURED_STEPS))
+
+
+def _said(choice: Choice) -> str:
+    return f"{choice.why} {number(choice.pace or 0.0)}"
+
+
+def _rivals(bench: Bench, concurrency: int | None, threads: int, repeatable: bool) -> Iterator[Choice]:
+    """Yields what is possible beside the plain sequential executor, each made when it is asked for."""
+    if bench.task.device.type == "cpu":
+        if threads > 1:
+            yield Choice(Sequential(bench), 1, "one after the other on one thread")
+        count = min(concurrency or _cores(), _workers_that_fit(bench))
+        if count > 1 and not processes.why_not(bench):
+            yield Choice(Processes(bench, count), 1, f"{count} processes")
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # only some platforms tell which cores a process may use
+        return os.cpu_count() or 1
+
+
+def _workers_that_fit(bench: Bench) -> int:
+    """Returns how many workers' weights fit into half of the free memory."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in bench.task.model.parameters())
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 1
+    return max(1, int(free / 2 / (WEIGHTS_PER_WORKER * max(1, size))))
+
+
+@contextlib.contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Lets torch compute with so many threads, and puts the number back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

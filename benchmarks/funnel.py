@@ -1,0 +1,136 @@
+"""What the funnel costs, and how good its choice is, beside training every candidate long.
+
+    python -m benchmarks.funnel --workers 2     # runs what is missing, then prints the table
+    python -m benchmarks.funnel --report
+
+The candidates are those of `rank_agreement`, whose long trainings are the exhaustive run: every candidate for all of
+the task's steps. `select` has the same candidates as `recipes` and a budget of which search and finals take at most an
+eighth of the exhaustive run's steps; its champion's long-run loss, the mean of two seeds that no search saw, is set
+against the best candidate's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Sequence
+
+from . import jobs, rank_agreement
+from .candidates import candidates
+from .jobs import Row
+from .tasks import TASKS, chosen, log_ratio
+
+PATH = jobs.RESULTS / "funnel.jsonl"
+SEEDS = (0, 1)
+SHARE = 1 / 8
+"""Of the exhaustive run's steps: what search and finals may take together."""
+CLOSE = math.log(1.05)
+
+
+def run_one(name: str, seed: int) -> Row:
+    """Returns what one search over the listed candidates chose, and what it spent until then."""
+    import autoinit
+
+    task = TASKS[name]
+    model = task.make_model(seed)
+    batches = task.train_batches(seed)
+    listed = candidates(autoinit.trace(model, batches, task.loss))
+    selection = autoinit.select(
+        model,
+        batches,
+        loss=task.loss,
+        optimizer=task.optimizer,
+        budget=autoinit.Budget(steps=budget(len(listed) * task.steps)),
+        recipes=listed,
+        seed=seed,
+        concurrency=1,
+    )
+    trials = selection.trials
+    gate = trials[trials.stage == "gate"]
+    champion = gate.recipe.iloc[1] if len(gate) else listed[0].key
+    return {
+        "task": name,
+        "seed": seed,
+        "champion": champion,
+        "spent": float(trials[trials.stage != "gate"].spent.sum()),
+        "exhaustive": len(listed) * task.steps,
+        "states": trials.state.value_counts().to_dict(),
+        **jobs.provenance(),
+    }
+
+
+def budget(exhaustive: int) -> int:
+    """Returns the steps of the largest budget of which search and finals get `SHARE` of the exhaustive run's."""
+    from autoinit.budget import WORTH_FINALS, Schedule
+
+    with_finals = int(SHARE * exhaustive / Schedule.of(WORTH_FINALS).finals_until)
+    return with_finals if with_finals >= WORTH_FINALS else WORTH_FINALS - 1
+
+
+def long_losses(name: str, rows: Sequence[Row]) -> dict[str, float]:
+    """Returns each candidate's long-run training loss, the geometric mean of its seeds."""
+    mine = [row for row in rows if row["task"] == name]
+    return {row["recipe"]: _geometric(row["long"]["train"]) for row in mine}
+
+
+def _geometric(losses: Sequence[float]) -> float:
+    return math.exp(statistics.fmean(math.log(max(loss, 1e-12)) for loss in losses))
+
+
+def noise(name: str, rows: Sequence[Row]) -> float:
+    """Returns the median log ratio between the two long trainings of one candidate: what a seed alone does."""
+    mine = [row["long"]["train"] for row in rows if row["task"] == name]
+    return statistics.median(abs(log_ratio(one, other)) for one, other in mine)
+
+
+def report() -> str:
+    """Returns a row per task, and the medians."""
+    long = jobs.read_rows(rank_agreement.PATH)
+    found = {(row["task"], row["seed"]): row for row in jobs.read_rows(PATH)}
+    lines = [
+        "| task | champion | its loss / the best's | a seed alone | share of the exhaustive steps |",
+        "|---|---|---:|---:|---:|",
+    ]
+    regrets, shares = [], []
+    for name in TASKS:
+        mine = [found[key] for key in sorted(found) if key[0] == name]
+        losses = long_losses(name, long)
+        if not mine or not losses:
+            continue
+        regret = statistics.fmean(log_ratio(losses[row["champion"]], min(losses.values())) for row in mine)
+        share = statistics.fmean(row["spent"] / row["exhaustive"] for row in mine)
+        regrets.append(regret)
+        shares.append(share)
+        champions = " · ".join(row["champion"] for row in mine)
+        seed = math.exp(noise(name, long))
+        lines.append(f"| {name} | {champions} | {math.exp(regret):.2f} | {seed:.2f} | {share:.3f} |")
+    if not regrets:
+        return f"{PATH} holds no run yet."
+    close = sum(regret <= CLOSE for regret in regrets)
+    lines += [
+        "",
+        f"Median over {len(regrets)} tasks: the champion's loss is {math.exp(statistics.median(regrets)):.3f} of the "
+        f"best candidate's, at {statistics.median(shares):.3f} of the exhaustive steps (1.05 at 0.125 are wanted); "
+        f"within 5 % on {close} tasks.",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs what the result file lacks, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", default="all", help="comma-separated names, all, or plain_deep")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--report", action="store_true", help="only print the table of the runs so far")
+    arguments = parser.parse_args()
+    if not arguments.report:
+        done = {(row["task"], row["seed"]) for row in jobs.read_rows(PATH)}
+        pending = [(task.name, seed) for seed in SEEDS for task in chosen(arguments.tasks)]
+        pending = [job for job in pending if job not in done]
+        jobs.run_all(run_one, pending, PATH, arguments.workers, lambda row: f"{row['task']}: {row['champion']}")
+    print(report())
+
+
+if __name__ == "__main__":
+    main()
