@@ -13,6 +13,12 @@ from collections.abc import Sequence
 
 from .records import Record
 
+ENOUGH_GAINS = 4
+"""Finished trials after which their largest gain is taken for what a trial can gain at most."""
+
+SURPRISE = 1.5
+"""How much more than any of them a trial may still gain: some nets stand still for long before they learn."""
+
 
 class Halving:
     """Decides at each rung which trial goes on.
@@ -26,7 +32,7 @@ class Halving:
         self._seen: defaultdict[int, list[float]] = defaultdict(list)
         self._reached: dict[int, dict[int, float]] = defaultdict(dict)
         self._leader = math.inf
-        self._most_gained: dict[int, float] = {}
+        self._gains: defaultdict[int, list[float]] = defaultdict(list)
 
     def judge(self, number: int, steps: int, total: float) -> str:
         """Returns why a trial ends at a rung; an empty text where it goes on.
@@ -44,11 +50,11 @@ class Halving:
         place, count = others.index(total) + 1, len(others)
         if place > math.ceil(count / 2):
             return f"in the worse half at step {steps}: {_ordinal(place)} of {count}"
-        gained = self._most_gained.get(steps, math.inf)
-        if total - gained > self._leader:
+        gains, behind = self._gains[steps], total - self._leader
+        if len(gains) >= ENOUGH_GAINS and behind > SURPRISE * max(0.0, *gains):
             return (
-                f"behind at step {steps}: it would have to gain {total - self._leader:.2g} by step {self.rungs[-1]} "
-                f"to catch the leader, and no trial has gained more than {gained:.2g}"
+                f"behind at step {steps}: it would have to gain {behind:.2g} by step {self.rungs[-1]} to catch the "
+                f"leader, and none of {len(gains)} trials gained more than {max(gains):.2g}"
             )
         return ""
 
@@ -62,9 +68,7 @@ class Halving:
                 continue
             self._leader = min(self._leader, record.total)
             for steps, total in self._reached[record.number].items():
-                if steps != self.rungs[-1]:
-                    gained = total - record.total
-                    self._most_gained[steps] = max(self._most_gained.get(steps, -math.inf), gained)
+                self._gains[steps].append(total - record.total)
 
 
 def _ordinal(place: int) -> str:

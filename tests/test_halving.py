@@ -39,31 +39,45 @@ def test_ties_go_on() -> None:
     assert [halving.judge(number, 10, 1.0) for number in range(5)] == [""] * 5
 
 
+def finish(halving: Halving, number: int, early: float, end: float) -> None:
+    halving.judge(number, 20, early)
+    halving.judge(number, 40, end)
+    halving.learn([complete(number, end)])
+
+
 def test_what_is_too_far_behind_to_catch_the_leader_ends() -> None:
     halving = Halving(RUNGS)
-    for number, (early, end) in enumerate([(-1.0, -1.5), (-0.9, -1.6)]):
-        halving.judge(number, 20, early)
-        halving.judge(number, 40, end)
-        halving.learn([complete(number, end)])
-    for number, worse in enumerate([5.0, 6.0, 7.0, 8.0], start=2):  # so that the next is in the better half
+    for number, (early, end) in enumerate([(-1.0, -1.5), (-0.9, -1.6), (-0.8, -1.2), (-1.1, -1.3)]):
+        finish(halving, number, early, end)
+    for number, worse in enumerate([5.0, 6.0, 7.0, 8.0, 9.0, 10.0], start=4):  # so that the next is in the better half
         halving.judge(number, 20, worse)
-    assert halving.judge(6, 20, -0.95) == ""
-    why = halving.judge(7, 20, -0.8)
-    assert why == (
-        "behind at step 20: it would have to gain 0.8 by step 40 to catch the leader, and no trial has gained more "
+    assert halving.judge(10, 20, -0.6) == ""  # 1.0 behind, and 1.5 times the largest gain is 1.05
+    assert halving.judge(11, 20, -0.5) == (
+        "behind at step 20: it would have to gain 1.1 by step 40 to catch the leader, and none of 4 trials gained more "
         "than 0.7"
     )
 
 
+def test_a_few_gains_do_not_tell_the_largest() -> None:
+    halving = Halving(RUNGS)
+    for number in range(3):
+        finish(halving, number, -5.0, -5.1)
+    for number in range(3, 9):
+        halving.judge(number, 20, 3.0)
+    assert halving.judge(9, 20, 0.0) == ""
+
+
 def test_what_a_batch_teaches_holds_from_the_next_one_on() -> None:
     halving = Halving(RUNGS)
-    halving.judge(0, 20, -1.0)
-    halving.judge(0, 40, -5.0)
-    halving.judge(1, 20, 3.0)
-    halving.judge(2, 20, 2.0)
-    assert halving.judge(3, 20, 0.0) == ""
-    halving.learn([complete(0, -5.0)])
-    assert halving.judge(4, 20, 0.0).startswith("behind at step 20")
+    records = [complete(number, -5.0) for number in range(4)]
+    for number in range(4):
+        halving.judge(number, 20, -4.9)
+        halving.judge(number, 40, -5.0)
+    for number in range(4, 10):
+        halving.judge(number, 20, 3.0)
+    assert halving.judge(10, 20, 0.0) == ""
+    halving.learn(records)
+    assert halving.judge(11, 20, 0.0).startswith("behind at step 20")
 
 
 def test_decisions_depend_on_the_order_of_numbers_at_each_rung_only() -> None:
