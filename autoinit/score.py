@@ -8,8 +8,9 @@ variance), or else the first loss of the owner's own weights:
     r    = log10(max‖g‖ / min‖g‖) over the weights' gradients at step 20 (or the first rung, where that is earlier)
 
 The range r tells, before the loss does, whether gradients reach every weight. Beyond a factor of 1,000 a net stands
-still, however much larger r is; and what the loss itself has told since step 20 counts for more the longer the probe
-is. docs/scoring.md has the measurements, and how the form and its numbers were chosen.
+still, however much larger r is, and so does one whose gradients are all zero (a first jolt can kill every ReLU); the
+longer the probe, the more the loss itself has told. docs/scoring.md has the measurements, and how the form and its
+numbers were chosen.
 
 A divergence at step t scores log 10 + 0.15 + (1 − t/T), which is worse than anything finite; later is better.
 """
@@ -161,7 +162,5 @@ def tail_loss(curve: Curve, reference: Reference) -> float:
 
 
 def _stability(curve: Curve) -> float:
-    if curve.gradient_range is None:
-        return 0.0
-    fading = min(1.0, RANGE_STEP / max(1, curve.steps))
-    return RANGE_WEIGHT * min(RANGE_CAP, curve.gradient_range) * fading
+    found = RANGE_CAP if curve.gradient_range is None else min(RANGE_CAP, curve.gradient_range)
+    return RANGE_WEIGHT * found * min(1.0, RANGE_STEP / max(1, curve.steps))

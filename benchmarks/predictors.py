@@ -213,7 +213,7 @@ class Form:
 
     def _range(self, row: Row, steps: int) -> float:
         found = range_at(row, steps if self.late else min(steps, RANGE_STEP))
-        return 0.0 if found is None else min(self.cap, found)
+        return self.cap if found is None else min(self.cap, found)
 
 
 def _change(us: Sequence[float]) -> float:

@@ -52,7 +52,10 @@ def test_gradient_ranges_beyond_a_thousand_are_alike() -> None:
     dead = [score(Curve((1.0,), gradient_range=found), UNIT, 1).stability for found in (3.0, 16.0, math.inf)]
     assert dead == pytest.approx([0.15] * 3)
     assert score(Curve((1.0,), gradient_range=1.0), UNIT, 1).stability == pytest.approx(0.05)
-    assert score(Curve((1.0,)), UNIT, 1).stability == 0
+
+
+def test_a_net_without_any_gradient_ranks_with_the_dead() -> None:
+    assert score(Curve((1.0,), gradient_range=None), UNIT, 1).stability == pytest.approx(0.15)
 
 
 def test_the_gradient_range_fades_after_the_step_at_which_it_is_taken() -> None:
