@@ -5,5 +5,6 @@ from __future__ import annotations
 from .executor import Executor, OnRung
 from .processes import Processes
 from .sequential import Sequential
+from .stacked import Stacked
 
-__all__ = ["Executor", "OnRung", "Processes", "Sequential"]
+__all__ = ["Executor", "OnRung", "Processes", "Sequential", "Stacked"]

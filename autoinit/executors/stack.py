@@ -1,0 +1,174 @@
+"""Several sets of weights of one model, stacked, that are trained and evaluated together by `torch.vmap`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..data import Batch
+from ..probe import eval_mode
+from ..task import Task
+from .dropout import SameDropout
+from .elementwise import StackedOptimizer
+
+
+class _LossOf(nn.Module):
+    """A task's loss as a module around its model, so that weights can be put in for one call."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model
+        self._task = task
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._task.loss(batch)
+
+
+class Stack:
+    """K sets of weights of one model.
+
+    Trainable parameters and the buffers that training changes are stacked to [K, …]; frozen parameters and other
+    buffers are the model's own, for all. Autograd runs around `torch.vmap` and not inside it: the sum of K losses
+    gives each candidate its own gradient, `.grad` of the stacked weights is filled as usual, and BatchNorm writes its
+    running statistics into the stacked buffers.
+
+    Args:
+        task: of the model.
+        capacity: the most candidates that will be added.
+        moving: names of the buffers that training changes, from `moving_buffers`.
+    """
+
+    def __init__(self, task: Task, capacity: int, moving: Collection[str] = ()) -> None:
+        self.size = 0
+        self._task = task
+        self._module = _LossOf(task)
+        trained = {name: p for name, p in self._module.named_parameters() if p.requires_grad}
+        buffers = {name: buffer for name, buffer in self._module.named_buffers() if name in moving}
+        self._leaves = {name: p.detach().new_empty((capacity, *p.shape)) for name, p in trained.items()}
+        self._buffers = {name: buffer.new_empty((capacity, *buffer.shape)) for name, buffer in buffers.items()}
+        self._optimizer: StackedOptimizer | None = None
+
+    @torch.no_grad()
+    def add(self) -> None:
+        """Copies the model's present weights and buffers to the next place."""
+        present = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers())}
+        for name, values in (*self._leaves.items(), *self._buffers.items()):
+            values[self.size].copy_(present[name])
+        self.size += 1
+
+    def start(self, factors: Sequence[float]) -> None:
+        """Makes the optimizer, once all candidates are added.
+
+        Args:
+            factors: of each candidate, on every learning rate.
+        """
+        self._leaves = {name: values[: self.size].requires_grad_() for name, values in self._leaves.items()}
+        self._buffers = {name: values[: self.size] for name, values in self._buffers.items()}
+        own = dict(self._module.named_parameters())
+        stacked: dict[Tensor, Tensor] = {own[name]: leaf for name, leaf in self._leaves.items()}
+        self._optimizer = StackedOptimizer(self._task, stacked, factors)
+
+    def backward(self, batch: Batch) -> list[float]:
+        """Sets the gradients of every candidate's loss on a batch and returns the losses."""
+        for leaf in self._leaves.values():
+            leaf.grad = None
+        losses = self._losses(batch)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        return _floats(losses)
+
+    def step(self) -> None:
+        """Moves every candidate by its gradients, and steps the scheduler."""
+        if self._optimizer is not None:
+            self._optimizer.step()
+
+    def gradient_norms(self) -> list[list[float]]:
+        """Returns for every candidate the norms of its gradients, of weights with two axes or more."""
+        norms = [
+            torch.linalg.vector_norm(leaf.grad.flatten(1), dim=1).double()
+            for leaf in self._leaves.values()
+            if leaf.dim() > 2 and leaf.grad is not None
+        ]
+        if not norms:
+            return [[] for _ in range(self.size)]
+        found: list[list[float]] = torch.stack([norm.to(norms[0].device) for norm in norms], dim=1).tolist()
+        return found
+
+    def gradients(self, row: int) -> dict[str, Tensor]:
+        """Returns one candidate's gradients, by the names of the model's parameters."""
+        named = ((name.removeprefix("model."), leaf.grad) for name, leaf in self._leaves.items())
+        return {name: grad[row] for name, grad in named if grad is not None}
+
+    @torch.no_grad()
+    def evaluate(self, batches: Sequence[Batch]) -> list[list[float]]:
+        """Returns for every candidate the loss of each batch, in eval mode, without training on them."""
+        with eval_mode(self._task.model):
+            by_batch = [_floats(self._losses(batch)) for batch in batches]
+        return [list(losses) for losses in zip(*by_batch, strict=True)] if by_batch else [[]] * self.size
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Drops all candidates but those at some places, with their buffers and the optimizer's state."""
+        device = next(iter(self._leaves.values())).device
+        rows = torch.tensor(places, dtype=torch.long, device=device)
+        kept = {name: leaf.detach()[rows].requires_grad_() for name, leaf in self._leaves.items()}
+        if self._optimizer is not None:
+            self._optimizer.keep(rows, {leaf: kept[name] for name, leaf in self._leaves.items()})
+        self._leaves = kept
+        self._buffers = {name: values[rows] for name, values in self._buffers.items()}
+        self.size = len(places)
+
+    def _losses(self, batch: Batch) -> Tensor:
+        """Returns the loss of every candidate, [K]; updates the stacked buffers."""
+
+        def loss(leaves: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            values = {**leaves, **buffers}
+            found: Tensor = functional_call(self._module, values, (batch,))
+            # A module that replaces a buffer, instead of writing to it, leaves the new one in `values`.
+            return found, {name: values[name] for name in buffers}
+
+        # One dropout mask for all: that of a training by itself with the same seed.
+        with _plain_attention(), SameDropout():
+            losses, buffers = torch.vmap(loss, randomness="same")(self._leaves, self._buffers)
+        self._buffers = {name: values.detach().contiguous() for name, values in buffers.items()}
+        return losses
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Computes attention by its formula: the fused kernels have no rule for stacked weights."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _floats(losses: Tensor) -> list[float]:
+    found: list[float] = losses.detach().tolist()
+    return found
+
+
+def moving_buffers(task: Task) -> frozenset[str]:
+    """Returns the names of the buffers that training changes, seen on one forward pass, which changes them.
+
+    Only these need a copy for each candidate; a mask or a table of positions does not.
+    """
+    module = _LossOf(task)
+    before = {name: (buffer, buffer._version, buffer.clone()) for name, buffer in module.named_buffers()}
+    if not before:
+        return frozenset()
+    task.model.train()
+    with torch.no_grad():
+        task.loss(task.train[0])
+    moved = set()
+    for name, buffer in module.named_buffers():
+        was, version, values = before.get(name, (None, 0, None))
+        still = buffer is was and buffer._version == version and values is not None and torch.equal(buffer, values)
+        moved.update([] if still else [name])
+    return frozenset(moved)

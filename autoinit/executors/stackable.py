@@ -1,0 +1,137 @@
+"""Whether a model can be trained in a stack: two candidates, two steps, against the same one after the other."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from ..bench import Bench
+from ..budget import Tally
+from ..probe import probe
+from ..records import OWN, Candidate, Job, described
+from ..score import Curve
+from ..snapshot import Snapshot
+from ..task import Task
+from .elementwise import why_not_elementwise
+from .lockstep import Run, lockstep
+from .stack import Stack, moving_buffers
+
+TRIED = (1.0, 0.9)
+"""Factors on the weights of the two candidates that are tried: they have to differ, or a mix-up would go unseen."""
+
+STEPS = 2
+"""The second step sees what the first did to weights, optimizer and buffers."""
+
+TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
+"""Relative difference of two losses that rounding explains; TF32 is why float32's is this large."""
+LOW_PRECISION = 0.05
+GRADIENTS = 10.0
+"""Gradients round so many times more."""
+NEGLIGIBLE = 1e-5
+"""Share of the whole gradient below which a weight's own is rounding, as a key's bias in attention has."""
+
+
+def why_not(bench: Bench) -> str:
+    """Returns why candidates of a model cannot be trained in a stack; an empty text where they can.
+
+    A stack of two is trained for two steps and compared with the same one after the other. The model and all random
+    states are as before afterwards.
+    """
+    if known := _known(bench.task):
+        return known
+    with bench.task.preserved() as snapshot, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        try:
+            found = _compared(bench.task, snapshot)
+        except Exception as problem:
+            return f"torch.vmap cannot run it ({described(problem)})"
+    slow = [str(warning.message) for warning in seen if "batching rule" in str(warning.message)]
+    return f"torch.vmap would run a part of it one by one ({slow[0].splitlines()[0]})" if slow else found
+
+
+def _known(task: Task) -> str:
+    """Returns what rules a stack out without trying."""
+    if task._own_backward:
+        return "the step calls backward itself"
+    parameters = list(task.model.parameters())
+    unusual = {type(parameter).__name__ for parameter in parameters} - {nn.Parameter.__name__}
+    if unusual:
+        return f"some of its parameters are no plain tensors ({', '.join(sorted(unusual))})"
+    if any(parameter._backward_hooks or parameter._post_accumulate_grad_hooks for parameter in parameters):
+        return "hooks on the gradients of its parameters would see several candidates' at once"
+    if why := why_not_elementwise(task):
+        return why
+    if task.loss_scale(task.build_optimizer()[0]) is not None:
+        return "in float16 each candidate needs a loss scale of its own; bfloat16 needs none"
+    return ""
+
+
+def _compared(task: Task, snapshot: Snapshot) -> str:
+    """Returns how a stack's losses or gradients differ from those of trainings one by one; empty where they agree."""
+    held_back = task.probe_eval[:1]
+    moving = moving_buffers(task)
+    runs = [Run(Job(place, "search", Candidate(OWN), 0, STEPS), Tally()) for place in range(len(TRIED))]
+    curves: list[Curve] = []
+    gradients: list[dict[str, Tensor]] = []
+    stack = Stack(task, len(TRIED), moving)
+    for factor in TRIED:
+        snapshot.rewind()
+        _scale(task, factor)
+        stack.add()
+        curves.append(probe(task, steps=STEPS, seed=0, held_back=held_back))
+        gradients.append({name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None})
+    snapshot.rewind()
+    stack.start([1.0] * len(TRIED))
+    for _ in lockstep(task, stack, runs, held_back):
+        pass
+    if any(curve.diverged_at is not None for curve in curves):
+        return "the loss of its own weights is not finite within two steps, so nothing can be compared"
+    tolerance = _tolerance(task)
+    for place, (run, curve) in enumerate(zip(runs, curves, strict=True)):
+        why = _losses_differ(run.curve(), curve, tolerance) or _gradients_differ(
+            stack.gradients(place), gradients[place], GRADIENTS * tolerance
+        )
+        if why:
+            return why
+    return ""
+
+
+@torch.no_grad()
+def _scale(task: Task, factor: float) -> None:
+    """Multiplies all trainable weights."""
+    for parameter in task.model.parameters():
+        if parameter.requires_grad:
+            parameter.mul_(factor)
+
+
+def _tolerance(task: Task) -> float:
+    kinds = {parameter.dtype for parameter in task.model.parameters() if parameter.is_floating_point()}
+    if task.autocast is not None:
+        kinds.add(task.autocast)
+    return max(TOLERANCES.get(kind, LOW_PRECISION) for kind in kinds)
+
+
+def _losses_differ(stacked: Curve, alone: Curve, tolerance: float) -> str:
+    pairs = [
+        *(("training", a, b) for a, b in zip(stacked.losses, alone.losses, strict=False)),
+        *(("held-back", a, b) for (_, a), (_, b) in zip(stacked.held_back, alone.held_back, strict=False)),
+    ]
+    for kind, found, expected in pairs:
+        if not math.isclose(found, expected, rel_tol=tolerance, abs_tol=1e-3 * tolerance):
+            return f"its {kind} loss is {found:.6g} in a stack, {expected:.6g} by itself"
+    return ""
+
+
+def _gradients_differ(stacked: dict[str, Tensor], alone: dict[str, Tensor], tolerance: float) -> str:
+    if stacked.keys() != alone.keys():
+        names = ", ".join(sorted(stacked.keys() ^ alone.keys())[:3])
+        return f"a stack and a training by itself differ in which weights have a gradient ({names})"
+    whole = math.hypot(*(float(gradient.double().norm()) for gradient in alone.values()))
+    for name, expected in alone.items():
+        gap = float((stacked[name].double() - expected.double()).norm())
+        if not gap <= tolerance * float(expected.double().norm()) + NEGLIGIBLE * whole:
+            return f"the gradient of {name} differs in a stack from that by itself"
+    return ""

@@ -1,0 +1,234 @@
+"""Several jobs at a time in this process, on one device: their weights are stacked and trained in lockstep."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from ..bench import Bench
+from ..budget import Tally
+from ..probe import RungReport
+from ..records import Job, Outcome, described
+from ..score import Curve
+from ..snapshot import RandomStates, preserved_random
+from ..space import LR_RATIO
+from .elementwise import mixes_rates
+from .executor import OnRung
+from .lockstep import Run, lockstep
+from .stack import Stack, moving_buffers
+from .stackable import why_not
+
+__all__ = ["Stacked", "why_not"]
+
+_Ask = Callable[[Job, Curve], bool]
+
+
+class Stacked:
+    """Runs up to `concurrency` jobs at a time as a stack of weights.
+
+    Only for models of which `why_not` has nothing to say. Results agree with those of jobs one after the other up to
+    rounding. What fails in a stack is run again in smaller ones, or one by one.
+
+    Attributes:
+        concurrency: jobs at a time; halved when memory runs out, 1 when a stack fails otherwise.
+        notes: why it was lowered, in words.
+    """
+
+    name = "stacked"
+
+    def __init__(self, bench: Bench, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.notes: list[str] = []
+        self._bench = bench
+        self._mixes = mixes_rates(bench.task)
+        self._moving: frozenset[str] | None = None
+
+    def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
+        """Yields what came of each job, in their order.
+
+        A job that is run again is not asked again at a rung where it was asked before.
+        """
+        done: dict[int, Outcome] = {}
+        ask = _remembered(on_rung)
+        left, given = list(jobs), 0
+        while left:
+            self._attempt(self._together(left), ask, done)
+            left = [job for job in left if job.number not in done]
+            while given < len(jobs) and jobs[given].number in done:
+                yield done.pop(jobs[given].number)
+                given += 1
+
+    def pace(self, steps: int) -> float:
+        """Returns the training steps per second of a full stack together, after one that warms up; 0 on failure."""
+        while self.concurrency > 1:
+            try:
+                return self._paced(steps)
+            except Exception as problem:
+                self._lower(problem)
+            finally:
+                self._bench.snapshot.rewind()
+            self._free()
+        return 0.0
+
+    def close(self) -> None:
+        """Gives the device's cached memory back."""
+        self._free()
+
+    def _together(self, jobs: Sequence[Job]) -> list[Job]:
+        """Returns the next jobs to run at a time: they have the same rungs, and so come to each together."""
+        first = jobs[0]
+        alike = 0
+        for job in jobs[: self.concurrency]:
+            if (job.steps, job.rungs) != (first.steps, first.rungs):
+                break
+            alike += 1
+        return list(jobs[:alike])
+
+    def _attempt(self, jobs: Sequence[Job], ask: _Ask, done: dict[int, Outcome]) -> None:
+        """Adds the outcomes of jobs; where a stack fails, of those that had ended, and lowers the concurrency."""
+        if len(jobs) == 1:
+            job = jobs[0]
+            done[job.number] = self._bench.perform(job, _of(job, ask))
+            return
+        try:
+            with preserved_random():
+                self._run_stacks(jobs, ask, done)
+            return
+        except Exception as problem:
+            self._lower(problem)
+        finally:
+            self._bench.snapshot.rewind()
+        self._free()  # here, where the failure and all that it held is gone
+
+    def _run_stacks(self, jobs: Sequence[Job], ask: _Ask, done: dict[int, Outcome]) -> None:
+        """Trains jobs from rung to rung, a stack for each batch order, and asks about them in their order."""
+        trainings = [_Training(self._bench, self._placed(group)) for group in self._groups(jobs)]
+        while trainings:
+            asked = [run for training in trainings for run in training.advance()]
+            for run in sorted(asked, key=lambda run: run.job.number):
+                _decide(run, ask)
+            for training in trainings:
+                training.collect(done)
+            trainings = [training for training in trainings if training.runs]
+
+    def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Returns jobs in groups that a stack can hold: the same batches, and the same learning rate where it must."""
+        groups: dict[tuple[int, bool, int], list[Job]] = {}
+        for job in jobs:
+            key = (job.seed, job.stage == "gate", 0 if self._mixes else job.candidate.lr_step)
+            groups.setdefault(key, []).append(job)
+        return list(groups.values())
+
+    def _placed(self, jobs: Sequence[Job]) -> tuple[Stack, list[Run]]:
+        """Returns jobs with a stack of the weights of those whose draw did not fail, in their order."""
+        stack = self._stack(len(jobs))
+        runs = [Run(job, Tally()) for job in jobs]
+        for run in runs:
+            try:
+                self._bench.place(run.job, run.tally)
+            except Exception as problem:
+                if _out_of_memory(problem):
+                    raise
+                run.problem, run.going, run.ended = described(problem), False, True
+                self._bench.snapshot.rewind()
+                continue
+            stack.add()
+        return stack, runs
+
+    def _stack(self, capacity: int) -> Stack:
+        if self._moving is None:
+            self._bench.snapshot.rewind()
+            self._moving = moving_buffers(self._bench.task)
+            self._bench.snapshot.rewind()
+        return Stack(self._bench.task, capacity, self._moving)
+
+    def _paced(self, steps: int) -> float:
+        task = self._bench.task
+        with preserved_random():
+            stack = self._stack(self.concurrency)
+            for _ in range(self.concurrency):
+                stack.add()
+            stack.start([1.0] * self.concurrency)
+            task.model.train()
+            times = []
+            for batch in task.order(0, steps + 1):
+                stack.backward(batch)  # returns the losses, so the device is done with all before
+                times.append(time.perf_counter())
+                stack.step()
+            return steps * self.concurrency / max(times[-1] - times[0], 1e-9)
+
+    def _lower(self, problem: Exception) -> None:
+        before = self.concurrency
+        self.concurrency = max(1, before // 2) if _out_of_memory(problem) else 1
+        self.notes.append(f"{before} candidates at a time failed ({described(problem)}): {self.concurrency} from there")
+
+    def _free(self) -> None:
+        gc.collect()
+        if self._bench.task.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class _Training:
+    """A stack in training, with the random states that it goes on from after each rung.
+
+    Attributes:
+        runs: those whose outcome was not collected yet.
+    """
+
+    def __init__(self, bench: Bench, placed: tuple[Stack, list[Run]]) -> None:
+        stack, self.runs = placed
+        started = [run for run in self.runs if run.going]
+        self._held_back = bench.held_back(self.runs[0].job)
+        self._rungs: Iterator[list[Run]] = iter(())
+        self._states = RandomStates()
+        if started:
+            stack.start([LR_RATIO**run.job.candidate.lr_step for run in started])
+            self._rungs = lockstep(bench.task, stack, started, self._held_back)
+
+    def advance(self) -> list[Run]:
+        """Trains to the next rung and returns the runs to ask about there; none at the end."""
+        self._states.restore()
+        asked = next(self._rungs, [])
+        self._states = RandomStates()
+        return asked
+
+    def collect(self, done: dict[int, Outcome]) -> None:
+        """Adds the outcomes of the runs that have ended."""
+        for run in self.runs:
+            if run.ended:
+                done[run.job.number] = run.outcome(len(self._held_back))
+        self.runs = [run for run in self.runs if not run.ended]
+
+
+def _decide(run: Run, ask: _Ask) -> None:
+    """Asks whether a run goes on; where that fails, the run has."""
+    try:
+        run.going = ask(run.job, run.curve())
+    except Exception as problem:
+        run.problem, run.going = described(problem), False
+
+
+def _of(job: Job, ask: _Ask) -> RungReport:
+    return functools.partial(ask, job)
+
+
+def _remembered(on_rung: OnRung) -> _Ask:
+    """Returns `on_rung` that is asked once for each job and rung."""
+    answers: dict[tuple[int, int], bool] = {}
+
+    def ask(job: Job, curve: Curve) -> bool:
+        place = (job.number, curve.steps)
+        if place not in answers:
+            answers[place] = on_rung(job, curve)
+        return answers[place]
+
+    return ask
+
+
+def _out_of_memory(problem: Exception) -> bool:
+    """Whether memory ran out: on the CPU torch says so by a plain error of its allocator."""
+    return isinstance(problem, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(problem)
