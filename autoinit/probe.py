@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from .data import Batch, rows
 from .optimizers import step_scheduler
 from .score import RANGE_STEP, Curve, Glance
 from .signals import norms
+from .snapshot import seed_torch
 from .task import Task
 
 RungReport = Callable[[Curve], bool]
@@ -49,7 +49,7 @@ def probe(
         on_rung: may end the probe.
         screen: may end it after one forward and backward pass.
     """
-    torch.manual_seed(seed)
+    seed_torch(seed, task.device)
     if not task.model.training:
         task.model.train()
     started = time.perf_counter()

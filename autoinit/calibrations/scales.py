@@ -20,6 +20,7 @@ from ..data import Batch, halves
 from ..errors import CalibrationError
 from ..fill import Adjustment
 from ..graph import Layer
+from ..snapshot import seed_torch
 from .subject import Subject
 
 SMALLEST = 0.01
@@ -112,10 +113,7 @@ class ScaledModel:
         Raises:
             CalibrationError: a step that calls backward itself, or returns a loss without gradient.
         """
-        if self._task.device.type == "cpu":
-            torch.default_generator.manual_seed(self._seed)  # torch.manual_seed takes a millisecond for all devices
-        else:
-            torch.manual_seed(self._seed)
+        seed_torch(self._seed, self._task.device)
         with contextlib.nullcontext() if self._checked else _BackwardRefused():
             losses = [self._task.loss(batch) for batch in batches]
         if not all(loss.requires_grad for loss in losses):

@@ -158,8 +158,8 @@ def _measure(
 
 def _step(site: Site, output: Tensor, parts: tuple[int, ...], per_unit: bool, tolerance: float) -> _Step:
     values = output if output.dtype == torch.float64 else output.float()
-    found = moments(site.layer, output, parts)
-    if found is None or not (per_unit or site.bias):
+    found = moments(site.layer, output, parts) if per_unit or site.bias else None
+    if found is None:
         variance = values.var(correction=0).reshape(1)
     else:
         variance = found[1] if per_unit else found[1].mean().reshape(1)

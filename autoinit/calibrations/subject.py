@@ -10,6 +10,7 @@ from torch import nn
 
 from ..data import Batch
 from ..graph import Graph
+from ..snapshot import seed_torch
 from ..task import Task
 
 
@@ -59,7 +60,7 @@ def forward_pass(task: Task, seed: int) -> Callable[[], None]:
     """
 
     def run() -> None:
-        torch.manual_seed(seed)
+        seed_torch(seed, task.device)
         if not task.model.training:
             task.model.train()
         with torch.no_grad():

@@ -106,14 +106,21 @@ def scale(model: nn.Module, layer: Layer, factors: Tensor) -> bool:
         factors: [1], or one per unit.
     """
     with torch.no_grad():
-        before = read(model, layer.name).detach().clone()
-        wanted = before.clone()
-        if factors.numel() == 1:
-            wanted.mul_(factors.item())
-        else:
-            geometry_of(layer).scale_rows_(wanted, factors)
+        target = read(model, layer.name).detach()
+        if not layer.parametrized:
+            _scale(target, layer, factors)
+            return True
+        before, wanted = target.clone(), target.clone()
+        _scale(wanted, layer, factors)
         assign(model, layer.name, wanted)
-        if not layer.parametrized or torch.allclose(read(model, layer.name), wanted, rtol=1e-2, atol=1e-6):
+        if torch.allclose(read(model, layer.name), wanted, rtol=1e-2, atol=1e-6):
             return True
         assign(model, layer.name, before)
         return False
+
+
+def _scale(tensor: Tensor, layer: Layer, factors: Tensor) -> None:
+    if factors.numel() == 1:
+        tensor.mul_(factors.item())
+    else:
+        geometry_of(layer).scale_rows_(tensor, factors)
