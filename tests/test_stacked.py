@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import unchanged
@@ -156,11 +157,23 @@ def language_batches(labels: bool) -> list[Any]:
     return [(part[:, :-1], part[:, 1:]) for part in TOKENS.split(32)]
 
 
+def own_step(model: nn.Module, batch: Any) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1]) + 1e-4 * sum(
+        p.square().sum() for p in model.parameters()
+    )
+
+
+def own_backward(model: nn.Module, batch: Any) -> Tensor:
+    loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+    loss.backward()
+    return loss
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], Any, Any, dict[str, Any]]] = {
     "mlp, SGD with momentum": (mlp, ROWS, momentum, {}),
     "mlp, OneCycle": (mlp, ROWS, one_cycle, {}),
     "mlp, bfloat16": (mlp, ROWS, adam, {"autocast": torch.bfloat16}),
-    "mlp, a step": (mlp, ROWS, adam, {"step": lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1])}),
+    "mlp, a step": (mlp, ROWS, adam, {"step": own_step}),
     "cnn with BatchNorm, AdamW in two groups": (cnn, IMAGES, two_groups, {}),
     "LayerNorm residuals, tied weights, Adam": (Residual, ROWS, adam, {}),
     "Transformer with dropout, the default optimizer": (Reader, ROWS, None, {}),
@@ -232,3 +245,436 @@ def test_a_stack_gives_what_one_after_the_other_gives(case: str) -> None:
         assert [outcome.curve.steps for outcome in alone if outcome.curve] == [8, 3, 8, 6, 8]
         assert len({outcome.curve.losses[0] for outcome in alone if outcome.curve}) == 5
         assert_alike(found, alone, rel=0.03 if "bfloat16" in case else 1e-6)
+
+
+def test_float32_agrees_within_its_rounding() -> None:
+    torch.manual_seed(0)
+    task = make_task(Reader(), ROWS, optimizer=momentum)
+    with task.preserved() as snapshot:
+        bench = Bench(task, trace_task(task), snapshot, seed=0)
+        jobs = jobs_of()
+        found = list(Stacked(bench, 5).run(jobs, going_on))
+        assert_alike(found, list(Sequential(bench).run(jobs, going_on)), rel=1e-4)
+
+
+def going_on(job: Job, curve: Curve) -> bool:
+    return True
+
+
+OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
+    "SGD": momentum,
+    "Adam": lambda p: torch.optim.Adam(p, lr=3e-3, amsgrad=True),
+    "AdamW": two_groups,
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.5, centered=True),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=0.02, initial_accumulator_value=0.1, lr_decay=0.1),
+    "Adadelta": lambda p: torch.optim.Adadelta(p, lr=0.5, weight_decay=1e-2),
+    "Adamax": lambda p: torch.optim.Adamax(p, lr=3e-3),
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=3e-3, weight_decay=0.1, decoupled_weight_decay=True),
+    "RAdam": lambda p: torch.optim.RAdam(p, lr=3e-2, weight_decay=0.1),
+    "Rprop": lambda p: torch.optim.Rprop(p, lr=1e-3),
+    "ASGD": lambda p: torch.optim.ASGD(p, lr=0.05, t0=3),
+}
+
+
+@pytest.mark.parametrize("name", [kind.__name__ for kind in ELEMENTWISE])
+def test_every_optimizer_of_the_table_at_several_learning_rates(name: str) -> None:
+    """Ten steps, so that RAdam's later form and ASGD's average are reached; candidates leave the stack on the way."""
+    with benched(mlp, ROWS, OPTIMIZERS[name]) as bench:
+        assert why_not(bench) == ""
+        jobs = jobs_of(lr_steps=(0, 1, -1, 1, 0), steps=12)
+        stacked = Stacked(bench, 5)
+        found = list(stacked.run(jobs, stopping((0, 3), (3, 6))[1]))
+        assert stacked.notes == []
+        assert_alike(found, list(Sequential(bench).run(jobs, stopping((0, 3), (3, 6))[1])))
+
+
+def test_learning_rates_are_mixed_also_under_a_scheduler_with_a_floor() -> None:
+    def optimizer(parameters: Any) -> tuple[torch.optim.Optimizer, Any]:
+        sgd = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+        return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, T_max=8, eta_min=0.05)
+
+    with benched(mlp, ROWS, optimizer) as bench:
+        jobs = jobs_of(lr_steps=(0, 1, -1, 1, 0))
+        assert_alike(list(Stacked(bench, 5).run(jobs, going_on)), list(Sequential(bench).run(jobs, going_on)))
+
+
+def test_jobs_of_several_orders_and_lengths_are_asked_about_in_number_order() -> None:
+    """Pairs of a gate share an order each; a longer job waits until those before it have ended."""
+    with benched(mlp, ROWS) as bench:
+        jobs = [
+            Job(number, stage, Candidate(RECIPES[number % 2]), seed, steps, rungs)
+            for number, (stage, seed, steps, rungs) in enumerate(
+                [("gate", 1, 6, (3,))] * 2
+                + [("gate", 2, 6, (3,))] * 2
+                + [("search", 1, 6, (3,)), ("final", 1, 9, (4,))]
+            )
+        ]
+        asked, on_rung = stopping((1, 3))
+        found = list(Stacked(bench, 8).run(jobs, on_rung))
+        by_three = [(number, 3) for number in range(5)]
+        assert asked == [*by_three, *((number, 6) for number in (0, 2, 3, 4)), (5, 4), (5, 9)]
+        assert_alike(found, list(Sequential(bench).run(jobs, stopping((1, 3))[1])))
+
+
+def test_exact_weights_of_a_plan_are_trained() -> None:
+    with benched(mlp, ROWS) as bench:
+        plan = bench.draw(RECIPES[1])
+        jobs = [Job(0, "gate", Candidate(OWN), 5, 4), Job(1, "gate", Candidate(RECIPES[1]), 5, 4, plan=plan)]
+        assert_alike(list(Stacked(bench, 2).run(jobs, going_on)), list(Sequential(bench).run(jobs, going_on)))
+
+
+def test_a_veto_ends_a_candidate_before_its_first_step() -> None:
+    reference = Reference(2.3)
+    recipes = (RECIPES[1], Recipe(base="zeros"), Recipe(log2_gain=6.0), RECIPES[3])
+    with benched(mlp, ROWS) as bench:
+        jobs = jobs_of(recipes, reference=reference)
+        found = list(Stacked(bench, 4).run(jobs, going_on))
+        assert [outcome.curve.steps for outcome in found if outcome.curve] == [8, 1, 1, 8]
+        assert [bool(outcome.reason) for outcome in found] == [False, True, True, False]
+        assert_alike(found, list(Sequential(bench).run(jobs, going_on)))
+
+
+def test_a_divergence_leaves_the_others_as_they_are() -> None:
+    """Candidate 1's weights overflow within some steps; 0 and 2 give the very numbers that they give without it."""
+    quadratic = {"loss": lambda output, target: output.square().mean()}
+    with benched(mlp, ROWS, lambda p: torch.optim.SGD(p, lr=0.1), **quadratic) as bench:
+        jobs = jobs_of(RECIPES[:3], lr_steps=(0, 0, 0), steps=12)
+        wild = Candidate(Recipe(log2_gain=5.0), 500)
+        mixed = [jobs[0], Job(1, "search", wild, 3, 12, (3, 6)), jobs[2]]
+        found = list(Stacked(bench, 3).run(mixed, going_on))
+        without = list(Stacked(bench, 3).run([jobs[0], jobs[2]], going_on))
+        assert found[1].curve is not None
+        assert found[1].curve.diverged_at is not None
+        assert found[1].curve.diverged_at < 12
+        assert_alike(found, list(Sequential(bench).run(mixed, going_on)))
+        assert_alike([found[0], found[2]], without, rel=1e-12)
+
+
+def test_a_draw_that_fails_ends_its_job_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Bench.place
+
+    def failing(bench: Bench, job: Job, tally: Any) -> None:
+        if job.number == 1:
+            raise RuntimeError("this shape has no such draw")
+        place(bench, job, tally)
+
+    monkeypatch.setattr(Bench, "place", failing)
+    with benched(mlp, ROWS) as bench:
+        found = list(Stacked(bench, 4).run(jobs_of(), going_on))
+        assert found[1].curve is None
+        assert "no such draw" in found[1].reason
+        assert_alike(found, list(Sequential(bench).run(jobs_of(), going_on)))
+
+
+def test_a_question_that_fails_ends_its_job_only() -> None:
+    def on_rung(job: Job, curve: Curve) -> bool:
+        if (job.number, curve.steps) == (1, 3):
+            raise ValueError("cannot be judged")
+        return True
+
+    with benched(mlp, ROWS) as bench:
+        found = list(Stacked(bench, 5).run(jobs_of(), on_rung))
+        assert found[1].curve is None
+        assert "cannot be judged" in found[1].reason
+        assert [outcome.curve is not None for outcome in found] == [True, False, True, True, True]
+
+
+def starved(monkeypatch: pytest.MonkeyPatch, fits: int, at: int = 5) -> None:
+    """Lets a stack of more than some candidates run out of memory at one of its steps."""
+    backward = Stack.backward
+
+    def checked(stack: Stack, batch: Any) -> list[float]:
+        stack.taken = vars(stack).get("taken", 0) + 1  # type: ignore[attr-defined]
+        if stack.size > fits and stack.taken == at:  # type: ignore[attr-defined]
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return backward(stack, batch)
+
+    monkeypatch.setattr(Stack, "backward", checked)
+
+
+def test_out_of_memory_halves_the_concurrency_and_no_outcome_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    starved(monkeypatch, fits=2)
+    with benched(mlp, ROWS) as bench:
+        stacked = Stacked(bench, 4)
+        asked, on_rung = stopping((1, 3))
+        found = list(stacked.run(jobs_of(), on_rung))
+        assert stacked.concurrency == 2
+        assert "4 candidates at a time failed (OutOfMemoryError: CUDA out of memory" in stacked.notes[0]
+        assert len(stacked.notes) == 1
+        assert len(asked) == len(set(asked)) == 13  # nobody is asked twice, which a halving would count twice
+        assert_alike(found, list(Sequential(bench).run(jobs_of(), stopping((1, 3))[1])))
+        assert_alike(list(stacked.run(jobs_of(), going_on)), list(Sequential(bench).run(jobs_of(), going_on)))
+
+
+def test_out_of_memory_ends_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    starved(monkeypatch, fits=1)
+    with benched(mlp, ROWS) as bench:
+        stacked = Stacked(bench, 4)
+        found = list(stacked.run(jobs_of(), going_on))
+        assert (stacked.concurrency, len(stacked.notes)) == (1, 2)
+        assert_alike(found, list(Sequential(bench).run(jobs_of(), going_on)), rel=0.0)
+
+
+def test_memory_that_a_draw_lacks_halves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    place, calls = Bench.place, list[int]()
+
+    def failing(bench: Bench, job: Job, tally: Any) -> None:
+        calls.append(job.number)
+        if len(calls) == 3:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        place(bench, job, tally)
+
+    monkeypatch.setattr(Bench, "place", failing)
+    with benched(mlp, ROWS) as bench:
+        stacked = Stacked(bench, 4)
+        found = list(stacked.run(jobs_of(), going_on))
+        assert (stacked.concurrency, len(found)) == (2, 5)
+        assert all(outcome.curve is not None for outcome in found)
+
+
+def test_a_stack_that_fails_otherwise_goes_on_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(stack: Stack, batches: Any) -> list[list[float]]:
+        raise RuntimeError("no rule for this operation")
+
+    monkeypatch.setattr(Stack, "evaluate", broken)
+    with benched(mlp, ROWS) as bench:
+        stacked = Stacked(bench, 4)
+        found = list(stacked.run(jobs_of(), going_on))
+        assert stacked.notes == [
+            "4 candidates at a time failed (RuntimeError: no rule for this operation): 1 from there"
+        ]
+        assert_alike(found, list(Sequential(bench).run(jobs_of(), going_on)), rel=0.0)
+
+
+@pytest.mark.parametrize("make", [cnn, Reader])
+def test_model_and_random_states_are_left_alone(make: Callable[[], nn.Module]) -> None:
+    data = IMAGES if make is cnn else ROWS
+    with benched(make, data) as bench, unchanged(bench.task.model):
+        assert why_not(bench) == ""
+        stacked = Stacked(bench, 4)
+        assert len(list(stacked.run(jobs_of()[:4], stopping((1, 3))[1]))) == 4
+        assert stacked.pace(2) > 0
+        stacked.close()
+
+
+def test_an_interruption_comes_through_and_the_model_is_put_back() -> None:
+    def press(job: Job, curve: Curve) -> bool:
+        raise KeyboardInterrupt
+
+    with benched(mlp, ROWS) as bench, unchanged(bench.task.model), pytest.raises(KeyboardInterrupt):
+        list(Stacked(bench, 4).run(jobs_of(), press))
+
+
+def test_pace_is_of_all_candidates_and_lowers_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    starved(monkeypatch, fits=2, at=1)
+    with benched(mlp, ROWS) as bench:
+        stacked = Stacked(bench, 8)
+        assert stacked.pace(3) > 0
+        assert stacked.concurrency == 2
+        starved(monkeypatch, fits=1, at=1)
+        assert stacked.pace(3) == 0.0
+        assert stacked.concurrency == 1
+
+
+def test_only_buffers_that_training_changes_are_copied() -> None:
+    with benched(cnn, IMAGES) as bench:
+        moving = moving_buffers(bench.task)
+        assert {name.rpartition(".")[2] for name in moving} == {"running_mean", "running_var", "num_batches_tracked"}
+        assert len(moving) == 6
+    with benched(Mixed, ROWS) as bench:
+        assert "model.average" in moving_buffers(bench.task)
+    with benched(LanguageModel, language_batches(labels=False)) as bench:
+        assert moving_buffers(bench.task) == set()
+
+
+# What does not stack, and why.
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(8, 12, batch_first=True)
+        self.head = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x.view(-1, 8, 8))[0][:, -1])
+
+
+class Branching(nn.Module):
+    """Takes another way where its output is large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        return x / 2 if x.abs().mean() > 1 else x
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * grad
+
+
+class OwnFunction(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Doubled.apply(self.layer(x))
+
+
+class Remembering(nn.Module):
+    """Adds what it saw before, which it keeps outside of its buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.seen: Tensor | float = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer(x)
+        out = out + self.seen
+        self.seen = out.detach().mean(0)
+        return out
+
+
+class Counting(nn.Module):
+    """What it returns depends on how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.layer(x) * (1.0 + 0.1 * (self.calls % 3))
+
+
+class Listing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(self.layer(x))
+        return self.seen[-1]
+
+
+class Noisy(nn.Module):
+    """Draws from a generator that a seed does not reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.generator = np.random.default_rng(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.generator.uniform(0.5, 1.5)
+
+
+class Cut(nn.Module):
+    """A hook on its output divides the gradient by its norm, which in a stack is that of all candidates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer(x)
+        if out.requires_grad:
+            out.register_hook(lambda grad: grad / grad.norm())
+        return out
+
+
+class Slow(nn.Module):
+    """An operation that torch runs one by one under vmap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.utils.parametrizations.weight_norm(nn.Linear(64, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+def spectral() -> nn.Module:
+    return nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(64, 16)), nn.ReLU(), nn.Linear(16, 10))
+
+
+def hooked() -> nn.Module:
+    model = mlp()
+    model[0].weight.register_hook(lambda grad: grad / max(1.0, float(grad.norm())))
+    return model
+
+
+def plateau(parameters: Any) -> tuple[torch.optim.Optimizer, Any]:
+    sgd = torch.optim.SGD(parameters, lr=0.1)
+    return sgd, ReduceLROnPlateau(sgd)
+
+
+def clipping(parameters: Any) -> torch.optim.Optimizer:
+    parameters = list(parameters)
+    sgd = torch.optim.SGD(parameters, lr=0.1)
+    sgd.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(parameters, 1.0) and None)
+    return sgd
+
+
+class Normalized(torch.optim.SGD):
+    """Divides each gradient by its norm, which of a stack is that of all candidates."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad /= parameter.grad.norm() + 1e-12
+        return super().step(closure)
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, Any], str]] = {
+    "LSTM": (Recurrent, momentum, {}, r"torch.vmap cannot run it \(RuntimeError: .*lstm"),
+    "data-dependent": (Branching, momentum, {}, "data-dependent control flow"),
+    "own autograd function": (OwnFunction, momentum, {}, "autograd.Function"),
+    "spectral norm": (spectral, momentum, {}, "torch.vmap cannot run it"),
+    "an operation without a rule": (Slow, momentum, {}, "one by one .*_weight_norm"),
+    "own backward": (mlp, momentum, {"step": own_backward}, "calls backward itself"),
+    "float16": (mlp, momentum, {"autocast": torch.float16}, "loss scale of its own"),
+    "hooks on gradients": (hooked, momentum, {}, "hooks on the gradients"),
+    "own optimizer": (mlp, lambda p: Normalized(p, lr=0.01), {}, "Normalized is not known to move each entry"),
+    "hooks on steps": (mlp, clipping, {}, "hooks on the steps of SGD"),
+    "plateau": (mlp, plateau, {}, "ReduceLROnPlateau sets the learning rate by the loss"),
+    "a number that counts": (Counting, momentum, {}, "attribute calls changes"),
+    "a tensor that is no buffer": (Remembering, momentum, {}, "attribute seen changes"),
+    "tensors in a list": (Listing, momentum, {}, r"attribute seen\[0\] changes"),
+    "numbers of its own": (Noisy, momentum, {}, r"loss is [\d.]+ in a stack, [\d.]+ by itself"),
+    "a gradient of its own": (Cut, lambda p: torch.optim.SGD(p, lr=1e-7), {}, "the gradient of layer.weight differs"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_stack_is_refused_with_the_reason(case: str) -> None:
+    make, optimizer, rest, reason = REFUSED[case]
+    with benched(make, ROWS, optimizer, **rest) as bench, unchanged(bench.task.model):
+        assert re.search(reason, why_not(bench))
+
+
+def test_parameters_that_are_no_plain_tensors_are_refused() -> None:
+    class Typed(nn.Parameter):
+        pass
+
+    def make() -> nn.Module:
+        model = mlp()
+        model[0].weight = Typed(model[0].weight.detach().double())
+        return model
+
+    with benched(make, ROWS) as bench:
+        assert "no plain tensors (Typed)" in why_not(bench)

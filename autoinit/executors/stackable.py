@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import deque
 
 import torch
 from torch import Tensor, nn
@@ -85,8 +86,11 @@ def _compared(task: Task, snapshot: Snapshot) -> str:
         gradients.append({name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None})
     snapshot.rewind()
     stack.start([1.0] * len(TRIED))
+    before = _state(task.model)
     for _ in lockstep(task, stack, runs, held_back):
         pass
+    if why := _kept(before, _state(task.model)):
+        return why
     if any(curve.diverged_at is not None for curve in curves):
         return "the loss of its own weights is not finite within two steps, so nothing can be compared"
     tolerance = _tolerance(task)
@@ -96,6 +100,33 @@ def _compared(task: Task, snapshot: Snapshot) -> str:
         )
         if why:
             return why
+    return ""
+
+
+def _state(model: nn.Module) -> dict[str, object]:
+    """Returns what modules hold besides parameters and buffers: numbers, and tensors also inside of containers.
+
+    The object itself stands for a tensor, so that none with the same id can take its place meanwhile.
+    """
+    found: dict[str, object] = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            key = f"{path}.{name}".strip(".")
+            if isinstance(value, (Tensor, int, float)) and name != "training":
+                found[key] = value
+            elif isinstance(value, (list, tuple, set, deque, dict)) and not name.startswith("_"):
+                content = value.values() if isinstance(value, dict) else value
+                found.update({f"{key}[{i}]": part for i, part in enumerate(content) if isinstance(part, Tensor)})
+    return found
+
+
+def _kept(before: dict[str, object], after: dict[str, object]) -> str:
+    """Returns which module has kept a number or a tensor from training: other stacks would take it for theirs."""
+    for key, value in after.items():
+        was = before.get(key)
+        same = value is was or (not isinstance(value, Tensor) and not isinstance(was, Tensor) and value == was)
+        if not same:
+            return f"its attribute {key} changes from step to step and is no buffer; register_buffer would let it stack"
     return ""
 
 
