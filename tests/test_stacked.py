@@ -656,7 +656,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, Any], str]] = {
     "a tensor that is no buffer": (Remembering, momentum, {}, "attribute seen changes"),
     "tensors in a list": (Listing, momentum, {}, r"attribute seen\[0\] changes"),
     "numbers of its own": (Noisy, momentum, {}, r"loss is [\d.]+ in a stack, [\d.]+ by itself"),
-    "a gradient of its own": (Cut, lambda p: torch.optim.SGD(p, lr=1e-7), {}, "the gradient of layer.weight differs"),
+    "a gradient of its own": (Cut, lambda p: torch.optim.SGD(p, lr=1e-10), {}, "the gradient of layer.weight differs"),
 }
 
 
