@@ -26,8 +26,8 @@ from .space import LR_STEPS, Dimension, Space
 NEAREST_FIRST = sorted(LR_STEPS, key=abs)
 
 BATCH = 8
-"""Trials that are proposed together, and told together in the order of their numbers: the same ones however many run
-at a time."""
+"""Trials that are proposed together, and told together in the order of their numbers: the same ones however many
+processes there are. A larger stack gets as many as it holds."""
 
 MOST_FAILURES = 10
 """Trials that fail one after the other before the search gives up."""
@@ -116,7 +116,8 @@ def _affordable(campaign: Campaign) -> int:
     left = campaign.meter.left(schedule.search_until if rivals else schedule.finals_until)
     if left < records[0].spent:
         return 0
-    return int(min(BATCH, max(1.0, left * len(records) / sum(record.spent for record in records))))
+    together = max(BATCH, campaign.executor.concurrency if campaign.executor.name == "stacked" else 0)
+    return int(min(together, max(1.0, left * len(records) / sum(record.spent for record in records))))
 
 
 def _hopeless(records: list[Record]) -> bool:

@@ -14,12 +14,13 @@ from autoinit.errors import ArgumentError
 from autoinit.executors import Sequential
 from autoinit.executors.choice import check_executor, choose, using_threads
 from autoinit.executors.processes import Processes
+from autoinit.executors.stacked import Stacked
 from autoinit.task import make_task
 from autoinit.tracing import trace_task
 
 DIGITS = load_digits()
 DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
-PACES = {"sequential": 100.0, "processes": 100.0}
+PACES = {"sequential": 100.0, "processes": 100.0, "stacked": 100.0}
 
 
 def small_mlp() -> nn.Sequential:
@@ -39,7 +40,7 @@ def bench() -> Iterator[Bench]:
 def paces(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What each executor is measured to do."""
     found = dict(PACES)
-    for kind in (Sequential, Processes):
+    for kind in (Sequential, Processes, Stacked):
         monkeypatch.setattr(kind, "pace", lambda self, steps: found[self.name])
     monkeypatch.setattr("autoinit.executors.choice._cores", lambda: 2)
     return found
@@ -55,7 +56,16 @@ def test_another_way_is_chosen_where_it_was_measured_to_be_worth_it(
     choice.executor.close()
     assert choice.executor.name == name
     assert choice.pace == paces[name]
-    assert choice.why.endswith(f"measured in steps/s: one job after the other 100, 2 processes {pace:.3g}")
+    assert choice.why.endswith(
+        f"measured in steps/s: one job after the other 100, 2 processes {pace:.3g}, 8 stacked 100"
+    )
+
+
+def test_stacks_are_no_choice_for_a_repeatable_search(bench: Bench, paces: dict[str, float]) -> None:
+    paces["stacked"] = 500.0
+    assert choose(bench).executor.name == "stacked"
+    assert choose(bench, repeatable=True).executor.name == "sequential"
+    assert choose(bench, concurrency=3).executor.concurrency == 3
 
 
 def test_one_thread_may_be_the_fastest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,3 +144,13 @@ def test_the_number_of_processes_does_not_change_a_selection() -> None:
 def test_select_says_how_it_ran() -> None:
     selection = autoinit.select(small_mlp(), DATA, budget=Budget(steps=600), executor="sequential")
     assert "  run    one job after the other, as asked for" in str(selection)
+
+
+def test_a_stacked_selection_agrees_with_a_sequential_one() -> None:
+    def losses(executor: str) -> list[float]:
+        selection = autoinit.select(
+            small_mlp(), DATA, recipes=["he_normal", "orthogonal"], budget=Budget(steps=1500), executor=executor
+        )
+        return list(selection.trials[selection.trials.stage == "search"].last_loss)
+
+    assert losses("stacked") == pytest.approx(losses("sequential"), rel=1e-3)

@@ -13,12 +13,13 @@ import torch
 from ..bench import Bench
 from ..errors import ArgumentError
 from ..text import number
-from . import processes
+from . import processes, stacked
 from .executor import Executor
 from .processes import Processes
 from .sequential import Sequential
+from .stacked import Stacked
 
-NAMES = ("sequential", "processes")
+NAMES = ("sequential", "processes", "stacked")
 
 WORTH_IT = 1.1
 """How much faster than one job after the other another way has to be measured to be chosen."""
@@ -29,8 +30,9 @@ MEASURED_STEPS = 10
 MEASURED_SHARE = 0.02
 """Of the budget that measuring one way may take; where ten steps cost more, nothing is measured."""
 
-STACKS = (32, 8)
-"""Candidates at a time that are tried on an accelerator, the most first."""
+STACKS = {"cpu": (8,)}
+ACCELERATOR_STACKS = (32, 8)
+"""Candidates at a time that are tried on a kind of device, and on all others, the most first."""
 
 WEIGHTS_PER_WORKER = 6
 """Sizes of the model that one worker may need: weights, gradients, two moments, activations."""
@@ -96,11 +98,14 @@ def check_executor(executor: str | None, concurrency: int | None) -> None:
 
 
 def _asked(bench: Bench, executor: str, concurrency: int | None, threads: int) -> Choice:
-    if why_not := processes.why_not(bench):
+    why_not = processes.why_not(bench) if executor == "processes" else stacked.why_not(bench)
+    if why_not:
         raise ArgumentError(
             f"executor is {executor!r}, which cannot run here: {why_not}. Leave it out, or use another."
         )
-    return Choice(Processes(bench, concurrency or _cores()), 1, "worker processes, as asked for")
+    if executor == "processes":
+        return Choice(Processes(bench, concurrency or _cores()), 1, "worker processes, as asked for")
+    return Choice(Stacked(bench, concurrency or min(ACCELERATOR_STACKS)), threads, "stacked, as asked for")
 
 
 def _measured(bench: Bench, concurrency: int | None, threads: int, repeatable: bool) -> Choice:
@@ -128,12 +133,15 @@ def _said(choice: Choice) -> str:
 
 def _rivals(bench: Bench, concurrency: int | None, threads: int, repeatable: bool) -> Iterator[Choice]:
     """Yields what is possible beside the plain sequential executor, each made when it is asked for."""
-    if bench.task.device.type == "cpu":
-        if threads > 1:
-            yield Choice(Sequential(bench), 1, "one after the other on one thread")
-        count = min(concurrency or _cores(), _workers_that_fit(bench))
-        if count > 1 and not processes.why_not(bench):
-            yield Choice(Processes(bench, count), 1, f"{count} processes")
+    kind = bench.task.device.type
+    if kind == "cpu" and threads > 1:
+        yield Choice(Sequential(bench), 1, "one after the other on one thread")
+    count = min(concurrency or _cores(), _workers_that_fit(bench))
+    if count > 1 and not processes.why_not(bench):
+        yield Choice(Processes(bench, count), 1, f"{count} processes")
+    if not repeatable and not stacked.why_not(bench):  # stacked sums round otherwise
+        for size in [concurrency] if concurrency else STACKS.get(kind, ACCELERATOR_STACKS):
+            yield Choice(Stacked(bench, size), threads, f"{size} stacked")
 
 
 def _cores() -> int:
