@@ -188,6 +188,14 @@ def _is_set(bias: Tensor, slices: int) -> bool:
 def realize(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Memory | None = None) -> Plan:
     """Sets the weights and calibrates them; returns the plan that gives these very weights by itself.
 
+    Args: as of `set_calibrated`.
+    """
+    return stamped(subject.model, set_calibrated(subject, plan, rewind, memory))
+
+
+def set_calibrated(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Memory | None = None) -> Plan:
+    """Sets the weights and calibrates them; returns the plan as the calibration has changed it.
+
     Args:
         subject: the model and its data; only used by a calibration.
         plan: as `resolve` made it.
@@ -201,11 +209,11 @@ def realize(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Me
         plan = plan.adjusted(CALIBRATIONS[plan.recipe.calibration](subject))
         rewind()
         apply_plan(model, plan, memory)
-    return _stamped(model, plan)
+    return plan
 
 
-def _stamped(model: nn.Module, plan: Plan) -> Plan:
-    """Returns the plan with what its draws were made with, and what rescaled weights have become.
+def stamped(model: nn.Module, plan: Plan) -> Plan:
+    """Returns the plan of a model's present weights with what they were drawn with, and what rescaled ones have become.
 
     By that an owner's draw that carries the plan's factors already is told from a fresh one, and not rescaled again.
     """
@@ -260,7 +268,7 @@ def apply_(
         return _apply_measured(example_task(inner, data, loss=loss, step=step, whole=True), recipe, seed)
     plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss, step)), seed)
     apply_plan(inner, plan)
-    return _stamped(inner, plan)
+    return stamped(inner, plan)
 
 
 def check_seed(seed: Any) -> None:

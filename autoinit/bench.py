@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .apply import Memory, apply_plan, realize
+from .apply import Memory, apply_plan, set_calibrated, stamped
 from .budget import Tally
 from .calibrations import Subject
 from .data import Batch
@@ -47,11 +47,14 @@ class Bench:
             recipe: of the candidate.
             tally: told what a calibration costs.
         """
+        return stamped(self.task.model, self._draw(recipe, tally))
+
+    def _draw(self, recipe: Recipe, tally: Tally | None) -> Plan:
         self.snapshot.rewind()
         plan = resolve(recipe, self.graph, self.seed)
         spend = (tally or Tally()).spend
         subject = Subject(self.task, self.graph, seed=stream(self.seed, "calibration"), spend=spend)
-        return realize(subject, plan, self.snapshot.rewind, self.memory)
+        return set_calibrated(subject, plan, self.snapshot.rewind, self.memory)
 
     def set(self, plan: Plan) -> None:
         """Sets the very weights of a plan that `draw` returned."""
@@ -63,7 +66,7 @@ class Bench:
         if job.plan is not None:
             self.set(job.plan)
         else:
-            self.draw(job.candidate.recipe, tally)
+            self._draw(job.candidate.recipe, tally)  # nobody asks for the plan: fingerprints would cost a tenth more
 
     def held_back(self, job: Job) -> tuple[Batch, ...]:
         """Returns the batches that a job is evaluated on: the gate has its own, which the search never sees."""

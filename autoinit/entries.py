@@ -293,6 +293,9 @@ ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*map(_scheme_entry,
 
 NAMED: dict[str, Recipe] = {name: entry.recipe for name, entry in ENTRIES.items()}
 
+_BY_RECIPE = {entry.recipe: entry for entry in reversed(ENTRIES.values())}
+"""The first entry of each recipe."""
+
 ALIASES = {
     "kaiming_normal": "he_normal",
     "kaiming_uniform": "he_uniform",
@@ -340,7 +343,7 @@ def as_recipe(what: object) -> Recipe:
 
 def entry_of(recipe: Recipe) -> Entry | None:
     """Returns the entry that a recipe is, whether it was named or spelled out; None where it has no name."""
-    return next((entry for entry in ENTRIES.values() if entry.recipe == recipe), None)
+    return _BY_RECIPE.get(recipe)
 
 
 def check_fits(recipe: Recipe, graph: Graph) -> None:

@@ -84,6 +84,8 @@ def _rated(fill: Fill, layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     A weight that carries 1/α of its scale moves the output as the unfolded one would under a learning rate of 1/α² by
     SGD, 1/α by Adam.
     """
+    if recipe.widths != "mup" and recipe.depth_rule == "none":
+        return fill
     adam, sgd = 1.0, 1.0
     if recipe.widths == "mup":
         scale = mup(layer, graph, recipe.base_width)

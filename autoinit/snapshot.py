@@ -117,7 +117,8 @@ class _ModuleState:
         self.module.__dict__.clear()
         self.module.__dict__.update(self.attributes)
         for container, content in self.contents:
-            _refill(container, content)
+            if container or content:  # most hold hooks, and are empty before and after
+                _refill(container, content)
 
 
 class Snapshot:

@@ -171,6 +171,10 @@ def _step(site: Site, output: Tensor, parts: tuple[int, ...], per_unit: bool, to
 def _factors(std: Tensor, site: Site, tolerance: float) -> Tensor:
     if not site.scalable:
         return torch.ones_like(std)
+    if std.numel() == 1:  # a dozen operations on tensors of one number would take as long as the layer itself
+        value = std.item()
+        near = abs(value - site.target) <= tolerance * site.target
+        return torch.ones_like(std) if near or not 1 / LARGEST < value < LARGEST else site.target / std
     usable = (std > 1 / LARGEST) & (std < LARGEST) & ((std / site.target - 1).abs() > tolerance)
     return torch.where(usable, site.target / std, 1.0)
 
