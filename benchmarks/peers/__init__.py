@@ -1,0 +1,110 @@
+"""The methods that are compared side by side: each sets the weights of a freshly drawn model in place.
+
+All of them are given the same: the model as its owner draws it, the task with its optimizer, and a seed; all of them
+look at training rows only, in the batches that `select` is given. What each costs is counted in training steps.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..equal_cost import SHARES
+from ..tasks import BenchTask
+from . import gradinit_peer, lsuv_peer, metainit, one_size, ours, random_search
+from .cost import FREE, Start
+
+Prepare = Callable[[nn.Module, BenchTask, int], Start]
+
+EVERYWHERE = tuple(SHARES)
+SEARCH_BUDGET = "middle"
+"""Of the random search."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to initialize.
+
+    Attributes:
+        title: in tables.
+        words: what exactly is done.
+        prepare: sets the weights of a model in place, from torch's global random state and a seed.
+        places: the allowances that it is compared under; a search under none that is smaller than its own budget.
+        budget: of `select`; empty for all others.
+    """
+
+    title: str
+    words: str
+    prepare: Prepare
+    places: tuple[str, ...] = EVERYWHERE
+    budget: str = ""
+
+
+def _default(model: nn.Module, task: BenchTask, seed: int) -> Start:
+    return FREE
+
+
+def _from(budget: str) -> tuple[str, ...]:
+    return EVERYWHERE[EVERYWHERE.index(budget) :]
+
+
+def _select(budget: str) -> Method:
+    words = f"`autoinit.select` with the {budget} budget in steps, at the rate that is trained with"
+    prepare = functools.partial(ours.selected, budget=budget)
+    return Method(f"select, {budget}", words, prepare, _from(budget), budget)
+
+
+def _recipe(name: str) -> Method:
+    prepare = functools.partial(ours.single, name=name)
+    return Method(f"our {name}", f"`autoinit.apply_(model, {name!r}, data)`, no search", prepare)
+
+
+_HALF = "of every parameter with two axes or more, biases zero"
+
+METHODS: dict[str, Method] = {
+    "default": Method("default", "the owner's own draws, nothing done", _default),
+    "he": Method("He", f"`kaiming_normal_` {_HALF}", one_size.he),
+    "xavier": Method("Xavier", f"`xavier_uniform_` {_HALF}", one_size.xavier),
+    "orthogonal": Method("orthogonal", f"`orthogonal_` {_HALF}", one_size.orthogonal),
+    "lsuv_package": Method("pip lsuv", "`lsuv_with_singlebatch` as it comes, on one batch", lsuv_peer.prepare),
+    "gradinit_package": Method(
+        "pip gradinit",
+        f"as its README says, {gradinit_peer.ITERATIONS} batches, Adam at {gradinit_peer.LR:g}, the paper's bound "
+        "on the gradient; with attention that can be differentiated twice, without which it raises",
+        gradinit_peer.prepare,
+    ),
+    "metainit": Method(
+        "MetaInit",
+        f"from the paper, {metainit.ITERATIONS} iterations (the paper: 500), its rate {metainit.LR:g} and momentum "
+        f"{metainit.MOMENTUM:g}, on the task's batches",
+        metainit.prepare,
+    ),
+    # The best three of the catalogue's table by the median over its tasks.
+    "recipe_lsuv_centred": _recipe("lsuv_centred"),
+    "recipe_edge_of_chaos": _recipe("edge_of_chaos"),
+    "recipe_lsuv": _recipe("lsuv"),
+    "random_search": Method(
+        "random search",
+        f"random points of `select`'s space, each probed for {random_search.PROBE_STEPS} steps with the library's "
+        f"probe and score, the best one taken; no halving, no gate; the {SEARCH_BUDGET} budget",
+        functools.partial(random_search.prepare, budget=SEARCH_BUDGET),
+        _from(SEARCH_BUDGET),
+    ),
+    **{f"select_{budget}": _select(budget) for budget in SHARES},
+}
+"""All methods, the default first."""
+
+
+def chosen(names: str) -> list[str]:
+    """Returns the keys of a comma-separated list of methods; "all" names all.
+
+    Raises:
+        SystemExit: for a name that is not in the table.
+    """
+    wanted = list(METHODS) if names == "all" else names.split(",")
+    if unknown := [name for name in wanted if name not in METHODS]:
+        raise SystemExit(f"unknown methods {', '.join(unknown)}; known: all, {', '.join(METHODS)}")
+    return wanted
