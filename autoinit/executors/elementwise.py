@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,6 +81,7 @@ class StackedOptimizer:
 
     def __init__(self, task: Task, stacked: Mapping[Tensor, Tensor], factors: Sequence[float]) -> None:
         self._factors = list(factors)
+        self._shares: dict[tuple[torch.dtype, torch.device], tuple[list[float], Tensor]] = {}
         largest = max(factors)
         self._optimizer, self._scheduler = task.build_optimizer(largest)
         self._adopt(stacked)
@@ -118,7 +119,7 @@ class StackedOptimizer:
         size = len(self._factors)
         self._replace(stacked, lambda value: value.expand(size, *value.shape).clone())
 
-    def _replace(self, replaced: Mapping[Tensor, Tensor], convert: Any) -> None:
+    def _replace(self, replaced: Mapping[Tensor, Tensor], convert: Callable[[Tensor], Tensor]) -> None:
         for group in self._optimizer.param_groups:
             group["params"] = [replaced[old] for old in group["params"] if old in replaced]
         state: defaultdict[Tensor, Any] = defaultdict(dict)
@@ -141,6 +142,12 @@ class StackedOptimizer:
             shares = [rates.get(factor, largest) / largest for factor in self._factors]
             for leaf in group["params"]:
                 if leaf in before:
-                    share = torch.tensor(shares, dtype=leaf.dtype, device=leaf.device)
-                    share = share.view(-1, *[1] * (leaf.dim() - 1))
+                    share = self._share(shares, leaf).view(-1, *[1] * (leaf.dim() - 1))
                     leaf.copy_(torch.lerp(before[leaf], leaf, share))
+
+    def _share(self, shares: list[float], leaf: Tensor) -> Tensor:
+        """Returns shares beside a weight; without a scheduler they stay the same, and are copied to a device once."""
+        key = (leaf.dtype, leaf.device)
+        if key not in self._shares or self._shares[key][0] != shares:
+            self._shares[key] = shares, torch.tensor(shares, dtype=leaf.dtype, device=leaf.device)
+        return self._shares[key][1]
