@@ -132,9 +132,13 @@ class Meter(Tally):
         return min(1.0, max(by_steps, by_clock))
 
 
-LONGEST_PROBE, SHORTEST_PROBE = 240, 16
-"""Steps of the top and of the least full probe. At 60 and 120 steps the ranking reaches 0.77 and 0.81 of its ceiling
-(`benchmarks/results/rank_agreement.md`), so that much longer probes have little left to gain."""
+LONGEST_PROBE, SHORTEST_PROBE = 256, 16
+"""Steps of the top and of the least full probe. Scores at 240 steps pick hardly better than at 120, so that much longer
+probes have little left to gain (docs/scoring.md)."""
+
+FIRST_RUNG = 8
+"""Steps before which nothing is judged. Halving from eight steps on costs half of halving from thirty, and picks as
+well on the median task (docs/scoring.md)."""
 
 WORTH_FINALS = 2000
 """Steps below which the finals' share does more for the gate: three pairs of 50 steps at 600, in the place of 27."""
@@ -166,7 +170,7 @@ class Schedule:
         """Returns the layout of an allowance of training steps; an infinite one gets the longest runs."""
         search_until, finals_until = (0.5, 0.7) if allowance >= WORTH_FINALS else (0.45, 0.45)
         top = int(min(LONGEST_PROBE, max(SHORTEST_PROBE, allowance * search_until / 8)))
-        rungs = tuple(dict.fromkeys(max(1, top // part) for part in (8, 4, 2, 1) if top // part >= 8))
+        rungs = tuple(top // 2**halvings for halvings in range(int(math.log2(top / FIRST_RUNG)), -1, -1))
         # The gate runs at the longest length that eight pairs can have, but three pairs are worth 240 steps.
         share = allowance * (1 - finals_until)
         gate = int(min(2 * LONGEST_PROBE, max(share / 16, min(LONGEST_PROBE, share / 6.6))))
