@@ -13,7 +13,7 @@ from .data import Batch, rows
 from .optimizers import step_scheduler
 from .score import RANGE_STEP, Curve, Glance
 from .signals import norms
-from .snapshot import seed_torch
+from .snapshot import seed_generators
 from .task import Task
 
 RungReport = Callable[[Curve], bool]
@@ -36,7 +36,7 @@ def probe(
 ) -> Curve:
     """Returns the curve of a short training of the model's present weights, which it changes.
 
-    Seeds torch's global generators, so that dropout is alike for all candidates: call it inside
+    Seeds the global generators, so that dropout and augmentation are alike for all candidates: call it inside
     `task.preserved()`, which puts them back.
 
     Args:
@@ -49,7 +49,7 @@ def probe(
         on_rung: may end the probe.
         screen: may end it after one forward and backward pass.
     """
-    seed_torch(seed, task.device)
+    seed_generators(seed, task.device)
     if not task.model.training:
         task.model.train()
     started = time.perf_counter()

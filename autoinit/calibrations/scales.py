@@ -20,7 +20,7 @@ from ..data import Batch, halves
 from ..errors import CalibrationError
 from ..fill import Adjustment
 from ..graph import Layer
-from ..snapshot import seed_torch
+from ..snapshot import seed_generators
 from .subject import Subject
 
 SMALLEST = 0.01
@@ -113,7 +113,7 @@ class ScaledModel:
         Raises:
             CalibrationError: a step that calls backward itself, or returns a loss without gradient.
         """
-        seed_torch(self._seed, self._task.device)
+        seed_generators(self._seed, self._task.device)
         with contextlib.nullcontext() if self._checked else _BackwardRefused():
             losses = [self._task.loss(batch) for batch in batches]
         if not all(loss.requires_grad for loss in losses):

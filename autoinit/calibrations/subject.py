@@ -10,7 +10,7 @@ from torch import nn
 
 from ..data import Batch
 from ..graph import Graph
-from ..snapshot import seed_torch
+from ..snapshot import seed_generators
 from ..task import Task
 
 
@@ -60,7 +60,7 @@ def forward_pass(task: Task, seed: int) -> Callable[[], None]:
     """
 
     def run() -> None:
-        seed_torch(seed, task.device)
+        seed_generators(seed, task.device)
         if not task.model.training:
             task.model.train()
         with torch.no_grad():
