@@ -70,7 +70,7 @@ ATTRIBUTES_BY_NAME = {
 
 GLOBAL_RNG = {
     # The demo plays the part of the user, in fork_rng.
-    "torch.manual_seed": {"snapshot", "probe", "calibrations", "coordinates", "demo", "executors"},
+    "torch.manual_seed": {"snapshot", "probe", "calibrations", "coordinates", "demo"},
     "torch.seed": set(),
     "torch.set_rng_state": {"snapshot"},
     "torch.random.set_rng_state": {"snapshot"},

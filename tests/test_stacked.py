@@ -163,6 +163,11 @@ def own_step(model: nn.Module, batch: Any) -> Tensor:
     )
 
 
+def augmented(model: nn.Module, batch: Any) -> Tensor:
+    noise = torch.from_numpy(np.random.standard_normal(batch[0].shape))
+    return nn.functional.cross_entropy(model(batch[0] + 0.1 * noise), batch[1])
+
+
 def own_backward(model: nn.Module, batch: Any) -> Tensor:
     loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
     loss.backward()
@@ -174,6 +179,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, Any, dict[str, Any]]] = {
     "mlp, OneCycle": (mlp, ROWS, one_cycle, {}),
     "mlp, bfloat16": (mlp, ROWS, adam, {"autocast": torch.bfloat16}),
     "mlp, a step": (mlp, ROWS, adam, {"step": own_step}),
+    "mlp, a step that augments": (mlp, ROWS, adam, {"step": augmented}),
     "cnn with BatchNorm, AdamW in two groups": (cnn, IMAGES, two_groups, {}),
     "LayerNorm residuals, tied weights, Adam": (Residual, ROWS, adam, {}),
     "Transformer with dropout, the default optimizer": (Reader, ROWS, None, {}),

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from ..bench import cost
 from ..budget import Tally
 from ..data import Batch
@@ -16,6 +14,7 @@ from ..probe import log_range, mean_per_row
 from ..records import Job, Outcome
 from ..score import RANGE_STEP, Curve, Glance
 from ..screening import veto
+from ..snapshot import seed_generators
 from ..task import Task
 from .stack import Stack
 
@@ -83,7 +82,7 @@ class Run:
 def lockstep(task: Task, stack: Stack, runs: Sequence[Run], held_back: Sequence[Batch]) -> Iterator[list[Run]]:
     """Trains a stack; yields at each rung the runs to ask about, and goes on with those still going after it.
 
-    Seeds torch's global generators, as `probe` does. Whatever else draws from them between two rungs has to put them
+    Seeds the global generators, as `probe` does. Whatever else draws from them between two rungs has to put them
     back.
 
     Args:
@@ -93,7 +92,7 @@ def lockstep(task: Task, stack: Stack, runs: Sequence[Run], held_back: Sequence[
         held_back: batches whose mean loss is taken at each rung and at the end.
     """
     job = runs[0].job
-    torch.manual_seed(job.seed)
+    seed_generators(job.seed, task.device)
     if not task.model.training:
         task.model.train()
     stops = {*(rung for rung in job.rungs if rung < job.steps), job.steps}
