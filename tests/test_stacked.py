@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from autoinit.bench import Bench
+from autoinit.budget import Budget, Meter, Schedule
+from autoinit.campaign import Campaign
 from autoinit.executors import Sequential
 from autoinit.executors.elementwise import ELEMENTWISE
 from autoinit.executors.stack import Stack, moving_buffers
@@ -23,6 +25,8 @@ from autoinit.executors.stacked import Stacked, why_not
 from autoinit.recipe import Recipe
 from autoinit.records import OWN, Candidate, Job, Outcome
 from autoinit.score import Curve, Reference
+from autoinit.search import search
+from autoinit.space import space_of
 from autoinit.task import make_task
 from autoinit.tracing import trace_task
 
@@ -684,3 +688,21 @@ def test_parameters_that_are_no_plain_tensors_are_refused() -> None:
 
     with benched(make, ROWS) as bench:
         assert "no plain tensors (Typed)" in why_not(bench)
+
+
+def test_a_whole_search_decides_alike() -> None:
+    """Halving, finals and gate, in float64, where rounding decides nothing: the same records with the same reasons."""
+
+    def records(executor: Callable[[Bench], Any]) -> list[tuple[Any, ...]]:
+        with benched(mlp, ROWS, None) as bench:
+            meter, schedule = Meter(budget=Budget(steps=1000)), Schedule.of(1000)
+            campaign = Campaign(bench, executor(bench), meter, schedule)
+            search(campaign, space_of(bench.graph, lr_searched=True))
+            return [
+                (record.stage, record.candidate, record.state, record.reason, record.spent)
+                for record in campaign.records
+            ]
+
+    stacked, alone = records(lambda bench: Stacked(bench, 8)), records(Sequential)
+    assert {record[2] for record in alone} >= {"complete", "pruned"}
+    assert stacked == alone
