@@ -82,10 +82,11 @@ def _explanation() -> str:
     return f"""## What is compared
 
 **Equal total cost.** An allowance is the task's long training and a search budget together, in training steps; the
-budgets are {budgets} the task's steps, at least {LEAST}. Everything
-is paid from it: a method whose weights took c steps trains for the allowance less c, and the default for all of it. A method whose weights cost more than the whole
-allowance has failed there. "Cost apart" is the other extreme: every method trains for the long training alone,
-whatever its weights took; it shows the weights and not the bargain.
+budgets are {budgets} the task's steps, at least {LEAST}.
+Everything is paid from it: a method whose weights took c steps trains for the allowance less c, and the default for
+all of it. A method whose weights cost more than the whole allowance has failed there. "Cost apart" is the other
+extreme: every method trains for the long training alone, whatever its weights took; it shows the weights and not the
+bargain.
 
 **What a step is.** Forward, backward and optimizer on one batch of the task; a forward pass is a third of one. Passes
 are counted (pip lsuv, our recipes, random search) or reported (`select`); where gradients are differentiated (pip
@@ -99,10 +100,10 @@ loss, mean over the seeds; searching for that rate is free for all. Searches run
 **Not compared:** schedules and warm-up, methods that change the model (added multipliers, normalization taken out),
 larger models, the peers' hyperparameters beyond the ones stated here, seconds of wall time on a machine of one's own.
 
-**Ranks** are by the mean loss over the seeds, 1 the lowest; equal losses and failures share ranks. In the ranking of
-an allowance stands that `select` only whose budget it holds. Intervals are 95 %, bootstrapped over tasks; "behind"
-is the paired difference in rank to `select`, clear where its interval lies above 0. Ratios are to the default's final
-loss, geometric means over tasks. A task counts where every method has been run.
+**Ranks** are by the mean training loss over the seeds, 1 the lowest; equal losses and failures share ranks. In the
+ranking of an allowance stands that `select` only whose budget it holds. Intervals are 95 %, bootstrapped over tasks;
+"behind" is the paired difference in rank to `select`, clear where its interval lies above 0. Ratios are to the
+default's final loss, geometric means over tasks. A task counts where every method has been run.
 
 {lines}"""
 
@@ -130,9 +131,10 @@ def ranking(one: View) -> str:
     shown = [[_interval(column[place]) for column in columns.values()] for place in range(len(names))]
     header = ["method", *columns]
     if one.subject:
-        header.append(f"behind {METHODS[one.subject].title}")
-        for line, cell in zip(shown, _behind(one, tasks), strict=True):
-            line.append(cell)
+        for kind, words in (("train", ""), ("val", ", by validation")):
+            header.append(f"behind {METHODS[one.subject].title}{words}")
+            for line, cell in zip(shown, _behind(one, tasks, kind), strict=True):
+                line.append(cell)
     if "default" in names:
         header += ["training loss ratio", "validation loss ratio"]
         for name, line in zip(names, shown, strict=True):
@@ -141,8 +143,9 @@ def ranking(one: View) -> str:
     return _markdown(header, [[METHODS[names[place]].title, *shown[place]] for place in order])
 
 
-def _behind(one: View, tasks: Sequence[str]) -> list[str]:
-    table = rank_table(one, tasks, "train")
+def _behind(one: View, tasks: Sequence[str], kind: str) -> list[str]:
+    """Returns the paired differences in rank to the subject, by "train" or "val"."""
+    table = rank_table(one, tasks, kind)
     differences = table - table[:, [one.ranked.index(one.subject)]]
     return [
         "-" if name == one.subject else _interval(interval) + (" clear" if interval.low > 0 else "")
