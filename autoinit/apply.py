@@ -117,8 +117,9 @@ def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory, padding: int | 
         tensor.mul_(std)
     elif fill.distribution != "keep":
         DRAWS[fill.distribution](tensor, geometry, std, _stream(seed, stream))
-    for part, factor in zip(geometry.slice_views(tensor), fill.slice_factors, strict=False):
-        part.mul_(factor)
+    if fill.slice_factors:
+        for part, factor in zip(geometry.slice_views(tensor), fill.slice_factors, strict=False):
+            part.mul_(factor)
     if fill.channel_factors:
         geometry.scale_rows_(tensor, torch.tensor(fill.channel_factors))
     if fill.factor != 1.0:

@@ -86,8 +86,14 @@ def assign(model: nn.Module, name: str, value: Tensor) -> None:
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, attribute = name.rpartition(".")
-    return model.get_submodule(path), attribute
+    *path, attribute = name.split(".")
+    owner = model
+    for part in path:  # what get_submodule does, whose checks take as long as filling a small tensor
+        inner = owner._modules.get(part)
+        if inner is None:
+            return model.get_submodule(".".join(path)), attribute  # it says what is missing
+        owner = inner
+    return owner, attribute
 
 
 def _parametrization(owner: nn.Module, attribute: str) -> parametrize.ParametrizationList:

@@ -38,13 +38,8 @@ def split(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     (x, y) and (x1, x2, …, y) have their target last; ((x1, x2), y) and ({…}, y) unpack their inputs;
     a dict is passed as keywords, labels included, and its target is what stands under a `TARGET_KEYS`.
     """
-    if isinstance(batch, Mapping):
-        target = next((batch[key] for key in TARGET_KEYS if key in batch), None)
-        return (), {str(key): value for key, value in batch.items()}, target
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        return split(vars(batch))
-    if not isinstance(batch, (tuple, list)):
-        return (batch,), {}, None
+    if not isinstance(batch, (tuple, list)):  # the commonest kind is asked for first: this is done in every step
+        return _split_one(batch)
     if len(batch) == 1:
         return split(batch[0])
     *inputs, target = batch
@@ -53,6 +48,16 @@ def split(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     if isinstance(inputs[0], Mapping):
         return (), {str(key): value for key, value in inputs[0].items()}, target
     return (tuple(inputs[0]) if isinstance(inputs[0], (tuple, list)) else (inputs[0],)), {}, target
+
+
+def _split_one(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Returns the parts of a batch that is no sequence."""
+    if isinstance(batch, Mapping):
+        target = next((batch[key] for key in TARGET_KEYS if key in batch), None)
+        return (), {str(key): value for key, value in batch.items()}, target
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return _split_one(vars(batch))
+    return (batch,), {}, None
 
 
 def prediction(output: Any) -> Tensor | None:

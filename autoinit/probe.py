@@ -54,6 +54,7 @@ def probe(
         task.model.train()
     started = time.perf_counter()
     stops = {*(rung for rung in rungs if rung < steps), steps}
+    range_steps = {RANGE_STEP, min(RANGE_STEP, *stops)}
     optimizer, scheduler = task.build_optimizer(lr_factor)
     scale = task.loss_scale(optimizer)
     trained = [p for p in task.model.parameters() if p.requires_grad]
@@ -72,8 +73,9 @@ def probe(
     for step, batch in enumerate(task.order(seed, steps), start=1):
         for parameter in trained:  # what optimizer.zero_grad does, without its tenth of a millisecond
             parameter.grad = None
-        losses.append(task.backward(batch, scale))
-        if not math.isfinite(losses[-1]):
+        loss = task.backward(batch, scale)
+        losses.append(loss)
+        if not math.isfinite(loss):
             return curve(diverged_at=step)
         if glance is None:
             seen = _glance(losses[0], matrices)
@@ -82,15 +84,14 @@ def probe(
                 glance = seen
                 if not screen(glance):
                     return curve()
-        range_due = range_due or step == RANGE_STEP or (step == min(stops) < RANGE_STEP)
-        if range_due:
+        if range_due or step in range_steps:
             each = _gradient_norms(matrices)
             range_due = scale is not None and not all(map(math.isfinite, each))
             gradient_range = log_range(each)
         if scale is None:
             optimizer.step()
         if scale is None or scale.step():
-            step_scheduler(scheduler, losses[-1])
+            step_scheduler(scheduler, loss)
         if step in stops:
             if held_back:
                 by_batch = evaluate(task, held_back)

@@ -125,9 +125,7 @@ def norms(gradients: list[Tensor]) -> list[float]:
     if not gradients:
         return []
     plain = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
-    found: list[float] = torch.stack(
-        [norm.double().to(plain[0].device) for norm in torch._foreach_norm(plain)]
-    ).tolist()
+    found: list[float] = torch.stack([norm.to(plain[0].device) for norm in torch._foreach_norm(plain)]).tolist()
     return found
 
 
