@@ -58,6 +58,7 @@ def run_one(name: str, seed: int, seconds: float | None, steps: int | None) -> R
         optimizer=task.optimizer,
         budget=autoinit.Budget(seconds=seconds, steps=steps),
         seed=seed,
+        concurrency=1,  # other jobs have the other cores
     )
     wall = time.perf_counter() - start
     # Weights that were kept are the same weights: training them again would only repeat the run.

@@ -37,6 +37,7 @@ def selected(model: nn.Module, task: BenchTask, seed: int, budget: str) -> Start
         budget=autoinit.Budget(steps=search_steps(task, budget)),
         seed=seed,
         progress=False,
+        concurrency=1,  # its workers share the cores with other jobs
     )
     notes = (f"kept: {selection.why}",) if selection.kept else ()
     return Start(selection.cost.steps, "reported", selection.recipe.key, selection.kept, notes)
