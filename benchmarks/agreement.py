@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from .tasks import TASKS, log_ratio
 
 NOISY = 0.2
 """A task whose own two long runs agree less than this has no ranking to find; it gets no share."""
+CLEAR = math.log(1.05)
 LOSSES = {"both": "training and validation loss", "train": "training loss", "val": "validation loss"}
 
 HALVES: tuple[tuple[str, ...], tuple[str, ...]] = (tuple(TASKS)[::2], tuple(TASKS)[1::2])
@@ -30,6 +32,9 @@ class Agreement:
         half_tau: tau among the better half of the candidates.
         half_ceiling: its ceiling.
         regret: log of the long-run loss of the favourite over the best candidate's, each the mean of the two runs.
+        clear: share of the pairs more than 5 % apart in a long run that are ordered rightly, mean of the two runs; nan
+            where there are none.
+        clear_ceiling: the same of one long run and the other.
     """
 
     tau: float
@@ -37,6 +42,8 @@ class Agreement:
     half_tau: float
     half_ceiling: float
     regret: float
+    clear: float
+    clear_ceiling: float
 
     @property
     def share(self) -> float:
@@ -73,7 +80,7 @@ def measured(rows: Sequence[Row], values: Sequence[float], against: str = "both"
     tau, ceiling = agreement(rows, values, against)
     chosen = best_half(rows, against)
     half = agreement([rows[i] for i in chosen], [values[i] for i in chosen], against)
-    return Agreement(tau, ceiling, *half, regret(rows, values, against))
+    return Agreement(tau, ceiling, *half, regret(rows, values, against), *clear_agreement(rows, values, against))
 
 
 def dynamic(
@@ -114,6 +121,24 @@ def agreement(rows: Sequence[Row], values: Sequence[float], against: str) -> tup
     """Returns Kendall's tau of the values with the long runs (mean of the two), and its ceiling."""
     longs = list(zip(*(long_losses(row, against) for row in rows), strict=True))
     return statistics.fmean(kendall(values, long) for long in longs), kendall(*longs)
+
+
+def clear_agreement(rows: Sequence[Row], values: Sequence[float], against: str) -> tuple[float, float]:
+    """Returns `clear_pairs` of the values with the long runs (mean of the two), and of one run with the other."""
+    longs = list(zip(*(long_losses(row, against) for row in rows), strict=True))
+    other_way = [clear_pairs(longs[0], longs[1]), clear_pairs(longs[1], longs[0])]
+    return statistics.fmean(clear_pairs(values, long) for long in longs), statistics.fmean(other_way)
+
+
+def clear_pairs(values: Sequence[float], losses: Sequence[float]) -> float:
+    """Returns the share of pairs with losses more than 5 % apart that the values order alike; equal ones count half."""
+    right = []
+    for first, second in itertools.combinations(range(len(values)), 2):
+        apart = log_ratio(losses[first], losses[second])
+        if abs(apart) > CLEAR:
+            order = values[first] - values[second]
+            right.append(0.5 if order == 0 or math.isnan(order) else float(order * apart > 0))
+    return statistics.fmean(right) if right else math.nan
 
 
 def regret(rows: Sequence[Row], values: Sequence[float], against: str) -> float:

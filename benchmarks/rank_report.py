@@ -19,7 +19,7 @@ LENGTHS: dict[str, Callable[[str], int]] = {
 }
 """Probe lengths, in steps or as a share of the task's long training."""
 LIBRARY = "the library's score"
-LADDER, KEPT = (8, 30, 120), 1 / 3
+LADDER, KEPT = (8, 15, 30, 60, 120, 240), 1 / 2
 """The halving whose picks are listed task by task."""
 
 Rows = Mapping[str, Sequence[Row]]
@@ -85,11 +85,13 @@ def _at(tasks: Rows, name: str, length: str, against: str) -> dict[str, Agreemen
 
 def _per_task(tasks: Rows, length: str) -> str:
     head = ["task", "half", "steps", "tau", "ceiling", "share", "best half: tau", "ceiling", "regret"]
+    head += ["pairs > 5 % apart", "ceiling"]
     head += [f"{against}: {what}" for against in ("train", "val") for what in ("share", "regret")]
     by_loss = {against: _at(tasks, LIBRARY, length, against) for against in LOSSES}
     body = []
     for task, one in by_loss["both"].items():
         numbers = [one.tau, one.ceiling, one.share, one.half_tau, one.half_ceiling, one.regret]
+        numbers += [one.clear, one.clear_ceiling]
         for against in ("train", "val"):
             numbers += [by_loss[against][task].share, by_loss[against][task].regret]
         half = "first" if task in HALVES[0] else "second"
@@ -97,7 +99,10 @@ def _per_task(tasks: Rows, length: str) -> str:
     for title, names in (("first", HALVES[0]), ("second", HALVES[1]), ("both", tuple(TASKS))):
         cells = [""] * len(head)
         cells[:2] = ["**median**", title]
-        for against, share_at, regret_at in (("both", 5, 8), ("train", 9, 10), ("val", 11, 12)):
+        mine = [one for task, one in by_loss["both"].items() if task in names]
+        cells[9] = _number(median([one.clear for one in mine]))
+        cells[10] = _number(median([one.clear_ceiling for one in mine]))
+        for against, share_at, regret_at in (("both", 5, 8), ("train", 11, 12), ("val", 13, 14)):
             ones = [one for task, one in by_loss[against].items() if task in names]
             cells[share_at] = _number(median([one.share for one in ones]))
             cells[regret_at] = _number(median([one.regret for one in ones]))

@@ -11,8 +11,9 @@ pytest.importorskip("sklearn")
 pytest.importorskip("mlxtend")
 pytest.importorskip("transformers")
 
+from autoinit import Recipe, trace
 from autoinit.score import score
-from benchmarks import agreement, halving_replay, predictors, rank_report, score_forms, vetoes
+from benchmarks import agreement, candidates, halving_replay, predictors, rank_report, score_forms, vetoes
 from benchmarks.jobs import Row
 from benchmarks.predictors import DYNAMIC, STATIC, Form
 from benchmarks.tasks import TASKS
@@ -76,6 +77,14 @@ def test_agreement_of_a_perfect_and_a_reversed_predictor() -> None:
     assert agreement.regret(rows, reversed_places, "train") == pytest.approx(math.log(8 * 9 / (1 * 2)) / 2)
     assert agreement.best_half(rows, "train") == [0, 1, 2, 3]
     assert agreement.best_half(rows, "val") == [4, 5, 6, 7]
+
+
+def test_only_pairs_that_are_clearly_apart_count() -> None:
+    losses = [1.0, 1.01, 2.0, math.inf]
+    assert agreement.clear_pairs([1.0, 0.0, 2.0, 3.0], losses) == 1.0  # the first two are 1 % apart
+    assert agreement.clear_pairs([2.0, 0.0, 1.0, 3.0], losses) == pytest.approx(4 / 5)
+    assert agreement.clear_pairs([0.0] * 4, losses) == 0.5
+    assert math.isnan(agreement.clear_pairs([1.0, 2.0], [1.0, 1.0]))
 
 
 def test_a_task_whose_long_runs_disagree_has_no_share() -> None:
@@ -206,3 +215,14 @@ def test_the_report_prints_every_predictor(rows: list[Row], monkeypatch: pytest.
     text = rank_report.report(rows)
     assert all(name in text for name in (*STATIC, *DYNAMIC, *vetoes.VETOES))
     assert "| mlp_tanh | first | 60 | 1.00 | 1.00 | 1.00 |" in text
+
+
+def test_candidates_are_the_same_every_time_and_start_with_the_owner_s() -> None:
+    task = TASKS["tabular_class"]
+    graph = trace(task.make_model(0), task.train_batches(0), loss=task.loss)
+    first, again = (candidates.candidates(graph) for _ in range(2))
+    assert [recipe.key for recipe in first] == [recipe.key for recipe in again]
+    assert len({recipe.key for recipe in first}) == len(candidates.FIXED) + candidates.RANDOM
+    assert first[0] == Recipe()
+    assert candidates.candidates(graph, seed=1)[: len(candidates.FIXED)] == first[: len(candidates.FIXED)]
+    assert candidates.candidates(graph, seed=1)[-1] != first[-1]
