@@ -24,7 +24,7 @@ def _not_finite(row: Row) -> bool:
 
 
 def _no_gradient(row: Row) -> bool:
-    return row["signals"]["grad_norm"] == 0
+    return bool(row["signals"]["grad_norm"] == 0)
 
 
 def _above(name: str, limit: float) -> Veto:
@@ -120,4 +120,5 @@ def table(rows: Mapping[str, Sequence[Row]], against: str = "both") -> str:
 
 def trains(rows: Sequence[Row]) -> bool:
     """Whether any candidate of a task gets to four fifths of the reference's loss: else all of them are dead alike."""
-    return min(statistics.fmean(row["long"]["train"]) for row in rows) < 0.8 * rows[0]["reference"]
+    lowest = min(statistics.fmean(row["long"]["train"]) for row in rows)
+    return lowest < 0.8 * float(rows[0]["reference"])
