@@ -83,16 +83,19 @@ class Processes:
         self.concurrency = count
         self.trouble = ""
         self._crew = Crew(bench)
+        self._current: Turns | None = None
 
     def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
         """Yields what came of each job, in their order."""
         self._settle()
-        turns = Turns(jobs, on_rung)
+        turns = self._current = Turns(jobs, on_rung)
         unstarted = iter(range(len(jobs)))
         upcoming = next(unstarted, None)
         try:
             for place in range(len(jobs)):
                 while True:
+                    if self._current is not turns:
+                        raise RuntimeError("This run was given up: its executor was closed, or has begun another run.")
                     while upcoming is not None and self._start(turns, upcoming):
                         upcoming = next(unstarted, None)
                     if (outcome := turns.outcome(place)) is not None:
@@ -129,10 +132,12 @@ class Processes:
 
     def close(self) -> None:
         """Ends the workers and waits for them."""
+        self._current = None
         self._crew.dismiss(self._crew.workers)
 
     def _settle(self) -> None:
         """Ends workers that are still at what an earlier run left; its generator may outlive it."""
+        self._current = None
         idle = self._crew.idle()
         self._crew.dismiss([worker for worker in self._crew.workers if worker not in idle])
 
@@ -155,8 +160,6 @@ class Processes:
     def _listen(self, turns: Turns) -> None:
         """Waits for messages of this batch's workers, and answers the questions whose turn has come."""
         busy: dict[Any, Worker] = {worker.pipe: worker for worker in self._crew.busy(turns)}
-        if not busy:
-            raise RuntimeError("This run was given up: its executor was closed, or has begun another run.")
         for pipe in wait(list(busy)):
             worker = busy[pipe]
             try:
