@@ -26,7 +26,7 @@ def test_the_ways_compared() -> None:
 
 def test_the_ratio_is_paired_by_rounds() -> None:
     assert ratio([6.0, 4.0, 10.0], [4.0, 2.0, 5.0]) == 2.0  # of 1.5, 2 and 2; the ratio of medians is 1.5
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="longer"):
         ratio([1.0], [1.0, 2.0])
 
 
