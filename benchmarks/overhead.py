@@ -1,11 +1,15 @@
 """What autoinit costs beside the training steps it takes.
 
-    python -m benchmarks.overhead                 # all three
+    python -m benchmarks.overhead                 # all parts
     python -m benchmarks.overhead --part select --profile
 
-- select: the share of the wall time of `select` outside forward passes, backward passes and optimizer steps.
+- select: the share of the wall time of `select` outside forward passes, backward passes and optimizer steps, at two
+  step times and with two optimizers, and where that share goes.
+- screen: candidates a second that can be drawn, sent through one forward and backward pass, and vetoed.
 - import: seconds of `import autoinit` in a fresh interpreter, and which heavy libraries it loads.
 - trace: `autoinit.trace` against one training step, on a model of ten million parameters.
+
+On a busy machine `--cpu-time` tells more: it counts what this process computes, not what it waits for.
 """
 
 from __future__ import annotations
@@ -13,13 +17,15 @@ from __future__ import annotations
 import argparse
 import cProfile
 import functools
+import os
+import platform
 import pstats
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,73 +33,74 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import data, models
+from .clock import Clock, Place
 
-STEP_MS = 5.0
-"""The step time that the share of `select` is wanted for."""
 HEAVY = ("torch", "sklearn", "pandas", "optuna", "numpy")
+REST = "everything else"
+TRAINING = ("forward", "backward", "optimizer step")
+CALIBRATE = "calibrating"
+LOOP = "the probe's loop"
 
 
-class Clock:
-    """Seconds by name; a call inside another timed call counts for the outer one only."""
+@dataclass(frozen=True)
+class Setting:
+    """A model and the share of `select` outside training that is wanted for it.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.calls: dict[str, int] = {}
-        self._inside = False
+    Attributes:
+        step_ms: the step time, in milliseconds, that the number of rows in a batch is chosen for.
+        depth, width: of the tanh MLP.
+        wanted: the largest share.
+    """
 
-    @contextmanager
-    def time(self, name: str) -> Iterator[None]:
-        if self._inside:
-            yield
-            return
-        self._inside = True
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-            self.calls[name] = self.calls.get(name, 0) + 1
-            self._inside = False
-
-    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.time(name):
-                return function(*args, **kwargs)
-
-        return timed
+    step_ms: float
+    depth: int
+    width: int
+    wanted: float
 
 
-CLOCK = Clock()
+SETTINGS = (Setting(5.0, 16, 128, 0.05), Setting(1.0, 4, 64, 0.15))
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "SGD": functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9),
+    "Adam": functools.partial(torch.optim.Adam, lr=1e-3),
+}
 
 
-class TimedMLP(nn.Module):
-    """A plain deep network whose forward pass is on the clock."""
+class TimedModel(nn.Module):
+    """A tanh MLP whose forward pass is on a clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, setting: Setting, clock: Clock) -> None:
         super().__init__()
-        self.layers = models.plain_mlp(nn.Tanh, depth=16, width=128)
+        self.layers = models.plain_mlp(nn.Tanh, setting.depth, setting.width)
+        object.__setattr__(self, "timed", clock.wrap("forward", self.layers, within=CALIBRATE))
 
     def forward(self, x: Tensor) -> Tensor:
-        with CLOCK.time("forward"):
-            return self.layers(x)
+        return self.timed(x)
 
 
-class TimedSGD(torch.optim.SGD):
-    """SGD whose step is on the clock."""
+def timed_optimizer(name: str, clock: Clock) -> Callable[[Any], torch.optim.Optimizer]:
+    """Returns a factory of optimizers whose step is on a clock, with all that torch does around it."""
 
-    def step(self, closure: Any = None) -> Any:
-        with CLOCK.time("optimizer step"):
-            return super().step(closure)
+    def build(parameters: Any) -> torch.optim.Optimizer:
+        optimizer = OPTIMIZERS[name](parameters)
+        optimizer.step = clock.wrap("optimizer step", optimizer.step)  # type: ignore[method-assign]
+        return optimizer
 
-
-def _loss(output: Tensor, target: Tensor) -> Tensor:
-    with CLOCK.time("forward"):
-        return F.cross_entropy(output, target)
+    return build
 
 
-def _sgd(parameters: Any) -> torch.optim.Optimizer:
-    return TimedSGD(parameters, lr=0.01, momentum=0.9)
+def batches_of(setting: Setting, optimizer: str) -> tuple[float, list[tuple[Tensor, Tensor]]]:
+    """Returns the step time nearest to the wanted one on this machine, in milliseconds, and batches that give it."""
+    split = data.mnist_rows()
+    found = []
+    for rows in (16, 32, 64, 96, 128, 192, 256):
+        batches = list(zip(split.train_x.split(rows)[:-1], split.train_y.split(rows)[:-1], strict=True))
+        model = models.plain_mlp(nn.Tanh, setting.depth, setting.width)
+        # Orthogonal, since gradients that vanish into denormal numbers slow a step down.
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight)
+        found.append((_step_ms(model, batches[0], OPTIMIZERS[optimizer](model.parameters()), 40), batches))
+    return min(found, key=lambda pair: abs(pair[0] - setting.step_ms))
 
 
 def _step_ms(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer, count: int) -> float:
@@ -102,64 +109,218 @@ def _step_ms(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.op
     for _ in range(count + 2):
         start = time.perf_counter()
         optimizer.zero_grad()
-        F.cross_entropy(model(batch[0]).flatten(0, -2), batch[1].flatten()).backward()
+        F.cross_entropy(model(batch[0]), batch[1]).backward()
         optimizer.step()
         times.append(1e3 * (time.perf_counter() - start))
     return statistics.median(times[2:])
 
 
-def _batches_of_wanted_step() -> tuple[float, list[tuple[Tensor, Tensor]]]:
-    """Returns the step time nearest to `STEP_MS` on this machine, and the batches that give it."""
-    split = data.mnist_rows()
-    found = []
-    for rows in (32, 64, 128, 192, 256):
-        batches = list(zip(split.train_x.split(rows)[:-1], split.train_y.split(rows)[:-1], strict=True))
-        model = models.plain_mlp(nn.Tanh, depth=16, width=128)
-        # Orthogonal, since gradients that vanish into denormal numbers slow a step down.
-        for layer in model.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.orthogonal_(layer.weight)
-        found.append(
-            (_step_ms(model, batches[0], torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9), 40), batches)
-        )
-    return min(found, key=lambda pair: abs(pair[0] - STEP_MS))
+def places() -> list[tuple[str, Place]]:
+    """Returns the functions of autoinit and Optuna that the rest of the time is split by, each with its region."""
+    import optuna
+
+    from autoinit import apply, bench, calibrations, campaign, contest, selector
+    from autoinit import probe as probe_function  # noqa: F401  (loads the module)
+    from autoinit.halving import Halving
+    from autoinit.snapshot import Snapshot
+    from autoinit.task import Task
+
+    probing = sys.modules["autoinit.probe"]
+    found: list[tuple[str, Place]] = [
+        ("making the task", (vars(selector), "make_task")),
+        ("tracing", (vars(selector), "trace_task")),
+        ("tracing", (vars(selector), "keep_choices")),
+        ("making the space", (vars(selector), "space_of")),
+        ("table of trials", (vars(selector), "trial_table")),
+        ("making plans", (vars(bench), "resolve")),
+        ("drawing weights", (bench.Bench, "place")),
+        ("drawing weights", (bench.Bench, "draw")),
+        ("drawing weights", (vars(selector), "apply_plan")),
+        ("fingerprints", (vars(apply), "digest")),
+        ("snapshot", (Snapshot, "__init__")),
+        ("snapshot", (Snapshot, "restore")),
+        ("rewinding", (Snapshot, "rewind")),
+        ("building optimizers", (Task, "build_optimizer")),
+        (LOOP, (vars(bench), "probe")),
+        ("evaluation", (vars(probing), "evaluate")),
+        ("norms of gradients", (vars(probing), "_gradient_norms")),
+        ("records", (campaign.Campaign, "run")),
+        ("halving", (Halving, "judge")),
+        ("gate and its statistics", (vars(contest), "judge")),
+        ("Optuna: ask", (optuna.Study, "ask")),
+        ("Optuna: tell", (optuna.Study, "tell")),
+        ("Optuna: the rest", (optuna.Study, "enqueue_trial")),
+        ("Optuna: the rest", (optuna.Trial, "set_user_attr")),
+        ("Optuna: the rest", (vars(optuna), "create_study")),
+        ("Optuna: the rest", (vars(optuna.samplers), "TPESampler")),
+        ("backward", (torch.Tensor, "backward")),
+        ("backward", (vars(torch.autograd), "grad")),
+    ]
+    return found + [(CALIBRATE, (calibrations.CALIBRATIONS, name)) for name in calibrations.CALIBRATIONS]
 
 
-def select_overhead(budget: float, profile: bool) -> str:
-    """Returns where the time of one `select` went."""
+@dataclass(frozen=True)
+class Run:
+    """Where the time of one `select` went.
+
+    Attributes:
+        wall: all of it, in seconds.
+        shares: of it by region.
+        calls: by region.
+        steps: training steps or their equivalents.
+        trials: candidates tried.
+    """
+
+    wall: float
+    shares: dict[str, float]
+    calls: dict[str, int]
+    steps: float
+    trials: int
+
+    @property
+    def outside(self) -> float:
+        """The share outside forward passes, backward passes and optimizer steps."""
+        return 1 - sum(self.shares.get(name, 0.0) for name in TRAINING)
+
+
+def split_calibrations(seconds: dict[str, float], calls: dict[str, int]) -> dict[str, float]:
+    """Returns the seconds with the forward passes of calibrations split: a plain pass, and what watching it adds.
+
+    Args:
+        seconds: by region; the plain passes are counted as "forward", those of calibrations apart.
+        calls: by region.
+    """
+    found = dict(seconds)
+    watched = found.pop(f"forward in {CALIBRATE}", 0.0)
+    plain = calls[f"forward in {CALIBRATE}"] * found["forward"] / calls["forward"] if watched else 0.0
+    plain = min(plain, watched)
+    found["forward"] += plain
+    found[CALIBRATE] = found.get(CALIBRATE, 0.0) + watched - plain
+    return found
+
+
+def run_select(
+    setting: Setting, optimizer: str, batches: list[tuple[Tensor, Tensor]], budget: float, clock: Clock, seed: int
+) -> Run:
+    """Returns where the time of one `select` goes."""
     import autoinit
 
+    torch.manual_seed(seed)
+    model = TimedModel(setting, clock)
+    factory = timed_optimizer(optimizer, clock)
+    loss = clock.wrap("forward", F.cross_entropy, within=CALIBRATE)
+    with clock.watching(places()):
+        clock.start()
+        selection = autoinit.select(
+            model, batches, loss=loss, optimizer=factory, budget=budget, seed=seed, executor="sequential"
+        )
+        total = clock.stop()
+    seconds = split_calibrations(clock.seconds, clock.calls)
+    shares = {name: spent / total for name, spent in seconds.items()}
+    return Run(total, shares, dict(clock.calls), selection.cost.steps, selection.cost.trials)
+
+
+def plain_share(
+    setting: Setting, optimizer: str, batches: list[tuple[Tensor, Tensor]], clock: Clock, steps: int = 400
+) -> float:
+    """Returns the share of a training loop, as anyone writes it, outside forward, backward and optimizer steps."""
     torch.manual_seed(0)
-    model = TimedMLP()
-    step, batches = _batches_of_wanted_step()
-    autoinit.select(TimedMLP(), batches, loss=_loss, optimizer=_sgd, budget="3s")  # imports are not its cost
-    CLOCK.seconds.clear()
-    CLOCK.calls.clear()
-    backward = torch.Tensor.backward
-    profiler = cProfile.Profile()
-    torch.Tensor.backward = CLOCK.wrap("backward", backward)  # type: ignore[method-assign]
-    try:
-        start = time.perf_counter()
-        if profile:
-            profiler.enable()
-        selection = autoinit.select(model, batches, loss=_loss, optimizer=_sgd, budget=budget)
-        profiler.disable()
-        wall = time.perf_counter() - start
-    finally:
-        torch.Tensor.backward = backward  # type: ignore[method-assign]
-    lines = [
-        f"select with {budget:g} s on a model whose step takes {step:.1f} ms: "
-        f"{wall:.1f} s, {selection.cost.steps:.0f} steps"
-    ]
-    for name, seconds in CLOCK.seconds.items():
-        lines.append(f"  {name:15s} {seconds:6.2f} s  {seconds / wall:6.1%}  {CLOCK.calls[name]} calls")
-    rest = wall - sum(CLOCK.seconds.values())
-    lines.append(f"  {'everything else':15s} {rest:6.2f} s  {rest / wall:6.1%}  (at most 10 % is wanted)")
-    print("\n".join(lines))
-    if profile:
-        pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
-        pstats.Stats(profiler).sort_stats("cumulative").print_stats("autoinit", 30)
-    return f"{rest / wall:.1%}"
+    model = TimedModel(setting, clock)
+    fresh = timed_optimizer(optimizer, clock)(model.parameters())
+    loss_of = clock.wrap("forward", F.cross_entropy)
+    with clock.watching([("backward", (torch.Tensor, "backward"))]):
+        clock.start()
+        losses = []
+        for step in range(steps):
+            x, y = batches[step % len(batches)]
+            fresh.zero_grad()
+            loss = loss_of(model(x), y)
+            loss.backward()
+            fresh.step()
+            losses.append(loss.item())
+        total = clock.stop()
+    return clock.seconds[REST] / total
+
+
+def select_overhead(budget: float, runs: int, *, cpu_time: bool, profile: bool) -> None:
+    """Prints where the time of `select` goes, for every setting and optimizer."""
+    import autoinit
+
+    clock = Clock(REST, time.process_time if cpu_time else time.perf_counter)
+    for setting in SETTINGS:
+        for optimizer in OPTIMIZERS:
+            step_ms, batches = batches_of(setting, optimizer)
+            run_select(setting, optimizer, batches, 2.0, clock, seed=0)  # imports are not its cost
+            found = [run_select(setting, optimizer, batches, budget, clock, seed) for seed in range(runs)]
+            rows = len(batches[0][1])
+            print(f"\n{setting.depth} x {setting.width}, {optimizer}, {rows} rows: a step takes {step_ms:.2f} ms")
+            _print_table(found, setting, runs)
+            plain = statistics.median(plain_share(setting, optimizer, batches, clock) for _ in range(runs))
+            print(f"  a plain training loop (zero_grad, loss.item, freeing the graph) has {plain:.1%} outside them")
+            if profile:
+                model = models.plain_mlp(nn.Tanh, setting.depth, setting.width)
+                with cProfile.Profile() as profiler:
+                    autoinit.select(
+                        model, batches, optimizer=OPTIMIZERS[optimizer], budget=budget, executor="sequential"
+                    )
+                pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
+                pstats.Stats(profiler).sort_stats("cumulative").print_stats("autoinit|optuna", 50)
+
+
+def _print_table(found: list[Run], setting: Setting, runs: int) -> None:
+    def median(read: Callable[[Run], float]) -> float:
+        return statistics.median(map(read, found))
+
+    outside = ", ".join(f"{run.outside:.1%}" for run in found)
+    print(
+        f"  {median(lambda run: run.wall):.1f} s, {median(lambda run: run.steps):.0f} steps, "
+        f"{median(lambda run: run.trials):.0f} trials; medians of {runs}"
+    )
+    names = {name for run in found for name in run.shares} - set(TRAINING)
+    split = sorted(names, key=lambda name: -median(lambda run: run.shares.get(name, 0.0)))
+    print(f"  outside training {median(lambda run: run.outside):.1%} ({outside}); wanted: {setting.wanted:.0%} at most")
+    for name in (*TRAINING, *split):
+        calls = median(lambda run: run.calls.get(name, 0))  # noqa: B023
+        share = median(lambda run: run.shares.get(name, 0.0))  # noqa: B023
+        print(f"    {name:26s} {share:7.2%}  {calls:8.0f} calls")
+
+
+def screening_rate(count: int = 64) -> None:
+    """Prints how many candidates a second are drawn, sent through one forward and backward pass, and vetoed."""
+    from autoinit.apply import keep_choices
+    from autoinit.bench import Bench
+    from autoinit.records import Candidate, Job
+    from autoinit.score import Reference
+    from autoinit.space import space_of
+    from autoinit.task import make_task
+    from autoinit.tracing import trace_task
+
+    from .candidates import random_recipes
+
+    for setting in SETTINGS:
+        step_ms, batches = batches_of(setting, "SGD")
+        torch.manual_seed(0)
+        model = models.plain_mlp(nn.Tanh, setting.depth, setting.width)
+        task = make_task(model, batches, optimizer=OPTIMIZERS["SGD"])
+        graph = keep_choices(task.model, trace_task(task))
+        times: dict[str, list[float]] = {}
+        hopeless = Reference(1e-9)  # every loss is too high for it
+        with task.preserved() as snapshot:
+            bench = Bench(task, graph, snapshot, seed=0)
+            for number, recipe in enumerate(random_recipes(space_of(graph, lr_searched=False), count, seed=0)):
+                job = Job(number, "search", Candidate(recipe), seed=0, steps=1, reference=hopeless)
+                start = time.perf_counter()
+                outcome = bench.perform(job, lambda curve: True)
+                kind = "calibrated" if recipe.calibration != "none" else "drawn only"
+                times.setdefault(kind, []).append(time.perf_counter() - start)
+                if outcome.curve is None or not outcome.reason:
+                    raise RuntimeError(f"candidate {recipe} was not vetoed: {outcome}")
+        each = [seconds for kind in times.values() for seconds in kind]
+        print(
+            f"screening, {setting.depth} x {setting.width}, {step_ms:.2f} ms a step: {count / sum(each):.0f} a second"
+        )
+        for kind, seconds in sorted(times.items()):
+            print(f"  {kind:12s} {1e3 * statistics.median(seconds):6.1f} ms each (median of {len(seconds)})")
 
 
 def import_time(repeats: int = 5) -> str:
@@ -218,17 +379,25 @@ def trace_cost(repeats: int = 7) -> str:
 def main() -> None:
     """Prints what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("all", "select", "import", "trace"), default="all")
-    parser.add_argument("--budget", type=float, default=30.0, help="seconds of the profiled select")
-    parser.add_argument("--profile", action="store_true", help="print a cProfile of select (it slows select down)")
+    parser.add_argument("--part", choices=("all", "select", "screen", "import", "trace"), default="all")
+    parser.add_argument("--budget", type=float, default=20.0, help="seconds of each select")
+    parser.add_argument("--runs", type=int, default=3, help="of select in each setting")
+    parser.add_argument("--cpu-time", action="store_true", help="count what this process computes")
+    parser.add_argument("--profile", action="store_true", help="print a cProfile of a select of its own")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load}; torch {torch.__version__}"
+    )
     if arguments.part in ("all", "import"):
         import_time()
     if arguments.part in ("all", "trace"):
         trace_cost()
+    if arguments.part in ("all", "screen"):
+        screening_rate()
     if arguments.part in ("all", "select"):
-        select_overhead(arguments.budget, arguments.profile)
+        select_overhead(arguments.budget, arguments.runs, cpu_time=arguments.cpu_time, profile=arguments.profile)
 
 
 if __name__ == "__main__":
