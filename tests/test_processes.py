@@ -220,6 +220,7 @@ def closure_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "rest", "steps"),
     [
@@ -473,24 +474,32 @@ SCRIPT = """
 """
 
 
-def start(body: str, threads: int = 1) -> subprocess.Popen[str]:
-    script = textwrap.dedent(SCRIPT).format(
-        threads=threads, body=textwrap.indent(textwrap.dedent(body), " " * 4).strip()
-    )
-    command = [sys.executable, "-W", "error::ResourceWarning", "-c", script]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
-    )
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts programs in groups of their own, and ends what is left of them."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(body: str, threads: int = 1) -> subprocess.Popen[str]:
+        inside = textwrap.indent(textwrap.dedent(body), " " * 4).strip()
+        script = textwrap.dedent(SCRIPT).format(threads=threads, body=inside)
+        command = [sys.executable, "-W", "error::ResourceWarning", "-c", script]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, start_new_session=True, env=environment, **piped))
+        return started[-1]
+
+    yield run
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def finished(process: subprocess.Popen[str]) -> str:
-    try:
-        out, err = process.communicate(timeout=100)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise
+    out, err = process.communicate(timeout=100)
     assert err == ""
     assert process.returncode == 0
     assert processes_of_group(process.pid) == []
@@ -508,7 +517,7 @@ SEARCH = """
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", [True, False], ids=["from a terminal", "to the one process"])
-def test_ctrl_c_goes_to_the_gate_and_leaves_no_process(group: bool) -> None:
+def test_ctrl_c_goes_to_the_gate_and_leaves_no_process(start: Start, group: bool) -> None:
     process = start(SEARCH.format(steps=6000))
     assert process.stdout is not None
     for line in process.stdout:
@@ -520,7 +529,8 @@ def test_ctrl_c_goes_to_the_gate_and_leaves_no_process(group: bool) -> None:
     assert out.endswith("the model is as it was\n")
 
 
-def test_a_second_ctrl_c_is_raised_and_leaves_no_process() -> None:
+@pytest.mark.slow
+def test_ctrl_c_while_measuring_is_raised_and_leaves_no_process(start: Start) -> None:
     body = """
     try:
         threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
@@ -531,24 +541,27 @@ def test_a_second_ctrl_c_is_raised_and_leaves_no_process() -> None:
     assert finished(start(body)) == "raised\nthe model is as it was\n"
 
 
-def test_an_executor_that_nobody_closed_does_not_hang_the_end_of_the_program() -> None:
+@pytest.mark.slow
+def test_an_executor_that_nobody_closed_does_not_hang_the_end_of_the_program(start: Start) -> None:
     assert finished(start("print(executor.pace(3) > 0)")) == "True\nthe model is as it was\n"
 
 
-def test_workers_end_with_a_coordinator_that_is_killed() -> None:
+@pytest.mark.slow
+def test_workers_end_with_a_coordinator_that_is_killed(start: Start) -> None:
     process = start("print(executor.pace(3) > 0, flush=True); time.sleep(1000)")
     assert process.stdout is not None
     assert process.stdout.readline() == "True\n"
     assert len(processes_of_group(process.pid)) == 3
     process.kill()
-    process.communicate()
+    process.wait()
     deadline = time.monotonic() + 30
     while processes_of_group(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_of_group(process.pid) == []
 
 
-def test_workers_do_not_hang_where_openmp_has_been_used_before() -> None:
+@pytest.mark.slow
+def test_workers_do_not_hang_where_openmp_has_been_used_before(start: Start) -> None:
     out = finished(start(SEARCH.format(steps=900), threads=2))
     assert "interrupted False" in out
     assert int(out.split("\n")[-4]) > 8
@@ -636,6 +649,17 @@ def test_workers_without_a_pace_are_given_up(harm: Callable[[], object], trouble
         assert executor.pace(3, timeout=1.0) == 0.0
         assert executor.trouble == trouble
         assert not multiprocessing.active_children()
+
+
+def test_slow_steps_are_waited_for() -> None:
+    parent = os.getpid()
+
+    def harmful(model: Sick) -> None:
+        if os.getpid() != parent:
+            time.sleep(0.2)
+
+    with bench_of(Sick(harmful)) as bench, workers(bench, 1) as executor:
+        assert 0 < executor.pace(4, timeout=0.6) < 5.1  # the four steps take longer than a first one may
 
 
 def test_the_clock_of_a_pace_starts_when_all_are_warm() -> None:

@@ -21,7 +21,10 @@ from .turns import Turns
 from .worker import Measure
 
 PACE_SECONDS = 60.0
-"""After which workers that do not answer are given up."""
+"""After which workers that have not done a first step are given up."""
+
+PATIENCE = 3
+"""Times the seconds that the first step suggests for the others, before workers are given up."""
 
 
 def why_not(bench: Bench) -> str:
@@ -112,16 +115,17 @@ class Processes:
 
         Args:
             steps: of each worker, after one that warms up.
-            timeout: seconds for everything.
+            timeout: seconds for the first step; the others have as long, or more where the first one was slow.
         """
-        deadline = time.monotonic() + timeout
         self._settle()
         self.trouble = ""
         try:
             while len(self._crew.workers) < self.concurrency:
                 self._crew.hire()
-            self._ask_all(Measure(steps), deadline)
-            return sum(self._ask_all(True, deadline))
+            started = time.monotonic()
+            self._ask_all(Measure(steps), timeout)
+            first = time.monotonic() - started
+            return sum(self._ask_all(True, max(timeout, PATIENCE * steps * first)))
         except (_NoPaceError, OSError) as problem:
             self.trouble = str(problem)
             self.close()
@@ -181,12 +185,13 @@ class Processes:
         self._crew.dismiss([worker])
         return Outcome(None, max(1, turns.seen(worker.place)), reason)
 
-    def _ask_all(self, order: Measure | bool, deadline: float) -> list[float]:
-        """Returns every worker's answer to an order.
+    def _ask_all(self, order: Measure | bool, timeout: float) -> list[float]:
+        """Returns every worker's answer to an order, waiting so many seconds at the most.
 
         Raises:
             _NoPaceError: a worker died, failed or did not answer in time.
         """
+        deadline = time.monotonic() + timeout
         for worker in self._crew.workers:
             worker.tell(order)
         return [_answer(worker, deadline) for worker in self._crew.workers]
