@@ -22,7 +22,7 @@ from autoinit.tracing import trace_task
 pytest.importorskip("mlxtend")
 
 from benchmarks.clock import Clock
-from benchmarks.overhead import CALIBRATE, OPTIMIZERS, REST, SETTINGS, places, run_select, split_calibrations
+from benchmarks.select_time import CALIBRATE, OPTIMIZERS, REST, SETTINGS, places, run_select, split_calibrations
 
 DIGITS = load_digits()
 DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
