@@ -24,6 +24,7 @@ from .recipe import Recipe
 from .rules import resolve
 from .task import Task, example_task, unwrap
 from .text import few
+from .threads import using_threads
 from .tracing import trace, trace_task
 
 Memory = dict[tuple[int, str, str], Tensor]
@@ -134,7 +135,8 @@ def _draw_costly(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memo
     if key in memory:
         tensor.copy_(memory[key])
         return
-    DRAWS[fill.distribution](tensor, geometry, 1.0, _stream(seed, fill.stream or fill.name))
+    with using_threads(1):  # decompositions round by the number of threads, and a plan gives the same bits on any
+        DRAWS[fill.distribution](tensor, geometry, 1.0, _stream(seed, fill.stream or fill.name))
     if tensor.numel() <= LARGEST_REMEMBERED:
         memory[key] = tensor.clone()
 

@@ -19,7 +19,7 @@ from .campaign import Campaign, Progress
 from .data import Batch
 from .device_memory import PeakMemory, peak_memory
 from .executors import Sequential
-from .executors.choice import check_executor, choose, using_threads
+from .executors.choice import check_executor, choose
 from .gate import LOOKS, Verdict
 from .recipe import Recipe
 from .records import OWN, Candidate
@@ -28,6 +28,7 @@ from .search import Found, search
 from .selection import Cost, Selection, trial_table
 from .space import LR_RATIO, space_of
 from .task import Task, make_task
+from .threads import using_threads
 from .tracing import trace_task
 
 
@@ -180,7 +181,8 @@ def _rounded_up(value: float) -> int:
 
 def _cost(campaign: Campaign, how: str, memory: PeakMemory) -> Cost:
     tried = sum(record.stage != "gate" for record in campaign.records)
-    return Cost(campaign.meter.seconds, campaign.meter.steps, tried, how, memory.bytes)
+    run = "; ".join([how, *campaign.executor.notes])
+    return Cost(campaign.meter.seconds, campaign.meter.steps, tried, run, memory.bytes)
 
 
 def _selection(found: Found, campaign: Campaign, cost: Cost) -> Selection:

@@ -31,6 +31,7 @@ class Scripted:
 
     def __init__(self, *outcomes: Outcome) -> None:
         self.outcomes = list(outcomes)
+        self.notes: list[str] = []
 
     def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
         for job in jobs:

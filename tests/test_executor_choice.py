@@ -12,10 +12,11 @@ from autoinit.bench import Bench
 from autoinit.budget import Budget
 from autoinit.errors import ArgumentError
 from autoinit.executors import Sequential
-from autoinit.executors.choice import check_executor, choose, using_threads
+from autoinit.executors.choice import check_executor, choose
 from autoinit.executors.processes import Processes
 from autoinit.executors.stacked import Stacked
 from autoinit.task import make_task
+from autoinit.threads import using_threads
 from autoinit.tracing import trace_task
 
 DIGITS = load_digits()

@@ -22,7 +22,7 @@ FLOORS = (
     "recipe entries catalogue_docs space",
     "fill fill_table lr_groups plan depth_rules width_rules bias_rules rules",
     "score budget records screening halving gate",
-    "snapshot device_memory data losses optimizers precision sharding task",
+    "snapshot threads device_memory data losses optimizers precision sharding task",
     "tape walk layout axes normalization blocks residuals attentions streams responses vectors recurrent inventory",
     "roles module_tree tracing",
     "initializers init assign signals calibrations apply",

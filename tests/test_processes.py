@@ -357,7 +357,7 @@ def test_a_system_without_room_for_processes_fails_the_jobs(monkeypatch: pytest.
         assert [outcome.curve for outcome in outcomes] == [None] * 3
         assert "no worker process could be started (BlockingIOError: " in outcomes[0].reason
         assert executor.pace(3) == 0.0
-        assert "Resource temporarily unavailable" in executor.trouble
+        assert "Resource temporarily unavailable" in executor.notes[0]
 
 
 def test_a_forward_that_raises_fails_its_job_only() -> None:
@@ -624,13 +624,13 @@ def test_the_coordinators_handlers_and_files_are_not_the_workers(tmp_path: Path)
 def test_pace_is_of_all_workers_together() -> None:
     with bench_of() as bench, workers(bench, 2) as executor:
         assert executor.pace(20) > 0
-        assert executor.trouble == ""
+        assert executor.notes == []
         assert len(multiprocessing.active_children()) == 2
         assert len(list(executor.run(jobs(), go_on))) == len(RECIPES)  # by the same workers
 
 
 @pytest.mark.parametrize(
-    ("harm", "trouble"),
+    ("harm", "note"),
     [
         (lambda: time.sleep(100), "a worker process did not answer in time"),
         (lambda: 1 / 0, "a worker process could not train: ZeroDivisionError: division by zero"),
@@ -638,7 +638,7 @@ def test_pace_is_of_all_workers_together() -> None:
     ],
     ids=["hangs", "raises", "dies"],
 )
-def test_workers_without_a_pace_are_given_up(harm: Callable[[], object], trouble: str) -> None:
+def test_workers_without_a_pace_are_given_up(harm: Callable[[], object], note: str) -> None:
     parent = os.getpid()
 
     def harmful(model: Sick) -> None:
@@ -647,7 +647,7 @@ def test_workers_without_a_pace_are_given_up(harm: Callable[[], object], trouble
 
     with bench_of(Sick(harmful)) as bench, workers(bench, 2) as executor:
         assert executor.pace(3, timeout=1.0) == 0.0
-        assert executor.trouble == trouble
+        assert executor.notes == [note]
         assert not multiprocessing.active_children()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import torch
 from ..bench import Bench
 from ..errors import ArgumentError
 from ..text import number
+from ..threads import using_threads
 from . import processes, stacked
 from .executor import Executor
 from .processes import Processes
@@ -159,14 +159,3 @@ def _workers_that_fit(bench: Bench) -> int:
     except (ValueError, OSError, AttributeError):
         return 1
     return max(1, int(free / 2 / (WEIGHTS_PER_WORKER * max(1, size))))
-
-
-@contextlib.contextmanager
-def using_threads(count: int) -> Iterator[None]:
-    """Lets torch compute with so many threads, and puts the number back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -18,10 +18,12 @@ class Executor(Protocol):
     Attributes:
         name: "sequential", "processes" or "stacked".
         concurrency: jobs that run at a time.
+        notes: what went wrong with running jobs in this way, in words.
     """
 
     name: str
     concurrency: int
+    notes: list[str]
 
     def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
         """Yields what came of each job, in their order.

@@ -66,7 +66,7 @@ class Processes:
     data are in memory once. A worker that dies costs one job; another takes its place.
 
     Attributes:
-        trouble: why `pace` gave the workers up, in words; empty where it did not.
+        notes: why `pace` gave the workers up, in words.
 
     Args:
         bench: what they work on. Each job rewinds the model; whatever else changes is not seen by living workers.
@@ -84,7 +84,7 @@ class Processes:
         if problem := why_not(bench):
             raise ArgumentError(f"Jobs cannot run in worker processes: {problem}. Run them one after the other.")
         self.concurrency = count
-        self.trouble = ""
+        self.notes: list[str] = []
         self._crew = Crew(bench)
         self._current: Turns | None = None
 
@@ -111,14 +111,13 @@ class Processes:
     def pace(self, steps: int, timeout: float = PACE_SECONDS) -> float:
         """Returns the training steps per second of all workers together, working at the same time; 0 on failure.
 
-        Where a worker dies, fails or does not answer in time, all are ended and `trouble` says why.
+        Where a worker dies, fails or does not answer in time, all are ended and `notes` says why.
 
         Args:
             steps: of each worker, after one that warms up.
             timeout: seconds for the first step; the others have as long, or more where the first one was slow.
         """
         self._settle()
-        self.trouble = ""
         try:
             while len(self._crew.workers) < self.concurrency:
                 self._crew.hire()
@@ -127,7 +126,7 @@ class Processes:
             first = time.monotonic() - started
             return sum(self._ask_all(True, max(timeout, PATIENCE * steps * first)))
         except (_NoPaceError, OSError) as problem:
-            self.trouble = str(problem)
+            self.notes.append(str(problem))
             self.close()
             return 0.0
         except BaseException:

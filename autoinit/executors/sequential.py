@@ -17,6 +17,7 @@ class Sequential:
     concurrency = 1
 
     def __init__(self, bench: Bench) -> None:
+        self.notes: list[str] = []
         self._bench = bench
 
     def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
