@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -81,10 +81,16 @@ class RecurrentCall:
     steps: int
 
 
+class Complete(Exception):
+    """Ends a step whose backward passes have met every trainable parameter: what follows repeats it."""
+
+
 class Tape(TorchFunctionMode):
     """Records calls by the autograd node of their result; copies no tensor and reads no value.
 
-    A buffer in a formula (a threshold) is not read, so that the graph is the same where it has no value.
+    A buffer in a formula (a threshold) is not read, so that the graph is the same where it has no value. A step that
+    accumulates gradients is ended by the micro-batch that completes the picture: backward is left out, so that the
+    activations of all of them would be alive at a time.
 
     Attributes:
         calls: autograd node → the call that made it.
@@ -92,12 +98,19 @@ class Tape(TorchFunctionMode):
         losses: tensors on which `backward` was called; the call itself is left out.
     """
 
-    def __init__(self, names: Mapping[int, str]) -> None:
+    def __init__(self, names: Mapping[int, str], trainable: Iterable[Tensor] = ()) -> None:
+        """Begins an empty record.
+
+        Args:
+            names: id of each parameter tensor → its name.
+            trainable: parameters; a backward that meets the last of them raises `Complete`.
+        """
         super().__init__()
         self.calls: dict[Any, Call] = {}
         self.recurrent: dict[Any, RecurrentCall] = {}
         self.losses: list[Tensor] = []
         self._names = names
+        self._unmet = {id(parameter) for parameter in trainable}
         self._constants: dict[int, tuple[Tensor, Call]] = {}
 
     def __torch_function__(
@@ -109,7 +122,7 @@ class Tape(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is Tensor.backward:
-            self.losses.append(args[0])
+            self._record_loss(args[0])
             return None
         name = str(func.__name__)
         if name in _RECURRENT:
@@ -140,6 +153,13 @@ class Tape(TorchFunctionMode):
             return tuple(self._keep(item) for item in value)
         return value
 
+    def _record_loss(self, loss: Tensor) -> None:
+        self.losses.append(loss)
+        if self._unmet:
+            self._unmet -= leaves(loss.grad_fn)
+            if not self._unmet:
+                raise Complete
+
     def _record_recurrent(self, name: str, inputs: list[Tensor], outputs: list[Tensor], steps: int) -> None:
         weights = tuple(self._names[id(tensor)] for tensor in inputs if id(tensor) in self._names)
         data = tuple(
@@ -158,6 +178,23 @@ def _steps(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     if isinstance(args[1], Tensor) and args[1].dim() == 1:  # a packed sequence: how many examples each step still has
         return len(args[1])
     return int(args[0].shape[1 if kwargs.get("batch_first", args[-1]) else 0])
+
+
+def leaves(root: Any) -> set[int]:
+    """Returns the id of every leaf tensor that gets a gradient from an autograd node."""
+    found: set[int] = set()
+    stack, seen = [root], {root}
+    while stack:
+        node = stack.pop()
+        if node is None:
+            continue
+        if node.name().endswith("AccumulateGrad"):
+            found.add(id(node.variable))
+        for following, _ in node.next_functions:
+            if following not in seen:
+                seen.add(following)
+                stack.append(following)
+    return found
 
 
 def _is_known(args: tuple[Any, ...]) -> bool:

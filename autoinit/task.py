@@ -459,7 +459,8 @@ def _check_reached(task: Task, value: Tensor) -> None:
     if not any(parameter.grad is not None for parameter in task.model.parameters()):
         raise ModelError(
             f"no gradient reaches any of the model's parameters: the loss {value.item():.4g} does not "
-            "depend on them. Look for .detach(), .data, torch.no_grad() or .item() between model and loss."
+            "depend on them. Look for .detach(), .data, torch.no_grad() or .item() between model and loss, and for "
+            "checkpointing without use_reentrant=False."
         )
 
 

@@ -26,7 +26,7 @@ from .streams import stack_of
 from .tape import Tape, derived_tensors, parameter_names
 from .task import Task, check_trainable, example_task, explained, unwrap
 from .vectors import verdict
-from .walk import Node, unveil, walk
+from .walk import Node, ReentrantError, release, unveil, walk
 
 
 def trace(
@@ -66,6 +66,8 @@ def trace_task(task: Task) -> Graph:
         try:
             watched = _watched(batch)
             graph = read_graph(task.model, lambda: task.loss(watched))
+        except ReentrantError:
+            raise
         except Exception:  # a step may do with its batch what no gradient allows: write into it, take it to numpy
             snapshot.rewind()
             with explained(task, batch):
@@ -102,21 +104,25 @@ def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
         ModelError: no loss with a gradient came out, or it reaches no parameter of the model.
     """
     items = inventory(model)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with _thawed(model), torch.enable_grad(), parametrize.cached():
         derived = derived_tensors(model)
         names = parameter_names(model)
         names.update({id(tensor): name for name, tensor in derived.items()})
-        tape = Tape(names)
+        tape = Tape(names, trainable)
         losses = _losses(tape, run)
         cuts = {tensor.grad_fn: name for name, tensor in derived.items() if tensor.grad_fn is not None}
         nodes = walk([loss.grad_fn for loss in losses], names, cuts, tape.recurrent)
-        if not any(node.leaf or node.op == "Recurrent" for node in nodes):
-            raise ModelError(
-                "The loss reaches no parameter of the model. Check that the loss is computed from this model's "
-                "output, outside torch.no_grad() and without detach()."
-            )
-        unveil(nodes, tape.calls)
-        return _assemble(items, nodes, tape)
+        try:
+            if not any(node.leaf or node.op == "Recurrent" for node in nodes):
+                raise ModelError(
+                    "The loss reaches no parameter of the model. Check that the loss is computed from this model's "
+                    "output, outside torch.no_grad() and without detach()."
+                )
+            unveil(nodes, tape.calls)
+            return _assemble(items, nodes, tape)
+        finally:
+            release(nodes)
 
 
 _TIMING = "it sets the time step of a state space model; its range is part of the design"
@@ -143,7 +149,7 @@ def _losses(tape: Tape, run: Callable[[], Tensor | None]) -> list[Tensor]:
     except Exception:
         if not tape.losses:
             raise
-        loss = None  # it went on after a backward pass that was left out, and missed the gradients
+        loss = None  # all is seen, or it went on after a backward pass that was left out, and missed the gradients
     losses = [*tape.losses, *([loss] if isinstance(loss, Tensor) and not tape.losses else [])]
     losses = [loss for loss in losses if loss.grad_fn is not None]
     if not losses:

@@ -45,6 +45,10 @@ WEIGHT_OPS = VIEWS | NORMS | UNARY | BINARY | REDUCTIONS | {"Cat", "Stack", "Wei
 """What may be done to a weight, before it meets the data."""
 
 
+class ReentrantError(ModelError):
+    """A part of the model is out of autograd's sight, whatever it is run on."""
+
+
 class Edge(NamedTuple):
     """One output of a node."""
 
@@ -131,6 +135,18 @@ def walk(
     return _ordered(list(nodes.values()))
 
 
+def release(nodes: Iterable[Node]) -> None:
+    """Lets go of autograd's own nodes, and so of the activations that they saved.
+
+    Nodes refer to each other both ways, so that they would otherwise stay, with a whole step's activations on the
+    device, until the garbage collector happens to run.
+    """
+    for node in nodes:
+        node.fn = node.call = None
+        node.inputs = ()
+        node.consumers.clear()
+
+
 def _links(key: Any, calls: Mapping[Any, RecurrentCall]) -> Iterator[tuple[Hashable, int] | None]:
     if isinstance(key, RecurrentCall):
         yield from ((calls.get(fn, fn), 0) for fn in key.inputs)
@@ -144,9 +160,10 @@ def _node(key: Any, names: Mapping[int, str], cuts: Mapping[Any, str]) -> Node:
         return Node("Recurrent", key, shapes=(key.shape,))
     op = re.sub(r"Backward\d*$", "", key.name().rpartition("::")[2])
     if op == "CheckpointFunction":
-        raise ModelError(
-            "The model uses reentrant checkpointing, which hides its inside from autograd. "
-            "Pass use_reentrant=False to torch.utils.checkpoint.checkpoint."
+        raise ReentrantError(
+            "The model uses reentrant checkpointing, which hides its inside from autograd. Pass use_reentrant=False to "
+            "torch.utils.checkpoint.checkpoint; to transformers' gradient_checkpointing_enable, "
+            "gradient_checkpointing_kwargs={'use_reentrant': False}."
         )
     shapes = tuple(tuple(int(length) for length in meta.shape) for meta in key._input_metadata)
     leaf = cuts.get(key, "")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from zoo import ZOO
 
-from autoinit.tape import Call, Ref, Tape, parameter_names, watch_products
+from autoinit.tape import Call, Complete, Ref, Tape, leaves, parameter_names, watch_products
 
 
 def products(model: nn.Module, *inputs: object) -> dict[str, Tensor]:
@@ -118,3 +119,27 @@ def test_nothing_is_watched_after_the_context() -> None:
         pass
     model(torch.randn(1, 2))
     assert seen == []
+
+
+def test_a_step_ends_once_every_trainable_parameter_is_met() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    parts = list(torch.randn(4, 2, 3))
+    done: list[int] = []
+
+    def step(used: nn.Module) -> None:
+        for index, part in enumerate(parts):
+            used(part).sum().backward()
+            done.append(index)
+
+    with pytest.raises(Complete), Tape({}, model.parameters()) as tape:
+        step(model)
+    assert (done, len(tape.losses)) == ([], 1)
+    with Tape({}, model.parameters()) as tape:  # the last layer is never met
+        step(model[0])
+    assert (done, len(tape.losses)) == ([0, 1, 2, 3], 4)
+
+
+def test_leaves_are_what_gets_a_gradient() -> None:
+    model, x = nn.Linear(3, 2), torch.randn(4, 3, requires_grad=True)
+    assert leaves(model(x).sum().grad_fn) == {id(model.weight), id(model.bias), id(x)}
+    assert leaves(None) == set()
