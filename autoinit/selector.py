@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from . import text
 from .apply import apply_plan, check_seed, keep_choices
-from .bench import Bench, steps_per_second
+from .bench import Bench
 from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
 from .campaign import Campaign, Progress
 from .data import Batch
 from .device_memory import PeakMemory, peak_memory
 from .executors import Sequential
-from .executors.choice import check_executor, choose
+from .executors.choice import check_executor, choose, fastest_threads
 from .gate import LOOKS, Verdict
 from .recipe import Recipe
 from .records import OWN, Candidate
@@ -113,14 +113,13 @@ def select(
     graph = keep_choices(task.model, trace_task(task)).restricted(only, exclude)
     with task.preserved() as snapshot, _reporting(progress) as report, peak_memory(task.device) as memory:
         bench = Bench(task, graph, snapshot, seed)
-        if meter.budget.seconds is not None:
-            meter.pace(_step_seconds(bench, meter))
+        threads = _paced(bench, meter)
         space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes, allowance=meter.left())
         campaign = Campaign(bench, Sequential(bench), meter, Schedule.of(meter.left()), report)
         if meter.left() < SMALLEST_ALLOWANCE:
             found, how = Found(Candidate(OWN), why=_too_small(meter)), ""
         else:
-            with _running(campaign, executor, concurrency) as how:
+            with _running(campaign, executor, concurrency, threads) as how:
                 found = search(campaign, space, storage=storage, study_name=study_name)
     selection = _selection(found, campaign, _cost(campaign, how, memory))
     if apply and not selection.kept:
@@ -129,13 +128,14 @@ def select(
 
 
 @contextlib.contextmanager
-def _running(campaign: Campaign, executor: str | None, concurrency: int | None) -> Iterator[str]:
+def _running(campaign: Campaign, executor: str | None, concurrency: int | None, threads: int) -> Iterator[str]:
     """Gives a campaign the executor that suits it, and lays its runs out anew; yields how jobs are run."""
     meter = campaign.meter
     choice = choose(
         campaign.bench,
         executor=executor,
         concurrency=concurrency,
+        threads=threads,
         repeatable=meter.budget.seconds is None,
         affordable_steps=meter.left(),
     )
@@ -150,12 +150,17 @@ def _running(campaign: Campaign, executor: str | None, concurrency: int | None) 
         choice.executor.close()
 
 
-def _step_seconds(bench: Bench, meter: Meter) -> float:
-    """Returns the seconds of one training step, after one that warms up."""
-    warm = 1 / steps_per_second(bench, 1)
-    steps = max(2, min(10, int(0.25 / warm)))
-    meter.spend(steps=3 + steps)
-    return 1 / steps_per_second(bench, steps)
+def _paced(bench: Bench, meter: Meter) -> int:
+    """Tells the meter what a training step takes; returns the threads of a job.
+
+    Where the clock does not count, nothing may depend on it: one thread, and no step is timed.
+    """
+    if meter.budget.seconds is None:
+        return 1
+    threads, pace, steps = fastest_threads(bench)
+    meter.spend(steps=steps)
+    meter.pace(1 / pace)
+    return threads
 
 
 def _too_small(meter: Meter) -> str:

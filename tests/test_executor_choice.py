@@ -12,7 +12,7 @@ from autoinit.bench import Bench
 from autoinit.budget import Budget
 from autoinit.errors import ArgumentError
 from autoinit.executors import Sequential
-from autoinit.executors.choice import check_executor, choose
+from autoinit.executors.choice import check_executor, choose, fastest_threads
 from autoinit.executors.processes import Processes
 from autoinit.executors.stacked import Stacked
 from autoinit.task import make_task
@@ -58,7 +58,7 @@ def test_another_way_is_chosen_where_it_was_measured_to_be_worth_it(
     assert choice.executor.name == name
     assert choice.pace == paces[name]
     assert choice.why.endswith(
-        f"measured in steps/s: one job after the other 100, 2 processes {pace:.3g}, 8 stacked 100"
+        f"measured in steps/s: one job after the other on 1 thread 100, 2 processes {pace:.3g}, 8 stacked 100"
     )
 
 
@@ -69,19 +69,24 @@ def test_stacks_are_no_choice_for_a_repeatable_search(bench: Bench, paces: dict[
     assert choose(bench, concurrency=3).executor.concurrency == 3
 
 
-def test_one_thread_may_be_the_fastest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoinit.executors.choice._cores", lambda: 1)
-    monkeypatch.setattr(Sequential, "pace", lambda self, steps: 100.0 / torch.get_num_threads())
+@pytest.mark.parametrize(("fast", "threads"), [(1, 1), (2, 2)])
+def test_the_faster_number_of_threads_is_used(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fast: int, threads: int
+) -> None:
+    def pace(bench: Bench, steps: int) -> float:
+        return 100.0 if torch.get_num_threads() == fast else 50.0
+
+    monkeypatch.setattr("autoinit.executors.choice.steps_per_second", pace)
     with using_threads(2):
-        choice = choose(bench)
+        assert fastest_threads(bench)[:2] == (threads, 100.0)
         assert torch.get_num_threads() == 2
-    assert (choice.executor.name, choice.threads) == ("sequential", 1)
 
 
-def test_a_repeatable_search_has_one_thread_a_job(bench: Bench, paces: dict[str, float]) -> None:
+def test_a_large_model_is_not_timed_on_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoinit.executors.choice.SMALL", 100)
+    monkeypatch.setattr("autoinit.executors.choice.steps_per_second", lambda bench, steps: 1 / torch.get_num_threads())
     with using_threads(2):
-        assert choose(bench).threads == 2
-        assert choose(bench, repeatable=True).threads == 1
+        assert fastest_threads(bench)[0] == 2
 
 
 def test_what_is_asked_for_is_used(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..bench import Bench
+from ..bench import Bench, steps_per_second
 from ..errors import ArgumentError
 from ..text import number
 from ..threads import using_threads
@@ -38,6 +38,14 @@ WEIGHTS_PER_WORKER = 6
 """Sizes of the model that one worker may need: weights, gradients, two moments, activations."""
 
 
+SMALL = 1_000_000
+"""Parameters up to which one thread may train as fast as several, and far faster where other programs are busy: threads
+wait for one another at every operation."""
+
+FIRST_SECONDS = 0.25
+"""For the first timing of a number of threads, after one step: ten steps, or fewer where they are slow."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """How jobs are run.
@@ -55,11 +63,36 @@ class Choice:
     pace: float | None = None
 
 
+def fastest_threads(bench: Bench) -> tuple[int, float, int]:
+    """Returns the number of threads that trains fastest, torch's own or one, its steps per second, and the steps taken.
+
+    Args:
+        bench: of the model as its owner drew it; put back.
+    """
+    own = torch.get_num_threads()
+    size = sum(parameter.numel() for parameter in bench.task.model.parameters())
+    counts = [1, own] if own > 1 and size <= SMALL and bench.task.device.type == "cpu" else [own]
+    paces: dict[int, float] = {}
+    taken = 0
+    for count in counts:
+        with using_threads(count):
+            first = steps_per_second(bench, 1)
+            taken += 2
+            if first < max(paces.values(), default=0.0) / 2:
+                continue  # far slower: no need to know by how much
+            steps = max(2, min(MEASURED_STEPS, int(FIRST_SECONDS * first)))
+            paces[count] = steps_per_second(bench, steps)
+            taken += 1 + steps
+    best = max(paces, key=lambda count: paces[count])
+    return best, paces[best], taken
+
+
 def choose(
     bench: Bench,
     *,
     executor: str | None = None,
     concurrency: int | None = None,
+    threads: int = 1,
     repeatable: bool = False,
     affordable_steps: float = float("inf"),
 ) -> Choice:
@@ -69,14 +102,14 @@ def choose(
         bench: of the model as its owner drew it; put back after measuring.
         executor: one of `NAMES`; None measures.
         concurrency: jobs at a time; None: as many as there are cores, or as fit a device.
-        repeatable: whether the same seed must give the same selection on any number of cores: one thread a job, and
-            only executors that give the same bits.
+        threads: of one job, where jobs run in this process.
+        repeatable: whether the same seed must give the same selection on any number of cores: only executors that
+            give the same bits. It takes one thread a job, too.
         affordable_steps: training steps of the whole budget; measuring takes a small share of them.
 
     Raises:
         ArgumentError: the executor that is asked for cannot run here.
     """
-    threads = 1 if repeatable else torch.get_num_threads()
     if executor == "sequential" or concurrency == 1:
         return Choice(Sequential(bench), threads, "one job after the other, as asked for")
     if executor is not None:
@@ -110,7 +143,9 @@ def _asked(bench: Bench, executor: str, concurrency: int | None, threads: int) -
 
 def _measured(bench: Bench, concurrency: int | None, threads: int, repeatable: bool) -> Choice:
     """Returns the fastest of those that are possible; another way than the plain one has to be worth it."""
-    best = _paced(Choice(Sequential(bench), threads, "one job after the other"))
+    best = _paced(
+        Choice(Sequential(bench), threads, f"one job after the other on {threads} thread{'s' * (threads > 1)}")
+    )
     bar, seen = WORTH_IT * (best.pace or 0.0), [_said(best)]
     for rival in map(_paced, _rivals(bench, concurrency, threads, repeatable)):
         seen.append(_said(rival))
@@ -134,8 +169,6 @@ def _said(choice: Choice) -> str:
 def _rivals(bench: Bench, concurrency: int | None, threads: int, repeatable: bool) -> Iterator[Choice]:
     """Yields what is possible beside the plain sequential executor, each made when it is asked for."""
     kind = bench.task.device.type
-    if kind == "cpu" and threads > 1:
-        yield Choice(Sequential(bench), 1, "one after the other on one thread")
     count = min(concurrency or _cores(), _workers_that_fit(bench))
     if count > 1 and not processes.why_not(bench):
         yield Choice(Processes(bench, count), 1, f"{count} processes")
