@@ -322,7 +322,15 @@ def test_a_failing_gate_keeps_the_model() -> None:
         stage[0] = event.stage
 
     with unchanged(model):
-        selection = autoinit.select(model, DATA, loss=loss, optimizer=sgd, budget=Budget(steps=1200), progress=watch)
+        selection = autoinit.select(
+            model,
+            DATA,
+            loss=loss,
+            optimizer=sgd,
+            budget=Budget(steps=1200),
+            progress=watch,
+            executor="sequential",  # worker processes would not see the stage change
+        )
     assert selection.kept
     assert "its gate failed (OutOfMemoryError: no memory left)" in selection.why
 
