@@ -50,6 +50,8 @@ VARIANCE_BATCHES = 64
 """Enough for a variance to a few percent, where targets are images and there are gigabytes of them."""
 SIGNATURES = 8
 """Batches of different shapes that are tried out; more of them are padded sequences of every length."""
+RESIDENT_BYTES = 256 << 20
+"""Data up to this size lie on the device throughout; of more, each batch is moved there when its turn comes."""
 USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
 """What a model, a loss or a step raises on a batch that it cannot take."""
 
@@ -60,7 +62,7 @@ class Task:
 
     Attributes:
         model: the owner's, unwrapped from torch.compile and data parallelism.
-        device: where batches are, and where the model is inside `preserved`.
+        device: where batches are used, and where the model is inside `preserved`.
         autocast: dtype of mixed precision; None where it is off.
         train: batches to train probes on.
         probe_eval: held-back batches that rank candidates.
@@ -90,10 +92,13 @@ class Task:
     _builder: OptimizerBuilder | None = field(default=None, repr=False)
     _own_backward: bool = False
     _overwrites: bool = False
+    _streams: bool = False
     _output: Tensor | None = field(default=None, repr=False)
 
     def loss(self, batch: Batch) -> Tensor:
         """Returns the scalar loss of a batch, with gradient unless the step calls backward itself."""
+        if self._streams:
+            batch = move(batch, self.device)
         if self._overwrites:
             batch = clone(batch)
         if self.autocast is None:
@@ -207,7 +212,10 @@ def make_task(
         check_finite(batches)
         check_finite(val or [], "val_data")
         parts = hold_out(batches, seed=seed, val=val)
-        train, probe_eval, gate_eval = (tuple(move(batch, target) for batch in part) for part in parts)
+        streams = sum(tensor.nbytes for part in parts for batch in part for tensor in tensors(batch)) > RESIDENT_BYTES
+        train, probe_eval, gate_eval = (
+            tuple(batch if streams else move(batch, target) for batch in part) for part in parts
+        )
     task = Task(
         model=model,
         device=target,
@@ -217,6 +225,7 @@ def make_task(
         gate_eval=gate_eval,
         seed=seed,
         _loss=objective,
+        _streams=streams,
     )
     with task.preserved():
         task._builder = builder = OptimizerBuilder(model, optimizer, lr)
@@ -382,7 +391,7 @@ def _float_dtype(model: nn.Module) -> torch.dtype:
 
 def _examine(task: Task) -> None:
     """Runs one step: checks that it works, and learns the loss and what a step does beside it."""
-    batch = clone(task.train[0])
+    batch = clone(move(task.train[0], task.device))
     versions = [tensor._version for tensor in tensors(batch)]
     task.model.train()
     with explained(task, batch) as seen:
@@ -392,7 +401,9 @@ def _examine(task: Task) -> None:
     task.loss_name = task._loss.name
     if not task._own_backward:
         _check_reached(task, value)
-    task._output = None if not seen or seen[0] is None else seen[0].detach()
+    task.model.zero_grad(set_to_none=True)
+    # Of the prediction only its shape is asked for later; a language model's takes more memory than its weights.
+    task._output = None if not seen or seen[0] is None else torch.empty_like(seen[0], device="meta")
 
 
 @contextlib.contextmanager
@@ -504,7 +515,7 @@ def _learn_reference(task: Task) -> None:
     if output is None:
         return
     if task.loss_name == "mse":
-        some = values[:VARIANCE_BATCHES]
+        some = [value.cpu() for value in values[:VARIANCE_BATCHES]]  # in double precision, several batches at a time
         if len({tuple(value.shape[1:]) for value in some}) == 1:  # else there is no mean over rows
             task.reference = variance(some) or None
     elif task.loss_name in ("cross_entropy", "model") and values:

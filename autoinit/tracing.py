@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from .axes import Use, fans, follow, kind_of, normalizes
 from .blocks import Blocks
+from .data import move
 from .errors import ModelError
 from .graph import Graph, Layer
 from .inventory import Item, inventory
@@ -61,7 +62,7 @@ def trace(
 
 def trace_task(task: Task) -> Graph:
     """Returns the architecture of a task's model, with the frequency of its labels."""
-    batch = task.train[0]
+    batch = move(task.train[0], task.device)
     with task.preserved() as snapshot:
         try:
             watched = _watched(batch)

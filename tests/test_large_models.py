@@ -20,7 +20,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import autoinit
 from autoinit import snapshot as snapshot_module
+from autoinit import task as task_module
 from autoinit.errors import ModelError
+from autoinit.probe import probe
 from autoinit.task import make_task
 from autoinit.tracing import trace_task
 from benchmarks import memory
@@ -279,3 +281,27 @@ def test_out_of_memory_ends_one_trial_and_frees_what_it_had() -> None:
     assert set(selection.trials.state) > {"failed"}
     assert len(desk.held) == 13
     assert not any(desk.alive[0])
+
+
+def test_data_beyond_a_size_are_moved_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training is the same; a task of small data moves nothing after it is made."""
+    moved: list[torch.device] = []
+    move = task_module.move
+
+    def noted(batch: Any, device: torch.device) -> Any:
+        moved.append(device)
+        return move(batch, device)
+
+    def trained(model: nn.Module) -> tuple[list[float], int]:
+        task = make_task(model, DATA, optimizer=partial(SGD, lr=0.05))
+        moved.clear()
+        with unchanged(model), task.preserved():
+            return list(probe(task, steps=5, seed=0, held_back=task.probe_eval).losses), len(moved)
+
+    monkeypatch.setattr(task_module, "move", noted)
+    model = memory.net(32, 1)
+    whole, none = trained(model)
+    monkeypatch.setattr(task_module, "RESIDENT_BYTES", 1000)
+    apart, some = trained(model)
+    assert whole == apart
+    assert (none, some > 5) == (0, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -516,3 +517,15 @@ def test_an_example_is_enough_to_look_at(build: Callable[[], nn.Module], data: A
             assert loss.requires_grad
             assert loss.is_meta == meta
     assert task.probe_eval == ()
+
+
+def test_a_task_holds_neither_gradients_nor_a_prediction_of_its_check() -> None:
+    """A language model's prediction takes more memory than its weights; only its shape is asked for."""
+    model = mlp()
+    seen: list[weakref.ref[Any]] = []
+    hook = model.register_forward_hook(lambda module, inputs, output: seen.append(weakref.ref(output)))
+    task = make_task(model, (DIGITS, CLASSES))
+    hook.remove()
+    assert task.reference == pytest.approx(2.3, abs=0.01)
+    assert seen[0]() is None
+    assert all(parameter.grad is None for parameter in model.parameters())
