@@ -108,6 +108,10 @@ class Meter(Tally):
         """Takes note of a first measurement of a step; what is spent from here on refines it."""
         self.step_seconds, self.paced = step_seconds, (self.seconds, self.steps)
 
+    def pace_again(self) -> None:
+        """Forgets what was spent since the first measurement: it was at another pace than what follows."""
+        self.paced = (self.seconds, self.steps)
+
     def _seconds_per_step(self) -> float:
         """Returns what a step takes with everything around it, once enough have been seen."""
         seconds, steps = self.seconds - self.paced[0], self.steps - self.paced[1]
@@ -140,6 +144,10 @@ FIRST_RUNG = 8
 """Steps before which nothing is judged. Halving from eight steps on costs half of halving from thirty and picks about
 as well; from two or four on it loses the best (docs/scoring.md)."""
 
+BATCH = 8
+"""Trials that are proposed together, and told together in the order of their numbers: the same ones however many
+processes there are. A larger stack gets as many as it holds."""
+
 WORTH_FINALS = 2000
 """Steps below which the finals' share does more for the gate: three pairs of 50 steps at 600, in the place of 27."""
 
@@ -166,10 +174,15 @@ class Schedule:
     finals_until: float
 
     @staticmethod
-    def of(allowance: float) -> Schedule:
-        """Returns the layout of an allowance of training steps; an infinite one gets the longest runs."""
+    def of(allowance: float, alone: float = math.inf) -> Schedule:
+        """Returns the layout of an allowance of training steps; an infinite one gets the longest runs.
+
+        Args:
+            allowance: what all jobs together can take.
+            alone: what one job after the other could take in the same time: the owner's own trial runs alone.
+        """
         search_until, finals_until = (0.5, 0.7) if allowance >= WORTH_FINALS else (0.45, 0.45)
-        top = int(min(LONGEST_PROBE, max(SHORTEST_PROBE, allowance * search_until / 8)))
+        top = int(min(LONGEST_PROBE, max(SHORTEST_PROBE, min(allowance / 8, alone / 4) * search_until)))
         rungs = tuple(top // 2**halvings for halvings in range(int(math.log2(top / FIRST_RUNG)), -1, -1))
         # The gate runs at the longest length that eight pairs can have, but three pairs are worth 240 steps.
         share = allowance * (1 - finals_until)

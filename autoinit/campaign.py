@@ -77,15 +77,33 @@ class Campaign:
         Args:
             jobs: from `jobs`, run at the executor's concurrency.
             decide: ends a job at a rung.
+
+        Raises:
+            Exception: what `decide` raised, after the jobs were ended and logged.
         """
         ended: dict[int, str] = {}
+        problems: list[Exception] = []
 
         def on_rung(job: Job, curve: Curve) -> bool:
-            ended[job.number] = decide(job, curve)
-            return not ended[job.number]
+            try:
+                ended[job.number] = decide(job, curve) if not problems else "a decision failed"
+            except Exception as problem:  # a storage's, say: not the candidate's, and the same for every executor
+                problems.append(problem)
+            return not problems and not ended[job.number]
 
         outcomes = self.executor.run(jobs, on_rung)
-        return [self._log(job, out, ended.get(job.number, "")) for job, out in zip(jobs, outcomes, strict=True)]
+        records = [self._log(job, out, ended.get(job.number, "")) for job, out in zip(jobs, outcomes, strict=True)]
+        if problems:
+            raise problems[0]
+        return records
+
+    def left(self, until: float, jobs: int) -> float:
+        """Returns the steps left until a share of the budget is spent, where only so many jobs run at a time.
+
+        By the clock, fewer jobs than the executor can run get fewer steps done.
+        """
+        share = min(1.0, jobs / self.executor.concurrency) if self.meter.budget.seconds is not None else 1.0
+        return self.meter.left(until) * share
 
     def score(self, curve: Curve, planned: int) -> Score:
         """Returns the score of a curve, also of an unfinished one."""

@@ -67,7 +67,7 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
             runs.setdefault(arm, []).append(record)
         if order == 0:
             arms = [_best_lr(runs, arm) for arm in arms]
-        if campaign.meter.left(campaign.schedule.finals_until) < len(arms) * _final_cost(campaign, steps):
+        if campaign.left(campaign.schedule.finals_until, len(arms)) < len(arms) * _final_cost(campaign, steps):
             break
     decided = _decided(arms, runs)
     _say_who_goes_on(campaign, decided, runs)
@@ -90,7 +90,7 @@ def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, i
     Two orders tell the noise as well, which the gate pools; with learning rates to compare, an arm and its two
     neighbours come first. Runs below half of the search's or the gate's length would rank worse than the search did.
     """
-    left = campaign.meter.left(campaign.schedule.finals_until)
+    left = campaign.left(campaign.schedule.finals_until, 1 + min(rivals, FINALISTS))
     evaluation = _final_cost(campaign, 0)
     useful = max(SHORTEST_RUN, campaign.schedule.rungs[-1] / 2, campaign.schedule.gate / 2)
     runs = 3 if tune_lr else FINAL_ORDERS
@@ -106,7 +106,8 @@ def leader(records: list[Record]) -> Finals:
     """Returns the search's own leader, for a search that was interrupted before its finals were over."""
     own, rivals = finalists(records)
     if not rivals:
-        return Finals(own, None, why=_why_no_rival(records))
+        others = any(record.candidate.recipe != OWN for record in records)
+        return Finals(own, None, why=_why_no_rival(records) if others else "no other candidate had been tried yet")
     return Finals(own, rivals[0])
 
 
@@ -129,7 +130,7 @@ def _with_neighbours(campaign: Campaign, arms: list[Candidate], steps: int) -> l
             if arm.lr_step + sign * distance in LR_STEPS
         ]
         cost = (len(entered) + len(around)) * _final_cost(campaign, steps)
-        if campaign.meter.left(campaign.schedule.finals_until) < cost:
+        if campaign.left(campaign.schedule.finals_until, len(entered)) < cost:
             break
         entered += around
     return entered
@@ -213,17 +214,19 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
     Raises:
         GateFailure: one of its runs raised.
     """
-    meter = campaign.meter
-    longest = (meter.left() / (2 * min(LOOKS)) - _gate_cost(campaign, 0)) / DRAW_COST
+    # A stack holds one batch order's pair; worker processes run a whole look.
+    together = 2 if campaign.executor.name == "stacked" else 2 * min(LOOKS)
+    left = campaign.left(1.0, together)
+    longest = (left / (2 * min(LOOKS)) - _gate_cost(campaign, 0)) / DRAW_COST
     steps = int(min(campaign.schedule.gate, longest))
     if steps < SHORTEST_RUN:
         return None
     pair = 2 * _gate_cost(campaign, steps)
-    planned = [look for look in LOOKS if look * pair <= meter.left()] or [min(LOOKS)]
+    planned = [look for look in LOOKS if look * pair <= left] or [min(LOOKS)]
     pairs: list[Pair] = []
     verdict = None
     for look, level in zip(planned, LEVELS[len(planned)], strict=True):
-        if pairs and meter.left() < (look - len(pairs)) * pair:
+        if pairs and campaign.left(1.0, together) < (look - len(pairs)) * pair:
             break  # the machine has become slower than it was when the looks were planned
         pairs += _pairs(campaign, entered.own, champion, plan, range(len(pairs), look), steps)
         verdict = judge(pairs, level, entered.spread)

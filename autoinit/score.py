@@ -85,10 +85,12 @@ class Reference:
         loss: L_ref.
         scale: None for losses that stay positive; else the size of one unit of u, for losses that can be
             negative, where u = (L − L_ref)/scale.
+        guess: whether `loss` is that of a constant guess, and not the owner's own first one.
     """
 
     loss: float
     scale: float | None = None
+    guess: bool = True
 
     @staticmethod
     def of(constant: float | None, own: Sequence[float]) -> Reference:
@@ -101,9 +103,10 @@ class Reference:
         finite = [value for value in own if math.isfinite(value)] or [1.0]
         if min(finite) >= 0:  # a loss that is exactly 0 at times is still one that stays positive
             first = next((value for value in finite if value > 0), TINY)
-            return Reference(constant if constant and constant > 0 else first)
+            known = constant is not None and constant > 0
+            return Reference(constant if constant and known else first, guess=known)
         spread = max(finite) - min(finite)
-        return Reference(finite[0], scale=max(abs(finite[0]), spread, 1e-12))
+        return Reference(finite[0], scale=max(abs(finite[0]), spread, 1e-12), guess=False)
 
     def u(self, loss: float) -> float:
         """Returns the scale-free loss: 0 at the reference, −1 where it is e times lower, at most log 10."""

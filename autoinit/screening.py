@@ -28,7 +28,7 @@ def veto(glance: Glance, reference: Reference) -> str:
         return "its first gradient is not finite"
     if glance.gradient_norm == 0.0:
         return "its first gradient is zero on every weight"
-    if reference.scale is None and glance.loss > HOPELESS * reference.loss:
+    if reference.guess and glance.loss > HOPELESS * reference.loss:
         times = number(glance.loss / reference.loss)
         return f"its first loss is {times} times that of a constant guess (more than {HOPELESS:.0f} is hopeless)"
     return ""

@@ -13,6 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from .budget import BATCH
 from .campaign import Campaign
 from .contest import GateFailure, duel, finalists, finals, leader
 from .errors import ArgumentError
@@ -21,13 +22,10 @@ from .halving import Halving
 from .plan import Plan
 from .records import OWN, Candidate, Job, Record, described, stream
 from .score import Curve
+from .snapshot import uninterrupted
 from .space import LR_STEPS, Dimension, Space
 
 NEAREST_FIRST = sorted(LR_STEPS, key=abs)
-
-BATCH = 8
-"""Trials that are proposed together, and told together in the order of their numbers: the same ones however many
-processes there are. A larger stack gets as many as it holds."""
 
 MOST_FAILURES = 10
 """Trials that fail one after the other before the search gives up."""
@@ -76,7 +74,7 @@ def search(campaign: Campaign, space: Space, *, storage: str | None = None, stud
     if entered.champion is None:
         return Found(entered.own, why=entered.why, interrupted=interrupted)
     try:
-        plan = campaign.bench.draw(entered.champion.recipe)
+        plan = campaign.bench.draw(entered.champion.recipe, campaign.meter)
         verdict = duel(campaign, entered, entered.champion, plan)
     except GateFailure as failure:  # out of memory in the last run must not cost the user the answer
         why = f"{entered.champion.recipe} led, but its gate failed ({failure})"
@@ -99,6 +97,8 @@ def _explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
         # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
         study.sampler = optuna.samplers.TPESampler(seed=stream(campaign.bench.seed, f"tpe {len(campaign.records)}"))
         halving.learn(_try_batch(campaign, space, study, halving, count))
+        if count == len(campaign.records):
+            campaign.meter.pace_again()  # the owner's trial ran alone, which says little of a batch's pace
         if _hopeless(campaign.records):
             return
 
@@ -114,10 +114,13 @@ def _affordable(campaign: Campaign) -> int:
         return 1  # the owner's weights alone: they set the reference that all others are measured against
     _, rivals = finalists(records)
     left = campaign.meter.left(schedule.search_until if rivals else schedule.finals_until)
-    if left < records[0].spent:
+    full = max(records[0].spent, float(schedule.rungs[-1]))
+    if left < full:
         return 0
     together = max(BATCH, campaign.executor.concurrency if campaign.executor.name == "stacked" else 0)
-    return int(min(together, max(1.0, left * len(records) / sum(record.spent for record in records))))
+    expected = sum(record.spent for record in records) / len(records)
+    # Most of a batch is pruned early; that half of it is not must not overrun what is left.
+    return int(max(1.0, min(together, left / expected, 2 * left / full)))
 
 
 def _hopeless(records: list[Record]) -> bool:
@@ -129,24 +132,25 @@ def _hopeless(records: list[Record]) -> bool:
 def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: Halving, count: int) -> list[Record]:
     """Runs the study's next trials and tells their results in the order of their numbers."""
     distributions = {dimension.name: _distribution(dimension) for dimension in space.dimensions}
-    asked = [study.ask(distributions) for _ in range(count)]
-    rungs = campaign.schedule.rungs
-    entries = [(Candidate(*space.decode(trial.params)), "search") for trial in asked]
-    jobs = campaign.jobs("search", entries, rungs[-1], rungs=rungs, reference=campaign.reference)
-    trials = dict(zip((job.number for job in jobs), asked, strict=True))
+    first, rungs = len(campaign.records), campaign.schedule.rungs
+    asked: list[optuna.Trial] = []
 
     def decide(job: Job, curve: Curve) -> str:
         total = campaign.score(curve, rungs[-1]).total
-        trials[job.number].report(total, step=curve.steps)
+        asked[job.number - first].report(total, step=curve.steps)
         why = halving.judge(job.number, curve.steps, total)
         return why if job.candidate.recipe != OWN else ""
 
     try:
+        while len(asked) < count:
+            asked.append(study.ask(distributions))
+        entries = [(Candidate(*space.decode(trial.params)), "search") for trial in asked]
+        jobs = campaign.jobs("search", entries, rungs[-1], rungs=rungs, reference=campaign.reference)
         return campaign.run([_spared(job) for job in jobs], decide)
     finally:  # also after Ctrl-C: no trial is left running in the storage
-        finished = {record.number: record for record in campaign.records}
-        for number, trial in trials.items():
-            _tell(study, trial, finished.get(number))
+        with uninterrupted():
+            for trial, record in itertools.zip_longest(asked, campaign.records[first:]):
+                _tell(study, trial, record)
 
 
 def _spared(job: Job) -> Job:

@@ -127,6 +127,10 @@ def select(
     return selection
 
 
+PATIENCE = 0.1
+"""Share of a budget in seconds that worker processes have to take their first step."""
+
+
 @contextlib.contextmanager
 def _running(campaign: Campaign, executor: str | None, concurrency: int | None, threads: int) -> Iterator[str]:
     """Gives a campaign the executor that suits it, and lays its runs out anew; yields how jobs are run."""
@@ -138,12 +142,14 @@ def _running(campaign: Campaign, executor: str | None, concurrency: int | None, 
         threads=threads,
         repeatable=meter.budget.seconds is None,
         affordable_steps=meter.left(),
+        patience=PATIENCE * (meter.budget.seconds or math.inf),
     )
     campaign.executor = choice.executor
     try:
         if choice.pace is not None and meter.budget.seconds is not None:
+            alone = meter.left()
             meter.pace(1 / choice.pace)
-            campaign.schedule = Schedule.of(meter.left())
+            campaign.schedule = Schedule.of(meter.left(), alone)
         with using_threads(choice.threads):
             yield choice.why
     finally:

@@ -125,6 +125,8 @@ def norms(gradients: list[Tensor]) -> list[float]:
     if not gradients:
         return []
     plain = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    # In half precision the sum of squares overflows at norms of 256.
+    plain = [gradient.float() if gradient.dtype == torch.float16 else gradient for gradient in plain]
     found: list[float] = torch.stack([norm.to(plain[0].device) for norm in torch._foreach_norm(plain)]).tolist()
     return found
 

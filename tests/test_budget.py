@@ -72,6 +72,21 @@ def test_a_schedule_fits_its_allowance(allowance: float) -> None:
     assert finals + 6 * schedule.gate <= 0.56 * allowance
 
 
+def test_one_trial_alone_is_no_large_part_of_the_time() -> None:
+    together = 4_000.0
+    assert Schedule.of(together).rungs[-1] == 250
+    assert Schedule.of(together, alone=together / 8).rungs[-1] == 62
+
+
+def test_what_ran_at_another_pace_is_forgotten() -> None:
+    meter = Meter(budget=Budget(seconds=1e9))
+    meter.pace(1.0)
+    meter.spend(steps=1e9)  # hardly any time for so many steps
+    assert meter.left() > 2e9
+    meter.pace_again()
+    assert meter.left() == pytest.approx(1e9, rel=1e-3)
+
+
 def test_schedules_at_the_two_ends() -> None:
     assert Schedule.of(600).rungs == (8, 16, 33)
     assert Schedule.of(600).gate == 50

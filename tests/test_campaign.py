@@ -115,6 +115,25 @@ def test_progress_is_told_after_each_run(campaign: Campaign) -> None:
     assert 0 < events[0].done < events[1].done < 1
 
 
+def test_a_failing_decision_is_no_candidate_s_fault(campaign: Campaign) -> None:
+    def decide(job: Job, curve: Curve) -> str:
+        raise OSError("the storage is gone")
+
+    jobs = campaign.jobs("search", [(Candidate(OWN), "search"), (HE, "search")], 20, rungs=(5,))
+    with pytest.raises(OSError, match="the storage is gone"):
+        campaign.run(jobs, decide)
+    assert [record.state for record in campaign.records] == ["complete", "pruned"]
+
+
+def test_by_the_clock_fewer_jobs_at_a_time_get_fewer_steps_done(campaign: Campaign) -> None:
+    campaign.executor = Scripted()
+    campaign.executor.concurrency = 8
+    assert campaign.left(1.0, 2) == campaign.meter.left()
+    campaign.meter = Meter(budget=Budget(seconds=1e9), step_seconds=1.0)
+    assert campaign.left(1.0, 2) == pytest.approx(campaign.meter.left() / 4, rel=1e-6)
+    assert campaign.left(1.0, 16) == pytest.approx(campaign.meter.left(), rel=1e-6)
+
+
 def test_what_ran_before_an_interruption_is_kept(campaign: Campaign) -> None:
     def interrupt(event: ProgressEvent) -> None:
         raise KeyboardInterrupt

@@ -19,12 +19,12 @@ def test_u_is_the_log_loss_ratio_between_a_floor_and_a_ceiling() -> None:
 
 def test_reference_is_the_constant_predictor_s_loss_else_the_first_own_loss() -> None:
     assert Reference.of(2.3, [2.5, 2.4]) == Reference(2.3)
-    assert Reference.of(None, [2.5, 2.4]) == Reference(2.5)
+    assert Reference.of(None, [2.5, 2.4]) == Reference(2.5, guess=False)
 
 
 def test_a_loss_of_exactly_zero_is_none_that_can_be_negative() -> None:
     assert Reference.of(2.3, [2.5, 0.0]) == Reference(2.3)
-    assert Reference.of(None, [2.5, 0.0]) == Reference(2.5)
+    assert Reference.of(None, [2.5, 0.0]) == Reference(2.5, guess=False)
     assert Reference.of(None, [0.0, 0.5]) == Reference(0.5)
     nothing = Reference.of(None, [0.0, 0.0])
     assert nothing.scale is None

@@ -32,5 +32,8 @@ def test_a_veto_says_why(glance: Glance, why: str) -> None:
     assert veto(glance, GUESS) == why
 
 
-def test_losses_that_can_be_negative_have_no_ratio_to_a_guess() -> None:
-    assert veto(Glance(4600.0, 1.0, 0.5), Reference(2.3, scale=1.0)) == ""
+@pytest.mark.parametrize(
+    "own", [Reference(2.3, guess=False), Reference.of(None, [2.3]), Reference.of(2.3, [2.3, -1.0])]
+)
+def test_a_loss_is_only_compared_with_a_guess(own: Reference) -> None:
+    assert veto(Glance(4600.0, 1.0, 0.5), own) == ""

@@ -71,7 +71,7 @@ def test_steps_are_kept_within_the_budget(campaign: Campaign) -> None:
     assert 300 < campaign.meter.steps <= 1.1 * 600
 
 
-@pytest.mark.parametrize(("spent", "rivals", "count"), [(1_440, False, 8), (1_440, True, 0), (1_070, True, 8)])
+@pytest.mark.parametrize(("spent", "rivals", "count"), [(1_440, False, 3), (1_440, True, 0), (400, True, 8)])
 def test_the_search_uses_the_finals_share_while_nothing_beats_the_owner(
     campaign: Campaign, monkeypatch: pytest.MonkeyPatch, spent: int, rivals: bool, count: int
 ) -> None:
@@ -168,6 +168,34 @@ def test_ctrl_c_leaves_no_trial_running_in_the_storage(campaign: Campaign, tmp_p
     states = [trial.state.name for trial in optuna.load_study(storage=storage, study_name="one").trials]
     assert states[0] == "COMPLETE"
     assert "RUNNING" not in states
+
+
+def test_ctrl_c_between_proposals_leaves_no_trial_running(
+    campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, calls = optuna.Study.ask, []
+
+    def interrupted(self: optuna.Study, *arguments: object) -> optuna.Trial:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return ask(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(optuna.Study, "ask", interrupted)
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    found = search(campaign, space_of(campaign.bench.graph, lr_searched=False), storage=storage, study_name="one")
+    assert found.why == "no other candidate had been tried yet"
+    states = [trial.state.name for trial in optuna.load_study(storage=storage, study_name="one").trials[:3]]
+    assert states == ["COMPLETE", "FAIL", "FAIL"]
+
+
+def test_the_champion_s_own_draw_is_counted(campaign: Campaign) -> None:
+    campaign.meter.budget = Budget(steps=3_000)
+    calibrated = Recipe(base="orthogonal", calibration="lsuv")
+    found = search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=[calibrated]))
+    assert found.champion is not None
+    assert found.champion.recipe == calibrated
+    assert campaign.meter.steps > sum(record.spent for record in campaign.records)
 
 
 def test_every_trial_that_goes_no_further_says_why() -> None:

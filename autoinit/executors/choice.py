@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ..bench import Bench, steps_per_second
+from ..budget import BATCH
 from ..errors import ArgumentError
 from ..text import number
 from ..threads import using_threads
@@ -28,7 +30,7 @@ MEASURED_STEPS = 10
 """Of each way, after one that warms up: enough to tell a tenth apart."""
 
 MEASURED_SHARE = 0.02
-"""Of the budget that measuring one way may take; where ten steps cost more, nothing is measured."""
+"""Of the budget that ten steps may be; where they are more, nothing is measured."""
 
 STACKS = {"cpu": (8,)}
 ACCELERATOR_STACKS = (32, 8)
@@ -41,6 +43,9 @@ WEIGHTS_PER_WORKER = 6
 SMALL = 1_000_000
 """Parameters up to which one thread may train as fast as several, and far faster where other programs are busy: threads
 wait for one another at every operation."""
+
+SLOW = 10.0
+"""Steps per second below which the first timing has to do."""
 
 FIRST_SECONDS = 0.25
 """For the first timing of a number of threads, after one step: ten steps, or fewer where they are slow."""
@@ -80,6 +85,9 @@ def fastest_threads(bench: Bench) -> tuple[int, float, int]:
             taken += 2
             if first < max(paces.values(), default=0.0) / 2:
                 continue  # far slower: no need to know by how much
+            if first < SLOW:
+                paces[count] = first
+                continue  # timing more of them would take a large share of the budget
             steps = max(2, min(MEASURED_STEPS, int(FIRST_SECONDS * first)))
             paces[count] = steps_per_second(bench, steps)
             taken += 1 + steps
@@ -94,7 +102,8 @@ def choose(
     concurrency: int | None = None,
     threads: int = 1,
     repeatable: bool = False,
-    affordable_steps: float = float("inf"),
+    affordable_steps: float = math.inf,
+    patience: float = math.inf,
 ) -> Choice:
     """Returns how to run jobs, after measuring what is possible where nothing is asked for.
 
@@ -106,6 +115,7 @@ def choose(
         repeatable: whether the same seed must give the same selection on any number of cores: only executors that
             give the same bits. It takes one thread a job, too.
         affordable_steps: training steps of the whole budget; measuring takes a small share of them.
+        patience: seconds that worker processes have to take their first step.
 
     Raises:
         ArgumentError: the executor that is asked for cannot run here.
@@ -113,10 +123,10 @@ def choose(
     if executor == "sequential" or concurrency == 1:
         return Choice(Sequential(bench), threads, "one job after the other, as asked for")
     if executor is not None:
-        return _asked(bench, executor, concurrency, threads)
+        return _asked(bench, executor, concurrency, threads, patience)
     if affordable_steps * MEASURED_SHARE < MEASURED_STEPS:
         return Choice(Sequential(bench), threads, "one job after the other: the budget is too small to measure others")
-    return _measured(bench, concurrency, threads, repeatable)
+    return _measured(bench, threads, _rivals(bench, concurrency, threads, repeatable, affordable_steps, patience))
 
 
 def check_executor(executor: str | None, concurrency: int | None) -> None:
@@ -130,30 +140,42 @@ def check_executor(executor: str | None, concurrency: int | None) -> None:
         raise ArgumentError(f"concurrency is {concurrency}, but the sequential executor runs one job at a time.")
 
 
-def _asked(bench: Bench, executor: str, concurrency: int | None, threads: int) -> Choice:
+def _asked(bench: Bench, executor: str, concurrency: int | None, threads: int, patience: float) -> Choice:
     why_not = processes.why_not(bench) if executor == "processes" else stacked.why_not(bench)
-    if why_not:
+    found = None
+    if not why_not and executor == "processes":
+        workers = Processes(bench, concurrency or min(BATCH, _cores()), patience)
+        found = Choice(workers, 1, "worker processes, as asked for")
+        if not workers.pace(1):  # they would never answer later either
+            why_not = workers.notes[-1]
+    elif not why_not:
+        stack = Stacked(bench, concurrency or min(ACCELERATOR_STACKS))
+        found = Choice(stack, threads, "stacked, as asked for")
+    if found is None or why_not:
         raise ArgumentError(
             f"executor is {executor!r}, which cannot run here: {why_not}. Leave it out, or use another."
         )
-    if executor == "processes":
-        return Choice(Processes(bench, concurrency or _cores()), 1, "worker processes, as asked for")
-    return Choice(Stacked(bench, concurrency or min(ACCELERATOR_STACKS)), threads, "stacked, as asked for")
+    return found
 
 
-def _measured(bench: Bench, concurrency: int | None, threads: int, repeatable: bool) -> Choice:
+def _measured(bench: Bench, threads: int, rivals: Iterator[Choice]) -> Choice:
     """Returns the fastest of those that are possible; another way than the plain one has to be worth it."""
     best = _paced(
         Choice(Sequential(bench), threads, f"one job after the other on {threads} thread{'s' * (threads > 1)}")
     )
-    bar, seen = WORTH_IT * (best.pace or 0.0), [_said(best)]
-    for rival in map(_paced, _rivals(bench, concurrency, threads, repeatable)):
-        seen.append(_said(rival))
-        if (rival.pace or 0.0) > bar:
-            best.executor.close()
-            best, bar = rival, rival.pace or 0.0
-        else:
-            rival.executor.close()
+    worse, bar, seen = best, WORTH_IT * (best.pace or 0.0), [_said(best)]
+    try:
+        for rival in rivals:
+            worse = rival
+            paced = _paced(rival)
+            seen.append(_said(paced))
+            worse, best = (best, paced) if (paced.pace or 0.0) > bar else (paced, best)
+            bar = max(bar, best.pace or 0.0)
+            worse.executor.close()
+    except BaseException:  # Ctrl-C while one is measured
+        worse.executor.close()
+        best.executor.close()
+        raise
     return dataclasses.replace(best, why=f"{best.why}; measured in steps/s: {', '.join(seen)}")
 
 
@@ -163,17 +185,29 @@ def _paced(choice: Choice) -> Choice:
 
 
 def _said(choice: Choice) -> str:
-    return f"{choice.why} {number(choice.pace or 0.0)}"
+    notes = "".join(f" ({note})" for note in choice.executor.notes)
+    return f"{choice.why} {number(choice.pace or 0.0)}{notes}"
 
 
-def _rivals(bench: Bench, concurrency: int | None, threads: int, repeatable: bool) -> Iterator[Choice]:
+def _rivals(
+    bench: Bench,
+    concurrency: int | None,
+    threads: int,
+    repeatable: bool,
+    affordable_steps: float,
+    patience: float,
+) -> Iterator[Choice]:
     """Yields what is possible beside the plain sequential executor, each made when it is asked for."""
-    kind = bench.task.device.type
-    count = min(concurrency or _cores(), _workers_that_fit(bench))
+    count = min(concurrency or min(BATCH, _cores()), _workers_that_fit(bench))
     if count > 1 and not processes.why_not(bench):
-        yield Choice(Processes(bench, count), 1, f"{count} processes")
-    if not repeatable and not stacked.why_not(bench):  # stacked sums round otherwise
-        for size in [concurrency] if concurrency else STACKS.get(kind, ACCELERATOR_STACKS):
+        yield Choice(Processes(bench, count, patience), 1, f"{count} processes")
+    if repeatable:  # stacked sums round otherwise
+        return
+    sizes = [concurrency] if concurrency else STACKS.get(bench.task.device.type, ACCELERATOR_STACKS)
+    # A stack may take as long as its candidates one by one, though it hardly does where it is worth anything.
+    sizes = [size for size in sizes if affordable_steps * MEASURED_SHARE >= MEASURED_STEPS * size / 4]
+    if sizes and not stacked.why_not(bench):
+        for size in sizes:
             yield Choice(Stacked(bench, size), threads, f"{size} stacked")
 
 

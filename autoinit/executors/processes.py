@@ -20,6 +20,8 @@ from .executor import OnRung
 from .turns import Turns
 from .worker import Measure
 
+LEAST_PATIENCE = 5.0
+"""Seconds that workers have for their first step in any case: forking and warming up take a moment."""
 PACE_SECONDS = 60.0
 """After which workers that have not done a first step are given up."""
 
@@ -71,6 +73,7 @@ class Processes:
     Args:
         bench: what they work on. Each job rewinds the model; whatever else changes is not seen by living workers.
         count: workers.
+        patience: seconds that `pace` waits for their first step.
 
     Raises:
         ArgumentError: no workers are asked for, or they cannot work here (see `why_not`).
@@ -78,13 +81,14 @@ class Processes:
 
     name = "processes"
 
-    def __init__(self, bench: Bench, count: int) -> None:
+    def __init__(self, bench: Bench, count: int, patience: float = PACE_SECONDS) -> None:
         if count < 1:
             raise ArgumentError(f"{count} worker processes cannot run anything. Allowed: a whole number from 1.")
         if problem := why_not(bench):
             raise ArgumentError(f"Jobs cannot run in worker processes: {problem}. Run them one after the other.")
         self.concurrency = count
         self.notes: list[str] = []
+        self._patience = min(PACE_SECONDS, max(LEAST_PATIENCE, patience))
         self._crew = Crew(bench)
         self._current: Turns | None = None
 
@@ -108,15 +112,17 @@ class Processes:
         finally:  # a run that is given up, by Ctrl-C above all, leaves no worker at its jobs
             self._crew.dismiss(self._crew.busy(turns))
 
-    def pace(self, steps: int, timeout: float = PACE_SECONDS) -> float:
+    def pace(self, steps: int, timeout: float | None = None) -> float:
         """Returns the training steps per second of all workers together, working at the same time; 0 on failure.
 
         Where a worker dies, fails or does not answer in time, all are ended and `notes` says why.
 
         Args:
             steps: of each worker, after one that warms up.
-            timeout: seconds for the first step; the others have as long, or more where the first one was slow.
+            timeout: seconds for the first step, in the place of the patience that was given; the others have as long,
+                or more where the first one was slow.
         """
+        timeout = self._patience if timeout is None else timeout
         self._settle()
         try:
             while len(self._crew.workers) < self.concurrency:
