@@ -25,6 +25,10 @@ LR_RATIO = 10**0.5
 GRADIENT_CALIBRATIONS = {"gradinit": 210, "nio": 300, "metainit": 525}
 """Calibrations that differentiate gradients, and what each costs in training steps; several times that with RNNs."""
 
+LARGEST_SCALED = 2**24
+"""Weights of a model above which those are not offered: they hold scaled copies of the weights and two graphs, and
+would take several times the memory of a training step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
@@ -153,11 +157,16 @@ def _recurrent_rules(graph: Graph) -> tuple[str, ...]:
 
 
 def _calibrations(graph: Graph, allowance: float) -> tuple[str, ...]:
-    """Returns the calibrations that fit the network, those on gradients only where they cost a hundredth at most."""
+    """Returns the calibrations that fit the network, those on gradients only where they cost a hundredth at most.
+
+    In memory they cost several models, so that large ones are spared them.
+    """
     found = ["none", "lsuv", "lsuv_centred", "within_layer"]
     fitting = {"admin": "post_norm", "fluctuation_driven": "spikes"}
     found += [name for name, need in fitting.items() if NEEDS[need].met(graph)]
-    return (*found, *(name for name, cost in GRADIENT_CALIBRATIONS.items() if allowance >= 100 * cost))
+    if sum(layer.size for layer in graph.layers) <= LARGEST_SCALED:
+        found += [name for name, cost in GRADIENT_CALIBRATIONS.items() if allowance >= 100 * cost]
+    return tuple(found)
 
 
 def _critical(graph: Graph) -> Recipe | None:

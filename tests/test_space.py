@@ -68,12 +68,13 @@ def test_specialists_are_choices_where_they_fit_and_are_tried_early(kind: str, d
 
 
 def test_costly_calibrations_join_where_they_cost_a_hundredth() -> None:
-    def offered(allowance: float) -> set[str]:
-        space = space_of(mlp(), lr_searched=False, allowance=allowance)
+    def offered(allowance: float, width: int = 8) -> set[str]:
+        space = space_of(mlp(width=width), lr_searched=False, allowance=allowance)
         return set(next(found.choices for found in space.dimensions if found.name == "calibration"))
 
     assert offered(20_000) == {"none", "lsuv", "lsuv_centred", "within_layer"}
     assert offered(1e6) - offered(20_000) == {"gradinit", "nio", "metainit"}
+    assert offered(1e6, width=4096) == offered(20_000)  # they hold copies of the weights
     costs = {"gradinit": GRADINIT * BOUND_COST, "nio": NIO * NIO_COST, "metainit": METAINIT * METAINIT_COST}
     assert costs == GRADIENT_CALIBRATIONS
 
