@@ -25,7 +25,7 @@ def test_reference_is_the_constant_predictor_s_loss_else_the_first_own_loss() ->
 def test_a_loss_of_exactly_zero_is_none_that_can_be_negative() -> None:
     assert Reference.of(2.3, [2.5, 0.0]) == Reference(2.3)
     assert Reference.of(None, [2.5, 0.0]) == Reference(2.5, guess=False)
-    assert Reference.of(None, [0.0, 0.5]) == Reference(0.5)
+    assert Reference.of(None, [0.0, 0.5]) == Reference(0.5, guess=False)
     nothing = Reference.of(None, [0.0, 0.0])
     assert nothing.scale is None
     assert nothing.u(0.0) == pytest.approx(math.log(1e-3))
