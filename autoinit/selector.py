@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +22,14 @@ from .device_memory import PeakMemory, peak_memory
 from .executors import Sequential
 from .executors.choice import check_executor, choose, fastest_threads
 from .gate import LOOKS, Verdict
+from .graph import Graph
+from .proxy import Original, carry, joint_space, original_of
 from .recipe import Recipe
 from .records import OWN, Candidate
 from .rules import resolve
 from .search import Found, search
 from .selection import Cost, Selection, trial_table
-from .space import LR_RATIO, space_of
+from .space import LR_RATIO, Space, space_of
 from .task import Task, make_task
 from .threads import using_threads
 from .tracing import trace_task
@@ -54,6 +57,7 @@ def select(
     device: str | torch.device | None = None,
     executor: str | None = None,
     concurrency: int | None = None,
+    proxy: nn.Module | None = None,
 ) -> Selection:
     """Returns the best initial weights found for a model, and sets them.
 
@@ -89,17 +93,19 @@ def select(
             (several candidates in one pass); None: what is fastest, measured on the first steps.
         concurrency: probes at a time; None: measured. A budget in steps or trials gives the same selection for the
             same seed whatever the number of processes, since then each probe has one thread.
+        proxy: a smaller model of the same architecture (fewer layers, narrower) to probe in the place of `model`; the
+            recipe that it finds is drawn into `model`, which is not trained. Gain and learning rate are the proxy's.
 
     Raises:
         DataError: empty or one-batch data, values not finite, labels out of range, batches the model rejects.
-        ModelError: nothing to train, or no gradient arrives.
+        ModelError: nothing to train, no gradient arrives, or a proxy of another kind.
         StepError, OptimizerError, RecipeError, BudgetError, DeviceError: a wrong argument of that kind.
     """
     meter = Meter(budget=parse_budget(budget))
     check_seed(seed)
     check_executor(executor, concurrency)
     task = make_task(
-        model,
+        model if proxy is None else proxy,
         data,
         loss=loss,
         step=step,
@@ -110,11 +116,13 @@ def select(
         device=device,
         seed=seed,
     )
-    graph = keep_choices(task.model, trace_task(task)).restricted(only, exclude)
+    graph = keep_choices(task.model, trace_task(task))
+    original = None if proxy is None else original_of(model, task, graph, only=only, exclude=exclude)
+    graph = graph if original else graph.restricted(only, exclude)
     with task.preserved() as snapshot, _reporting(progress) as report, peak_memory(task.device) as memory:
         bench = Bench(task, graph, snapshot, seed)
         threads = _paced(bench, meter)
-        space = space_of(graph, lr_searched=task.lr_searched, recipes=recipes, allowance=meter.left())
+        space = _space(graph, original, task.lr_searched, recipes, meter.left())
         campaign = Campaign(bench, Sequential(bench), meter, Schedule.of(meter.left()), report)
         if meter.left() < SMALLEST_ALLOWANCE:
             found, how = Found(Candidate(OWN), why=_too_small(meter)), ""
@@ -122,9 +130,35 @@ def select(
             with _running(campaign, executor, concurrency, threads) as how:
                 found = search(campaign, space, storage=storage, study_name=study_name)
     selection = _selection(found, campaign, _cost(campaign, how, memory))
+    if original is not None:
+        return _carried(selection, original, seed, apply)
     if apply and not selection.kept:
         apply_plan(task.model, selection.plan)
     return selection
+
+
+def _space(
+    graph: Graph,
+    original: Original | None,
+    lr_searched: bool,
+    recipes: Sequence[str | Recipe] | None,
+    allowance: float,
+) -> Space:
+    """Returns what to choose from: for a proxy, what fits the model that it stands for too."""
+    space = space_of(graph, lr_searched=lr_searched, recipes=recipes, allowance=allowance)
+    if original is None:
+        return space
+    other = space_of(original.graph, lr_searched=lr_searched, recipes=recipes, allowance=allowance)
+    return joint_space(space, other, measurable=original.task.device.type != "meta")
+
+
+def _carried(selection: Selection, original: Original, seed: int, apply: bool) -> Selection:
+    """Returns the selection for the model that a proxy stood for, and sets its weights."""
+    if selection.kept:
+        plan = resolve(OWN, original.graph, seed)
+    else:
+        plan = carry(selection.recipe, original, seed, apply=apply)
+    return dataclasses.replace(selection, plan=plan, graph=original.graph, why=f"{selection.why}; {original}")
 
 
 PATIENCE = 0.1

@@ -344,3 +344,24 @@ def test_an_error_of_the_progress_callback_is_the_caller_s() -> None:
 
     with unchanged(model), pytest.raises(ZeroDivisionError):
         autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=1200), progress=fail)
+
+
+def test_a_proxy_is_probed_in_the_place_of_the_model() -> None:
+    model, small = deep_tanh(layers=20), deep_tanh(layers=12)
+    before = [p.clone() for p in model.parameters()]
+    with unchanged(small):
+        selection = autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=2400), proxy=small)
+    assert not selection.kept
+    assert set(selection.plan) == {name for name, _ in model.named_parameters()}
+    assert "measured on a proxy of" in selection.why
+    assert not all(torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True))
+    again = deep_tanh(layers=20)
+    autoinit.apply_(again, selection)
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_proxy_of_another_kind_is_refused_before_anything_is_tried() -> None:
+    model, other = deep_tanh(), small_mlp()
+    with pytest.raises(ModelError, match="another kind than the model"), unchanged(model):
+        autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=600), proxy=other)
