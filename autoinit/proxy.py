@@ -7,6 +7,7 @@ calibrated and drawn for the model that the proxy stands for.
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from .plan import Plan
 from .recipe import Recipe
 from .records import stream
 from .rules import resolve
+from .selection import Selection
 from .space import Dimension, Space
 from .task import Task, check_trainable, unwrap
 from .tracing import trace_task
@@ -33,8 +35,13 @@ class Original:
     Attributes:
         task: the model with the proxy's data and loss, on the device where it is; nothing is trained on it.
         graph: its architecture; what must stay is marked.
-        proxy: the proxy's architecture.
+        proxy: the proxy's architecture, likewise.
     """
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the model has weights, to be drawn and calibrated; on the meta device it has none."""
+        return self.task.device.type != "meta"
 
     task: Task
     graph: Graph
@@ -64,8 +71,8 @@ def original_of(
         model: on any device. On the meta device it has no weights: the plan is all that comes of it.
         proxy: the task of training the small model.
         proxy_graph: its architecture.
-        only: globs of the parameters of `model` that may change.
-        exclude: globs of those that must stay.
+        only: globs of the parameters of `model` that may change; in the proxy those that they match as well.
+        exclude: globs of those that must stay; in the proxy likewise.
 
     Raises:
         ModelError: the two are not of one kind, or `model` is the proxy, or cannot be initialized.
@@ -85,7 +92,15 @@ def original_of(
     )
     graph = keep_choices(inner, trace_task(task))
     check_kind((inner, graph), (proxy.model, proxy_graph))
-    return Original(task, graph.restricted(only, exclude), proxy_graph)
+    small = proxy_graph.restricted(_met(only, proxy_graph), _met(exclude, proxy_graph))
+    return Original(task, graph.restricted(only, exclude), small)
+
+
+def _met(globs: Globs, graph: Graph) -> Globs:
+    """Returns the globs that name something in the proxy too, which may have fewer layers; None where none does."""
+    names = [name for layer in graph.layers for name in (layer.name, *layer.tied_to)]
+    patterns = [globs] if isinstance(globs, str) else list(globs or ())
+    return [pattern for pattern in patterns if fnmatch.filter(names, pattern)] or None
 
 
 def check_kind(model: tuple[nn.Module, Graph], proxy: tuple[nn.Module, Graph]) -> None:
@@ -193,7 +208,7 @@ def carry(recipe: Recipe, original: Original, seed: int = 0, *, apply: bool = Tr
     task, graph = original.task, original.graph
     check_fits(recipe, graph)
     plan = resolve(recipe, graph, seed)
-    if task.device.type == "meta":
+    if not original.measurable:
         if recipe.calibration != "none":
             raise RecipeError(f"{recipe.key!r} is calibrated on batches; a model on the meta device has no weights.")
         return plan
@@ -205,3 +220,23 @@ def carry(recipe: Recipe, original: Original, seed: int = 0, *, apply: bool = Tr
     if apply:
         apply_plan(task.model, plan)
     return plan
+
+
+def carried(selection: Selection, original: Original, seed: int = 0, *, apply: bool = True) -> Selection:
+    """Returns a proxy's selection as the model's: its plan and architecture, and in words what was not measured.
+
+    Args:
+        selection: what was chosen on the proxy.
+        original: the model.
+        seed: of the draws.
+        apply: whether to set the model's weights, where they are not kept.
+    """
+    try:
+        plan = carry(selection.recipe, original, seed, apply=apply and not selection.kept)
+    except Exception as problem:  # out of memory in a calibration must not cost the user what the search has found
+        problem.add_note(
+            f"{selection.recipe.key!r} won on the proxy, but could not be carried over to the model. Set it with "
+            f"autoinit.apply_(model, autoinit.Recipe.from_json({selection.recipe.to_json()!r}), data)."
+        )
+        raise
+    return dataclasses.replace(selection, plan=plan, graph=original.graph, why=f"{selection.why}; {original}")

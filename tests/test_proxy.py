@@ -176,8 +176,12 @@ def test_a_model_that_takes_other_data_is_told_so() -> None:
 
 
 def test_globs_name_the_models_own_parameters() -> None:
-    original = stands_for(mlp(16, 6), mlp(16, 3), exclude="10.*")  # which the proxy does not have
-    assert original.graph["10.weight"].keep == "excluded by name"
+    original = stands_for(mlp(16, 6), mlp(16, 3), exclude=["10.*", "0.*"])  # of which the proxy has one
+    assert original.graph["10.weight"].keep == original.graph["0.bias"].keep == "excluded by name"
+    assert original.proxy["0.weight"].keep == "excluded by name"
+    assert not original.proxy["2.weight"].keep
+    with pytest.raises(ModelError, match=r"'11\.\*' matches no parameter"):
+        stands_for(mlp(16, 6), mlp(16, 3), only="11.*")
 
 
 @pytest.mark.parametrize("recipe", ["he_normal", "orthogonal", "lsuv"])
