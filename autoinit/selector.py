@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import text
 from .apply import apply_plan, check_seed, keep_choices
 from .bench import Bench
 from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
@@ -21,16 +20,16 @@ from .data import Batch
 from .device_memory import PeakMemory, peak_memory
 from .executors import Sequential
 from .executors.choice import check_executor, choose, fastest_threads
-from .gate import LOOKS, Verdict
 from .graph import Graph
 from .proxy import Original, carry, joint_space, original_of
+from .reasons import described_task, too_small, why
 from .recipe import Recipe
 from .records import OWN, Candidate
 from .rules import resolve
 from .search import Found, search
 from .selection import Cost, Selection, trial_table
 from .space import LR_RATIO, Space, space_of
-from .task import Task, make_task
+from .task import make_task
 from .threads import using_threads
 from .tracing import trace_task
 
@@ -125,7 +124,7 @@ def select(
         space = _space(graph, original, task.lr_searched, recipes, meter.left())
         campaign = Campaign(bench, Sequential(bench), meter, Schedule.of(meter.left()), report)
         if meter.left() < SMALLEST_ALLOWANCE:
-            found, how = Found(Candidate(OWN), why=_too_small(meter)), ""
+            found, how = Found(Candidate(OWN), why=too_small(meter)), ""
         else:
             with _running(campaign, executor, concurrency, threads) as how:
                 found = search(campaign, space, storage=storage, study_name=study_name)
@@ -203,27 +202,6 @@ def _paced(bench: Bench, meter: Meter) -> int:
     return threads
 
 
-def _too_small(meter: Meter) -> str:
-    limit = meter.budget.steps
-    if limit is not None and limit - meter.steps < SMALLEST_ALLOWANCE:
-        return (
-            f"a budget of {limit} steps is too small for a choice that can be trusted; "
-            f"Budget(steps={_rounded_up(SMALLEST_ALLOWANCE + meter.steps)}) would do"
-        )
-    # Twice the least: evaluations and drawing weights take their share, and the first call is the slowest.
-    needed = _rounded_up(2 * SMALLEST_ALLOWANCE * meter.step_seconds + 2 * meter.seconds)
-    return (
-        f"a step takes {text.seconds(meter.step_seconds)}, so the budget pays for {max(0, int(meter.left()))} steps, "
-        f'too few for a choice that can be trusted; budget="{needed}s" would do'
-    )
-
-
-def _rounded_up(value: float) -> int:
-    """Returns the value rounded up to two digits."""
-    unit: int = 10 ** max(0, len(str(int(value))) - 2)
-    return math.ceil(value / unit) * unit
-
-
 def _cost(campaign: Campaign, how: str, memory: PeakMemory) -> Cost:
     tried = sum(record.stage != "gate" for record in campaign.records)
     run = "; ".join([how, *campaign.executor.notes])
@@ -244,52 +222,14 @@ def _selection(found: Found, campaign: Campaign, cost: Cost) -> Selection:
         gain=verdict.gain if verdict else None,
         held_back=verdict.held_back if verdict else None,
         lr=None if base is None else base * LR_RATIO**chosen.lr_step,
-        why=_why(found, campaign),
+        why=why(found, campaign.meter, 1 - campaign.schedule.finals_until),
         trials=trial_table(campaign.records, base),
         cost=cost,
         graph=bench.graph,
         interrupted=found.interrupted,
-        task=_described_task(bench.task),
+        task=described_task(bench.task),
         lr_searched=bench.task.lr_searched,
     )
-
-
-_LOSSES = {
-    "model": "the model's own loss",
-    "cross_entropy": "cross-entropy",
-    "mse": "mean squared error",
-    "custom": "the given loss",
-    "step": "the given step",
-}
-
-
-def _described_task(task: Task) -> str:
-    held_back = len(task.probe_eval) + len(task.gate_eval)
-    return f"{_LOSSES[task.loss_name]}, {task.optimizer_name}; {len(task.train)} batches, {held_back} more held back"
-
-
-def _why(found: Found, campaign: Campaign) -> str:
-    early = "interrupted by Ctrl-C; " if found.interrupted else ""
-    if found.champion is None:
-        return early + found.why
-    if found.verdict is None:
-        return f"{early}{found.champion.recipe} led, but the budget ended before the gate could confirm it"
-    if found.verdict.state == "win":
-        return early + found.verdict.why
-    why = f"{early}{found.champion.recipe} came as far as the gate, but {found.verdict.why}"
-    return why + _what_would_decide(found.verdict, campaign.meter, 1 - campaign.schedule.finals_until)
-
-
-def _what_would_decide(verdict: Verdict, meter: Meter, gate_share: float) -> str:
-    """Returns the budget that pays for the pairs which an effect of the size seen needs; nothing where none does."""
-    if verdict.state != "undecided" or verdict.pairs_needed is None:
-        return ""
-    if verdict.pairs_needed > max(LOOKS):
-        return f"; an effect of this size is too small for {max(LOOKS)} paired runs to show"
-    factor = 1 + gate_share * (verdict.pairs_needed / verdict.gain.pairs - 1)
-    if meter.budget.seconds is None:
-        return f"; Budget(steps={_rounded_up(1.2 * factor * meter.steps)}) would decide an effect of this size"
-    return f'; budget="{_rounded_up(1.2 * factor * meter.seconds)}s" would decide an effect of this size'
 
 
 @contextlib.contextmanager

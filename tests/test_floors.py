@@ -28,7 +28,7 @@ FLOORS = (
     "initializers init assign signals calibrations apply",
     "probe bench executors campaign contest",
     "search",
-    "selection proxy selector diagnosis coordinates",
+    "selection reasons proxy selector diagnosis coordinates",
     "demo testing",
     "cli",
     "__main__",
