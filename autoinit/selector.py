@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from .device_memory import PeakMemory, peak_memory
 from .executors import Sequential
 from .executors.choice import check_executor, choose, fastest_threads
 from .graph import Graph
-from .proxy import Original, carry, joint_space, original_of
+from .proxy import Original, carried, joint_space, original_of
 from .reasons import described_task, too_small, why
 from .recipe import Recipe
 from .records import OWN, Candidate
@@ -117,7 +116,7 @@ def select(
     )
     graph = keep_choices(task.model, trace_task(task))
     original = None if proxy is None else original_of(model, task, graph, only=only, exclude=exclude)
-    graph = graph if original else graph.restricted(only, exclude)
+    graph = original.proxy if original else graph.restricted(only, exclude)
     with task.preserved() as snapshot, _reporting(progress) as report, peak_memory(task.device) as memory:
         bench = Bench(task, graph, snapshot, seed)
         threads = _paced(bench, meter)
@@ -130,7 +129,7 @@ def select(
                 found = search(campaign, space, storage=storage, study_name=study_name)
     selection = _selection(found, campaign, _cost(campaign, how, memory))
     if original is not None:
-        return _carried(selection, original, seed, apply)
+        return carried(selection, original, seed, apply=apply)
     if apply and not selection.kept:
         apply_plan(task.model, selection.plan)
     return selection
@@ -148,16 +147,7 @@ def _space(
     if original is None:
         return space
     other = space_of(original.graph, lr_searched=lr_searched, recipes=recipes, allowance=allowance)
-    return joint_space(space, other, measurable=original.task.device.type != "meta")
-
-
-def _carried(selection: Selection, original: Original, seed: int, apply: bool) -> Selection:
-    """Returns the selection for the model that a proxy stood for, and sets its weights."""
-    if selection.kept:
-        plan = resolve(OWN, original.graph, seed)
-    else:
-        plan = carry(selection.recipe, original, seed, apply=apply)
-    return dataclasses.replace(selection, plan=plan, graph=original.graph, why=f"{selection.why}; {original}")
+    return joint_space(space, other, measurable=original.measurable)
 
 
 PATIENCE = 0.1
