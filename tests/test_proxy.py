@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import autoinit
 from autoinit.apply import keep_choices
 from autoinit.entries import as_recipe
 from autoinit.errors import DataError, ModelError, RecipeError
-from autoinit.proxy import Original, carry, joint_space, original_of
+from autoinit.proxy import Original, carried, carry, joint_space, original_of
 from autoinit.recipe import Recipe
 from autoinit.space import space_of
 from autoinit.task import make_task
@@ -276,3 +277,69 @@ def test_a_model_without_weights_gets_a_plan() -> None:
     with pytest.raises(RecipeError, match=r"calibrated on batches.*to_empty"):
         joint_space(listed, listed, measurable=False)
     assert joint_space(listed, listed) is listed
+
+
+def selected(model: nn.Module, proxy: nn.Module, **rest: Any) -> autoinit.Selection:
+    options: dict[str, Any] = {"recipes": ["orthogonal", "he_normal", "lsuv"], "executor": "sequential", "seed": 1}
+    options |= {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9)}
+    return autoinit.select(model, DATA, proxy=proxy, budget=autoinit.Budget(steps=3000), **(options | rest))
+
+
+def deep(width: int, layers: int = 12) -> nn.Module:
+    torch.manual_seed(0)
+    return mlp(width, layers)
+
+
+def trained(model: nn.Module, steps: int = 400) -> float:
+    """Returns the mean loss of the last quarter of a plain training."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    x, y = torch.tensor(DATA[0]), torch.tensor(DATA[1])
+    losses = []
+    for rows in torch.randint(len(y), (steps, 64), generator=torch.Generator().manual_seed(9)):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return sum(losses[-steps // 4 :]) / (steps // 4)
+
+
+def test_what_wins_on_a_narrow_net_helps_the_wide_one() -> None:
+    model, proxy = deep(96), deep(24)
+    as_is = trained(deep(96))
+    with unchanged(proxy):
+        selection = selected(model, proxy)
+    assert not selection.kept
+    assert "measured on a proxy of 8,410 of 109,642 parameters" in selection.why
+    assert set(selection.plan) == dict(model.named_parameters()).keys()
+    assert selection.graph["0.weight"].shape == (96, 64)
+    assert as_is > 1.5  # the deep net hardly trains by itself
+    assert trained(model) < 0.5 * as_is
+
+
+def test_a_dry_selection_changes_neither() -> None:
+    model, proxy = deep(96), deep(24)
+    with unchanged(model), unchanged(proxy):
+        selection = selected(model, proxy, apply=False)
+    autoinit.apply_(model, selection)
+    assert all(name in selection.plan for name, _ in model.named_parameters())
+
+
+def test_recipes_must_fit_both() -> None:
+    model, proxy = deep(96), deep(24)
+    with pytest.raises(RecipeError, match="sines"), unchanged(model), unchanged(proxy):
+        selected(model, proxy, recipes=["siren"])
+    with torch.device("meta"):
+        bare = mlp(96, 12)
+    with pytest.raises(RecipeError, match="meta device"):
+        selected(bare, proxy)
+
+
+def test_a_failing_carry_says_what_had_won() -> None:
+    proxy = deep(24)
+    original = stands_for(deep(96), proxy)
+    selection = selected(deep(96), proxy, apply=False)
+    other = dataclasses.replace(selection, recipe=Recipe(base="siren"))
+    with pytest.raises(RecipeError) as caught:
+        carried(other, original)
+    assert "autoinit.apply_(model, autoinit.Recipe.from_json(" in caught.value.__notes__[0]
