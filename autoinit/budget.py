@@ -92,12 +92,14 @@ class Meter(Tally):
         started: `time.perf_counter()` at the start.
         paced: (seconds, steps) when `pace` was called.
         step_seconds: what one step took then; 0 before.
+        begun: seconds when the search began: shares of the time are counted from there.
     """
 
     budget: Budget
     started: float = field(default_factory=time.perf_counter)
     step_seconds: float = 0.0
     paced: tuple[float, float] = (0.0, 0.0)
+    begun: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -126,7 +128,8 @@ class Meter(Tally):
         if self.budget.steps is not None:
             found = until * self.budget.steps - self.steps
         if self.budget.seconds is not None and self.step_seconds > 0:
-            found = min(found, (until * self.budget.seconds - self.seconds) / self._seconds_per_step())
+            end = self.begun + until * (self.budget.seconds - self.begun)
+            found = min(found, (end - self.seconds) / self._seconds_per_step())
         return found
 
     def done(self) -> float:

@@ -143,6 +143,9 @@ def select_command(
         str | None, typer.Option(help="How probes run: sequential, processes or stacked; measured if left out.")
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Probes at a time; measured if left out.")] = None,
+    proxy: Annotated[
+        str | None, typer.Option(help="module:callable; returns a smaller model to probe in the place of MODEL.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -170,6 +173,7 @@ def select_command(
             device=device,
             executor=executor,
             concurrency=concurrency,
+            proxy=_model(proxy) if proxy else None,
             progress=progress,
         )
     if out:

@@ -61,7 +61,8 @@ def select(
 
     The weights as the model's own code drew them are candidate 0. They stay unless another candidate beats them
     beyond noise on fresh batch orders and on held-back data. Everything else about the model, and every random
-    state, is as it was, also after an exception or Ctrl-C.
+    state, is as it was, also after an exception or Ctrl-C. A first Ctrl-C ends the search and lets the gate judge the
+    best so far, which takes a while; a second one is raised.
 
     Args:
         model: what will be trained.
@@ -168,6 +169,7 @@ def _running(campaign: Campaign, executor: str | None, concurrency: int | None, 
         patience=PATIENCE * (meter.budget.seconds or math.inf),
     )
     campaign.executor = choice.executor
+    meter.begun = meter.seconds
     try:
         if choice.pace is not None and meter.budget.seconds is not None:
             alone = meter.left()

@@ -78,6 +78,13 @@ def test_one_trial_alone_is_no_large_part_of_the_time() -> None:
     assert Schedule.of(together, alone=together / 8).rungs[-1] == 62
 
 
+def test_shares_of_the_time_are_counted_from_where_the_search_began() -> None:
+    meter = Meter(budget=Budget(seconds=100.0), step_seconds=1.0)
+    meter.begun = 60.0
+    assert meter.left(0.5) == pytest.approx(80.0, abs=0.5)
+    assert meter.left() == pytest.approx(100.0, abs=0.5)
+
+
 def test_what_ran_at_another_pace_is_forgotten() -> None:
     meter = Meter(budget=Budget(seconds=1e9))
     meter.pace(1.0)

@@ -27,8 +27,8 @@ def test_an_undecided_gate_names_the_budget_that_would_decide() -> None:
     said = why(found("undecided", pairs_needed=6), meter, gate_share=0.5)
     # Twice the pairs in half of the budget: 1.5 times of it, and a fifth to spare.
     assert said == (
-        "he_normal came as far as the gate, but its lead is within the noise; Budget(steps=1800) would decide an effect "
-        "of this size"
+        "he_normal came as far as the gate, but its lead is within the noise; Budget(steps=1800) would decide an "
+        "effect of this size"
     )
 
 
@@ -48,7 +48,7 @@ def test_a_budget_too_small_is_answered_with_one_that_does() -> None:
     assert "Budget(steps=410) would do" in too_small(Meter(budget=Budget(steps=100), steps=5))
     slow = too_small(Meter(budget=Budget(seconds=60.0), step_seconds=1.0))
     assert "steps, too few for a choice that can be trusted" in slow
-    assert slow.endswith('; budget="810s" would do') or slow.endswith('; budget="800s" would do')
+    assert slow.endswith(('; budget="810s" would do', '; budget="800s" would do'))
 
 
 @pytest.mark.parametrize(("steps", "shown"), [(400, 410), (1_234, 1_300)])

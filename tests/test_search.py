@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import optuna
@@ -14,9 +14,9 @@ from autoinit.bench import Bench
 from autoinit.budget import Budget, Meter, Schedule
 from autoinit.campaign import Campaign
 from autoinit.errors import ArgumentError
-from autoinit.executors import Sequential
+from autoinit.executors import WORKER_DIED, OnRung, Sequential
 from autoinit.recipe import Recipe
-from autoinit.records import OWN, Candidate
+from autoinit.records import OWN, Candidate, Job, Outcome
 from autoinit.search import _affordable, search
 from autoinit.space import LR_STEPS, space_of
 from autoinit.task import make_task
@@ -215,3 +215,23 @@ def test_hopeless_weights_cost_one_step(campaign: Campaign) -> None:
     vetoed = campaign.records[1]
     assert (vetoed.state, vetoed.spent, vetoed.score) == ("vetoed", 1, None)
     assert "times that of a constant guess" in vetoed.reason
+
+
+def test_the_owner_s_trial_is_run_again_where_its_worker_died(campaign: Campaign) -> None:
+    class Mortal(Sequential):
+        deaths = 1
+
+        def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
+            if self.deaths:
+                self.deaths -= 1
+                yield from (Outcome(None, 1, f"{WORKER_DIED} (signal 9)") for _ in jobs)
+            else:
+                yield from super().run(jobs, on_rung)
+
+    campaign.executor = Mortal(campaign.bench)
+    search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"]))
+    assert [record.state for record in campaign.records[:2]] == ["complete", "complete"]
+    campaign.records.clear()
+    campaign.executor.deaths = 2
+    found = search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"]))
+    assert "training the model's own weights failed" in found.why

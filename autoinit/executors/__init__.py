@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .executor import Executor, OnRung
-from .processes import Processes
+from .processes import WORKER_DIED, Processes
 from .sequential import Sequential
 from .stacked import Stacked
 
-__all__ = ["Executor", "OnRung", "Processes", "Sequential", "Stacked"]
+__all__ = ["WORKER_DIED", "Executor", "OnRung", "Processes", "Sequential", "Stacked"]

@@ -36,6 +36,9 @@ STACKS = {"cpu": (8,)}
 ACCELERATOR_STACKS = (32, 8)
 """Candidates at a time that are tried on a kind of device, and on all others, the most first."""
 
+STACKING_SECONDS = 4.0
+"""What the first try of a stack takes, mostly imports; more than a CPU's gain is worth in a short search."""
+
 WEIGHTS_PER_WORKER = 6
 """Sizes of the model that one worker may need: weights, gradients, two moments, activations."""
 
@@ -121,7 +124,8 @@ def choose(
         ArgumentError: the executor that is asked for cannot run here.
     """
     if executor == "sequential" or concurrency == 1:
-        return Choice(Sequential(bench), threads, "one job after the other, as asked for")
+        asked = "as asked for" if executor in ("sequential", None) else "since concurrency=1 leaves nothing beside it"
+        return Choice(Sequential(bench), threads, f"one job after the other, {asked}")
     if executor is not None:
         return _asked(bench, executor, concurrency, threads, patience)
     if affordable_steps * MEASURED_SHARE < MEASURED_STEPS:
@@ -144,13 +148,13 @@ def _asked(bench: Bench, executor: str, concurrency: int | None, threads: int, p
     why_not = processes.why_not(bench) if executor == "processes" else stacked.why_not(bench)
     found = None
     if not why_not and executor == "processes":
-        workers = Processes(bench, concurrency or min(BATCH, _cores()), patience)
-        found = Choice(workers, 1, "worker processes, as asked for")
+        workers = Processes(bench, min(BATCH, concurrency or _cores()), patience)  # a batch has no more jobs
+        found = Choice(workers, 1, f"{workers.concurrency} processes, as asked for")
         if not workers.pace(1):  # they would never answer later either
             why_not = workers.notes[-1]
     elif not why_not:
         stack = Stacked(bench, concurrency or min(ACCELERATOR_STACKS))
-        found = Choice(stack, threads, "stacked, as asked for")
+        found = Choice(stack, threads, f"{stack.concurrency} stacked, as asked for")
     if found is None or why_not:
         raise ArgumentError(
             f"executor is {executor!r}, which cannot run here: {why_not}. Leave it out, or use another."
@@ -201,9 +205,10 @@ def _rivals(
     count = min(concurrency or min(BATCH, _cores()), _workers_that_fit(bench))
     if count > 1 and not processes.why_not(bench):
         yield Choice(Processes(bench, count, patience), 1, f"{count} processes")
-    if repeatable:  # stacked sums round otherwise
+    kind = bench.task.device.type
+    if repeatable or (kind == "cpu" and patience < STACKING_SECONDS):  # stacked sums round otherwise
         return
-    sizes = [concurrency] if concurrency else STACKS.get(bench.task.device.type, ACCELERATOR_STACKS)
+    sizes = [concurrency] if concurrency else STACKS.get(kind, ACCELERATOR_STACKS)
     # A stack may take as long as its candidates one by one, though it hardly does where it is worth anything.
     sizes = [size for size in sizes if affordable_steps * MEASURED_SHARE >= MEASURED_STEPS * size / 4]
     if sizes and not stacked.why_not(bench):

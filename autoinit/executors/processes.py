@@ -20,6 +20,9 @@ from .executor import OnRung
 from .turns import Turns
 from .worker import Measure
 
+WORKER_DIED = "the worker process died"
+"""How the reason of a job begins whose worker is gone."""
+
 LEAST_PATIENCE = 5.0
 """Seconds that workers have for their first step in any case: forking and warming up take a moment."""
 PACE_SECONDS = 60.0
@@ -186,7 +189,7 @@ class Processes:
 
     def _bury(self, worker: Worker, turns: Turns) -> Outcome:
         """Returns the outcome of a job whose worker died; it is charged with the steps that were seen of it."""
-        reason = f"the worker process died ({worker.manner_of_death()})"
+        reason = f"{WORKER_DIED} ({worker.manner_of_death()})"
         self._crew.dismiss([worker])
         return Outcome(None, max(1, turns.seen(worker.place)), reason)
 
