@@ -335,7 +335,7 @@ def test_exact_weights_of_a_plan_are_trained() -> None:
 
 def test_a_veto_ends_a_candidate_before_its_first_step() -> None:
     reference = Reference(2.3)
-    recipes = (RECIPES[1], Recipe(base="zeros"), Recipe(log2_gain=6.0), RECIPES[3])
+    recipes = (RECIPES[1], Recipe(base="zeros"), Recipe(log2_gain=12.0), RECIPES[3])
     with benched(mlp, ROWS) as bench:
         jobs = jobs_of(recipes, reference=reference)
         found = list(Stacked(bench, 4).run(jobs, going_on))
