@@ -72,10 +72,11 @@ def budget(exhaustive: int) -> int:
     return with_finals if with_finals >= WORTH_FINALS else WORTH_FINALS - 1
 
 
-def long_losses(name: str, rows: Sequence[Row]) -> dict[str, float]:
-    """Returns each candidate's long-run training loss, the geometric mean of its seeds."""
+def long_losses(name: str, rows: Sequence[Row], against: str) -> dict[str, float]:
+    """Returns each candidate's long-run loss: geometric mean of its seeds, of training and validation or of one."""
+    sides = ("train", "val") if against == "both" else (against,)
     mine = [row for row in rows if row["task"] == name]
-    return {row["recipe"]: _geometric(row["long"]["train"]) for row in mine}
+    return {row["recipe"]: _geometric([loss for side in sides for loss in row["long"][side]]) for row in mine}
 
 
 def _geometric(losses: Sequence[float]) -> float:
@@ -93,31 +94,37 @@ def report() -> str:
     long = jobs.read_rows(rank_agreement.PATH)
     found = {(row["task"], row["seed"]): row for row in jobs.read_rows(PATH)}
     lines = [
-        "| task | champion | its loss / the best's | a seed alone | share of the exhaustive steps |",
-        "|---|---|---:|---:|---:|",
+        "| task | champion | training and validation loss / the best's | training loss / the best's | a seed alone "
+        "| share of the exhaustive steps |",
+        "|---|---|---:|---:|---:|---:|",
     ]
-    regrets, shares = [], []
+    regrets: dict[str, list[float]] = {"both": [], "train": []}
+    shares = []
     for name in TASKS:
         mine = [found[key] for key in sorted(found) if key[0] == name]
-        losses = long_losses(name, long)
-        if not mine or not losses:
+        if not mine:
             continue
-        regret = statistics.fmean(log_ratio(losses[row["champion"]], min(losses.values())) for row in mine)
-        share = statistics.fmean(row["spent"] / row["exhaustive"] for row in mine)
-        regrets.append(regret)
-        shares.append(share)
-        champions = " · ".join(row["champion"] for row in mine)
-        seed = math.exp(noise(name, long))
-        lines.append(f"| {name} | {champions} | {math.exp(regret):.2f} | {seed:.2f} | {share:.3f} |")
-    if not regrets:
+        for against, values in regrets.items():
+            losses = long_losses(name, long, against)
+            values.append(statistics.fmean(log_ratio(losses[row["champion"]], min(losses.values())) for row in mine))
+        shares.append(statistics.fmean(row["spent"] / row["exhaustive"] for row in mine))
+        cells = [" · ".join(row["champion"] for row in mine)]
+        cells += [f"{math.exp(values[-1]):.2f}" for values in regrets.values()]
+        lines.append(
+            f"| {name} | " + " | ".join([*cells, f"{math.exp(noise(name, long)):.2f}", f"{shares[-1]:.3f}"]) + " |"
+        )
+    if not shares:
         return f"{PATH} holds no run yet."
-    close = sum(regret <= CLOSE for regret in regrets)
-    lines += [
-        "",
-        f"Median over {len(regrets)} tasks: the champion's loss is {math.exp(statistics.median(regrets)):.3f} of the "
-        f"best candidate's, at {statistics.median(shares):.3f} of the exhaustive steps (1.05 at 0.125 are wanted); "
-        f"within 5 % on {close} tasks.",
-    ]
+    lines.append("")
+    for against, words in (("both", "training and validation loss"), ("train", "training loss alone")):
+        values = regrets[against]
+        lines.append(
+            f"By {words}: the champion's is {math.exp(statistics.median(values)):.3f} of the best candidate's on the "
+            f"median of {len(values)} tasks, within 5 % on {sum(value <= CLOSE for value in values)} of them."
+        )
+    lines.append(
+        f"Steps: {statistics.median(shares):.3f} of the exhaustive run's (0.125 at most are wanted, for 1.05)."
+    )
     return "\n".join(lines)
 
 
