@@ -38,14 +38,14 @@ class Original:
         proxy: the proxy's architecture, likewise.
     """
 
+    task: Task
+    graph: Graph
+    proxy: Graph
+
     @property
     def measurable(self) -> bool:
         """Whether the model has weights, to be drawn and calibrated; on the meta device it has none."""
         return self.task.device.type != "meta"
-
-    task: Task
-    graph: Graph
-    proxy: Graph
 
     def __str__(self) -> str:
         """Returns how small the proxy is, in words."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,26 +87,29 @@ class BenchTask:
         return float(-(share * share.log()).sum())
 
 
-def _sgd(lr: float) -> OptimizerFactory:
+def sgd(lr: float) -> OptimizerFactory:
+    """Returns a factory of SGD with momentum."""
     return functools.partial(torch.optim.SGD, lr=lr, momentum=0.9)
 
 
-def _adam(lr: float) -> OptimizerFactory:
+def adam(lr: float) -> OptimizerFactory:
+    """Returns a factory of Adam."""
     return functools.partial(torch.optim.Adam, lr=lr)
 
 
-def _adamw(lr: float) -> OptimizerFactory:
+def adamw(lr: float) -> OptimizerFactory:
+    """Returns a factory of AdamW."""
     return functools.partial(torch.optim.AdamW, lr=lr)
 
 
 def _plain(name: str, family: str, activation: Callable[[], nn.Module]) -> BenchTask:
     build = functools.partial(models.plain_mlp, activation)
-    return BenchTask(name, family, True, build, data.mnist_rows, F.cross_entropy, _sgd(0.01), 500)
+    return BenchTask(name, family, True, build, data.mnist_rows, F.cross_entropy, sgd(0.01), 500)
 
 
 def _encoder(name: str, family: str, norm_first: bool, layers: int) -> BenchTask:
     build = functools.partial(models.RowTransformer, norm_first, layers)
-    return BenchTask(name, family, False, build, data.mnist_sequences, F.cross_entropy, _adamw(3e-3), 400, rows=16)
+    return BenchTask(name, family, False, build, data.mnist_sequences, F.cross_entropy, adamw(3e-3), 400, rows=16)
 
 
 _CHARACTERS = functools.partial(data.prose, LENGTH)
@@ -125,7 +128,7 @@ TASKS: dict[str, BenchTask] = {
             models.plain_cnn,
             data.mnist_images,
             F.cross_entropy,
-            _sgd(0.01),
+            sgd(0.01),
             400,
         ),
         BenchTask(
@@ -135,7 +138,7 @@ TASKS: dict[str, BenchTask] = {
             models.residual_cnn,
             data.mnist_images,
             F.cross_entropy,
-            _sgd(0.05),
+            sgd(0.05),
             400,
         ),
         _encoder("encoder_pre_ln", "Transformer encoder, pre-LN, 3 layers", True, 3),
@@ -147,7 +150,7 @@ TASKS: dict[str, BenchTask] = {
             functools.partial(models.CharTransformer, data.VOCABULARY, LENGTH),
             _CHARACTERS,
             F.cross_entropy,
-            _adamw(1e-2),
+            adamw(1e-2),
             500,
             rows=16,
         ),
@@ -158,7 +161,7 @@ TASKS: dict[str, BenchTask] = {
             functools.partial(models.tiny_gpt2, data.VOCABULARY, LENGTH),
             _CHARACTERS,
             None,
-            _adamw(3e-3),
+            adamw(3e-3),
             400,
             rows=16,
         ),
@@ -169,7 +172,7 @@ TASKS: dict[str, BenchTask] = {
             models.RowLSTM,
             data.mnist_sequences,
             F.cross_entropy,
-            _adam(2e-3),
+            adam(2e-3),
             500,
             rows=32,
         ),
@@ -180,7 +183,7 @@ TASKS: dict[str, BenchTask] = {
             models.sigmoid_autoencoder,
             data.digits_to_themselves,
             F.mse_loss,
-            _adam(1e-2),
+            adam(1e-2),
             1000,
         ),
         BenchTask(
@@ -190,7 +193,7 @@ TASKS: dict[str, BenchTask] = {
             models.siren,
             data.photo,
             F.mse_loss,
-            _adam(1e-3),
+            adam(1e-3),
             600,
             rows=512,
         ),
@@ -201,7 +204,7 @@ TASKS: dict[str, BenchTask] = {
             functools.partial(models.tabular_mlp, 30, 2),
             data.breast_cancer,
             F.cross_entropy,
-            _adam(3e-4),
+            adam(3e-4),
             400,
             rows=32,
         ),
@@ -212,7 +215,7 @@ TASKS: dict[str, BenchTask] = {
             functools.partial(models.tabular_mlp, 10, 1),
             data.diabetes,
             F.mse_loss,
-            _adam(3e-4),
+            adam(3e-4),
             400,
             rows=32,
         ),
@@ -223,7 +226,7 @@ TASKS: dict[str, BenchTask] = {
             models.ResidualMLP,
             data.mnist_rows,
             F.cross_entropy,
-            _sgd(0.006),
+            sgd(0.006),
             400,
         ),
     )
@@ -241,7 +244,7 @@ SPECIALISTS: dict[str, BenchTask] = {
             models.BareResidualCNN,
             data.mnist_images,
             F.cross_entropy,
-            _sgd(0.02),
+            sgd(0.02),
             300,
         ),
         BenchTask(
@@ -251,7 +254,7 @@ SPECIALISTS: dict[str, BenchTask] = {
             models.RowReluRNN,
             data.mnist_sequences,
             F.cross_entropy,
-            _adam(1e-3),
+            adam(1e-3),
             400,
             rows=32,
         ),
@@ -262,7 +265,7 @@ SPECIALISTS: dict[str, BenchTask] = {
             models.SpikingMLP,
             data.mnist_rows,
             F.cross_entropy,
-            _adam(1e-3),
+            adam(1e-3),
             200,
             rows=32,
         ),
@@ -271,20 +274,34 @@ SPECIALISTS: dict[str, BenchTask] = {
 """Networks that some methods were made for and that are not among the sixteen."""
 
 
+def listed(names: str, known: Iterable[str], what: str, groups: Sequence[str] = ()) -> list[str]:
+    """Returns the names of a comma-separated list; "all" names all that are known.
+
+    Args:
+        names: of the list, with commas between.
+        known: every name there is.
+        what: they are names of, for the message.
+        groups: names that the caller understands itself, for the message.
+
+    Raises:
+        SystemExit: for a name that is not known.
+    """
+    table = list(known)
+    wanted = table if names == "all" else names.split(",")
+    if unknown := [name for name in wanted if name not in table]:
+        raise SystemExit(f"unknown {what} {', '.join(unknown)}; known: {', '.join(['all', *groups, *table])}")
+    return wanted
+
+
 def chosen(names: str) -> list[BenchTask]:
     """Returns the tasks of a comma-separated list; "all" and "plain_deep" name groups.
 
     Raises:
         SystemExit: for a name that is not in the table.
     """
-    if names == "all":
-        return list(TASKS.values())
     if names == "plain_deep":
         return [task for task in TASKS.values() if task.plain_deep]
-    unknown = [name for name in names.split(",") if name not in TASKS]
-    if unknown:
-        raise SystemExit(f"unknown tasks {', '.join(unknown)}; known: all, plain_deep, {', '.join(TASKS)}")
-    return [TASKS[name] for name in names.split(",")]
+    return [TASKS[name] for name in listed(names, TASKS, "tasks", groups=("plain_deep",))]
 
 
 def log_ratio(selected: float, as_is: float) -> float:

@@ -6,16 +6,14 @@ without them would flatter every method here; so four small ones stand beside, a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from itertools import chain, pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import data
-from .tasks import TASKS, BenchTask
+from .tasks import TASKS, BenchTask, adam, listed, sgd
 
 
 def tabular_batchnorm(features: int = 30, outputs: int = 2, width: int = 64, hidden: int = 3) -> nn.Module:
@@ -67,14 +65,6 @@ Build = Callable[[], nn.Module]
 Load = Callable[[], data.Split]
 
 
-def _adam(lr: float) -> Callable[..., torch.optim.Optimizer]:
-    return functools.partial(torch.optim.Adam, lr=lr)
-
-
-def _sgd(lr: float) -> Callable[..., torch.optim.Optimizer]:
-    return functools.partial(torch.optim.SGD, lr=lr, momentum=0.9)
-
-
 # As in the table, each rate is the best of 4, about a factor of 3 apart, for as-is weights by validation loss.
 ADDED: dict[str, BenchTask] = {
     task.name: task
@@ -86,7 +76,7 @@ ADDED: dict[str, BenchTask] = {
             tabular_batchnorm,
             data.breast_cancer,
             F.cross_entropy,
-            _adam(3e-4),
+            adam(3e-4),
             400,
             rows=32,
         ),
@@ -97,7 +87,7 @@ ADDED: dict[str, BenchTask] = {
             TabularResidual,
             data.diabetes,
             F.mse_loss,
-            _adam(1e-4),
+            adam(1e-4),
             400,
             rows=32,
         ),
@@ -108,7 +98,7 @@ ADDED: dict[str, BenchTask] = {
             layernorm_autoencoder,
             data.digits_to_themselves,
             F.mse_loss,
-            _adam(3e-3),
+            adam(3e-3),
             600,
         ),
         BenchTask(
@@ -118,7 +108,7 @@ ADDED: dict[str, BenchTask] = {
             groupnorm_cnn,
             data.mnist_images,
             F.cross_entropy,
-            _sgd(0.03),
+            sgd(0.03),
             400,
         ),
     )
@@ -147,9 +137,7 @@ def chosen(names: str) -> list[BenchTask]:
     Raises:
         SystemExit: for a name that is not in the table.
     """
-    wanted = list(VERSUS) if names == "all" else names.split(",")
-    if unknown := [name for name in wanted if name not in VERSUS]:
-        raise SystemExit(f"unknown tasks {', '.join(unknown)}; known: all, {', '.join(VERSUS)}")
+    wanted = listed(names, VERSUS, "tasks")
     halves = [[name for name in wanted if (name in NORMALIZED) == side] for side in (True, False)]
     longest = max(len(half) for half in halves)
     pairs = zip(*([*half, *[""] * (longest - len(half))] for half in halves), strict=True)

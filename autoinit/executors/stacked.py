@@ -11,6 +11,7 @@ import torch
 
 from ..bench import Bench
 from ..budget import Tally
+from ..device_memory import free_cache
 from ..probe import RungReport
 from ..records import Job, Outcome, described
 from ..score import Curve
@@ -168,8 +169,7 @@ class Stacked:
 
     def _free(self) -> None:
         gc.collect()
-        if self._bench.task.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_cache(self._bench.task.device)
 
 
 class _Training:

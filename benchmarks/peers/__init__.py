@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..equal_cost import SHARES
-from ..tasks import BenchTask
+from ..tasks import BenchTask, listed
 from . import gradinit_peer, lsuv_peer, metainit, one_size, ours, random_search
 from .cost import FREE, Start
 
@@ -104,7 +104,4 @@ def chosen(names: str) -> list[str]:
     Raises:
         SystemExit: for a name that is not in the table.
     """
-    wanted = list(METHODS) if names == "all" else names.split(",")
-    if unknown := [name for name in wanted if name not in METHODS]:
-        raise SystemExit(f"unknown methods {', '.join(unknown)}; known: all, {', '.join(METHODS)}")
-    return wanted
+    return listed(names, METHODS, "methods")
