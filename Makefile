@@ -35,7 +35,7 @@ format: .venv/.dev
 	touch $@
 
 .venv/.dev: .venv/.torch pyproject.toml
-	$(PIP) install -q -c constraints.txt -e ".[demo,dev]"
+	$(PIP) install -q -c constraints.txt -e ".[demo,report,postgres,ray,dashboard,dev]"
 	touch $@
 
 clean:

@@ -33,14 +33,17 @@ if TYPE_CHECKING:
     from .errors import PlanMismatchError as PlanMismatchError
     from .errors import RecipeError as RecipeError
     from .errors import StepError as StepError
+    from .errors import StorageError as StorageError
     from .fill import Fill as Fill
     from .graph import Graph as Graph
     from .graph import Layer as Layer
     from .plan import Plan as Plan
     from .recipe import Recipe as Recipe
+    from .reports import report as report
     from .rules import resolve as resolve
     from .selection import Selection as Selection
     from .selector import select as select
+    from .study.spec import Study as Study
     from .task import Task as Task
     from .tracing import trace as trace
 
@@ -69,10 +72,13 @@ _HOMES = {
     "RecipeError": "errors",
     "Selection": "selection",
     "StepError": "errors",
+    "StorageError": "errors",
+    "Study": "study.spec",
     "Task": "task",
     "apply_": "apply",
     "coordinate_check": "coordinates",
     "diagnose": "diagnosis",
+    "report": "reports",
     "resolve": "rules",
     "select": "selector",
     "trace": "tracing",

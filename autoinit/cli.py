@@ -7,14 +7,11 @@ stderr.
 
 from __future__ import annotations
 
-import functools
-import importlib
 import json
 import math
 import re
 import shutil
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from . import __version__
-from .errors import AutoInitError, FactoryError, RecipeError, did_you_mean
+from .cli_study import study_app
+from .errors import AutoInitError, FactoryError, RecipeError
+from .factories import blame, called, named
 
 if TYPE_CHECKING:  # the libraries below take seconds to load: each command imports what it needs
     from torch import nn
@@ -79,6 +78,9 @@ def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"autoinit {__version__}")
         raise typer.Exit()
+
+
+app.add_typer(study_app, name="study")
 
 
 @app.callback()
@@ -159,12 +161,12 @@ def select_command(
     with _progress(quiet) as progress:
         selection = select(
             network,
-            _made(data, "--data"),
+            called(data, "--data"),
             loss=_loss(loss),
-            step=_named(step, "--step") if step else None,
-            optimizer=_named(optimizer, "--optimizer") if optimizer else None,
+            step=named(step, "--step") if step else None,
+            optimizer=named(optimizer, "--optimizer") if optimizer else None,
             lr=rate,
-            val_data=_made(val_data, "--val-data") if val_data else None,
+            val_data=called(val_data, "--val-data") if val_data else None,
             budget=budget,
             recipes=recipe or None,
             only=only or None,
@@ -204,7 +206,7 @@ def diagnose_command(
     if widths is not None:
         from .coordinates import MUP, coordinate_check
 
-        sizes, batches = _whole_numbers(widths, "--widths"), _made(data, "--data")
+        sizes, batches = _whole_numbers(widths, "--widths"), called(data, "--data")
         check = coordinate_check(
             _sized(model), batches, recipe=recipe or MUP, widths=sizes, lr=lr, loss=_loss(loss), optimizer=optimizer
         )
@@ -213,7 +215,7 @@ def diagnose_command(
     network = _model(model)
     from .diagnosis import diagnose
 
-    result = diagnose(network, _made(data, "--data"), loss=_loss(loss), step=_named(step, "--step") if step else None)
+    result = diagnose(network, called(data, "--data"), loss=_loss(loss), step=named(step, "--step") if step else None)
     _answer(as_json, result, lambda: {"findings": _data(result.findings), "signals": _data(result.signals)})
 
 
@@ -237,7 +239,7 @@ def apply_command(
 
     from .apply import apply_
 
-    drawn = apply_(network, what, data=_made(data, "--data") if data else None, seed=seed, loss=_loss(loss))
+    drawn = apply_(network, what, data=called(data, "--data") if data else None, seed=seed, loss=_loss(loss))
     if out:
         torch.save(network.state_dict(), out)
     if plan:
@@ -272,80 +274,8 @@ def catalogue_command(
 # What the user names
 
 
-def _named(spec: str, option: str) -> Any:
-    """Returns the object that `module:callable` names; the current folder is importable.
-
-    Raises:
-        FactoryError: where the module cannot be imported or holds no such callable.
-    """
-    name, colon, path = spec.partition(":")
-    if not (name and colon and path):
-        raise FactoryError(f"{option} is {spec!r}; give module:callable, such as train:make_model.")
-    if "/" in name or name.endswith(".py"):
-        module = name.removesuffix(".py").replace("/", ".")
-        raise FactoryError(f"{option} is {spec!r}; name the module and not its file: {module}:{path}.")
-    target = functools.reduce(
-        lambda owner, part: _attribute(owner, part, spec, option), path.split("."), _module(name, option)
-    )
-    if not callable(target):
-        raise FactoryError(f"{option} {spec} is a {type(target).__name__}; name a callable that returns it.")
-    return target
-
-
-def _module(name: str, option: str) -> object:
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise FactoryError(_blame(f"{option}: importing {name}", error)) from error
-        raise FactoryError(
-            f"{option}: there is no module {name!r} in {folder} or among the installed packages."
-        ) from error
-    except Exception as error:
-        raise FactoryError(_blame(f"{option}: importing {name}", error)) from error
-
-
-def _attribute(owner: object, part: str, spec: str, option: str) -> object:
-    if not hasattr(owner, part):
-        known = [name for name in dir(owner) if not name.startswith("_")]
-        raise FactoryError(f"{option} {spec}: there is no {part!r}. {did_you_mean(part, known)}")
-    return getattr(owner, part)
-
-
-def _made(spec: str, option: str) -> Any:
-    """Returns what the callable called `spec` returns, called without arguments."""
-    factory = _named(spec, option)
-    try:
-        return factory()
-    except AutoInitError:
-        raise
-    except Exception as error:
-        raise FactoryError(_blame(f"{option}: calling {spec} without arguments", error)) from error
-
-
-def _blame(doing: str, error: Exception) -> str:
-    """Returns what was done, what it raised, and the line of the user's code that raised it."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
-    own = [frame for frame in frames if _is_own(Path(frame.filename))] or frames
-    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-    return f"{doing} raised {type(error).__name__}: {error}{place}"
-
-
-def _is_machinery(filename: str) -> bool:
-    """Whether a frame is of this package or of Python's import system, where no user looks for a mistake."""
-    folders = (Path(__file__).parent, Path(importlib.__file__).parent)
-    return filename.startswith("<frozen") or any(folder in Path(filename).parents for folder in folders)
-
-
-def _is_own(path: Path) -> bool:
-    return path.is_relative_to(Path.cwd()) and "site-packages" not in path.parts
-
-
 def _model(spec: str) -> nn.Module:
-    made = _made(spec, "MODEL")
+    made = called(spec, "MODEL")
     from torch import nn
 
     if not isinstance(made, nn.Module):
@@ -355,13 +285,13 @@ def _model(spec: str) -> nn.Module:
 
 def _sized(spec: str) -> Callable[[int], nn.Module]:
     """Returns a callable that makes the model of a width."""
-    factory = _named(spec, "MODEL")
+    factory = named(spec, "MODEL")
 
     def make(width: int) -> nn.Module:
         try:
             return cast("nn.Module", factory(width))
         except Exception as error:
-            raise FactoryError(_blame(f"MODEL: calling {spec} with the width {width}", error)) from error
+            raise FactoryError(blame(f"MODEL: calling {spec} with the width {width}", error)) from error
 
     return make
 
@@ -375,8 +305,8 @@ def _whole_numbers(text: str, option: str) -> list[int]:
 
 def _loss(spec: str | None) -> Any:
     """Returns the loss that `spec` names; a class, such as torch.nn:MSELoss, stands for its instance."""
-    named = _named(spec, "--loss") if spec else None
-    return _made(spec, "--loss") if spec and isinstance(named, type) else named
+    loss = named(spec, "--loss") if spec else None
+    return called(spec, "--loss") if spec and isinstance(loss, type) else loss
 
 
 def _learning_rate(value: str | None) -> float | str | None:

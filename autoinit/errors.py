@@ -50,6 +50,10 @@ class ArgumentError(AutoInitError, ValueError):
     """An argument of another kind is outside its range: a seed, a storage, the name of a study."""
 
 
+class StorageError(AutoInitError, RuntimeError):
+    """A study's storage cannot be used now: held by another, locked, full, damaged, or its server is away."""
+
+
 class DeviceError(AutoInitError, ValueError):
     """A device is asked for that this machine does not have."""
 

@@ -132,7 +132,7 @@ def _hopeless(records: list[Record]) -> bool:
 
 def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: Halving, count: int) -> list[Record]:
     """Runs the study's next trials and tells their results in the order of their numbers."""
-    distributions = {dimension.name: _distribution(dimension) for dimension in space.dimensions}
+    distributions = {dimension.name: distribution_of(dimension) for dimension in space.dimensions}
     first, rungs = len(campaign.records), campaign.schedule.rungs
     asked: list[optuna.Trial] = []
 
@@ -179,7 +179,8 @@ def _tell(study: optuna.Study, trial: optuna.Trial, record: Record | None) -> No
         study.tell(trial, record.score.total)
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
+def distribution_of(dimension: Dimension) -> BaseDistribution:
+    """Returns Optuna's form of one dimension."""
     if dimension.choices:
         return CategoricalDistribution(dimension.choices)
     if isinstance(dimension.default, int):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "autoinit"
 
 FLOORS = (
-    "errors text jsonfile",
+    "errors text jsonfile factories",
     "activations graph formulas attention_rules needs schemes",
     "recipe entries catalogue_docs space",
     "fill fill_table lr_groups plan depth_rules width_rules bias_rules rules",
@@ -30,6 +30,9 @@ FLOORS = (
     "search",
     "selection reasons proxy selector diagnosis coordinates",
     "demo testing",
+    "study",
+    "reports",
+    "cli_study",
     "cli",
     "__main__",
 )
@@ -40,11 +43,15 @@ TORCH_FREE = SPINE[: SPINE.index("snapshot")]
 """Pure arithmetic on data: it must run, and be read, without torch."""
 
 ONLY_IN = {
-    "optuna": {"search"},
-    "pydantic": {"jsonfile"},
-    "typer": {"cli"},
-    "click": {"cli"},
-    "rich": {"cli"},
+    "optuna": {"search", "study"},
+    "sqlalchemy": {"study"},
+    "ray": {"study"},
+    "pydantic": {"jsonfile", "study"},
+    "plotly": {"reports"},
+    "jinja2": {"reports"},
+    "typer": {"cli", "cli_study"},
+    "click": {"cli", "cli_study"},
+    "rich": {"cli", "cli_study"},
     "mlxtend": {"demo"},
     "sklearn": set(),
     "tests": set(),
@@ -64,7 +71,7 @@ BLIND = {
 ATTRIBUTES_BY_NAME = {
     "__init__": "public names are loaded on first use",
     "walk": "autograd keeps what an operation saved in `_saved_*` attributes",
-    "cli": "the user names an object as module:callable",
+    "factories": "the user names an object as module:callable",
 }
 """Modules that may call getattr or hasattr, and why. Registries are explicit dicts instead."""
 
@@ -89,7 +96,11 @@ GLOBAL_RNG = {
 }
 """Calls that change a global random generator, and who may make them: only what puts it back."""
 
-TESTED_ELSEWHERE: dict[str, str] = {"__main__": "test_cli.py", "init": "test_init_functions.py"}
+TESTED_ELSEWHERE: dict[str, str] = {
+    "__main__": "test_cli.py",
+    "init": "test_init_functions.py",
+    "cli_study": "test_study.py",
+}
 """Modules without a test file of their own, and where they are tested."""
 
 
@@ -203,8 +214,9 @@ def test_heavy_library_is_imported_in_its_one_place(module: Module) -> None:
 
 def test_every_library_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needs = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
-    declared = {re.split(r"[^\w.-]", need)[0] for need in needs} | {"autoinit"}
+    extras = ("demo", "report", "postgres", "ray", "dashboard")
+    needs = [*project["dependencies"], *(need for extra in extras for need in project["optional-dependencies"][extra])]
+    declared = {re.split(r"[^\w.-]", need)[0].replace("-", "_") for need in needs} | {"autoinit"}
     wrong = [
         violation(module, line, f"imports {name}, which pyproject.toml does not name")
         for module in MODULES

@@ -1,0 +1,87 @@
+"""Which recipes a study tries on one architecture."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from ..entries import check_fits
+from ..errors import RecipeError
+from ..graph import Graph
+from ..recipe import Recipe
+from ..records import OWN
+from ..space import Dimension, Space, space_of
+from .spec import SpaceSpec
+
+
+def allowed_space(spec: SpaceSpec, graph: Graph, *, lr_searched: bool = False) -> Space:
+    """Returns the space of an architecture, as far as the study allows it.
+
+    Args:
+        spec: which dimensions, gains and calibrations are allowed.
+        graph: the architecture.
+        lr_searched: whether the learning rate is a dimension too.
+    """
+    whole = space_of(graph, lr_searched=lr_searched)
+    kept = [
+        _narrowed(one, spec)
+        for one in whole.dimensions
+        if spec.dimensions is None or one.name in spec.dimensions or one.name == "lr_step"
+    ]
+    return Space(tuple(kept), whole.opening)
+
+
+def _narrowed(dimension: Dimension, spec: SpaceSpec) -> Dimension:
+    if dimension.name == "log2_gain" and spec.gain is not None:
+        low, high = spec.gain
+        return dataclasses.replace(dimension, low=low, high=high, default=min(max(0.0, low), high))
+    if dimension.name == "calibration" and spec.calibrations is not None:
+        choices = tuple(name for name in dimension.choices if name in spec.calibrations) or ("none",)
+        return dataclasses.replace(dimension, choices=choices, default=choices[0])
+    return dimension
+
+
+def candidates_of(
+    spec: SpaceSpec, graph: Graph, space: Space, *, seed: int
+) -> tuple[tuple[Recipe, ...], dict[str, str]]:
+    """Returns the recipes to try on an architecture, as-is first, and why others of the study are left out.
+
+    Args:
+        spec: names the recipes.
+        graph: the architecture.
+        space: of `allowed_space`, for the random points.
+        seed: of those.
+    """
+    wanted = [OWN, *spec.chosen, *(space.opening if spec.opening else ())]
+    left_out: dict[str, str] = {}
+    fitting: dict[Recipe, None] = {}
+    for recipe in wanted:
+        try:
+            check_fits(recipe, graph)
+        except RecipeError as problem:
+            left_out[recipe.key] = str(problem)
+        else:
+            fitting[recipe] = None
+    fitting.update(dict.fromkeys(random_recipes(space, spec.random, seed)))
+    return tuple(fitting), left_out
+
+
+def random_recipes(space: Space, count: int, seed: int) -> list[Recipe]:
+    """Returns recipes drawn evenly from every dimension of a space.
+
+    Args:
+        space: of one architecture.
+        count: of recipes.
+        seed: the same one gives the same recipes.
+    """
+    generator = np.random.default_rng(seed)
+    return [space.decode({one.name: _drawn(one, generator) for one in space.dimensions})[0] for _ in range(count)]
+
+
+def _drawn(dimension: Dimension, generator: np.random.Generator) -> float | int | str:
+    if dimension.choices:
+        return dimension.choices[int(generator.integers(len(dimension.choices)))]
+    if isinstance(dimension.default, int):
+        return int(generator.integers(int(dimension.low), int(dimension.high) + 1))
+    return float(generator.uniform(dimension.low, dimension.high))

@@ -1,0 +1,347 @@
+"""The one who runs a study: plans trials, has them run, writes down what came of them, and survives what dies."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from ..recipe import Recipe
+from ..records import OWN
+from .jobs import Described, StudyJob, dense_jobs, long_jobs
+from .lines import Line
+from .orders import Describe, Died, Ended, Layers, Order, Raised, Reply, Run, Workers
+from .perform import failed_line
+from .proposals import search_jobs
+from .spec import Study
+from .storage import Claimed, Store
+
+TRIES = 2
+"""Of a trial whose worker dies or has too little memory."""
+LOOK_AROUND = 30.0
+"""Seconds between looks for trials that another coordinator left behind."""
+GRACE = 10.0
+"""Seconds that running trials have to end, once a study is asked to stop."""
+WAIT = 0.5
+"""Seconds between looks at whether to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a study is.
+
+    Attributes:
+        done: trials that ended, of this run and of earlier ones.
+        failed: those of them that failed.
+        running: now, in this coordinator.
+        total: trials of the study; an estimate while tasks are not built yet.
+        estimated: whether it is one.
+        seconds: of this run.
+        left: seconds to the end at this run's pace; None where nothing tells.
+        news: what happened, where it is worth a line; empty otherwise.
+    """
+
+    done: int
+    failed: int
+    running: int
+    total: int
+    estimated: bool
+    seconds: float
+    left: float | None
+    news: str = ""
+
+
+@dataclass
+class _Slot:
+    """What a worker is at.
+
+    Attributes:
+        order: what it was given; None where it is free.
+        claimed: the trials of it that have not ended, in their order.
+        layers: what it has measured so far.
+        task: that it was last at, so that it stays there.
+    """
+
+    order: Order | None = None
+    claimed: list[Claimed] = field(default_factory=list)
+    layers: list[list[dict[str, Any]]] = field(default_factory=list)
+    task: str = ""
+
+
+class Coordinator:
+    """Runs a study to its end, or until it is asked to stop; what ended is in the store, whatever happens then.
+
+    Args:
+        study: what to run.
+        store: the study's own, open for writing.
+        workers: carry out the orders.
+        report: told after every trial and of everything that is worth a line.
+        stop: asked several times a second; the reason to stop, or "".
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        store: Store,
+        workers: Workers,
+        *,
+        report: Callable[[Progress], None] = lambda progress: None,
+        stop: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._study, self._store, self._workers = study, store, workers
+        self._report, self._stop = report, stop
+        self._slots = {slot: _Slot() for slot in workers.slots}
+        self._described: dict[str, Described] = {}
+        self._closed: set[str] = set()
+        self._deaths: defaultdict[str, int] = defaultdict(int)
+        self._planned: dict[str, int] = {}
+        self._done, self._failed = 0, 0
+
+    def run(self) -> str:
+        """Returns why the study ended: "" where everything is done, or what asked it to stop."""
+        self._started, self._ran = time.monotonic(), 0
+        self._load()
+        looked = time.monotonic()
+        reason = ""
+        while not reason:
+            self._fill()
+            if not self._busy() and len(self._closed) == len(self._study.tasks):
+                break
+            for slot, reply in self._workers.replies(WAIT):
+                self._take(slot, reply)
+            if not self._busy():
+                time.sleep(WAIT)  # another coordinator runs what is left
+            if time.monotonic() - looked > LOOK_AROUND:
+                looked = time.monotonic()
+                self._store.recover()
+            reason = self._stop()
+        self._wind_up()
+        return reason
+
+    # The study as it was found
+
+    def _load(self) -> None:
+        for task in self._study.tasks:
+            self._store.add_task(task.name, {"family": task.family, "dataset": task.dataset})
+            info = self._store.task_info(task.name)
+            if info.get("error"):
+                self._closed.add(task.name)
+            elif info.get("described"):
+                self._described[task.name] = Described.from_data(info["described"])
+        recovered = self._store.recover()
+        for name, states in self._store.counts().items():
+            self._done += states["complete"] + states["fail"]
+            self._failed += states["fail"]
+            if described := self._described.get(name):
+                dense = self._study.mode == "dense"
+                whole = len(dense_jobs(self._study, name, described)) if dense else self._study.trials or 0
+                self._planned[name] = max(whole, sum(states.values()))
+        self._tell(f"{recovered} trials that were interrupted are run again" if recovered else "")
+
+    # What to do next
+
+    def _busy(self) -> int:
+        return sum(slot.order is not None for slot in self._slots.values())
+
+    def _fill(self) -> None:
+        for number, slot in self._slots.items():
+            if slot.order is None and (order := self._next(slot)) is not None:
+                slot.order, slot.layers = order, []
+                slot.task = order.task
+                self._workers.give(number, order)
+
+    def _next(self, slot: _Slot) -> Order | None:
+        """Returns the next order: of the task that the worker is at, or else of the first one with something left."""
+        names = [task.name for task in self._study.tasks if task.name not in self._closed]
+        for name in sorted(names, key=lambda name: name != slot.task):
+            order = self._of_task(name, slot)
+            if order is not None:
+                return order
+        return None
+
+    def _of_task(self, name: str, slot: _Slot) -> Order | None:
+        described = self._described.get(name)
+        at_work = [other.order for other in self._slots.values() if other.order is not None and other.task == name]
+        if described is None:
+            return None if at_work else Describe(name)
+        claimed = self._claim(name)
+        if not claimed and not at_work:
+            with self._store.planning(name):
+                self._plan(name, described)
+            claimed = self._claim(name)
+        if claimed:
+            slot.claimed = claimed
+            return Run(name, tuple(StudyJob.from_data(one.job) for one in claimed), described)
+        if at_work or self._store.counts()[name]["running"]:
+            return None
+        if "layers" not in self._store.task_info(name) and (recipes := self._before_and_after(name)):
+            return Layers(name, recipes)
+        self._closed.add(name)
+        return None
+
+    def _claim(self, name: str) -> list[Claimed]:
+        """Returns trials to run together: one, or a stack's worth of one seed."""
+        claimed = self._store.claim(name, self._study.stack)
+        for other in claimed[1:]:
+            if (other.job["seed"], other.job["steps"]) != (claimed[0].job["seed"], claimed[0].job["steps"]):
+                self._store.release(other)
+        return [one for one in claimed if one.job["seed"] == claimed[0].job["seed"]]
+
+    def _plan(self, name: str, described: Described) -> None:
+        """Adds the trials that come next in a task, all of whose trials have ended."""
+        study = self._study
+        have = sum(self._store.counts()[name].values())
+        if study.mode == "dense":
+            jobs = dense_jobs(study, name, described)
+            planned = len(jobs)
+            jobs = jobs[have:]
+        else:
+            planned = study.trials or 0
+            jobs = search_jobs(study, name, described, self._probes(name), have) if have < planned else []
+        if not jobs and study.long is not None:
+            more = long_jobs(study, name, self._leaders(name), planned)
+            jobs = more[max(0, have - planned) :]
+        if jobs:
+            self._store.extend(name, [job.to_data() for job in jobs])
+        self._planned[name] = max(planned, have + len(jobs))
+
+    def _probes(self, name: str) -> list[Line]:
+        return [line for line in self._store.lines(name) if line["stage"] == "probe"]
+
+    def _leaders(self, name: str) -> list[tuple[Recipe, int]]:
+        """Returns the best candidates of a task by their mean score over the seeds, without as-is."""
+        top = self._study.long.top if self._study.long is not None else 1
+        by_candidate: defaultdict[tuple[str, int], list[Line]] = defaultdict(list)
+        for line in self._probes(name):
+            by_candidate[line["recipe"], line["lr_step"]].append(line)
+        ranked = sorted(
+            (fmean(line["score"]["total"] for line in lines), place)
+            for place, (key, lines) in enumerate(by_candidate.items())
+            if key[0] != OWN.key and all(line["state"] == "complete" for line in lines)
+        )
+        groups = list(by_candidate.values())
+        return [
+            (Recipe.from_data(groups[place][0]["fields"]), groups[place][0]["lr_step"]) for _, place in ranked[:top]
+        ]
+
+    def _before_and_after(self, name: str) -> tuple[Recipe, ...]:
+        leaders = [recipe for recipe, lr_step in self._leaders(name) if lr_step == 0]
+        return (OWN, *leaders[:1]) if leaders else ()
+
+    # What came of it
+
+    def _take(self, number: int, reply: Reply) -> None:
+        slot = self._slots[number]
+        order = slot.order
+        if isinstance(reply, Described):
+            self._described[slot.task] = reply
+            self._store.set_task_info(slot.task, "described", reply.to_data())
+            left = f", {len(reply.left_out)} recipes do not fit it" if reply.left_out else ""
+            self._tell(f"{slot.task}: {len(reply.candidates)} candidates{left}")
+        elif isinstance(reply, dict):
+            self._end_trial(slot, reply)
+        elif isinstance(reply, list):
+            slot.layers.append(reply)
+        elif isinstance(reply, Raised):
+            self._raised(slot, reply)
+        elif isinstance(reply, Died):
+            self._died(slot, reply.reason)
+        elif isinstance(order, Layers):
+            self._keep_layers(order, slot.layers)
+        if isinstance(reply, (Ended, Raised, Died)):
+            slot.order, slot.claimed = None, []
+
+    def _end_trial(self, slot: _Slot, line: Line) -> None:
+        claimed = slot.claimed.pop(0)
+        if line["state"] == "failed" and _out_of_memory(line["reason"]) and claimed.attempts < TRIES:
+            self._store.retry(claimed, line["reason"])
+            self._tell(f"{claimed.task}: {line['recipe']}: {line['reason']}; it is tried once more")
+            return
+        self._finish(claimed, line)
+
+    def _finish(self, claimed: Claimed, line: Line) -> None:
+        line = {**line, "attempts": claimed.attempts}
+        if self._store.finish(claimed, line, None if line["score"] is None else line["score"]["total"]):
+            self._done, self._ran = self._done + 1, self._ran + 1
+            self._failed += line["state"] == "failed"
+        failed = f"{claimed.task}: {line['recipe']} failed: {line['reason']}" if line["state"] == "failed" else ""
+        self._tell(failed)
+
+    def _raised(self, slot: _Slot, raised: Raised) -> None:
+        """Fails the trials of an order that could not be carried out, or the whole task where it cannot be built."""
+        if isinstance(slot.order, Describe):
+            self._fail_task(slot.task, raised.reason, raised.trace)
+        elif isinstance(slot.order, Layers):
+            self._store.set_task_info(slot.task, "layers", None)
+        self._fail_claimed(slot, raised.reason)
+
+    def _died(self, slot: _Slot, reason: str) -> None:
+        """Has the trial that a worker died at tried once more; those that waited behind it lose nothing."""
+        self._deaths[slot.task] += isinstance(slot.order, (Describe, Layers))
+        if self._deaths[slot.task] >= TRIES:
+            if isinstance(slot.order, Describe):
+                self._fail_task(slot.task, reason, f"Building the task: {reason}, {TRIES} times.")
+            elif isinstance(slot.order, Layers):
+                self._store.set_task_info(slot.task, "layers", None)
+        together = self._study.stack > 1
+        for claimed in slot.claimed[: len(slot.claimed) if together else 1]:
+            if claimed.attempts < TRIES:
+                self._store.retry(claimed, reason)
+                self._tell(f"{claimed.task}: trial {claimed.number}: {reason}; it is tried once more")
+            else:
+                self._finish(claimed, self._failed_line(claimed, reason))
+
+    def _fail_claimed(self, slot: _Slot, reason: str) -> None:
+        for claimed in slot.claimed:
+            self._finish(claimed, self._failed_line(claimed, reason))
+
+    def _failed_line(self, claimed: Claimed, reason: str) -> Line:
+        return failed_line(self._study, StudyJob.from_data(claimed.job), self._described[claimed.task], reason)
+
+    def _fail_task(self, name: str, reason: str, trace: str) -> None:
+        self._store.set_task_info(name, "error", trace)
+        self._closed.add(name)
+        self._tell(f"{name} failed as a whole: {reason}")
+
+    def _keep_layers(self, order: Layers, found: Sequence[list[dict[str, Any]]]) -> None:
+        names = ("as_is", "best")[: len(found)]
+        kept = dict(zip(names, found, strict=True))
+        self._store.set_task_info(order.task, "layers", {**kept, "best_recipe": order.recipes[-1].key})
+
+    # How far it is, and its end
+
+    def _tell(self, news: str = "") -> None:
+        seconds = time.monotonic() - self._started
+        known = list(self._planned.values())
+        unknown = sum(task.name not in self._planned and task.name not in self._closed for task in self._study.tasks)
+        guess = round(fmean(known)) if known else self._guess()
+        total = max(self._done, sum(known) + unknown * guess)
+        left = (total - self._done) * seconds / self._ran if self._ran else None
+        self._report(Progress(self._done, self._failed, self._busy(), total, unknown > 0, seconds, left, news))
+
+    def _guess(self) -> int:
+        """Returns how many trials a task will have, before any was built."""
+        study = self._study
+        if study.trials is not None:
+            return study.trials
+        candidates = 1 + len(study.space.chosen) + study.space.random + 20 * study.space.opening
+        return candidates * (len(study.seeds) + len(study.lr_steps))
+
+    def _wind_up(self) -> None:
+        """Lets running trials end for a moment; what is cut off waits for the next run."""
+        deadline = time.monotonic() + GRACE
+        while self._busy() and (left := deadline - time.monotonic()) > 0:
+            for slot, reply in self._workers.replies(min(WAIT, left)):
+                self._take(slot, reply)
+        self._workers.close()
+        for cut in self._slots.values():
+            for claimed in cut.claimed:
+                self._store.release(claimed)
+            cut.order, cut.claimed = None, []
+
+
+def _out_of_memory(reason: str) -> bool:
+    return reason.startswith(("OutOfMemoryError", "MemoryError")) or "can't allocate memory" in reason

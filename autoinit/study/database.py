@@ -1,0 +1,134 @@
+"""A study's database: its address, how it is opened, and what its troubles mean."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+
+from ..errors import ArgumentError, StorageError
+
+BROKEN = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error)
+"""What Optuna, SQLAlchemy and SQLite raise for every trouble of a database."""
+
+# Without it a claim in a study of 10,000 trials walks over all that are finished.
+_INDEX = "CREATE INDEX IF NOT EXISTS autoinit_waiting ON trials (study_id, trial_id) WHERE state = 'WAITING'"
+
+
+def parsed_url(url: str) -> sqlalchemy.URL:
+    """Returns a storage's address, with psycopg as the driver of PostgreSQL.
+
+    Raises:
+        ArgumentError: it is no URL, or of another database.
+    """
+    allowed = "Give sqlite:///file.db or postgresql://user:password@host/database."
+    try:
+        address = sqlalchemy.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        raise ArgumentError(f"Storage {url!r} is not a URL. {allowed}") from None
+    if address.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        return address.set(drivername="postgresql+psycopg")
+    if address.get_backend_name() != "sqlite":
+        raise ArgumentError(f"Storage {address} is on {address.drivername!r}, which is not supported. {allowed}")
+    if not address.database or address.database == ":memory:":
+        raise ArgumentError(f"Storage {address} is in memory and would be lost with the process. {allowed}")
+    return address.set(drivername="sqlite")
+
+
+def opened(address: sqlalchemy.URL, file: Path | None, readonly: bool, wait: float) -> RDBStorage:
+    """Returns Optuna's storage, its tables created unless it is only read.
+
+    Args:
+        address: as `parsed_url` gives it.
+        file: of SQLite; None on a server.
+        readonly: change nothing.
+        wait: seconds to wait for a locked file.
+    """
+    if file is None:
+        options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+    else:
+        options = {"connect_args": {"timeout": wait}}
+        if not readonly:
+            # Kept in the file: from then on readers never wait for the coordinator.
+            with contextlib.closing(sqlite3.connect(file, timeout=wait)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+    with quiet():
+        text = address.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+        storage = RDBStorage(text, engine_kwargs=options, skip_table_creation=readonly)
+    if file is not None:
+        sqlalchemy.event.listen(storage.engine, "connect", _readonly if readonly else _durable)
+        storage.engine.dispose()  # what is open already has not heard of it
+    if not readonly:
+        with storage.engine.begin() as connection:
+            connection.execute(sqlalchemy.text(_INDEX))
+    return storage
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Optuna from telling of every study that is made."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _durable(connection: sqlite3.Connection, _: object) -> None:
+    """In WAL mode NORMAL loses nothing when the process is killed; only a power cut may cost the last trials."""
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _readonly(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA query_only=ON")
+
+
+def _origin(problem: BaseException) -> BaseException:
+    """Returns what the database driver raised."""
+    inner = problem.__cause__ if isinstance(problem, StorageInternalError) else problem
+    driver = inner.orig if isinstance(inner, sqlalchemy.exc.DBAPIError) else inner
+    return driver or problem
+
+
+def away(problem: BaseException) -> bool:
+    """Says whether a server may come back: not for SQLite, which has waited for its lock itself."""
+    driver = _origin(problem)
+    kinds = {kind.__name__ for kind in type(driver).__mro__}
+    server = not isinstance(driver, sqlite3.Error)
+    return server and bool(kinds & {"OperationalError", "InterfaceError", "PendingRollbackError"})
+
+
+def explained(problem: BaseException, url: str, wait: float) -> StorageError:
+    """Returns the error that says what happened to a storage, and what to do.
+
+    Args:
+        problem: as Optuna or SQLAlchemy raised it.
+        url: of the storage, without its password.
+        wait: the seconds that were waited.
+    """
+    driver = _origin(problem)
+    code = vars(driver).get("sqlite_errorname", "") if isinstance(driver, sqlite3.Error) else ""
+    said = str(driver).strip().splitlines()[0] if str(driver).strip() else type(driver).__name__
+    kept = "Finished trials are kept; then resume the study."
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        what = f"is locked by another program since {wait:g} s. Close what writes to it (a database browser?). {kept}"
+    elif code.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+        what = f"cannot be written: the disk is full or fails ({said}). Free some space. {kept}"
+    elif code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+        what = f"cannot be written or opened ({said}). Check that its folder exists and may be written."
+    elif code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        what = f"is not a healthy SQLite database ({said}). Give another file, or a copy of this one."
+    elif away(problem):
+        since = f" since {wait:g} s" if wait else ""
+        what = f"does not answer{since} ({said}). Check that the server runs and the address is right. {kept}"
+    else:
+        what = f"refused a statement ({said}). Is it the storage of a study?"
+    return StorageError(f"Storage {url} {what}")

@@ -1,0 +1,75 @@
+"""What a searching study tries next: Optuna's TPE, asked in batches, the same whether it was interrupted or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState, create_trial
+
+from ..recipe import Recipe
+from ..records import OWN, stream
+from ..search import distribution_of
+from ..space import Space
+from .jobs import Described, StudyJob
+from .lines import Line
+from .spec import Study
+
+
+def search_jobs(study: Study, task: str, described: Described, lines: Sequence[Line], count: int) -> list[StudyJob]:
+    """Returns the rest of the batch that the next trial of a task belongs to.
+
+    A batch is proposed from the trials of the batches before it, by a sampler of its own: so it is the same in a
+    study that was resumed in the middle of it.
+
+    Args:
+        study: its batches and seeds.
+        task: the name.
+        described: the task's space.
+        lines: finished probes, in the order of their numbers.
+        count: of trials that there are already, finished or not.
+    """
+    assert study.trials is not None  # the spec demands it of a search
+    start = count // study.batch * study.batch
+    end = min(start + study.batch, study.trials)
+    points = _points(study, task, described.space, lines[:start], start, end)
+    return [
+        StudyJob(task, number, "probe", recipe, study.seeds[0], lr_step, study.probe.steps, study.probe.rungs)
+        for number, (recipe, lr_step) in enumerate(points, start=start)
+        if number >= count
+    ]
+
+
+def _points(
+    study: Study, task: str, space: Space, before: Sequence[Line], start: int, end: int
+) -> list[tuple[Recipe, int]]:
+    distributions = distributions_of(space)
+    sampler = optuna.samplers.TPESampler(seed=stream(study.seeds[0], f"tpe {task} {start}"))
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        inner = optuna.create_study(sampler=sampler)
+        for line in before:
+            if line["score"] is not None:
+                recipe = Recipe.from_data(line["fields"])
+                inner.add_trial(
+                    create_trial(
+                        state=TrialState.COMPLETE,
+                        params=space.encode(recipe, line["lr_step"]),
+                        distributions=distributions,
+                        value=line["score"]["total"],
+                    )
+                )
+        known = [(OWN, 0), *((recipe, 0) for recipe in (*study.space.chosen, *space.opening))]
+        opening = list(dict.fromkeys(known))[start:end]
+        asked: list[dict[str, Any]] = [inner.ask(distributions).params for _ in range(end - start - len(opening))]
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    return [*opening, *(space.decode(point) for point in asked)]
+
+
+def distributions_of(space: Space) -> dict[str, BaseDistribution]:
+    """Returns Optuna's distribution of each dimension."""
+    return {one.name: distribution_of(one) for one in space.dimensions}

@@ -1,0 +1,428 @@
+"""Where a study is kept: an Optuna storage with one Optuna study per task, on SQLite or PostgreSQL.
+
+A trial's user attributes are "job" (what to run), "attempts", "coordinator" (who runs it), "line" and "value".
+Each change is safe against a kill at any statement: a trial is RUNNING before it has a coordinator, and has its line
+before it is finished; `recover` completes what was cut in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from ..errors import ArgumentError, did_you_mean
+from .database import BROKEN, away, explained, opened, parsed_url, quiet
+from .locks import FileLock, Lock, ServerLock
+
+T = TypeVar("T")
+
+_PAGE = 500
+"""Record lines read at a time."""
+
+_PAGE = 500
+"""Record lines read at a time."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A trial that this coordinator runs.
+
+    Attributes:
+        task: its task.
+        number: in that task.
+        trial_id: in the storage.
+        job: what to run, as it was planned.
+        attempts: which attempt this is, from 1.
+    """
+
+    task: str
+    number: int
+    trial_id: int
+    job: dict[str, Any]
+    attempts: int
+
+
+class Store:
+    """One study in its storage; `open_store` opens it. Of one thread.
+
+    Attributes:
+        study: the study's name.
+        url: of the storage, without its password.
+        storage: Optuna's own.
+    """
+
+    def __init__(self, study: str, url: sqlalchemy.URL, storage: RDBStorage, lock: Lock | None, wait: float) -> None:
+        self.study = study
+        self.url = str(url)
+        self.storage = storage
+        self._lock = lock
+        self._wait = wait
+        self._ids: dict[str, int] = {}
+
+    # The study and its tasks
+
+    def attribute(self, key: str) -> Any:
+        """Returns what is kept of the whole study under a key; None where there is nothing."""
+        return self._call(lambda: self.storage.get_study_user_attrs(self._id("")).get(key))
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Keeps a JSON value of the whole study."""
+        self._change(lambda: self.storage.set_study_user_attr(self._id(""), key, value))
+
+    def tasks(self) -> list[str]:
+        """Returns the names of the tasks, in the order in which they were added."""
+        self._ids.clear()
+        self._call(lambda: self._id(""))
+        return [task for task in self._ids if task]
+
+    def add_task(self, task: str, info: Mapping[str, Any]) -> None:
+        """Adds a task with what is known of it; one that is there already gets the information anew."""
+
+        def add() -> None:
+            with contextlib.suppress(DuplicatedStudyError), quiet():
+                self.storage.create_new_study([StudyDirection.MINIMIZE], f"{self.study}/{task}")
+            for key, value in info.items():
+                self.storage.set_study_user_attr(self._id(task), key, value)
+
+        self._change(add)
+
+    def task_info(self, task: str) -> dict[str, Any]:
+        """Returns what is known of a task."""
+        return self._call(lambda: dict(self.storage.get_study_user_attrs(self._id(task))))
+
+    def set_task_info(self, task: str, key: str, value: Any) -> None:
+        """Keeps one more JSON value of a task."""
+        self._change(lambda: self.storage.set_study_user_attr(self._id(task), key, value))
+
+    def optuna_study(self, task: str, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+        """Returns a task's Optuna study, for a sampler to ask."""
+        return optuna.load_study(study_name=f"{self.study}/{task}", storage=self.storage, sampler=sampler)
+
+    # Trials, in the order of their lives
+
+    def extend(
+        self,
+        task: str,
+        jobs: Sequence[Mapping[str, Any]],
+        params: Sequence[Mapping[str, Any]] | None = None,
+        distributions: Mapping[str, BaseDistribution] | None = None,
+    ) -> None:
+        """Adds waiting trials in order; those that are there already are left as they are.
+
+        Args:
+            task: whose trials they are.
+            jobs: JSON objects with their trial's "number".
+            params: of every trial, for Optuna's samplers and plots.
+            distributions: of every parameter.
+
+        Raises:
+            ArgumentError: the numbers leave a gap.
+        """
+        ranges = distributions or {}
+        for job, chosen in zip(jobs, params or [{}] * len(jobs), strict=True):
+            template = create_trial(
+                state=TrialState.WAITING,
+                params=dict(chosen),
+                distributions={name: ranges[name] for name in chosen},
+                user_attrs={"job": dict(job)},
+            )
+            self._change(functools.partial(self._add, task, job["number"], template))
+
+    def _add(self, task: str, number: int, template: optuna.trial.FrozenTrial) -> None:
+        there = self.storage.get_n_trials(self._id(task))
+        if number > there:
+            raise ArgumentError(
+                f"Trial {number} of task {task!r} cannot be added: the next one is {there}. Leave no gap."
+            )
+        if number == there:
+            self.storage.create_new_trial(self._id(task), template)
+
+    def claim(self, task: str, limit: int, skip: Sequence[int] = ()) -> list[Claimed]:
+        """Takes waiting trials to run, lowest numbers first; no other coordinator gets them.
+
+        Args:
+            task: whose trials.
+            limit: at most so many.
+            skip: numbers that are not wanted.
+        """
+        query = (
+            "SELECT trial_id, number FROM trials WHERE study_id = :study AND state = 'WAITING' "
+            "ORDER BY trial_id LIMIT :most"
+        )
+        values = {"study": self._call(lambda: self._id(task)), "most": limit + len(skip)}
+        rows = [(trial, number) for trial, number in self._rows(query, values) if number not in skip]
+        taken = [self._change(functools.partial(self._take, task, trial)) for trial, _ in rows[:limit]]
+        return [claimed for claimed in taken if claimed is not None]
+
+    def _take(self, task: str, trial_id: int) -> Claimed | None:
+        assert self._lock is not None
+        trial = self.storage.get_trial(trial_id)
+        # Nobody else is between these two statements: a running trial without a coordinator was left there.
+        orphan = trial.state == TrialState.RUNNING and trial.user_attrs.get("coordinator") is None
+        if trial.state != TrialState.WAITING and not orphan:
+            return None
+        if not orphan:
+            self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        self.storage.set_trial_user_attr(trial_id, "coordinator", self._lock.owner)
+        attributes = trial.user_attrs
+        return Claimed(task, trial.number, trial_id, attributes.get("job", {}), attributes.get("attempts", 1))
+
+    def finish(self, claimed: Claimed, line: Mapping[str, Any], value: float | None) -> bool:
+        """Ends a trial with its record line; returns False where it had ended already, and changes nothing.
+
+        Args:
+            claimed: the trial.
+            line: its record, a JSON object.
+            value: what the trial is compared by; None for a failed one.
+        """
+
+        def end() -> bool:
+            trial = claimed.trial_id
+            try:
+                self.storage.set_trial_user_attr(trial, "value", value)
+                self.storage.set_trial_user_attr(trial, "line", dict(line))
+                self._end(trial, value)
+            except UpdateFinishedTrialError:
+                # Asked again after a broken connection: the first time went through.
+                return bool(self.storage.get_trial(trial).user_attrs.get("line") == line)
+            return True
+
+        state = "SELECT state FROM trials WHERE trial_id = :trial"
+        if self._rows(state, {"trial": claimed.trial_id})[0][0] in ("COMPLETE", "FAIL"):
+            return False
+        return self._change(end)
+
+    def _end(self, trial_id: int, value: float | None) -> None:
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        self.storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+
+    def retry(self, claimed: Claimed, reason: str) -> bool:
+        """Puts a trial back to be run once more; returns False where it is no longer this coordinator's.
+
+        Args:
+            claimed: the trial.
+            reason: why; kept with the trial.
+        """
+
+        def again() -> bool:
+            assert self._lock is not None
+            trial = self.storage.get_trial(claimed.trial_id)
+            if trial.state != TrialState.RUNNING or trial.user_attrs.get("coordinator") != self._lock.owner:
+                return False
+            self.storage.set_trial_user_attr(claimed.trial_id, "reason", reason)
+            self.storage.set_trial_user_attr(claimed.trial_id, "attempts", claimed.attempts + 1)
+            self._release(claimed.trial_id)
+            return True
+
+        return self._change(again)
+
+    def release(self, claimed: Claimed) -> None:
+        """Puts a trial back that was not run to its end, as if it had never been claimed."""
+
+        def again() -> None:
+            assert self._lock is not None
+            trial = self.storage.get_trial(claimed.trial_id)
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get("coordinator") == self._lock.owner:
+                self._release(claimed.trial_id)
+
+        self._change(again)
+
+    def _release(self, trial_id: int) -> None:
+        self.storage.set_trial_user_attr(trial_id, "coordinator", None)
+        self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+
+    def recover(self) -> int:
+        """Puts back the running trials whose coordinator is gone, ends those that have their line; returns how many."""
+        return self._change(lambda: sum(self._recover(task) for task in self.tasks()))
+
+    def _recover(self, task: str) -> int:
+        assert self._lock is not None
+        running = self.storage.get_all_trials(self._id(task), deepcopy=False, states=(TrialState.RUNNING,))
+        lost = [trial for trial in running if self._lock.gone(trial.user_attrs.get("coordinator"))]
+        for trial in lost:
+            if "line" in trial.user_attrs:
+                self._end(trial._trial_id, trial.user_attrs["value"])
+            else:
+                self._release(trial._trial_id)
+        return len(lost)
+
+    @contextlib.contextmanager
+    def planning(self, task: str) -> Iterator[None]:
+        """Keeps every other coordinator from planning a task's trials at the same time."""
+        if self._lock is None:
+            raise ArgumentError(f"Study {self.study!r} is open for reading: nothing can be planned.")
+        with self._lock.planning(f"{self.study}/{task}"):
+            yield
+
+    # Reading, by SQL: Optuna would build every trial
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Returns how many trials are "waiting", "running", "complete" and "fail" in each task; none counts 0."""
+        counts = {task: dict.fromkeys(("waiting", "running", "complete", "fail"), 0) for task in self.tasks()}
+        names = {self._ids[task]: task for task in counts}
+        for study, state, number in self._rows(
+            "SELECT study_id, state, count(*) FROM trials GROUP BY study_id, state", {}
+        ):
+            if study in names:
+                counts[names[study]][state.lower()] = number
+        return counts
+
+    def best(self) -> dict[str, tuple[float, int]]:
+        """Returns the lowest value and the number of its first trial, of every task that has one."""
+        query = (
+            "SELECT study_id, value, number FROM (SELECT t.study_id, v.value, t.number, row_number() OVER "
+            "(PARTITION BY t.study_id ORDER BY v.value, t.number) AS place FROM trials t JOIN trial_values v "
+            "ON v.trial_id = t.trial_id WHERE t.state = 'COMPLETE' AND v.value_type = 'FINITE') ranked WHERE place = 1"
+        )
+        names = {self._ids[task]: task for task in self.tasks()}
+        found = {names[study]: (value, number) for study, value, number in self._rows(query, {}) if study in names}
+        return {task: found[task] for task in names.values() if task in found}
+
+    def lines(self, task: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yields the record lines of the finished trials, in the order of their numbers, a page in memory at a time.
+
+        Args:
+            task: only of this one; None: of all, one task after the other.
+        """
+        query = (
+            "SELECT t.trial_id, a.value_json FROM trials t JOIN trial_user_attributes a ON a.trial_id = t.trial_id "
+            "AND a.key = 'line' WHERE t.study_id = :study AND t.trial_id > :after AND t.state IN ('COMPLETE', 'FAIL') "
+            f"ORDER BY t.trial_id LIMIT {_PAGE}"
+        )
+        for name in self.tasks() if task is None else [task]:
+            values = {"study": self._call(functools.partial(self._id, name)), "after": -1}
+            while page := self._rows(query, values):
+                yield from (json.loads(line) for _, line in page)
+                values["after"] = page[-1][0]
+
+    def line(self, task: str, number: int) -> dict[str, Any]:
+        """Returns the record line of one finished trial."""
+        query = (
+            "SELECT a.value_json FROM trials t JOIN trial_user_attributes a ON a.trial_id = t.trial_id "
+            "AND a.key = 'line' WHERE t.study_id = :study AND t.number = :number"
+        )
+        rows = self._rows(query, {"study": self._call(lambda: self._id(task)), "number": number})
+        found: dict[str, Any] = json.loads(rows[0][0])
+        return found
+
+    def close(self) -> None:
+        """Closes the connections and gives the lock back."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
+        if self._lock is not None:
+            self._lock.close()
+
+    # The database
+
+    def _id(self, task: str) -> int:
+        """Returns Optuna's number of a task's study, or of the whole study for ""."""
+        if task not in self._ids:
+            found = sqlalchemy.text("SELECT study_id, study_name FROM studies ORDER BY study_id")
+            with self.storage.engine.connect() as connection:
+                rows = connection.execute(found).all()
+            prefix = f"{self.study}/"
+            self._ids = {name.removeprefix(prefix): number for number, name in rows if name.startswith(prefix)}
+            self._ids.update(("", number) for number, name in rows if name == self.study)
+        if task not in self._ids:
+            raise ArgumentError(
+                f"Study {self.study!r} has no task {task!r}. {did_you_mean(task, filter(None, self._ids))}"
+            )
+        return self._ids[task]
+
+    def _rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        def read() -> Sequence[Any]:
+            with self.storage.engine.connect() as connection:
+                return connection.execute(sqlalchemy.text(query), values).all()
+
+        return self._call(read)
+
+    def _change(self, statements: Callable[[], T]) -> T:
+        """Runs statements that change the storage, with no other coordinator in between."""
+        lock = self._lock
+        if lock is None:
+            raise ArgumentError(f"Study {self.study!r} is open for reading: nothing can be changed.")
+
+        def change() -> T:
+            with lock.alone():
+                return statements()
+
+        return self._call(change)
+
+    def _call(self, statements: Callable[[], T]) -> T:
+        """Runs statements, again and again while the server is away: each must do no harm when it is run twice."""
+        end, pause, broken = time.monotonic() + self._wait, 0.1, False
+        while True:
+            try:
+                if broken and self._lock is not None:
+                    self._lock.renew()
+                return statements()
+            except BROKEN as problem:
+                if not away(problem) or time.monotonic() > end:
+                    raise explained(problem, self.url, self._wait) from problem
+                broken = True
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+
+def open_store(url: str, study: str, *, create: bool = False, readonly: bool = False, wait: float = 60.0) -> Store:
+    """Opens a study in a storage.
+
+    Args:
+        url: "sqlite:///file.db" or "postgresql://user:password@host/database".
+        study: its name.
+        create: begin it where it is not there.
+        readonly: only read, beside a coordinator that runs.
+        wait: seconds to wait for a locked file or a server that is away.
+
+    Raises:
+        ArgumentError: the URL is wrong, or there is no such study.
+        StorageError: another coordinator holds the file, or the storage cannot be used.
+    """
+    address = parsed_url(url)
+    file = Path(address.database or "") if address.drivername == "sqlite" else None
+    if file is not None and not file.exists() and not create:
+        raise ArgumentError(f"There is no study {study!r}: no file {file}. Begin it with `autoinit study run`.")
+    with contextlib.ExitStack() as opening:  # what is open is closed again where a later step fails
+        try:
+            lock: Lock | None = None
+            if not readonly:
+                lock = ServerLock(address) if file is None else FileLock(file)
+                opening.callback(lock.close)
+            with lock.alone() if lock is not None else contextlib.nullcontext():
+                storage = opened(address, file, readonly, wait)
+                opening.callback(storage.engine.dispose)
+                store = Store(study, address, storage, lock, wait)
+                _found(store, create and not readonly)
+        except ImportError:
+            raise ArgumentError(f'Storage {address} needs a driver: pip install "psycopg[binary]".') from None
+        except BROKEN as problem:
+            raise explained(problem, str(address), wait if file is not None else 0) from problem
+        opening.pop_all()
+    return store
+
+
+def _found(store: Store, create: bool) -> None:
+    """Makes sure that the study is there."""
+    names = [study.study_name for study in store.storage.get_all_studies()]
+    if store.study in names:
+        return
+    if not create:
+        known = [name for name in names if "/" not in name]
+        listed = did_you_mean(store.study, known) if known else "It holds no study."
+        raise ArgumentError(f"Storage {store.url} holds no study {store.study!r}. {listed}")
+    with quiet():
+        store.storage.create_new_study([StudyDirection.MINIMIZE], store.study)

@@ -1,0 +1,171 @@
+"""A task of a study, built and ready to train: its model of one seed, its data, its architecture."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from .. import jsonfile
+from ..apply import keep_choices
+from ..bench import Bench
+from ..data import rows, tensors
+from ..errors import ArgumentError, ModelError
+from ..factories import called, named
+from ..graph import Graph
+from ..probe import probe
+from ..records import stream
+from ..score import Reference
+from ..snapshot import preserved_random, seed_generators
+from ..task import Task, make_task
+from ..tracing import trace_task
+from .candidates import allowed_space, candidates_of
+from .jobs import Described
+from .lines import rounded
+from .spec import Study, TaskSpec
+
+LOSSES: dict[str, Callable[[Any, Any], Tensor]] = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
+"""By the names that a study file may use."""
+
+REFERENCE_STEPS = 20
+"""Of the owner's own training, whose losses are the reference where no constant predictor's loss is known."""
+
+
+class Workbench:
+    """A task with the model of one seed; inside `with`, jobs may change the model as they like.
+
+    Attributes:
+        bench: where a job is run.
+        reference: what losses are measured against; the same for all seeds where a constant predictor's is known.
+
+    Args:
+        spec: of the task.
+        seed: of the owner's draw and of every recipe's.
+        folders: where modules are looked up besides the current folder.
+        device: where to train; None for where the model is.
+    """
+
+    def __init__(self, spec: TaskSpec, seed: int, folders: Sequence[Path], device: str | None = None) -> None:
+        self.spec, self.seed = spec, seed
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(preserved_random())
+        try:
+            task = _task(spec, seed, folders, device)
+            self.graph = keep_choices(task.model, trace_task(task))
+            snapshot = self._stack.enter_context(task.preserved())
+            self.bench = Bench(task, self.graph, snapshot, stream(seed, "study"))
+            self.reference = self._reference()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def close(self) -> None:
+        """Puts the model and the random states back."""
+        self._stack.close()
+
+    def _reference(self) -> Reference:
+        task = self.bench.task
+        if task.reference is not None:
+            return Reference.of(task.reference, [1.0])
+        curve = probe(task, steps=REFERENCE_STEPS, seed=stream(0, "reference"))
+        self.bench.snapshot.rewind()
+        return Reference.of(None, curve.losses)
+
+    def described(self, study: Study) -> Described:
+        """Returns what the task is found to be, and the study's candidates for it."""
+        space = allowed_space(study.space, self.graph, lr_searched=study.mode == "search" and bool(study.lr_steps))
+        drawn = stream(study.seeds[0], f"candidates {self.spec.name}")
+        found, left_out = candidates_of(study.space, self.graph, space, seed=drawn)
+        task = self.bench.task
+        told = fingerprint(self.spec, task, self.graph)
+        return Described(told, features(task, self.graph), found, space, left_out, task.lr)
+
+
+def _task(spec: TaskSpec, seed: int, folders: Sequence[Path], device: str | None) -> Task:
+    seed_generators(seed, torch.device("cpu"))
+    model = called(spec.model, f"tasks {spec.name}: model", spec.model_args, folders=folders)
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"tasks {spec.name}: model {spec.model} returned a {type(model).__name__}, no torch.nn.Module."
+        )
+    seed_generators(0, torch.device("cpu"))  # the data of a task are the same for every seed of its model
+    data = called(spec.data, f"tasks {spec.name}: data", spec.data_args, folders=folders)
+    optimizer = named(spec.optimizer, f"tasks {spec.name}: optimizer", folders=folders)
+    loss = None if spec.loss is None else LOSSES.get(spec.loss)
+    if spec.loss is not None and loss is None:
+        loss = named(spec.loss, f"tasks {spec.name}: loss", folders=folders)
+    return make_task(
+        model,
+        _batched(data, spec.batch_size),
+        loss=loss,
+        step=named(spec.step, f"tasks {spec.name}: step", folders=folders) if spec.step else None,
+        optimizer=functools.partial(optimizer, **spec.optimizer_args),
+        device=device,
+        seed=0,
+    )
+
+
+def _batched(data: Any, size: int | None) -> Any:
+    """Returns data in batches of a size, where one is given."""
+    if size is None:
+        return data
+    if isinstance(data, (tuple, list)) and data and all(isinstance(item, Tensor) for item in data):
+        data = TensorDataset(*data)
+    if not isinstance(data, Dataset):
+        raise ArgumentError(
+            f"batch_size is for data that are rows (a Dataset, a tuple of tensors); these are a {type(data).__name__}. "
+            "Leave it out, and let the data's factory make the batches."
+        )
+    order = torch.Generator().manual_seed(0)
+    return DataLoader(data, batch_size=size, shuffle=True, drop_last=len(data) > size, generator=order)  # type: ignore[arg-type]
+
+
+def fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
+    """Returns a hash of what decides a training: architecture, data, loss and optimizer, but not the task's name."""
+    told = spec.model_dump(mode="json", exclude={"name", "family", "dataset"})
+    hashed = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8)
+    hashed.update(json.dumps(jsonfile.to_data(graph), sort_keys=True, default=str).encode())
+    for tensor in tensors(task.train[0]):
+        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def features(task: Task, graph: Graph) -> dict[str, float | int | str | None]:
+    """Returns what describes a task in numbers and words: for tables, and to learn from."""
+    weights = graph.weights
+    fans = [layer.fan_in for layer in weights if layer.fan_in]
+    kinds = Counter(layer.kind for layer in weights)
+    shapes = Counter(str(layer.activation) for layer in weights)
+    found: dict[str, float | int | str | None] = {
+        "parameters": sum(layer.size for layer in graph.layers),
+        "weights": len(weights),
+        "depth": graph.weight_depths[1],
+        "fan_in_mean": math.exp(sum(map(math.log, fans)) / len(fans)) if fans else None,
+        "fan_in_max": max(fans, default=None),
+        "residual_adds": graph.residual_adds,
+        "normalized_share": sum(layer.normalized for layer in weights) / len(weights) if weights else None,
+        "attention": int(graph.has_role("query", "key", "qkv")),
+        "recurrent": int(graph.has_role("recurrent")),
+        "sequence_length": graph.sequence_length,
+        "commonest_kind": kinds.most_common(1)[0][0] if kinds else None,
+        "commonest_activation": shapes.most_common(1)[0][0] if shapes else None,
+        "classes": len(graph.label_prior) or None,
+        "label_entropy": task.reference if task.label_prior else None,
+        "batch_rows": rows(task.train[0]),
+        "train_batches": len(task.train),
+        "loss": task.loss_name,
+        "optimizer": task.optimizer_name,
+        "lr": task.lr,
+    }
+    return {name: rounded(value) for name, value in found.items()}

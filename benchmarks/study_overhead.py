@@ -1,0 +1,169 @@
+"""What a study costs beside the trials it runs: coordinator, storage and workers together.
+
+    python -m benchmarks.study_overhead                      # 1,000 trials of a probe of a step or two
+    python -m benchmarks.study_overhead --trials 10000       # how it grows, and `status` of so many
+    python -m benchmarks.study_overhead --part workers       # two workers beside one, on probes of 0.2 s
+
+The overhead of a trial is the time that a worker has for it, wall time times workers through trials, less the seconds
+of the probe itself. Optuna's own share is what its storage takes for the same trials, created, begun, given their
+record and ended, in a loop that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import TrialState, create_trial
+from torch import Tensor
+
+from autoinit.study.coordinator import Progress
+from autoinit.study.lines import Line
+from autoinit.study.runner import run_study
+from autoinit.study.spec import Study
+from autoinit.study.status import status_of
+from autoinit.study.storage import open_store
+
+WANTED = 0.030
+"""Seconds of overhead a trial."""
+MARKS = (100, 300, 1000, 3000, 10000)
+
+
+def rows() -> tuple[Tensor, Tensor]:
+    """Returns the 442 patients of scikit-learn's diabetes data, standardized."""
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True)
+    target = torch.tensor((y - y.mean()) / y.std(), dtype=torch.float32)
+    return torch.tensor(x, dtype=torch.float32) * 20, target[:, None]
+
+
+def study(name: str, trials: int, steps: int, model: dict[str, Any], workers: int) -> Study:
+    """Returns a dense study of one task with so many random candidates, the owner's weights among them."""
+    task = {
+        "name": "diabetes",
+        **model,
+        "data": "benchmarks.study_overhead:rows",
+        "batch_size": 64,
+        "loss": "mse",
+        "optimizer": "torch.optim:SGD",
+        "optimizer_args": {"lr": 0.01},
+    }
+    space = {"random": trials - 1, "calibrations": ["none"]}
+    return Study.model_validate(
+        {"name": name, "tasks": [task], "space": space, "probe": {"steps": steps, "rungs": []}, "workers": workers}
+    )
+
+
+LINEAR = {"model": "torch.nn:Linear", "model_args": {"in_features": 10, "out_features": 1}}
+WIDE = {"model": "benchmarks.models:tabular_mlp", "model_args": {"features": 10, "outputs": 1}}
+
+
+def memory() -> float:
+    """Returns the megabytes that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def overhead(trials: int, folder: Path) -> None:
+    """Prints the overhead of a trial, overall and between marks."""
+    marks: list[tuple[int, float, float]] = []
+
+    def note(progress: Progress) -> None:
+        news = not marks or progress.done > marks[-1][0]
+        if news and progress.done in (1, *MARKS, trials):
+            marks.append((progress.done, time.perf_counter(), memory()))
+
+    plan = study("overhead", trials, 1, LINEAR, workers=2)
+    run_study(plan, folder=folder, report=note)
+    lines = _lines(plan, folder)
+    probe = statistics.fmean(line["seconds"] for line in lines)
+    print(f"{len(lines)} trials by two workers, SQLite; a probe takes {1e3 * probe:.1f} ms")
+    for (done, start, _), (until, end, held) in itertools.pairwise(marks):
+        each = 2 * (end - start) / (until - done) - probe
+        print(f"  trials {done:6d} to {until:6d}: {1e3 * each:5.1f} ms overhead each; coordinator {held:.0f} MB")
+    (done, start, _), (until, end, _) = marks[0], marks[-1]
+    each = 2 * (end - start) / (until - done) - probe
+    print(f"  all: {1e3 * each:.1f} ms each (at most {1e3 * WANTED:.0f} ms is wanted)")
+    print(f"  Optuna's own share: {1e3 * optuna_alone(lines[: min(1000, len(lines))], folder):.1f} ms each")
+
+
+def _lines(plan: Study, folder: Path) -> list[Line]:
+    store = open_store(f"sqlite:///{folder / plan.name}.db", plan.name, readonly=True)
+    try:
+        return list(store.lines())
+    finally:
+        store.close()
+
+
+def optuna_alone(lines: list[Line], folder: Path) -> float:
+    """Returns the seconds that Optuna's storage takes for each of these trials, by itself."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'alone.db'}")
+    alone = optuna.create_study(storage=storage, study_name="alone")
+    start = time.perf_counter()
+    for line in lines:
+        trial = storage.create_new_trial(alone._study_id, create_trial(state=TrialState.WAITING))
+        storage.set_trial_state_values(trial, TrialState.RUNNING)
+        storage.set_trial_user_attr(trial, "line", line)
+        storage.set_trial_state_values(trial, TrialState.COMPLETE, [0.0])
+    return (time.perf_counter() - start) / len(lines)
+
+
+def speedup(folder: Path, rounds: int) -> None:
+    """Prints how many times the trials a second two workers run, beside one, on probes of about 0.2 s."""
+    ratios = []
+    for place in range(rounds):
+        rates = []
+        for workers in (1, 2):
+            times: list[float] = []
+            plan = study(f"workers-{workers}-{place}", 60, 120, WIDE, workers)
+            run_study(plan, folder=folder, report=lambda progress, at=times: _note(progress, at))  # type: ignore[misc]
+            seconds = statistics.fmean(line["seconds"] for line in _lines(plan, folder))
+            rates.append((len(times) - 11) / (times[-1] - times[10]))
+        ratios.append(rates[1] / rates[0])
+        print(f"  probes of {seconds:.2f} s: {rates[0]:.2f} and {rates[1]:.2f} trials a second, {ratios[-1]:.2f} times")
+    print(f"two workers beside one: {statistics.median(ratios):.2f} times (at least 1.7 is wanted)")
+
+
+def _note(progress: Progress, at: list[float]) -> None:
+    if progress.done > len(at):
+        at.append(time.perf_counter())
+
+
+def status(trials: int, folder: Path) -> None:
+    """Prints the seconds of reading how so many trials stand, in a process that is warm."""
+    start = time.perf_counter()
+    store = open_store(f"sqlite:///{folder / 'overhead'}.db", "overhead", readonly=True)
+    found = status_of(store, ("diabetes",))
+    seconds = time.perf_counter() - start
+    store.close()
+    print(f"status of {found[0].done} trials: {seconds:.2f} s (under 2 s is wanted); {trials} were asked for")
+
+
+def main() -> None:
+    """Prints what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("overhead", "workers"), default="overhead")
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3, help="of each number of workers")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; optuna {optuna.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.part == "workers":
+            speedup(Path(folder), arguments.rounds)
+        else:
+            overhead(arguments.trials, Path(folder))
+            status(arguments.trials, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What the studies of the tests train: small networks on scikit-learn's digits."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(width: int = 32) -> nn.Module:
+    """Returns a tanh network for digits."""
+    return nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 10))
+
+
+def broken() -> nn.Module:
+    """Fails, as a factory does whose file is not there."""
+    raise FileNotFoundError("weights.bin is not here")
+
+
+class Deadly(nn.Module):
+    """Ends its process at the forward pass in which its weights are orthogonal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.inner[2].weight  # type: ignore[index,union-attr]
+        product = weight @ weight.T  # type: ignore[operator]
+        if torch.allclose(product / product[0, 0], torch.eye(len(product)), atol=1e-4):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.inner(x)  # type: ignore[no-any-return]
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """Returns all 1,797 digits: rows of 64 numbers from 0 to 1, and labels."""
+    from sklearn.datasets import load_digits
+
+    rows, labels = load_digits(return_X_y=True)
+    return torch.tensor(rows / 16, dtype=torch.float32), torch.tensor(labels)
+
+
+def counted_digits(log: str) -> tuple[Tensor, Tensor]:
+    """Returns the digits, and notes in a file that a worker has loaded them."""
+    with Path(log).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return digits()

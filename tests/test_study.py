@@ -1,0 +1,318 @@
+"""Studies as a person runs them: the command, its processes, what kills them, and what is there afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoinit.study.lines import MEASURED_TIMES, read_lines
+
+HERE = Path(__file__).parent
+
+FILE = """
+name = "small"
+seeds = [0, 1]
+lr_steps = [1]
+workers = 2
+
+[probe]
+steps = {steps}
+
+[space]
+recipes = ["he_normal", "xavier_uniform", "lsuv"]
+random = 3
+{more}
+
+[[tasks]]
+name = "mlp"
+family = "mlp"
+dataset = "digits"
+model = "study_models:mlp"
+data = "study_models:digits"
+batch_size = 32
+loss = "cross_entropy"
+optimizer = "torch.optim:SGD"
+optimizer_args = {{lr = 0.05}}
+"""
+
+
+def write(folder: Path, steps: int = 30, more: str = "", tasks: str = "") -> Path:
+    (folder / "study_models.py").write_text((HERE / "study_models.py").read_text())
+    file = folder / "small.toml"
+    file.write_text(FILE.format(steps=steps, more=more) + tasks)
+    return file
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "autoinit", "study", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+
+
+def run(*arguments: str | Path, code: int = 0) -> str:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, err
+    return out + err
+
+
+def records(file: Path) -> list[dict[str, Any]]:
+    out = file.with_suffix(".jsonl")
+    out.unlink(missing_ok=True)
+    run("export", file, out)
+    read = read_lines(out)
+    assert not read.skipped
+    assert not read.repeated
+    return read.lines
+
+
+def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if name not in MEASURED_TIMES} for line in lines]
+
+
+def states(file: Path) -> dict[str, dict[str, Any]]:
+    return {task["task"]: task for task in json.loads(run("status", file, "--json"))["tasks"]}
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        if parent == process.pid:
+            found.append(int(folder.name))
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that ran to its end without anything happening to it."""
+    file = write(tmp_path_factory.mktemp("whole"), more="[long]\nsteps = 40\ntop = 1\n")
+    assert "Done." in run("run", file)
+    return file
+
+
+def test_study_keeps_a_record_of_every_trial(finished: Path) -> None:
+    lines = records(finished)
+    probes = [line for line in lines if line["stage"] == "probe"]
+    assert len(probes) == 7 * 3  # as-is, three recipes and three random ones; seed 0 at two learning rates, seed 1
+    assert {line["recipe"] for line in probes if line["seed"] == 1} == {line["recipe"] for line in probes}
+    longs = [line for line in lines if line["stage"] == "long"]
+    assert sorted((line["recipe"] == "as_is", line["seed"]) for line in longs) == [
+        (False, 0),
+        (False, 1),
+        (True, 0),
+        (True, 1),
+    ]
+    own = probes[0]
+    assert own["recipe"] == "as_is"
+    assert len(own["curve"]["losses"]) == own["steps"] == 30
+    assert own["features"]["parameters"] == 64 * 32 + 32 + 32 * 32 + 32 + 32 * 10 + 10
+    assert sorted({line["lr"] for line in probes}) == [0.05, pytest.approx(0.05 * 10**0.5, rel=1e-5)]
+
+
+def test_candidates_of_a_seed_start_from_one_draw_of_the_owner(finished: Path) -> None:
+    firsts = {(line["seed"], line["curve"]["losses"][0]) for line in records(finished) if line["recipe"] == "as_is"}
+    assert len(firsts) == 2
+
+
+def test_status_tells_counts_and_the_best(finished: Path) -> None:
+    status = states(finished)["mlp"]
+    assert (status["done"], status["failed"], status["running"], status["waiting"]) == (25, 0, 0, 0)
+    assert status["score"] == min(line["score"]["total"] for line in records(finished))
+    assert "25 trials done" in run("status", finished)
+
+
+def test_finished_study_runs_nothing_again(finished: Path) -> None:
+    before = records(finished)
+    assert "Done." in run("resume", finished)
+    assert records(finished) == before
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, finished: Path) -> None:
+    """Coordinator, workers, or both are killed twenty times, at any moment of a study of some seconds."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    steps = 1000
+    run("run", write(whole, steps))
+    file = write(cut, steps)
+    chance = random.Random(0)
+    kills = 0
+    process = start("run", file)
+    while kills < 20 and process.poll() is None:
+        time.sleep(chance.uniform(0.5, 4.0))
+        what, pids = chance.choice(["coordinator", "worker", "both"]), workers_of(process)
+        if what != "coordinator" and not pids:
+            continue
+        kills += 1
+        if what != "coordinator":
+            os.kill(chance.choice(pids), signal.SIGKILL)
+        if what != "worker":
+            process.kill()
+            process.communicate()
+            deadline = time.monotonic() + 10
+            while any(map(alive, pids)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not any(map(alive, pids)), "a worker outlived its coordinator"
+            process = start("run", file)
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert kills >= 5, "the study was over before it could be killed"
+    status = states(file)["mlp"]
+    assert (status["running"], status["waiting"]) == (0, 0)
+    expected = {line["id"]: line for line in timeless(records(whole / "small.toml"))}
+    found = timeless(records(file))
+    assert len(found) == len(expected) == 21
+    for line in found:
+        if line["state"] == "failed":  # its worker was killed twice
+            assert "SIGKILL" in line["reason"]
+        else:
+            assert line == expected[line["id"]]
+
+
+def test_sigterm_stops_it_cleanly(tmp_path: Path) -> None:
+    file = write(tmp_path, steps=2000)
+    process = start("run", file)
+    deadline = time.monotonic() + 60
+    while not workers_of(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(4)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "Stopped: ended by SIGTERM" in out
+    assert states(file).get("mlp", {"running": 0})["running"] == 0
+
+
+def test_budget_ends_a_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    file = write(tmp_path, steps=1000)
+    assert "the budget is spent" in run("run", file, "--budget", "6s")
+    done = states(file)["mlp"]["done"]
+    assert done < 21
+    run("resume", file)
+    assert states(file)["mlp"]["done"] == 21
+
+
+def test_resume_needs_a_study(tmp_path: Path) -> None:
+    assert "small" in run("resume", write(tmp_path), code=2)
+
+
+def test_second_coordinator_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, steps=3000)
+    process = start("run", file)
+    try:
+        deadline = time.monotonic() + 60
+        while not workers_of(process) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        told = run("run", file, code=2)
+        assert str(process.pid) in told
+        assert "running" in json.dumps(states(file)), "status works beside it"
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_changed_study_is_refused_and_a_grown_one_goes_on(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    run("run", file)
+    text = file.read_text()
+    file.write_text(text.replace("steps = 30", "steps = 31"))
+    told = run("run", file, code=2)
+    assert "probe.steps" in told
+    assert "30" in told
+    assert "31" in told
+    more = text[text.index("[[tasks]]") :].replace('name = "mlp"', 'name = "wide"')
+    file.write_text(text + more + "model_args = {width = 48}\n")
+    run("run", file)
+    assert {line["task"] for line in records(file)} == {"mlp", "wide"}
+
+
+def test_task_that_cannot_be_built_fails_alone(tmp_path: Path) -> None:
+    task = '[[tasks]]\nname = "gone"\nmodel = "study_models:broken"\ndata = "study_models:digits"\n'
+    file = write(tmp_path, tasks=task)
+    told = run("run", file)
+    assert "weights.bin is not here" in told
+    status = states(file)
+    assert status["mlp"]["done"] == 21
+    assert "weights.bin is not here" in status["gone"]["error"]
+
+
+def test_worker_that_dies_costs_one_trial_which_is_tried_once_more(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.write_text(
+        file.read_text().replace("study_models:mlp", "study_models:Deadly").replace('"lsuv"', '"orthogonal"')
+    )
+    told = run("run", file)
+    assert "it is tried once more" in told
+    lines = records(file)
+    assert len(lines) == 21
+    dead = [line for line in lines if line["recipe"] == "orthogonal"]
+    assert len(dead) == 3
+    assert all(line["state"] == "failed" and line["attempts"] == 2 for line in dead)
+    assert all("SIGKILL" in line["reason"] for line in dead)
+    others = [line for line in lines if line["fields"].get("base") != "orthogonal"]
+    assert all(line["state"] != "failed" and line["attempts"] == 1 for line in others)
+
+
+SEARCH = """mode = "search"
+trials = 12
+batch = 4
+"""
+
+
+def test_search_that_was_cut_off_proposes_the_same(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    files = []
+    for folder in (whole, cut):
+        folder.mkdir()
+        file = write(folder, steps=600)
+        text = file.read_text().replace("seeds = [0, 1]", SEARCH + "seeds = [0]").replace("random = 3", "")
+        file.write_text(text)
+        files.append(file)
+    run("run", files[0])
+    for _ in range(3):
+        run("run", files[1], "--budget", "5s")
+    run("run", files[1])
+    assert len(records(files[0])) == 12
+    assert timeless(records(files[1])) == timeless(records(files[0]))
+
+
+def test_stacked_candidates_agree_with_single_ones(tmp_path: Path, finished: Path) -> None:
+    file = write(tmp_path)
+    file.write_text(file.read_text().replace("workers = 2", "workers = 1\nstack = 4"))
+    run("run", file)
+    single = {line["id"]: line for line in records(finished)}
+    for line in records(file):
+        other = single[line["id"]]
+        assert line["curve"]["losses"] == pytest.approx(other["curve"]["losses"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_study_runs_on_a_ray_cluster(tmp_path: Path, finished: Path) -> None:
+    pytest.importorskip("ray")
+    file = write(tmp_path)
+    assert "Done." in run("run", file, "--executor", "ray")
+    expected = [line for line in timeless(records(finished)) if line["stage"] == "probe"]
+    assert timeless(records(file)) == expected
