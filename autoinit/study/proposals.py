@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
 from ..recipe import Recipe
-from ..records import OWN, stream
+from ..records import stream
 from ..search import distribution_of
 from ..space import Space
 from .jobs import Described, StudyJob
@@ -34,7 +34,7 @@ def search_jobs(study: Study, task: str, described: Described, lines: Sequence[L
     assert study.trials is not None  # the spec demands it of a search
     start = count // study.batch * study.batch
     end = min(start + study.batch, study.trials)
-    points = _points(study, task, described.space, lines[:start], start, end)
+    points = _points(study, task, described, lines[:start], start, end)
     return [
         StudyJob(task, number, "probe", recipe, study.seeds[0], lr_step, study.probe.steps, study.probe.rungs)
         for number, (recipe, lr_step) in enumerate(points, start=start)
@@ -43,8 +43,9 @@ def search_jobs(study: Study, task: str, described: Described, lines: Sequence[L
 
 
 def _points(
-    study: Study, task: str, space: Space, before: Sequence[Line], start: int, end: int
+    study: Study, task: str, described: Described, before: Sequence[Line], start: int, end: int
 ) -> list[tuple[Recipe, int]]:
+    space = described.space
     distributions = distributions_of(space)
     sampler = optuna.samplers.TPESampler(seed=stream(study.seeds[0], f"tpe {task} {start}"))
     verbosity = optuna.logging.get_verbosity()
@@ -52,22 +53,28 @@ def _points(
     try:
         inner = optuna.create_study(sampler=sampler)
         for line in before:
-            if line["score"] is not None:
-                recipe = Recipe.from_data(line["fields"])
-                inner.add_trial(
-                    create_trial(
-                        state=TrialState.COMPLETE,
-                        params=space.encode(recipe, line["lr_step"]),
-                        distributions=distributions,
-                        value=line["score"]["total"],
-                    )
-                )
-        known = [(OWN, 0), *((recipe, 0) for recipe in (*study.space.chosen, *space.opening))]
-        opening = list(dict.fromkeys(known))[start:end]
+            point = _point(space, line)
+            if line["score"] is not None and point is not None:
+                value = line["score"]["total"]
+                ended = create_trial(state=TrialState.COMPLETE, params=point, distributions=distributions, value=value)
+                inner.add_trial(ended)
+        known = dict.fromkeys([*described.candidates, *space.opening])
+        opening = [(recipe, 0) for recipe in known][start:end]
         asked: list[dict[str, Any]] = [inner.ask(distributions).params for _ in range(end - start - len(opening))]
     finally:
         optuna.logging.set_verbosity(verbosity)
     return [*opening, *(space.decode(point) for point in asked)]
+
+
+def _point(space: Space, line: Line) -> dict[str, Any] | None:
+    """Returns where a trial lies in the space; None for a recipe of the study file that lies outside it."""
+    recipe = Recipe.from_data(line["fields"])
+    point = space.encode(recipe, line["lr_step"])
+    for one in space.dimensions:
+        value = point[one.name]
+        if value not in one.choices if one.choices else not one.low <= value <= one.high:
+            return None
+    return point if space.decode(point)[0] == recipe else None
 
 
 def distributions_of(space: Space) -> dict[str, BaseDistribution]:
