@@ -6,102 +6,16 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
+import socket
 import time
+import tomllib
+import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
+from study_runs import alive, records, run, start, states, timeless, workers_of, write
 
-from autoinit.study.lines import MEASURED_TIMES, read_lines
-
-HERE = Path(__file__).parent
-
-FILE = """
-name = "small"
-seeds = [0, 1]
-lr_steps = [1]
-workers = 2
-
-[probe]
-steps = {steps}
-
-[space]
-recipes = ["he_normal", "xavier_uniform", "lsuv"]
-random = 3
-{more}
-
-[[tasks]]
-name = "mlp"
-family = "mlp"
-dataset = "digits"
-model = "study_models:mlp"
-data = "study_models:digits"
-batch_size = 32
-loss = "cross_entropy"
-optimizer = "torch.optim:SGD"
-optimizer_args = {{lr = 0.05}}
-"""
-
-
-def write(folder: Path, steps: int = 30, more: str = "", tasks: str = "") -> Path:
-    (folder / "study_models.py").write_text((HERE / "study_models.py").read_text())
-    file = folder / "small.toml"
-    file.write_text(FILE.format(steps=steps, more=more) + tasks)
-    return file
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "autoinit", "study", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-
-
-def run(*arguments: str | Path, code: int = 0) -> str:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, err
-    return out + err
-
-
-def records(file: Path) -> list[dict[str, Any]]:
-    out = file.with_suffix(".jsonl")
-    out.unlink(missing_ok=True)
-    run("export", file, out)
-    read = read_lines(out)
-    assert not read.skipped
-    assert not read.repeated
-    return read.lines
-
-
-def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if name not in MEASURED_TIMES} for line in lines]
-
-
-def states(file: Path) -> dict[str, dict[str, Any]]:
-    return {task["task"]: task for task in json.loads(run("status", file, "--json"))["tasks"]}
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-        if parent == process.pid:
-            found.append(int(folder.name))
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
+from autoinit.study.lines import read_lines, write_lines
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +69,14 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
         folder.mkdir()
-    steps = 4000
+    steps = 5000
     run("run", write(whole, steps))
     file = write(cut, steps)
     chance = random.Random(0)
     kills = 0
     process = start("run", file)
     while kills < 20 and process.poll() is None:
-        time.sleep(chance.uniform(0.3, 3.0))
+        time.sleep(chance.uniform(0.2, 1.6))
         what, pids = chance.choice(["coordinator", "worker", "both"]), workers_of(process)
         if what != "coordinator" and not pids:
             continue
@@ -316,3 +230,79 @@ def test_study_runs_on_a_ray_cluster(tmp_path: Path, finished: Path) -> None:
     assert "Done." in run("run", file, "--executor", "ray")
     expected = [line for line in timeless(records(finished)) if line["stage"] == "probe"]
     assert timeless(records(file)) == expected
+
+
+# What a person does with a finished study
+
+
+def test_exports_agree_and_merge_without_repeats(finished: Path, tmp_path: Path) -> None:
+    lines, table, both = tmp_path / "a.jsonl", tmp_path / "b.parquet", tmp_path / "both.jsonl"
+    assert "25 records" in run("export", finished, lines)
+    assert "25 records" in run("export", finished, table)
+    assert "0 records" in run("export", finished, lines), "what is there already is not written again"
+    with lines.open("a") as file:
+        file.write('{"schema": 1, "torn')
+    told = run("merge", lines, table, "--out", both)
+    assert "line 26: not JSON" in told
+    assert "25 records" in told
+    assert read_lines(both).lines == read_lines(table).lines
+
+
+def test_report_is_one_page(finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "study.html"
+    assert "25 trials of 1 tasks" in run("report", finished, page)
+    text = page.read_text()
+    assert "mlp" in text
+    assert "as_is" in text
+
+
+def test_report_of_two_tasks_names_the_one_that_failed(tmp_path: Path) -> None:
+    task = '[[tasks]]\nname = "gone"\nmodel = "study_models:broken"\ndata = "study_models:digits"\n'
+    file = write(tmp_path, steps=5, tasks=task)
+    run("run", file)
+    run("report", file, tmp_path / "study.html")
+    assert "weights.bin is not here" in (tmp_path / "study.html").read_text()
+
+
+def test_layers_are_measured_before_and_after(finished: Path, tmp_path: Path) -> None:
+    from autoinit.study.results import results_of
+    from autoinit.study.storage import open_store
+    from autoinit.study.toml_file import read_study
+
+    store = open_store(f"sqlite:///{finished.parent / 'small.db'}", "small", readonly=True)
+    layers = results_of(store, read_study(finished)).tasks["mlp"]["layers"]
+    store.close()
+    assert [layer["name"] for layer in layers["as_is"]] == ["0.weight", "2.weight", "4.weight"]
+    assert layers["as_is"] != layers["best"]
+    assert layers["best_recipe"] != "as_is"
+
+
+def test_dashboard_shows_the_tasks(finished: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = start("dashboard", finished, "--port", str(port))
+    try:
+        names: list[str] = []
+        deadline = time.monotonic() + 60
+        while not names and time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as answer:
+                    names = [one["study_name"] for one in json.load(answer)["study_summaries"]]
+            except OSError:
+                time.sleep(0.2)
+        assert "small/mlp" in names
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_schema_knows_every_key_of_a_study_file(finished: Path) -> None:
+    known = json.loads(run("schema"))["properties"]
+    assert set(tomllib.loads(finished.read_text())) <= set(known)
+
+
+def test_writing_lines_twice_changes_nothing(finished: Path, tmp_path: Path) -> None:
+    found = records(finished)
+    assert write_lines(tmp_path / "a.jsonl", found) == 25
+    assert write_lines(tmp_path / "a.jsonl", found) == 0

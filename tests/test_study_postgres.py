@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import study_runs
 
 from autoinit.errors import ArgumentError, StorageError
+from autoinit.study.lines import read_lines
 from autoinit.study.storage import Store, open_store
 
 ROOT = Path(__file__).parent.parent
@@ -322,3 +324,21 @@ def test_a_password_is_not_told(server: Server) -> None:
     assert "night:***@127.0.0.1" in str(caught.value)
     with contextlib.suppress(StorageError):
         open_store(server.url("nowhere"), "night")
+
+
+def test_two_commands_share_one_study(url: str, tmp_path: Path) -> None:
+    """As two machines of a cluster do: every trial is run once, and the records are those of one coordinator."""
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    for folder in (alone, shared):
+        folder.mkdir()
+    study_runs.run("run", study_runs.write(alone, steps=300))
+    file = study_runs.write(shared, steps=300)
+    both = [study_runs.start("run", file, "--storage", url, "--workers", "1") for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert "Done." in out
+    out = tmp_path / "records.jsonl"
+    assert "21 records" in study_runs.run("export", file, out, "--storage", url)
+    expected = sorted(study_runs.timeless(study_runs.records(alone / "small.toml")), key=lambda line: line["id"])
+    assert sorted(study_runs.timeless(read_lines(out).lines), key=lambda line: line["id"]) == expected
