@@ -4,8 +4,8 @@
     python -m benchmarks.study_overhead --trials 10000       # how it grows, and `status` of so many
     python -m benchmarks.study_overhead --part workers       # two workers beside one, on probes of 0.2 s
 
-The overhead of a trial is the time that a worker has for it, wall time times workers through trials, less the seconds
-of the probe itself. Optuna's own share is what its storage takes for the same trials, created, begun, given their
+The overhead of a trial is the wall time of all of them through their number, less a worker's share of the seconds of the
+probes themselves; twice that is what each of the two workers waits. Optuna's own share is what its storage takes for the same trials, created, begun, given their
 record and ended, in a loop that does nothing else.
 """
 
@@ -76,23 +76,28 @@ def memory() -> float:
 def overhead(trials: int, folder: Path) -> None:
     """Prints the overhead of a trial, overall and between marks."""
     marks: list[tuple[int, float, float]] = []
+    last: list[float] = [0, 0.0]
 
     def note(progress: Progress) -> None:
-        news = not marks or progress.done > marks[-1][0]
-        if news and progress.done in (1, *MARKS, trials):
+        if progress.done > last[0] and progress.done in (1, *MARKS):
             marks.append((progress.done, time.perf_counter(), memory()))
+        last[:] = progress.done, time.perf_counter()
 
     plan = study("overhead", trials, 1, LINEAR, workers=2)
     run_study(plan, folder=folder, report=note)
+    if last[0] > marks[-1][0]:
+        marks.append((int(last[0]), last[1], memory()))
     lines = _lines(plan, folder)
     probe = statistics.fmean(line["seconds"] for line in lines)
     print(f"{len(lines)} trials by two workers, SQLite; a probe takes {1e3 * probe:.1f} ms")
     for (done, start, _), (until, end, held) in itertools.pairwise(marks):
-        each = 2 * (end - start) / (until - done) - probe
+        each = (end - start) / (until - done) - probe / 2
         print(f"  trials {done:6d} to {until:6d}: {1e3 * each:5.1f} ms overhead each; coordinator {held:.0f} MB")
     (done, start, _), (until, end, _) = marks[0], marks[-1]
-    each = 2 * (end - start) / (until - done) - probe
-    print(f"  all: {1e3 * each:.1f} ms each (at most {1e3 * WANTED:.0f} ms is wanted)")
+    each = (end - start) / (until - done) - probe / 2
+    print(
+        f"  all: {1e3 * each:.1f} ms each (at most {1e3 * WANTED:.0f} ms is wanted); {2e3 * each:.1f} ms of a worker's time"
+    )
     print(f"  Optuna's own share: {1e3 * optuna_alone(lines[: min(1000, len(lines))], folder):.1f} ms each")
 
 

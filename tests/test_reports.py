@@ -285,8 +285,3 @@ def test_study_report_needs_no_torch(tmp_path: Path) -> None:
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_package_can_be_called_like_its_function(results: StudyResults, tmp_path: Path) -> None:
-    sys.modules["autoinit.report"](results, tmp_path / "a.html")  # type: ignore[operator]
-    assert (tmp_path / "a.html").exists()
