@@ -4,9 +4,9 @@
     python -m benchmarks.study_overhead --trials 10000       # how it grows, and `status` of so many
     python -m benchmarks.study_overhead --part workers       # two workers beside one, on probes of 0.2 s
 
-The overhead of a trial is the wall time of all of them through their number, less a worker's share of the seconds of the
-probes themselves; twice that is what each of the two workers waits. Optuna's own share is what its storage takes for the same trials, created, begun, given their
-record and ended, in a loop that does nothing else.
+The overhead of a trial is the wall time of all of them through their number, less a worker's share of the seconds of
+the probes themselves; twice that is what each of the two workers waits. Optuna's own share is what its storage takes
+for the same trials, created, begun, given their record and ended, in a loop that does nothing else.
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ def overhead(trials: int, folder: Path) -> None:
         print(f"  trials {done:6d} to {until:6d}: {1e3 * each:5.1f} ms overhead each; coordinator {held:.0f} MB")
     (done, start, _), (until, end, _) = marks[0], marks[-1]
     each = (end - start) / (until - done) - probe / 2
-    print(
-        f"  all: {1e3 * each:.1f} ms each (at most {1e3 * WANTED:.0f} ms is wanted); {2e3 * each:.1f} ms of a worker's time"
-    )
+    print(f"  all: {1e3 * each:.1f} ms each (at most {1e3 * WANTED:.0f} ms is wanted)")
     print(f"  Optuna's own share: {1e3 * optuna_alone(lines[: min(1000, len(lines))], folder):.1f} ms each")
 
 
