@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .rules import resolve as resolve
     from .selection import Selection as Selection
     from .selector import select as select
+    from .study.runner import run_study as run_study
     from .study.spec import Study as Study
     from .task import Task as Task
     from .tracing import trace as trace
@@ -80,6 +81,7 @@ _HOMES = {
     "diagnose": "diagnosis",
     "report": "reports",
     "resolve": "rules",
+    "run_study": "study.runner",
     "select": "selector",
     "trace": "tracing",
 }

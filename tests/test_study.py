@@ -232,6 +232,21 @@ def test_study_runs_on_a_ray_cluster(tmp_path: Path, finished: Path) -> None:
     assert timeless(records(file)) == expected
 
 
+def test_study_is_run_from_python_too(tmp_path: Path, finished: Path) -> None:
+    import autoinit
+    from autoinit.study.toml_file import read_study
+
+    write(tmp_path)
+    plan = autoinit.Study.model_validate({**read_study(finished).model_dump(mode="json"), "long": None})
+    told: list[str] = []
+    ran = autoinit.run_study(plan, folder=tmp_path, report=lambda progress: told.append(progress.news))
+    assert ran.reason == ""
+    assert (tmp_path / "small.db").exists()
+    assert "mlp: 7 candidates" in told
+    expected = [line for line in timeless(records(finished)) if line["stage"] == "probe"]
+    assert timeless(records(tmp_path / "small.toml")) == expected
+
+
 # What a person does with a finished study
 
 

@@ -228,8 +228,8 @@ class Coordinator:
         ]
 
     def _before_and_after(self, name: str) -> tuple[Recipe, ...]:
-        leaders = [recipe for recipe, lr_step in self._leaders(name) if lr_step == 0]
-        return (OWN, *leaders[:1]) if leaders else ()
+        leaders = self._leaders(name)  # at whatever learning rate: before the first step it tells nothing
+        return (OWN, leaders[0][0]) if leaders else ()
 
     # What came of it
 
