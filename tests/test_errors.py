@@ -11,7 +11,7 @@ def test_every_error_is_an_autoinit_error_and_a_standard_one() -> None:
     assert len(kinds) > 8
     for kind in kinds:
         assert issubclass(kind, AutoInitError)
-        assert kind is AutoInitError or issubclass(kind, (ValueError, TypeError))
+        assert kind is AutoInitError or issubclass(kind, (ValueError, TypeError, RuntimeError))
 
 
 def test_nearest_name_comes_first() -> None:

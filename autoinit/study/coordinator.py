@@ -127,9 +127,7 @@ class Coordinator:
         for task in self._study.tasks:
             self._store.add_task(task.name, {"family": task.family, "dataset": task.dataset})
             info = self._store.task_info(task.name)
-            if info.get("error"):
-                self._closed.add(task.name)
-            elif info.get("described"):
+            if info.get("described"):  # one that could not be built is built again: its cause may be mended
                 self._described[task.name] = Described.from_data(info["described"])
         recovered = self._store.recover()
         for name, states in self._store.counts().items():
@@ -239,6 +237,7 @@ class Coordinator:
         if isinstance(reply, Described):
             self._described[slot.task] = reply
             self._store.set_task_info(slot.task, "described", reply.to_data())
+            self._store.set_task_info(slot.task, "error", None)
             left = f", {len(reply.left_out)} recipes do not fit it" if reply.left_out else ""
             self._tell(f"{slot.task}: {len(reply.candidates)} candidates{left}")
         elif isinstance(reply, dict):
