@@ -108,12 +108,12 @@ class Coordinator:
         reason = ""
         while not reason:
             self._fill()
-            if not self._busy() and len(self._closed) == len(self._study.tasks):
-                break
+            if not self._busy():
+                if len(self._closed) == len(self._study.tasks):
+                    break
+                time.sleep(WAIT)  # another coordinator runs what is left
             for slot, reply in self._workers.replies(WAIT):
                 self._take(slot, reply)
-            if not self._busy():
-                time.sleep(WAIT)  # another coordinator runs what is left
             if time.monotonic() - looked > LOOK_AROUND:
                 looked = time.monotonic()
                 self._store.recover()
