@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from . import text
 from .errors import ArgumentError
 
 if TYPE_CHECKING:  # the libraries below take seconds to load: each command imports what it needs
@@ -289,15 +290,8 @@ class _Bar:
 def _told(progress: Progress) -> str:
     about = "about " if progress.estimated else ""
     failed = f", {progress.failed} failed" if progress.failed else ""
-    left = f", {_duration(progress.left)} left" if progress.left is not None else ""
+    left = f", {text.seconds(progress.left)} left" if progress.left is not None else ""
     return f"{progress.done} of {about}{progress.total} trials{failed}{left}"
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min" if whole >= 120 else f"{whole} s"
 
 
 # What is shown of a study from outside

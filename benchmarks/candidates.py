@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from autoinit.study.candidates import random_recipes
 
 FIXED: tuple[dict[str, object], ...] = (
     {},
@@ -42,15 +42,3 @@ def candidates(graph: Any, *, seed: int = 0) -> list[Any]:
 
     fixed = [Recipe(**fields) for fields in FIXED]  # type: ignore[arg-type]
     return [*fixed, *random_recipes(space_of(graph, lr_searched=False), RANDOM, seed)]
-
-
-def random_recipes(space: Any, count: int, seed: int) -> list[Any]:
-    """Returns recipes drawn evenly from every dimension of a space."""
-    generator = np.random.default_rng(seed)
-    return [space.decode({one.name: _drawn(one, generator) for one in space.dimensions})[0] for _ in range(count)]
-
-
-def _drawn(dimension: Any, generator: np.random.Generator) -> Any:
-    if dimension.choices:
-        return dimension.choices[int(generator.integers(len(dimension.choices)))]
-    return float(generator.uniform(dimension.low, dimension.high))

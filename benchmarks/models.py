@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from studies.networks import CausalBlock
+
 
 def plain_mlp(activation: Callable[[], nn.Module], depth: int = 16, width: int = 128) -> nn.Module:
     """Returns `depth` linear layers on 784 pixels, no normalization, no skips."""
@@ -70,26 +72,6 @@ def _encoder_block(norm_first: bool, width: int, heads: int) -> nn.Module:
     return nn.TransformerEncoderLayer(
         width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=norm_first
     )
-
-
-class CausalBlock(nn.Module):
-    """A pre-LN block with fused query, key and value, as in minGPT."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows, length, width = x.shape
-        qkv = self.qkv(self.norm1(x)).reshape(rows, length, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.project(mixed.transpose(1, 2).reshape(rows, length, width))
-        return x + self.mlp(self.norm2(x))
 
 
 class CharTransformer(nn.Module):

@@ -39,10 +39,9 @@ def screening_rate(count: int = 64) -> None:
     from autoinit.records import Candidate, Job
     from autoinit.score import Reference
     from autoinit.space import space_of
+    from autoinit.study.candidates import random_recipes
     from autoinit.task import make_task
     from autoinit.tracing import trace_task
-
-    from .candidates import random_recipes
 
     for setting in SETTINGS:
         step_ms, batches = batches_of(setting, "SGD")

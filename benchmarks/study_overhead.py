@@ -127,7 +127,7 @@ def speedup(folder: Path, rounds: int) -> None:
         rates = []
         for workers in (1, 2):
             times: list[float] = []
-            plan = study(f"workers-{workers}-{place}", 60, 120, WIDE, workers)
+            plan = study(f"workers-{workers}-{place}", 60, 480, WIDE, workers)
             run_study(plan, folder=folder, report=lambda progress, at=times: _note(progress, at))  # type: ignore[misc]
             seconds = statistics.fmean(line["seconds"] for line in _lines(plan, folder))
             rates.append((len(times) - 11) / (times[-1] - times[10]))

@@ -6,10 +6,8 @@ import contextlib
 import glob
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import study_runs
+from storage_processes import killed, said, started
 
 from autoinit.errors import ArgumentError, StorageError
 from autoinit.study.lines import read_lines
@@ -105,25 +104,6 @@ def store(url: str) -> Iterator[Store]:
 
 def jobs(number: int) -> list[dict[str, object]]:
     return [{"number": index} for index in range(number)]
-
-
-def started(code: str, *arguments: str) -> subprocess.Popen[str]:
-    header = "import sys, time, os; from autoinit.study.storage import open_store; url = sys.argv[1]\n"
-    command = [sys.executable, "-W", "error", "-c", header + code, *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def said(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    text = process.stdout.readline().strip()
-    if not text:
-        pytest.fail(process.communicate()[1])
-    return text
-
-
-def killed(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
 
 
 WORK = """

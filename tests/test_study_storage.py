@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
+from storage_processes import killed, said, started
 
 from autoinit.errors import ArgumentError, StorageError
 from autoinit.study.storage import Store, open_store
@@ -26,27 +25,6 @@ def jobs(number: int, first: int = 0) -> list[dict[str, object]]:
 
 def line(number: int, **fields: object) -> dict[str, object]:
     return {"id": f"{number:04x}", "number": number, **fields}
-
-
-def started(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Starts a Python process; `store` and its arguments are at hand."""
-    header = "import sys, time, os; from autoinit.study.storage import open_store; url = sys.argv[1]\n"
-    command = [sys.executable, "-W", "error", "-c", header + code, *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def said(process: subprocess.Popen[str]) -> str:
-    """Returns the next line that a process prints, or fails with its errors."""
-    assert process.stdout is not None
-    text = process.stdout.readline().strip()
-    if not text:
-        pytest.fail(process.communicate()[1])
-    return text
-
-
-def killed(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
 
 
 @pytest.fixture
@@ -207,9 +185,9 @@ def test_a_killed_coordinators_lock_is_gone_and_its_trials_come_back(store: Stor
 
 def test_a_worker_that_outlives_its_coordinator_does_not_hold_the_file(store: Store, url: str) -> None:
     store.close()
-    code = 'store = open_store(url, "night")\nprint(os.fork() or "child", flush=True)\ntime.sleep(60)'
+    code = 'store = open_store(url, "night")\nif child := os.fork():\n    print(child, flush=True)\ntime.sleep(60)'
     process = started(code, url)
-    child = int(next(text for text in (said(process), said(process)) if text != "child"))
+    child = int(said(process))
     try:
         process.send_signal(signal.SIGKILL)
         process.wait()

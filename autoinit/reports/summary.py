@@ -11,6 +11,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from ..study.lines import Line
 from ..study.results import StudyResults
 
 AS_IS = "as_is"
@@ -18,8 +19,6 @@ AS_IS = "as_is"
 
 POINTS = 60
 """Most points of a drawn curve."""
-
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from ..recipe import Recipe
 from ..records import stream
 from ..search import distribution_of
 from ..space import Space
+from .database import quiet
 from .jobs import Described, StudyJob
 from .lines import Line
 from .spec import Study
@@ -48,9 +49,7 @@ def _points(
     space = described.space
     distributions = distributions_of(space)
     sampler = optuna.samplers.TPESampler(seed=stream(study.seeds[0], f"tpe {task} {start}"))
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with quiet():
         inner = optuna.create_study(sampler=sampler)
         for line in before:
             point = _point(space, line)
@@ -61,8 +60,6 @@ def _points(
         known = dict.fromkeys([*described.candidates, *space.opening])
         opening = [(recipe, 0) for recipe in known][start:end]
         asked: list[dict[str, Any]] = [inner.ask(distributions).params for _ in range(end - start - len(opening))]
-    finally:
-        optuna.logging.set_verbosity(verbosity)
     return [*opening, *(space.decode(point) for point in asked)]
 
 

@@ -33,9 +33,6 @@ T = TypeVar("T")
 _PAGE = 500
 """Record lines read at a time."""
 
-_PAGE = 500
-"""Record lines read at a time."""
-
 
 @dataclass(frozen=True)
 class Claimed:
@@ -218,29 +215,24 @@ class Store:
             claimed: the trial.
             reason: why; kept with the trial.
         """
+        return self._give_back(claimed, {"reason": reason, "attempts": claimed.attempts + 1})
 
-        def again() -> bool:
+    def release(self, claimed: Claimed) -> bool:
+        """Puts a trial back as if it had never been claimed; returns False where it is no longer this coordinator's."""
+        return self._give_back(claimed, {})
+
+    def _give_back(self, claimed: Claimed, noted: Mapping[str, Any]) -> bool:
+        def give_back() -> bool:
             assert self._lock is not None
             trial = self.storage.get_trial(claimed.trial_id)
             if trial.state != TrialState.RUNNING or trial.user_attrs.get("coordinator") != self._lock.owner:
                 return False
-            self.storage.set_trial_user_attr(claimed.trial_id, "reason", reason)
-            self.storage.set_trial_user_attr(claimed.trial_id, "attempts", claimed.attempts + 1)
+            for key, value in noted.items():
+                self.storage.set_trial_user_attr(claimed.trial_id, key, value)
             self._release(claimed.trial_id)
             return True
 
-        return self._change(again)
-
-    def release(self, claimed: Claimed) -> None:
-        """Puts a trial back that was not run to its end, as if it had never been claimed."""
-
-        def again() -> None:
-            assert self._lock is not None
-            trial = self.storage.get_trial(claimed.trial_id)
-            if trial.state == TrialState.RUNNING and trial.user_attrs.get("coordinator") == self._lock.owner:
-                self._release(claimed.trial_id)
-
-        self._change(again)
+        return self._change(give_back)
 
     def _release(self, trial_id: int) -> None:
         self.storage.set_trial_user_attr(trial_id, "coordinator", None)

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from ..candidates import random_recipes
+from autoinit.study.candidates import random_recipes
+
 from ..equal_cost import search_steps
 from ..tasks import BenchTask
 from .cost import FORWARD, Start
