@@ -183,11 +183,17 @@ def test_a_killed_coordinators_lock_is_gone_and_its_trials_come_back(store: Stor
     after.close()
 
 
+FORKED = r"""
+store = open_store(url, "night")
+os.write(1, f"{os.fork() or 'child'}\n".encode())  # both say a line, each in one write: print may need two
+time.sleep(60)
+"""
+
+
 def test_a_worker_that_outlives_its_coordinator_does_not_hold_the_file(store: Store, url: str) -> None:
     store.close()
-    code = 'store = open_store(url, "night")\nif child := os.fork():\n    print(child, flush=True)\ntime.sleep(60)'
-    process = started(code, url)
-    child = int(said(process))
+    process = started(FORKED, url)
+    child = int(next(text for text in (said(process), said(process)) if text != "child"))
     try:
         process.send_signal(signal.SIGKILL)
         process.wait()
