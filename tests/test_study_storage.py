@@ -139,7 +139,7 @@ def test_lines_come_in_order_over_two_pages(store: Store) -> None:
     template = store.storage.get_trial(claimed.trial_id)
     study = store.optuna_study("a")
     for number in range(1, 551):
-        template.set_user_attr("line", line(number))
+        template.set_user_attr("record", {"value": None, "line": line(number)})
         study.add_trial(template)
     assert [found["number"] for found in store.lines("a")] == list(range(551))
 
@@ -386,5 +386,5 @@ def test_the_dashboards_view_is_plain_optuna(store: Store, url: str) -> None:
     summaries = {summary.study_name: summary.n_trials for summary in optuna.get_all_study_summaries(url)}
     assert summaries == {"night": 0, "night/a": 1}
     (trial,) = optuna.load_study(study_name="night/a", storage=url).trials
-    assert (trial.value, trial.user_attrs["line"]) == (0.25, line(0))
+    assert (trial.value, trial.user_attrs["record"]) == (0.25, {"value": 0.25, "line": line(0)})
     assert json.dumps(trial.user_attrs)

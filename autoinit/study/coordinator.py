@@ -25,6 +25,9 @@ LOOK_AROUND = 30.0
 """Seconds between looks for trials that another coordinator left behind."""
 GRACE = 10.0
 """Seconds that running trials have to end, once a study is asked to stop."""
+SHORT = 2.0
+"""Seconds of a trial below which the next one is claimed ahead, so that no worker waits for the storage. Longer ones
+are better left to another coordinator that is idle."""
 WAIT = 0.5
 """Seconds between looks at whether to stop."""
 
@@ -61,12 +64,14 @@ class _Slot:
     Attributes:
         order: what it was given; None where it is free.
         claimed: the trials of it that have not ended, in their order.
+        ended: those that have, with their lines, until the order has.
         layers: what it has measured so far.
         task: that it was last at, so that it stays there.
     """
 
     order: Order | None = None
     claimed: list[Claimed] = field(default_factory=list)
+    ended: list[tuple[Claimed, Line]] = field(default_factory=list)
     layers: list[list[dict[str, Any]]] = field(default_factory=list)
     task: str = ""
 
@@ -98,6 +103,8 @@ class Coordinator:
         self._closed: set[str] = set()
         self._deaths: defaultdict[str, int] = defaultdict(int)
         self._planned: dict[str, int] = {}
+        self._ahead: defaultdict[str, list[list[Claimed]]] = defaultdict(list)
+        self._unwritten: list[tuple[Claimed, Line]] = []
         self._done, self._failed = 0, 0
 
     def run(self) -> str:
@@ -108,6 +115,7 @@ class Coordinator:
         reason = ""
         while not reason:
             self._fill()
+            self._write()  # while the workers are at it
             if not self._busy():
                 if len(self._closed) == len(self._study.tasks):
                     break
@@ -167,6 +175,7 @@ class Coordinator:
             return None if at_work else Describe(name)
         claimed = self._claim(name)
         if not claimed and not at_work:
+            self._write()
             with self._store.planning(name):
                 self._plan(name, described)
             claimed = self._claim(name)
@@ -182,11 +191,22 @@ class Coordinator:
 
     def _claim(self, name: str) -> list[Claimed]:
         """Returns trials to run together: one, or a stack's worth of one seed."""
+        ahead = self._ahead[name]
+        return ahead.pop(0) if ahead else self._claimed_now(name)
+
+    def _claimed_now(self, name: str) -> list[Claimed]:
         claimed = self._store.claim(name, self._study.stack)
         for other in claimed[1:]:
             if (other.job["seed"], other.job["steps"]) != (claimed[0].job["seed"], claimed[0].job["steps"]):
                 self._store.release(other)
         return [one for one in claimed if one.job["seed"] == claimed[0].job["seed"]]
+
+    def _claim_ahead(self, name: str) -> None:
+        """Claims what the workers at a task run next."""
+        ahead = self._ahead[name]
+        workers = sum(slot.order is not None and slot.task == name for slot in self._slots.values())
+        while len(ahead) < workers and (claimed := self._claimed_now(name)):
+            ahead.append(claimed)
 
     def _plan(self, name: str, described: Described) -> None:
         """Adds the trials that come next in a task, all of whose trials have ended."""
@@ -241,7 +261,7 @@ class Coordinator:
             left = f", {len(reply.left_out)} recipes do not fit it" if reply.left_out else ""
             self._tell(f"{slot.task}: {len(reply.candidates)} candidates{left}")
         elif isinstance(reply, dict):
-            self._end_trial(slot, reply)
+            slot.ended.append((slot.claimed.pop(0), reply))
         elif isinstance(reply, list):
             slot.layers.append(reply)
         elif isinstance(reply, Raised):
@@ -251,10 +271,18 @@ class Coordinator:
         elif isinstance(order, Layers):
             self._keep_layers(order, slot.layers)
         if isinstance(reply, (Ended, Raised, Died)):
-            slot.order, slot.claimed = None, []
+            self._unwritten += slot.ended
+            slot.order, slot.claimed, slot.ended = None, [], []
 
-    def _end_trial(self, slot: _Slot, line: Line) -> None:
-        claimed = slot.claimed.pop(0)
+    def _write(self) -> None:
+        """Writes down what has ended."""
+        unwritten, self._unwritten = self._unwritten, []
+        for claimed, line in unwritten:
+            self._keep(claimed, line)
+        for name in {claimed.task for claimed, line in unwritten if line["seconds"] < SHORT}:
+            self._claim_ahead(name)
+
+    def _keep(self, claimed: Claimed, line: Line) -> None:
         if line["state"] == "failed" and _out_of_memory(line["reason"]) and claimed.attempts < TRIES:
             self._store.retry(claimed, line["reason"])
             self._tell(f"{claimed.task}: {line['recipe']}: {line['reason']}; it is tried once more")
@@ -337,9 +365,13 @@ class Coordinator:
                 self._take(slot, reply)
         self._workers.close()
         for cut in self._slots.values():
-            for claimed in cut.claimed:
-                self._store.release(claimed)
-            cut.order, cut.claimed = None, []
+            self._unwritten += cut.ended
+            self._ahead[cut.task].append(cut.claimed)
+            cut.order, cut.claimed, cut.ended = None, [], []
+        for claimed, line in self._unwritten:
+            self._keep(claimed, line)
+        for one in (one for groups in self._ahead.values() for group in groups for one in group):
+            self._store.release(one)
 
 
 def _out_of_memory(reason: str) -> bool:

@@ -1,8 +1,8 @@
 """Where a study is kept: an Optuna storage with one Optuna study per task, on SQLite or PostgreSQL.
 
-A trial's user attributes are "job" (what to run), "attempts", "coordinator" (who runs it), "line" and "value".
-Each change is safe against a kill at any statement: a trial is RUNNING before it has a coordinator, and has its line
-before it is finished; `recover` completes what was cut in between.
+A trial's user attributes are "job" (what to run), "attempts", "coordinator" (who runs it) and "record" (its line and
+the value that it is compared by). Each change is safe against a kill at any statement: a trial is RUNNING before it has
+a coordinator, and has its record before it is finished; `recover` completes what was cut in between.
 """
 
 from __future__ import annotations
@@ -158,26 +158,38 @@ class Store:
             skip: numbers that are not wanted.
         """
         query = (
-            "SELECT trial_id, number FROM trials WHERE study_id = :study AND state = 'WAITING' "
-            "ORDER BY trial_id LIMIT :most"
+            "SELECT t.trial_id, t.number, job.value_json, attempts.value_json FROM trials t "
+            "JOIN trial_user_attributes job ON job.trial_id = t.trial_id AND job.key = 'job' "
+            "LEFT JOIN trial_user_attributes attempts ON attempts.trial_id = t.trial_id AND attempts.key = 'attempts' "
+            "WHERE t.study_id = :study AND t.state = 'WAITING' ORDER BY t.trial_id LIMIT :most"
         )
         values = {"study": self._call(lambda: self._id(task)), "most": limit + len(skip)}
-        rows = [(trial, number) for trial, number in self._rows(query, values) if number not in skip]
-        taken = [self._change(functools.partial(self._take, task, trial)) for trial, _ in rows[:limit]]
-        return [claimed for claimed in taken if claimed is not None]
+        waiting = [
+            Claimed(task, number, trial, json.loads(job), json.loads(attempts or "1"))
+            for trial, number, job, attempts in self._rows(query, values)
+            if number not in skip
+        ]
+        return [one for one in waiting[:limit] if self._change(functools.partial(self._take, one.trial_id))]
 
-    def _take(self, task: str, trial_id: int) -> Claimed | None:
+    def _take(self, trial_id: int) -> bool:
+        """Makes a trial this coordinator's; returns False where another one was faster."""
         assert self._lock is not None
-        trial = self.storage.get_trial(trial_id)
-        # Nobody else is between these two statements: a running trial without a coordinator was left there.
-        orphan = trial.state == TrialState.RUNNING and trial.user_attrs.get("coordinator") is None
-        if trial.state != TrialState.WAITING and not orphan:
-            return None
-        if not orphan:
+        state, owner = self._state_and_owner(trial_id)
+        if state == TrialState.WAITING:
             self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        elif state != TrialState.RUNNING or owner is not None:
+            return False
+        # Nobody else is between these two statements: a running trial without a coordinator was left there.
         self.storage.set_trial_user_attr(trial_id, "coordinator", self._lock.owner)
-        attributes = trial.user_attrs
-        return Claimed(task, trial.number, trial_id, attributes.get("job", {}), attributes.get("attempts", 1))
+        return True
+
+    def _state_and_owner(self, trial_id: int) -> tuple[TrialState, str | None]:
+        query = (
+            "SELECT t.state, a.value_json FROM trials t LEFT JOIN trial_user_attributes a "
+            "ON a.trial_id = t.trial_id AND a.key = 'coordinator' WHERE t.trial_id = :trial"
+        )
+        state, owner = self._rows(query, {"trial": trial_id})[0]
+        return TrialState[state], json.loads(owner or "null")
 
     def finish(self, claimed: Claimed, line: Mapping[str, Any], value: float | None) -> bool:
         """Ends a trial with its record line; returns False where it had ended already, and changes nothing.
@@ -191,16 +203,15 @@ class Store:
         def end() -> bool:
             trial = claimed.trial_id
             try:
-                self.storage.set_trial_user_attr(trial, "value", value)
-                self.storage.set_trial_user_attr(trial, "line", dict(line))
+                self.storage.set_trial_user_attr(trial, "record", record)
                 self._end(trial, value)
             except UpdateFinishedTrialError:
                 # Asked again after a broken connection: the first time went through.
-                return bool(self.storage.get_trial(trial).user_attrs.get("line") == line)
+                return bool(self.storage.get_trial(trial).user_attrs.get("record") == record)
             return True
 
-        state = "SELECT state FROM trials WHERE trial_id = :trial"
-        if self._rows(state, {"trial": claimed.trial_id})[0][0] in ("COMPLETE", "FAIL"):
+        record = {"value": value, "line": dict(line)}
+        if self._state_and_owner(claimed.trial_id)[0].is_finished():
             return False
         return self._change(end)
 
@@ -224,8 +235,7 @@ class Store:
     def _give_back(self, claimed: Claimed, noted: Mapping[str, Any]) -> bool:
         def give_back() -> bool:
             assert self._lock is not None
-            trial = self.storage.get_trial(claimed.trial_id)
-            if trial.state != TrialState.RUNNING or trial.user_attrs.get("coordinator") != self._lock.owner:
+            if self._state_and_owner(claimed.trial_id) != (TrialState.RUNNING, self._lock.owner):
                 return False
             for key, value in noted.items():
                 self.storage.set_trial_user_attr(claimed.trial_id, key, value)
@@ -247,8 +257,8 @@ class Store:
         running = self.storage.get_all_trials(self._id(task), deepcopy=False, states=(TrialState.RUNNING,))
         lost = [trial for trial in running if self._lock.gone(trial.user_attrs.get("coordinator"))]
         for trial in lost:
-            if "line" in trial.user_attrs:
-                self._end(trial._trial_id, trial.user_attrs["value"])
+            if "record" in trial.user_attrs:
+                self._end(trial._trial_id, trial.user_attrs["record"]["value"])
             else:
                 self._release(trial._trial_id)
         return len(lost)
@@ -293,23 +303,23 @@ class Store:
         """
         query = (
             "SELECT t.trial_id, a.value_json FROM trials t JOIN trial_user_attributes a ON a.trial_id = t.trial_id "
-            "AND a.key = 'line' WHERE t.study_id = :study AND t.trial_id > :after AND t.state IN ('COMPLETE', 'FAIL') "
-            f"ORDER BY t.trial_id LIMIT {_PAGE}"
+            "AND a.key = 'record' WHERE t.study_id = :study AND t.trial_id > :after "
+            f"AND t.state IN ('COMPLETE', 'FAIL') ORDER BY t.trial_id LIMIT {_PAGE}"
         )
         for name in self.tasks() if task is None else [task]:
             values = {"study": self._call(functools.partial(self._id, name)), "after": -1}
             while page := self._rows(query, values):
-                yield from (json.loads(line) for _, line in page)
+                yield from (json.loads(record)["line"] for _, record in page)
                 values["after"] = page[-1][0]
 
     def line(self, task: str, number: int) -> dict[str, Any]:
         """Returns the record line of one finished trial."""
         query = (
             "SELECT a.value_json FROM trials t JOIN trial_user_attributes a ON a.trial_id = t.trial_id "
-            "AND a.key = 'line' WHERE t.study_id = :study AND t.number = :number"
+            "AND a.key = 'record' WHERE t.study_id = :study AND t.number = :number"
         )
         rows = self._rows(query, {"study": self._call(lambda: self._id(task)), "number": number})
-        found: dict[str, Any] = json.loads(rows[0][0])
+        found: dict[str, Any] = json.loads(rows[0][0])["line"]
         return found
 
     def close(self) -> None:
