@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -31,8 +32,20 @@ class Deadly(nn.Module):
         weight = self.inner[2].weight  # type: ignore[index,union-attr]
         product = weight @ weight.T  # type: ignore[operator]
         if torch.allclose(product / product[0, 0], torch.eye(len(product)), atol=1e-4):
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.fate()
         return self.inner(x)  # type: ignore[no-any-return]
+
+    def fate(self) -> None:
+        """Dies as at the hands of the system when memory runs out."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hanging(Deadly):
+    """Waits for ever where `Deadly` ends its process."""
+
+    def fate(self) -> None:
+        """Sleeps."""
+        time.sleep(3600)
 
 
 def digits() -> tuple[Tensor, Tensor]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
+from .. import text
+from ..budget import parse_budget
 from ..recipe import Recipe
 from ..records import OWN
 from .jobs import Described, StudyJob, dense_jobs, long_jobs
@@ -63,6 +65,7 @@ class _Slot:
 
     Attributes:
         order: what it was given; None where it is free.
+        since: when it was given it, or last told something of it; of the monotonic clock.
         claimed: the trials of it that have not ended, in their order.
         ended: those that have, with their lines, until the order has.
         layers: what it has measured so far.
@@ -70,6 +73,7 @@ class _Slot:
     """
 
     order: Order | None = None
+    since: float = 0.0
     claimed: list[Claimed] = field(default_factory=list)
     ended: list[tuple[Claimed, Line]] = field(default_factory=list)
     layers: list[list[dict[str, Any]]] = field(default_factory=list)
@@ -98,6 +102,7 @@ class Coordinator:
     ) -> None:
         self._study, self._store, self._workers = study, store, workers
         self._report, self._stop = report, stop
+        self._timeout = None if study.timeout is None else parse_budget(study.timeout).seconds
         self._slots = {slot: _Slot() for slot in workers.slots}
         self._described: dict[str, Described] = {}
         self._closed: set[str] = set()
@@ -122,6 +127,7 @@ class Coordinator:
                 time.sleep(WAIT)  # another coordinator runs what is left
             for slot, reply in self._workers.replies(WAIT):
                 self._take(slot, reply)
+            self._end_hung()
             if time.monotonic() - looked > LOOK_AROUND:
                 looked = time.monotonic()
                 self._store.recover()
@@ -155,7 +161,7 @@ class Coordinator:
     def _fill(self) -> None:
         for number, slot in self._slots.items():
             if slot.order is None and (order := self._next(slot)) is not None:
-                slot.order, slot.layers = order, []
+                slot.order, slot.since, slot.layers = order, time.monotonic(), []
                 slot.task = order.task
                 self._workers.give(number, order)
 
@@ -181,7 +187,8 @@ class Coordinator:
             claimed = self._claim(name)
         if claimed:
             slot.claimed = claimed
-            return Run(name, tuple(StudyJob.from_data(one.job) for one in claimed), described)
+            jobs = tuple(StudyJob.from_data(one.job) for one in claimed)
+            return Run(name, jobs, replace(described, candidates=()))
         if at_work or self._store.counts()[name]["running"]:
             return None
         if "layers" not in self._store.task_info(name) and (recipes := self._before_and_after(name)):
@@ -253,7 +260,7 @@ class Coordinator:
 
     def _take(self, number: int, reply: Reply) -> None:
         slot = self._slots[number]
-        order = slot.order
+        order, slot.since = slot.order, time.monotonic()
         if isinstance(reply, Described):
             self._described[slot.task] = reply
             self._store.set_task_info(slot.task, "described", reply.to_data())
@@ -320,6 +327,16 @@ class Coordinator:
                 self._tell(f"{claimed.task}: trial {claimed.number}: {reason}; it is tried once more")
             else:
                 self._finish(claimed, self._failed_line(claimed, reason))
+
+    def _end_hung(self) -> None:
+        """Ends workers that have said nothing for longer than any trial may take; then they have died."""
+        if self._timeout is None:
+            return
+        for number, slot in self._slots.items():
+            allowed = self._timeout * max(1, len(slot.claimed))  # a stack tells of its trials when all have ended
+            if slot.order is not None and time.monotonic() - slot.since > allowed:
+                slot.since = time.monotonic()
+                self._workers.end(number, f"nothing was heard of it for {text.seconds(allowed)}: the worker was ended")
 
     def _fail_claimed(self, slot: _Slot, reason: str) -> None:
         for claimed in slot.claimed:

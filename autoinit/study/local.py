@@ -25,6 +25,8 @@ class _Slot:
     process: subprocess.Popen[bytes] | None = None
     pipe: Connection | None = None
     busy: bool = False
+    ended: str = ""
+    """Why it was ended, where the coordinator asked for that."""
 
 
 class Local:
@@ -73,6 +75,13 @@ class Local:
             if isinstance(reply, (Ended, Raised, Died)):
                 self._slots[slot].busy = False
             yield slot, reply
+
+    def end(self, slot: int, reason: str) -> None:
+        """Kills the worker of a slot that is not free; `Died` comes back from it, with this reason."""
+        at = self._slots[slot]
+        at.ended = reason
+        if at.process is not None:
+            at.process.kill()
 
     def pids(self) -> list[int]:
         """Returns the living workers' process numbers."""
@@ -123,6 +132,7 @@ class Local:
 def _buried(at: _Slot) -> str:
     """Returns how a worker ended, in words; its slot takes a new one with the next order."""
     process, at.process = at.process, None
+    asked, at.ended = at.ended, ""
     if at.pipe is not None:
         at.pipe.close()
         at.pipe = None
@@ -133,6 +143,8 @@ def _buried(at: _Slot) -> str:
     except subprocess.TimeoutExpired:
         process.kill()
         code = process.wait()
+    if asked:
+        return asked
     if code >= 0:
         return f"the worker process ended with code {code}"
     name = signal.Signals(-code).name

@@ -23,7 +23,13 @@ class Describe:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run trials of one task."""
+    """Run trials of one task.
+
+    Attributes:
+        task: its name.
+        jobs: of the trials.
+        described: the task's, without its candidates: it goes to a worker with every order.
+    """
 
     task: str
     jobs: tuple[StudyJob, ...]
@@ -90,6 +96,9 @@ class Workers(Protocol):
 
         Each order ends with `Ended`, `Raised` or `Died`, after which its slot is free.
         """
+
+    def end(self, slot: int, reason: str) -> None:
+        """Ends the worker of a slot that is not free; `Died` comes back from it, with this reason."""
 
     def close(self) -> None:
         """Ends all workers at once, whatever they are at."""

@@ -53,6 +53,7 @@ class OnRay:
         self._ray: Any = ray
         self._actors: dict[int, Any] = {}
         self._waiting: dict[Any, int] = {}
+        self._ended: dict[int, str] = {}
         self._started = not ray.is_initialized()
         if self._started:
             self._connect()
@@ -106,9 +107,16 @@ class OnRay:
         except self._ray.exceptions.RayError as problem:
             del self._actors[slot]  # the next order gets an actor of its own
             first = (str(problem).strip().splitlines() or [""])[0]
-            return [Died(f"the worker on the cluster died: {type(problem).__name__}: {first}")]
+            died = f"the worker on the cluster died: {type(problem).__name__}: {first}"
+            return [Died(self._ended.pop(slot, died))]
+        self._ended.pop(slot, None)
         assert isinstance(replies[-1], (Ended, Raised))
         return replies
+
+    def end(self, slot: int, reason: str) -> None:
+        """Ends the actor of a slot that is not free; `Died` comes back from it, with this reason."""
+        self._ended[slot] = reason
+        self._ray.kill(self._actors[slot])
 
     def close(self) -> None:
         """Ends all actors at once, and the cluster where it was started here."""

@@ -248,6 +248,7 @@ class Study(Spec):
         long: the long training; None for none.
         stack: candidates trained in lockstep in one worker.
         budget: wall time of a run, such as "8h"; None for no limit.
+        timeout: wall time of a trial, such as "10m", after which its worker counts as hung; None for no limit.
         storage: Optuna's URL; None for an SQLite file beside the study file.
         executor: where trials run.
         workers: how many at a time; None for as many as the machine takes.
@@ -267,6 +268,7 @@ class Study(Spec):
     long: LongSpec | None = None
     stack: Positive = 1
     budget: BudgetText | None = None
+    timeout: BudgetText | None = "1h"
     storage: str | None = None
     executor: Literal["local", "ray"] = "local"
     workers: Positive | None = None

@@ -18,7 +18,7 @@ from .grids import Grid
 from .problems import Problem, dotted, problems
 from .spec import Study, TaskSpec
 
-MAY_CHANGE = ("description", "budget", "storage", "executor", "workers")
+MAY_CHANGE = ("description", "budget", "timeout", "storage", "executor", "workers")
 """Fields of a study that change no result; they may differ from run to run."""
 
 SHOWN = 5
