@@ -19,7 +19,7 @@ from .spec import Study
 
 @dataclass
 class _Slot:
-    """One place for a worker; the process is started with its first order, and anew after it has died."""
+    """One place for a worker; the process is started with the first order, and anew after it has died."""
 
     device: str | None = None
     process: subprocess.Popen[bytes] | None = None
@@ -58,8 +58,9 @@ class Local:
         at = self._slots[slot]
         at.busy = True
         try:
-            if at.pipe is None:
-                self._start(at)
+            for one in self._slots:  # all of them: the others load torch while the first builds its task
+                if one.pipe is None:
+                    self._start(one)
             assert at.pipe is not None
             at.pipe.send(order)
         except ConnectionError:
