@@ -91,7 +91,7 @@ def line(name: str, recipe: Recipe, seed: int, lr_step: int = 0, stage: str = "p
         state, reason = "diverged", f"the loss was not finite at step {curve.diverged_at}"
     return finite(
         {
-            "schema": 1,
+            "schema": 2,
             "id": f"{name}/{recipe.key}/{seed}/{lr_step}/{stage}",
             "study": "digits",
             "task": name,

@@ -272,7 +272,7 @@ def test_exports_agree_and_merge_without_repeats(finished: Path, tmp_path: Path)
     assert "25 records" in run("export", finished, table)
     assert "0 records" in run("export", finished, lines), "what is there already is not written again"
     with lines.open("a") as file:
-        file.write('{"schema": 1, "torn')
+        file.write('{"schema": 2, "torn')
     told = run("merge", lines, table, "--out", both)
     assert "line 26: not JSON" in told
     assert "25 records" in told

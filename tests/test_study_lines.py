@@ -17,7 +17,7 @@ from autoinit.study.lines import curve_data, identity, read_lines, rounded, scor
 def line(seed: int = 0, recipe: str = "as_is", **changes: Any) -> dict[str, Any]:
     curve = Curve((2.3, 1.23456789), ((2, 1.1),), 0.5, None, 0.1, (1.1,), Glance(2.3, 0.4, 0.2))
     found = {
-        "schema": 1,
+        "schema": 2,
         "id": "",
         "study": "small",
         "task": "mlp",
@@ -27,6 +27,7 @@ def line(seed: int = 0, recipe: str = "as_is", **changes: Any) -> dict[str, Any]
         "features": {"parameters": 3466, "sequence_length": None},
         "recipe": recipe,
         "fields": {},
+        "recipe_features": {"init_gain": -0.5},
         "stage": "probe",
         "seed": seed,
         "lr_step": 0,
@@ -52,6 +53,14 @@ def line(seed: int = 0, recipe: str = "as_is", **changes: Any) -> dict[str, Any]
 def test_identity_is_of_what_was_run_and_not_of_when() -> None:
     assert line()["id"] == line(seconds=9.0, finished="2027-01-01T00:00:00+00:00", study="other")["id"]
     assert len({line()["id"], line(seed=1)["id"], line(recipe="he_normal")["id"], line(steps=3)["id"]}) == 4
+
+
+def test_lines_of_the_first_schema_are_read_without_the_features_of_their_recipe(tmp_path: Path) -> None:
+    old = {name: value for name, value in line().items() if name != "recipe_features"} | {"schema": 1}
+    path = tmp_path / "old.jsonl"
+    path.write_text(json.dumps(old) + "\n")
+    read = read_lines(path)
+    assert (read.skipped, read.lines) == ([], [line() | {"recipe_features": {}}])
 
 
 def test_numbers_are_rounded_and_what_is_not_finite_is_null() -> None:
@@ -97,7 +106,7 @@ def test_torn_last_line_is_named_and_cut_off_before_the_next_is_written(tmp_path
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda one: {**one, "schema": 2}, "schema 2, of a later version"),
+        (lambda one: {**one, "schema": 3}, "schema 3, of a later version"),
         (lambda one: {**one, "seed": "0"}, "field 'seed' is '0'"),
         (lambda one: {name: value for name, value in one.items() if name != "curve"}, "no field 'curve'"),
         (lambda one: {**one, "seed": 5}, "its id does not fit"),

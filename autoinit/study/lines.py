@@ -14,8 +14,8 @@ from ..errors import ArgumentError
 from ..jsonfile import finite
 from ..score import Curve, Score
 
-SCHEMA = 1
-"""Of a record line; a line of a later one is skipped, and said to be."""
+SCHEMA = 2
+"""Of a record line; a line of a later one is skipped, and said to be. Lines of schema 1 lack `recipe_features`."""
 DIGITS = 6
 """Significant digits that are kept of a measured number: more than any of it is exact to."""
 
@@ -35,6 +35,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "features": dict,
     "recipe": str,
     "fields": dict,
+    "recipe_features": dict,
     "stage": str,
     "seed": int,
     "lr_step": int,
@@ -128,6 +129,8 @@ def read_lines(*paths: str | Path) -> Read:
     found, seen = Read(), set[str]()
     for path in map(Path, paths):
         for place, line in _parquet(path) if path.suffix == ".parquet" else _json_lines(path):
+            if isinstance(line, dict) and line.get("schema") == 1:
+                line = {**line, "schema": SCHEMA, "recipe_features": {}}
             if problem := line if isinstance(line, str) else _problem(line):
                 found.skipped.append(f"{path}, line {place}: {problem}")
             elif isinstance(line, dict) and line["id"] in seen:
@@ -211,7 +214,7 @@ def _problem(line: Line) -> str:
     return ""
 
 
-_NESTED = ("features", "fields", "curve", "signals", "score")
+_NESTED = ("features", "fields", "recipe_features", "curve", "signals", "score")
 """Fields that a table keeps as JSON text."""
 
 

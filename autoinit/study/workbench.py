@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,15 +19,19 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from .. import jsonfile
 from ..apply import keep_choices
 from ..bench import Bench
-from ..data import rows, tensors
+from ..data import tensors
 from ..errors import ArgumentError, ModelError
 from ..factories import called, named
 from ..graph import Graph
+from ..metafeatures import recipe_features
 from ..probe import probe
+from ..recipe import Recipe
 from ..records import stream
+from ..rules import resolve
 from ..score import Reference
 from ..snapshot import preserved_random, seed_generators
 from ..task import Task, make_task
+from ..task_features import own_scales, task_features
 from ..tracing import trace_task
 from .candidates import allowed_space, candidates_of
 from .jobs import Described
@@ -66,6 +69,7 @@ class Workbench:
             snapshot = self._stack.enter_context(task.preserved())
             self.bench = Bench(task, self.graph, snapshot, stream(seed, "study"))
             self.reference = self._reference()
+            self._own = own_scales(task.model, self.graph)
         except BaseException:
             self._stack.close()
             raise
@@ -81,6 +85,11 @@ class Workbench:
         curve = probe(task, steps=REFERENCE_STEPS, seed=stream(0, "reference"))
         self.bench.snapshot.rewind()
         return Reference.of(None, curve.losses)
+
+    def recipe_features(self, recipe: Recipe) -> dict[str, float]:
+        """Returns what a recipe is on this architecture, in numbers."""
+        found: dict[str, float] = rounded(recipe_features(resolve(recipe, self.graph), self.graph, self._own))
+        return found
 
     def described(self, study: Study) -> Described:
         """Returns what the task is found to be, and the study's candidates for it."""
@@ -142,30 +151,15 @@ def fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
 
 
 def features(task: Task, graph: Graph) -> dict[str, float | int | str | None]:
-    """Returns what describes a task in numbers and words: for tables, and to learn from."""
-    weights = graph.weights
-    fans = [layer.fan_in for layer in weights if layer.fan_in]
-    kinds = Counter(layer.kind for layer in weights)
-    shapes = Counter(str(layer.activation) for layer in weights)
+    """Returns what describes a task: some of it for people, and all the numbers that the recommender learns from."""
+    kinds = Counter(layer.kind for layer in graph.weights)
+    shapes = Counter(str(layer.activation) for layer in graph.weights)
     found: dict[str, float | int | str | None] = {
         "parameters": sum(layer.size for layer in graph.layers),
-        "weights": len(weights),
-        "depth": graph.weight_depths[1],
-        "fan_in_mean": math.exp(sum(map(math.log, fans)) / len(fans)) if fans else None,
-        "fan_in_max": max(fans, default=None),
-        "residual_adds": graph.residual_adds,
-        "normalized_share": sum(layer.normalized for layer in weights) / len(weights) if weights else None,
-        "attention": int(graph.has_role("query", "key", "qkv")),
-        "recurrent": int(graph.has_role("recurrent")),
-        "sequence_length": graph.sequence_length,
         "commonest_kind": kinds.most_common(1)[0][0] if kinds else None,
         "commonest_activation": shapes.most_common(1)[0][0] if shapes else None,
-        "classes": len(graph.label_prior) or None,
-        "label_entropy": task.reference if task.label_prior else None,
-        "batch_rows": rows(task.train[0]),
-        "train_batches": len(task.train),
         "loss": task.loss_name,
         "optimizer": task.optimizer_name,
-        "lr": task.lr,
+        **task_features(task, graph),
     }
     return {name: rounded(value) for name, value in found.items()}
