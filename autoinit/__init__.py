@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .errors import DataError as DataError
     from .errors import DeviceError as DeviceError
     from .errors import FactoryError as FactoryError
+    from .errors import KnowledgeError as KnowledgeError
     from .errors import ModelError as ModelError
     from .errors import OptimizerError as OptimizerError
     from .errors import PlanFileError as PlanFileError
@@ -64,6 +65,7 @@ _HOMES = {
     "Finding": "diagnosis",
     "Graph": "graph",
     "Layer": "graph",
+    "KnowledgeError": "errors",
     "ModelError": "errors",
     "OptimizerError": "errors",
     "Plan": "plan",

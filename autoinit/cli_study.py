@@ -110,7 +110,7 @@ def export_command(
 ) -> None:
     """Writes the record of every finished trial, one line each."""
     _, store = _opened(file, storage)
-    from .study.lines import write_lines
+    from .lines import write_lines
 
     try:
         count = write_lines(out, store.lines())
@@ -163,7 +163,7 @@ def merge_command(
     out: Annotated[Path, typer.Option(help="Where to write them, each trial once.")],
 ) -> None:
     """Puts several exports into one file, each trial once; damaged lines are named and left out."""
-    from .study.lines import read_lines, write_lines
+    from .lines import read_lines, write_lines
 
     found = read_lines(*files)
     for skipped in found.skipped:

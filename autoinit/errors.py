@@ -54,6 +54,10 @@ class StorageError(AutoInitError, RuntimeError):
     """A study's storage cannot be used now: held by another, locked, full, damaged, or its server is away."""
 
 
+class KnowledgeError(AutoInitError, ValueError):
+    """A file of what studies have found is damaged, of another kind, or from another version."""
+
+
 class DeviceError(AutoInitError, ValueError):
     """A device is asked for that this machine does not have."""
 

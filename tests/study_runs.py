@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from autoinit.study.lines import MEASURED_TIMES, read_lines
+from autoinit.lines import MEASURED_TIMES, read_lines
 
 HERE = Path(__file__).parent
 

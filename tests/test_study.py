@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from study_runs import alive, records, run, start, states, timeless, workers_of, write
 
-from autoinit.study.lines import read_lines, write_lines
+from autoinit.lines import read_lines, write_lines
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import study_runs
 from storage_processes import killed, said, started
 
 from autoinit.errors import ArgumentError, StorageError
-from autoinit.study.lines import read_lines
+from autoinit.lines import read_lines
 from autoinit.study.storage import Store, open_store
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from .. import text
-from ..study.lines import Line
+from ..lines import Line
 from ..study.results import StudyResults
 from .blocks import Drawing, Figure
 from .summary import (

@@ -11,10 +11,10 @@ from typing import Any
 
 from .. import text
 from ..budget import parse_budget
+from ..lines import Line
 from ..recipe import Recipe
 from ..records import OWN
 from .jobs import Described, StudyJob, dense_jobs, long_jobs
-from .lines import Line
 from .orders import Describe, Died, Ended, Layers, Order, Raised, Reply, Run, Workers
 from .perform import failed_line
 from .proposals import search_jobs

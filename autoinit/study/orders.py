@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..lines import Line
 from ..recipe import Recipe
 from ..records import described as told
 from .jobs import Described, StudyJob
-from .lines import Line
 from .perform import Performer
 
 

@@ -13,13 +13,13 @@ import torch
 
 from .. import __version__
 from ..executors import Executor, Sequential, Stacked
+from ..lines import SCHEMA, Line, curve_data, identity, rounded, score_data, signals_data
 from ..recipe import Recipe
 from ..records import Candidate, Job, Outcome, stream
 from ..score import score
 from ..signals import measure
 from ..space import LR_RATIO
 from .jobs import Described, StudyJob
-from .lines import SCHEMA, Line, curve_data, identity, rounded, score_data, signals_data
 from .spec import Study
 from .workbench import Workbench
 
@@ -61,7 +61,7 @@ class Performer:
             alike = [job for job in jobs if job.seed == seed]
             at = self._bench(alike[0].task, seed)
             executor: Executor = Sequential(at.bench)
-            if self._study.stack > 1 and len(alike) > 1:
+            if self._study.stack > 1 and len(alike) > 1 and at.stackable:
                 executor = Stacked(at.bench, self._study.stack)
             started = time.perf_counter()
             outcomes = executor.run([_job(place, job) for place, job in enumerate(alike)], lambda job, curve: True)

@@ -9,13 +9,13 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
+from ..lines import Line
 from ..recipe import Recipe
 from ..records import stream
 from ..search import distribution_of
 from ..space import Space
 from .database import quiet
 from .jobs import Described, StudyJob
-from .lines import Line
 from .spec import Study
 
 

@@ -21,8 +21,10 @@ from ..apply import keep_choices
 from ..bench import Bench
 from ..data import tensors
 from ..errors import ArgumentError, ModelError
+from ..executors import stacked
 from ..factories import called, named
 from ..graph import Graph
+from ..lines import rounded
 from ..metafeatures import recipe_features
 from ..probe import probe
 from ..recipe import Recipe
@@ -35,7 +37,6 @@ from ..task_features import own_scales, task_features
 from ..tracing import trace_task
 from .candidates import allowed_space, candidates_of
 from .jobs import Described
-from .lines import rounded
 from .spec import Study, TaskSpec
 
 LOSSES: dict[str, Callable[[Any, Any], Tensor]] = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
@@ -85,6 +86,11 @@ class Workbench:
         curve = probe(task, steps=REFERENCE_STEPS, seed=stream(0, "reference"))
         self.bench.snapshot.rewind()
         return Reference.of(None, curve.losses)
+
+    @functools.cached_property
+    def stackable(self) -> bool:
+        """Whether its candidates can be trained in lockstep: two are tried, for two steps."""
+        return not stacked.why_not(self.bench)
 
     def recipe_features(self, recipe: Recipe) -> dict[str, float]:
         """Returns what a recipe is on this architecture, in numbers."""
@@ -141,13 +147,24 @@ def _batched(data: Any, size: int | None) -> Any:
 
 
 def fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
-    """Returns a hash of what decides a training: architecture, data, loss and optimizer, but not the task's name."""
+    """Returns a hash of what decides a training: architecture, data, loss and optimizer, but not the task's name.
+
+    Of data that are floats only their shape and the mean and spread of the first batch count, at three digits: their
+    last bits differ between machines and numbers of threads.
+    """
     told = spec.model_dump(mode="json", exclude={"name", "family", "dataset"})
     hashed = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8)
     hashed.update(json.dumps(jsonfile.to_data(graph), sort_keys=True, default=str).encode())
     for tensor in tensors(task.train[0]):
-        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        hashed.update(f"{tuple(tensor.shape)} {tensor.dtype} {_content(tensor.detach().cpu())}".encode())
     return hashed.hexdigest()
+
+
+def _content(tensor: Tensor) -> str:
+    if tensor.is_floating_point() or tensor.is_complex():
+        size = tensor.abs().double()
+        return f"{float(size.mean()):.2e} {float(size.std(correction=0)):.2e}"
+    return hashlib.blake2b(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def features(task: Task, graph: Graph) -> dict[str, float | int | str | None]:

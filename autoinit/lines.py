@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError
-from ..jsonfile import finite
-from ..score import Curve, Score
+from .errors import ArgumentError
+from .jsonfile import finite
+from .score import Curve, Score
 
 SCHEMA = 2
 """Of a record line; a line of a later one is skipped, and said to be. Lines of schema 1 lack `recipe_features`."""

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from autoinit.errors import ArgumentError
+from autoinit.lines import curve_data, identity, read_lines, rounded, score_data, signals_data, write_lines
 from autoinit.score import Curve, Glance, Reference, score
-from autoinit.study.lines import curve_data, identity, read_lines, rounded, score_data, signals_data, write_lines
 
 
 def line(seed: int = 0, recipe: str = "as_is", **changes: Any) -> dict[str, Any]:

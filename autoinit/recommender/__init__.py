@@ -1,0 +1,1 @@
+"""Learns from what studies have found which recipe suits which task. Pure arithmetic on features: no torch."""

@@ -1,0 +1,176 @@
+"""Knowledge as examples to learn from: features of a task and of a recipe on it → how well that went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..knowledge.tables import Knowledge, StudiedTask
+from ..metafeatures import FEATURES, Features
+from ..records import OWN
+from ..score import WORST_FINITE
+
+Array = NDArray[np.float64]
+
+NAMES = tuple(name for name in FEATURES if not name.startswith("zero_"))
+"""The columns: what is known before any pass through the model."""
+TASK_NAMES = tuple(name for name in NAMES if not name.startswith("init_"))
+RECIPE_NAMES = tuple(name for name in NAMES if name.startswith("init_"))
+
+WORST_OUTCOME = -3.0
+"""A normalized outcome ends here: how much worse than as-is a recipe is matters little beyond."""
+MOST_GAIN = 2.0
+"""Nats at which a gain ends, either way."""
+SMALLEST_SCALE = 0.02
+"""Nats; below, differences are of no use to anybody."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came of every candidate of one task, on every seed.
+
+    Attributes:
+        task: as it was studied.
+        keys: of the recipes, as-is first.
+        seeds: in growing order.
+        losses: [candidates, seeds], log-ratios to the reference in nats; failed ones are at the worst there is.
+        diverged: [candidates, seeds], where the training diverged or failed.
+    """
+
+    task: StudiedTask
+    keys: tuple[str, ...]
+    seeds: tuple[int, ...]
+    losses: Array
+    diverged: NDArray[np.bool_]
+
+    @cached_property
+    def noise(self) -> float:
+        """Standard deviation of a candidate's loss over the seeds, of the median candidate; 0 with a single seed."""
+        calm = self.losses[~self.diverged.any(1)]
+        return float(np.median(calm.std(axis=1, ddof=1))) if len(self.seeds) > 1 and len(calm) else 0.0
+
+    def scale(self, seeds: Sequence[int] | None = None) -> float:
+        """Returns what is to be won: as-is less the best candidate, or two standard deviations of a seed if more."""
+        mean = self.mean(seeds)
+        return max(float(mean[0] - mean.min()), 2 * self.noise, SMALLEST_SCALE)
+
+    def mean(self, seeds: Sequence[int] | None = None) -> Array:
+        """Returns the mean loss of every candidate over some seeds; None: over all."""
+        places = [self.seeds.index(seed) for seed in (self.seeds if seeds is None else seeds)]
+        return np.asarray(self.losses[:, places].mean(1))
+
+    def gains(self, seeds: Sequence[int] | None = None) -> Array:
+        """Returns by how many nats each candidate is better than as-is."""
+        mean = self.mean(seeds)
+        return np.asarray(mean[0] - mean)
+
+
+def results_of(task: StudiedTask) -> Results | None:
+    """Returns the outcomes at the owner's learning rate of the candidates that every seed has; None without as-is.
+
+    Args:
+        task: whose probes of the commonest length are taken.
+    """
+    lengths = [one.steps for tried in task.tried for one in tried.outcomes if one.lr_step == 0]
+    if not lengths or task.tried[0].recipe != OWN:
+        return None
+    steps = max(set(lengths), key=lengths.count)
+    found = {
+        tried.recipe.key: {one.seed: one for one in tried.outcomes if one.lr_step == 0 and one.steps == steps}
+        for tried in task.tried
+    }
+    seeds = tuple(sorted(found[OWN.key]))
+    keys = tuple(key for key, by_seed in found.items() if set(seeds) <= by_seed.keys())
+    if not seeds or len(keys) < 2:
+        return None
+    losses = [[_loss(found[key][seed].loss) for seed in seeds] for key in keys]
+    diverged = [[found[key][seed].state != "complete" for seed in seeds] for key in keys]
+    return Results(task, keys, seeds, np.array(losses), np.array(diverged))
+
+
+def _loss(value: float | None) -> float:
+    return WORST_FINITE + 1.0 if value is None else value
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to learn from: one for each candidate of each task.
+
+    Attributes:
+        results: of the tasks.
+        features: [rows, `NAMES`]; NaN where one is unknown.
+        task: [rows], which of the results each is of.
+        keys: of the recipes.
+        outcome: [rows], normalized: 0 as-is, 1 the best that there is where as-is is beaten.
+        gain: [rows], nats by which it is better than as-is.
+        weight: [rows]; the tasks weigh alike.
+    """
+
+    results: tuple[Results, ...]
+    features: Array
+    task: NDArray[np.int64]
+    keys: tuple[str, ...]
+    outcome: Array
+    gain: Array
+    weight: Array
+
+    def of(self, tasks: Sequence[int]) -> Examples:
+        """Returns the rows of some tasks."""
+        chosen = np.isin(self.task, list(tasks))
+        order = {task: place for place, task in enumerate(tasks)}
+        return Examples(
+            tuple(self.results[task] for task in tasks),
+            self.features[chosen],
+            np.array([order[task] for task in self.task[chosen]]),
+            tuple(key for key, keep in zip(self.keys, chosen, strict=True) if keep),
+            self.outcome[chosen],
+            self.gain[chosen],
+            self.weight[chosen],
+        )
+
+    def rows(self, task: int) -> slice:
+        """Returns where a task's rows stand."""
+        first, last = np.searchsorted(self.task, [task, task + 1])
+        return slice(int(first), int(last))
+
+
+def examples_of(knowledge: Knowledge) -> Examples:
+    """Returns the examples of all tasks that have as-is and another candidate."""
+    results = tuple(found for task in knowledge.tasks if (found := results_of(task)) is not None)
+    features, outcomes, gains, weights = [], [], [], []
+    tasks: list[int] = []
+    keys: list[str] = []
+    for place, found in enumerate(results):
+        by_key = {tried.recipe.key: tried.features for tried in found.task.tried}
+        gained = found.gains()
+        features.append(matrix(found.task.features, [by_key[key] for key in found.keys]))
+        tasks += [place] * len(found.keys)
+        keys += found.keys
+        outcomes.append(np.clip(gained / found.scale(), WORST_OUTCOME, 1.0))
+        gains.append(np.clip(gained, -MOST_GAIN, MOST_GAIN))
+        weights.append(np.full(len(found.keys), 1 / len(found.keys)))
+    return Examples(
+        results,
+        np.concatenate(features) if features else np.empty((0, len(NAMES))),
+        np.array(tasks, dtype=np.int64),
+        tuple(keys),
+        np.concatenate(outcomes) if outcomes else np.empty(0),
+        np.concatenate(gains) if gains else np.empty(0),
+        np.concatenate(weights) if weights else np.empty(0),
+    )
+
+
+def matrix(task: Mapping[str, float], recipes: Sequence[Features]) -> Array:
+    """Returns one row of numbers for each recipe on a task, in the order of `NAMES`; NaN for what is unknown."""
+    rows = [[_number(task, recipe, name) for name in NAMES] for recipe in recipes]
+    return np.array(rows, dtype=np.float64).reshape(len(recipes), len(NAMES))
+
+
+def _number(task: Mapping[str, float], recipe: Mapping[str, float], name: str) -> float:
+    value: Any = (recipe if name.startswith("init_") else task).get(name)
+    return float("nan") if value is None else float(value)
