@@ -27,8 +27,8 @@ import torch
 from optuna.trial import TrialState, create_trial
 from torch import Tensor
 
+from autoinit.lines import Line
 from autoinit.study.coordinator import Progress
-from autoinit.study.lines import Line
 from autoinit.study.runner import run_study
 from autoinit.study.spec import Study
 from autoinit.study.status import status_of
