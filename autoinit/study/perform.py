@@ -90,7 +90,7 @@ class Performer:
             self._study,
             job,
             described,
-            recipe_features=at.recipe_features(job.recipe),
+            recipe_features={} if curve is None else at.recipe_features(job.recipe),  # it may not fit the task
             curve=None if curve is None else curve_data(curve),
             signals=None if curve is None else signals_data(curve),
             score=None if scored is None else score_data(scored),

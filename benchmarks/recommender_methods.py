@@ -1,0 +1,162 @@
+"""Ways of choosing a recipe for a task without trying any: the recommender's forest and what it must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoinit.recommender.examples import NAMES, TASK_NAMES, Examples
+from autoinit.recommender.model import Recommender, fit_examples
+from autoinit.recommender.portfolio import portfolio, single_best
+
+TASK_COLUMNS = [NAMES.index(name) for name in TASK_NAMES]
+OWN_COLUMN = NAMES.index("init_as_is")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a method says of one task.
+
+    Attributes:
+        worth: of each candidate, higher first.
+        low, high: ends of the predicted gain's interval in nats; None where none is given.
+        flagged: the task is said to be unlike those studied, or nothing sure enough.
+    """
+
+    worth: np.ndarray[Any, Any]
+    low: np.ndarray[Any, Any] | None = None
+    high: np.ndarray[Any, Any] | None = None
+    flagged: bool = False
+
+
+Ranker = Callable[[Examples, int], Ranking]
+"""Ranks the candidates of one task, by its place."""
+Method = Callable[[Examples], Ranker]
+"""Learns from the training tasks."""
+
+
+def forest(train: Examples) -> Ranker:
+    """The recommender."""
+    model = fit_examples(train)
+
+    def rank(test: Examples, task: int) -> Ranking:
+        predicted = model.predicted(test.features[test.rows(task)])
+        flagged = model.distance(test.results[task].task.features) > model.far
+        return Ranking(model.worth(predicted), predicted.low, predicted.high, flagged)
+
+    return rank
+
+
+def forest_without_caution(train: Examples) -> Ranker:
+    """Its plain mean."""
+    model: Recommender = fit_examples(train)
+    return lambda test, task: Ranking(model.predicted(test.features[test.rows(task)]).outcome)
+
+
+def neighbours(columns: Sequence[int], count: int) -> Method:
+    """The mean outcome of each recipe on the nearest tasks that had it."""
+
+    def method(train: Examples) -> Ranker:
+        rows = np.stack([_of_task(train, task, columns) for task in range(len(train.results))])
+        spread = _spread(rows)
+        table = _table(train)
+
+        def rank(test: Examples, task: int) -> Ranking:
+            gap = np.nan_to_num((rows - _of_task(test, task, columns)) / spread)
+            order = np.argsort((gap**2).sum(1), kind="stable")
+            worth = []
+            for key in _keys(test, task):
+                found = [table[key][near] for near in order if near in table.get(key, {})][:count]
+                worth.append(float(np.mean(found)) if found else -1.0)
+            return Ranking(np.array(worth))
+
+        return rank
+
+    return method
+
+
+def static_portfolio(train: Examples) -> Ranker:
+    """Recipes that together do well on all training tasks, in their order; then as-is."""
+    return _ordered([*portfolio(train, 8), "as_is"])
+
+
+def the_single_best(train: Examples) -> Ranker:
+    """The recipe with the best mean over the training tasks; where it does not fit, as-is."""
+    return _ordered([single_best(train), "as_is"])
+
+
+def rule_of_thumb(train: Examples) -> Ranker:
+    """He for ReLU and its kin, Xavier for what saturates, LeCun for SELU, orthogonal for recurrent networks."""
+
+    def rank(test: Examples, task: int) -> Ranking:
+        features = test.results[task].task.features
+        first = "he_normal" if features.get("net_kinked", 0) > 0.3 else "xavier_uniform"
+        if abs(features.get("net_gain", 0) - 1) < 0.01 and features.get("net_linear", 1) < 0.5:
+            first = "lecun_normal"
+        if features.get("net_recurrent", 0) > 0:
+            first = "orthogonal"
+        return _ordered([first, "as_is"])(test, task)
+
+    return rank
+
+
+def as_is(train: Examples) -> Ranker:
+    """The owner's weights."""
+    return _ordered(["as_is"])
+
+
+def at_random(train: Examples) -> Ranker:
+    """Any order."""
+
+    def rank(test: Examples, task: int) -> Ranking:
+        seed = int(test.results[task].task.fingerprint, 16) % 2**32
+        return Ranking(np.random.default_rng(seed).random(len(_keys(test, task))))
+
+    return rank
+
+
+METHODS: dict[str, Method] = {
+    "forest": forest,
+    "forest, no caution": forest_without_caution,
+    "5 nearest tasks": neighbours(TASK_COLUMNS, 5),
+    "15 nearest tasks": neighbours(TASK_COLUMNS, 15),
+    "nearest in parameters": neighbours([NAMES.index("net_parameters")], 5),
+    "portfolio": static_portfolio,
+    "single best": the_single_best,
+    "rule of thumb": rule_of_thumb,
+    "as-is": as_is,
+    "random": at_random,
+}
+
+
+def _ordered(keys: Sequence[str]) -> Ranker:
+    def rank(test: Examples, task: int) -> Ranking:
+        place = {key: number for number, key in enumerate(keys)}
+        return Ranking(np.array([-float(place.get(key, len(keys))) for key in _keys(test, task)]))
+
+    return rank
+
+
+def _keys(examples: Examples, task: int) -> Sequence[str]:
+    return examples.results[task].keys
+
+
+def _of_task(examples: Examples, task: int, columns: Sequence[int]) -> np.ndarray[Any, Any]:
+    return np.asarray(examples.features[examples.rows(task).start][list(columns)])
+
+
+def _spread(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns the standard deviation of each column over what is known of it; 1 where that does not vary."""
+    values = [column[~np.isnan(column)] for column in rows.T]
+    spread = np.array([column.std() if len(column) else 0.0 for column in values])
+    return np.where(spread > 1e-6, spread, 1.0)
+
+
+def _table(examples: Examples) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for key, task, outcome in zip(examples.keys, examples.task, examples.outcome, strict=True):
+        found.setdefault(key, {})[int(task)] = float(outcome)
+    return found
