@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .activations import LINEAR
 from .entries import NAMED, as_recipe, check_fits
 from .errors import RecipeError
@@ -114,6 +116,26 @@ def space_of(
     listed = tuple(dict.fromkeys([Recipe(), *chosen]))
     candidate = Dimension("candidate", 0, choices=tuple(range(len(listed))))
     return Space((candidate, *lr), listed[1:], listed)
+
+
+def random_recipes(space: Space, count: int, seed: int) -> list[Recipe]:
+    """Returns recipes drawn evenly from every dimension of a space.
+
+    Args:
+        space: of one architecture.
+        count: of recipes.
+        seed: the same one gives the same recipes.
+    """
+    generator = np.random.default_rng(seed)
+    return [space.decode({one.name: _drawn(one, generator) for one in space.dimensions})[0] for _ in range(count)]
+
+
+def _drawn(dimension: Dimension, generator: np.random.Generator) -> float | int | str:
+    if dimension.choices:
+        return dimension.choices[int(generator.integers(len(dimension.choices)))]
+    if isinstance(dimension.default, int):
+        return int(generator.integers(int(dimension.low), int(dimension.high) + 1))
+    return float(generator.uniform(dimension.low, dimension.high))
 
 
 def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:

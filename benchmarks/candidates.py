@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoinit.study.candidates import random_recipes
+from autoinit.space import random_recipes
 
 FIXED: tuple[dict[str, object], ...] = (
     {},

@@ -38,8 +38,7 @@ def screening_rate(count: int = 64) -> None:
     from autoinit.bench import Bench
     from autoinit.records import Candidate, Job
     from autoinit.score import Reference
-    from autoinit.space import space_of
-    from autoinit.study.candidates import random_recipes
+    from autoinit.space import random_recipes, space_of
     from autoinit.task import make_task
     from autoinit.tracing import trace_task
 

@@ -123,8 +123,7 @@ def _funnel(bench: Any, executor: Any, batches: int) -> tuple[list[Any], float]:
     from autoinit.halving import Halving
     from autoinit.records import OWN, Candidate
     from autoinit.search import BATCH
-    from autoinit.space import space_of
-    from autoinit.study.candidates import random_recipes
+    from autoinit.space import random_recipes, space_of
 
     space = space_of(bench.graph, lr_searched=False)
     count = BATCH * batches

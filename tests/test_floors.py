@@ -29,7 +29,7 @@ FLOORS = (
     "initializers init assign task_features signals calibrations apply",
     "probe bench executors campaign contest",
     "search",
-    "selection reasons proxy selector diagnosis coordinates",
+    "selection reasons proxy warm selector diagnosis coordinates",
     "demo testing",
     "study",
     "reports",

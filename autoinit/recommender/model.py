@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import KnowledgeError
 from ..knowledge.tables import Knowledge
 from ..metafeatures import Features
+from ..recipe import Recipe
 from .examples import NAMES, TASK_NAMES, Examples, examples_of, matrix
 from .forest import Forest, grown
 from .portfolio import portfolio
@@ -65,7 +66,7 @@ class Recommender:
         studied: [tasks, task features], standardized; 0 where one is unknown.
         names: of the studied tasks.
         far: distance to the nearest studied tasks from which nothing is promised.
-        portfolio: keys of the recipes that do well together on all studied tasks, best first.
+        portfolio: the recipes that do well together on all studied tasks, best first.
         source: hash of the knowledge that it was fitted to.
     """
 
@@ -77,7 +78,7 @@ class Recommender:
     studied: Array
     names: tuple[str, ...]
     far: float
-    portfolio: tuple[str, ...]
+    portfolio: tuple[Recipe, ...]
     source: str
 
     @staticmethod
@@ -161,9 +162,14 @@ def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups:
         studied=studied,
         names=tuple(found.task.name for found in examples.results),
         far=_far(studied, told),
-        portfolio=portfolio(examples, PORTFOLIO),
+        portfolio=_recipes(examples, portfolio(examples, PORTFOLIO)),
         source=source,
     )
+
+
+def _recipes(examples: Examples, keys: Sequence[str]) -> tuple[Recipe, ...]:
+    known = {tried.recipe.key: tried.recipe for found in examples.results for tried in found.task.tried}
+    return tuple(known[key] for key in keys)
 
 
 def _forest(examples: Examples, seed: int) -> Forest:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from ..entries import check_fits
 from ..errors import RecipeError
 from ..graph import Graph
 from ..recipe import Recipe
 from ..records import OWN
-from ..space import Dimension, Space, space_of
+from ..space import Dimension, Space, random_recipes, space_of
 from .spec import SpaceSpec
 
 
@@ -65,23 +63,3 @@ def candidates_of(
             fitting[recipe] = None
     fitting.update(dict.fromkeys(random_recipes(space, spec.random, seed)))
     return tuple(fitting), left_out
-
-
-def random_recipes(space: Space, count: int, seed: int) -> list[Recipe]:
-    """Returns recipes drawn evenly from every dimension of a space.
-
-    Args:
-        space: of one architecture.
-        count: of recipes.
-        seed: the same one gives the same recipes.
-    """
-    generator = np.random.default_rng(seed)
-    return [space.decode({one.name: _drawn(one, generator) for one in space.dimensions})[0] for _ in range(count)]
-
-
-def _drawn(dimension: Dimension, generator: np.random.Generator) -> float | int | str:
-    if dimension.choices:
-        return dimension.choices[int(generator.integers(len(dimension.choices)))]
-    if isinstance(dimension.default, int):
-        return int(generator.integers(int(dimension.low), int(dimension.high) + 1))
-    return float(generator.uniform(dimension.low, dimension.high))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from autoinit.study.candidates import random_recipes
+from autoinit.space import random_recipes
 
 from ..equal_cost import search_steps
 from ..tasks import BenchTask

@@ -1,0 +1,82 @@
+"""A search's opening as the recommender would have it."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from autoinit.graph import Graph
+from autoinit.knowledge.files import shipped
+from autoinit.metafeatures import Features
+from autoinit.recipe import Recipe
+from autoinit.recommender.model import Recommender
+from autoinit.space import Space, space_of
+from autoinit.task import make_task
+from autoinit.task_features import own_scales, task_features
+from autoinit.tracing import trace_task
+from autoinit.warm import FIRST, warmed
+
+
+@cache
+def recommender() -> Recommender:
+    """One for which no task is far."""
+    return dataclasses.replace(Recommender.fit(shipped()), far=float("inf"))
+
+
+@cache
+def digits_task() -> tuple[Graph, Features, dict[str, float]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(*[part for _ in range(6) for part in (nn.Linear(64, 64), nn.GELU())], nn.Linear(64, 10))
+    rows, labels = load_digits(return_X_y=True)
+    data = torch.tensor(rows / 16, dtype=torch.float32), torch.tensor(labels)
+    task = make_task(model, data, optimizer=torch.optim.AdamW, lr=3e-3)
+    graph = trace_task(task)
+    return graph, task_features(task, graph), own_scales(task.model, graph)
+
+
+def warm(space: Space, by: Recommender, seed: int = 0) -> Space:
+    graph, task, own = digits_task()
+    return warmed(space, graph, task, own, by, seed=seed)
+
+
+def test_opening_begins_with_what_promises_most_and_can_be_asked_for() -> None:
+    cold = space_of(digits_task()[0], lr_searched=False)
+    hot = warm(cold, recommender())
+    assert hot.dimensions == cold.dimensions
+    assert len(hot.opening) >= FIRST
+    assert len(set(hot.opening)) == len(hot.opening)
+    assert Recipe() not in hot.opening
+    assert any(recipe not in cold.opening for recipe in hot.opening[:FIRST])
+    assert set(hot.opening[FIRST:]) <= set(cold.opening)
+    for recipe in hot.opening:
+        assert hot.decode(hot.encode(recipe))[0] == recipe
+
+
+def test_seed_decides_what_is_drawn() -> None:
+    cold = space_of(digits_task()[0], lr_searched=False)
+    assert warm(cold, recommender(), 1).opening == warm(cold, recommender(), 1).opening
+    assert warm(cold, recommender(), 1).opening != warm(cold, recommender(), 2).opening
+
+
+def test_listed_candidates_all_stay_and_are_only_put_in_order() -> None:
+    names = ["normal", "lsuv", "he_normal", "xavier_uniform", "identity"]
+    cold = space_of(digits_task()[0], lr_searched=False, recipes=names)
+    hot = warm(cold, recommender())
+    assert set(hot.opening) == set(cold.opening)
+    assert hot.opening != cold.opening
+    assert hot.listed == cold.listed
+
+
+def test_far_from_what_was_studied_nothing_is_changed() -> None:
+    cold = space_of(digits_task()[0], lr_searched=False)
+    assert warm(cold, dataclasses.replace(recommender(), far=0.0)) == cold
+
+
+def test_what_is_surely_harmful_is_left_out() -> None:
+    cold = space_of(digits_task()[0], lr_searched=False)
+    sure = dataclasses.replace(recommender(), stretch=recommender().stretch * 0)
+    assert len(warm(cold, sure).opening) <= len(warm(cold, recommender()).opening) < FIRST + len(cold.opening)
