@@ -7,7 +7,7 @@ import lzma
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import KnowledgeError
 from ..lines import read_lines
@@ -62,6 +62,33 @@ def shipped() -> Knowledge:
     return _parsed(lzma.decompress(data).decode(), "the shipped knowledge")
 
 
+def shipped_hash() -> str:
+    """Returns the hash of what comes with the package, of whose file only the first line is read."""
+    with resources.files(__package__).joinpath(SHIPPED).open("rb") as file:
+        return _first_hash(file, "the shipped knowledge")
+
+
+def knowledge_hash(path: str | os.PathLike[str]) -> str:
+    """Returns the hash of a knowledge file, of which only the first line is read.
+
+    Raises:
+        KnowledgeError: it cannot be read, is another kind of file, or of another schema.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return _first_hash(file, str(path))
+    except OSError as problem:
+        raise KnowledgeError(f"{path} cannot be read as knowledge ({problem}). {_ALLOWED}") from None
+
+
+def _first_hash(file: IO[bytes], what: str) -> str:
+    try:
+        with lzma.open(file) as opened:
+            return str(_head(opened.readline().decode(), what).get("hash"))
+    except (lzma.LZMAError, EOFError, UnicodeDecodeError) as problem:
+        raise KnowledgeError(f"{what} cannot be read as knowledge ({problem}). {_ALLOWED}") from None
+
+
 def gathered(*paths: str | os.PathLike[str]) -> tuple[Knowledge, list[str]]:
     """Returns what files tell together, and what could not be read of them, in words.
 
@@ -88,14 +115,7 @@ _ALLOWED = (
 
 def _parsed(text: str, what: str) -> Knowledge:
     first, *rest = text.splitlines() or [""]
-    head = _object(first, what, 1)
-    if head.get("kind") != KIND:
-        raise KnowledgeError(f"{what} is no knowledge file: its first line does not say so. {_ALLOWED}")
-    if head.get("schema") != SCHEMA:
-        raise KnowledgeError(
-            f"{what} has schema {head.get('schema')!r}; this version of autoinit reads {SCHEMA}. Make it anew from "
-            "records with `autoinit recommender fit`, or use the version of autoinit that wrote it."
-        )
+    head = _head(first, what)
     tasks = []
     for number, row in enumerate(rest, start=2):
         try:
@@ -106,6 +126,19 @@ def _parsed(text: str, what: str) -> Knowledge:
     if found.hash != head.get("hash"):
         raise KnowledgeError(f"{what} is not what was written: its hash is {found.hash}, not {head.get('hash')}.")
     return found
+
+
+def _head(first: str, what: str) -> dict[str, Any]:
+    """Returns the first line of a knowledge file, checked to be one."""
+    head = _object(first, what, 1)
+    if head.get("kind") != KIND:
+        raise KnowledgeError(f"{what} is no knowledge file: its first line does not say so. {_ALLOWED}")
+    if head.get("schema") != SCHEMA:
+        raise KnowledgeError(
+            f"{what} has schema {head.get('schema')!r}; this version of autoinit reads {SCHEMA}. Make it anew from "
+            "records with `autoinit recommender fit`, or use the version of autoinit that wrote it."
+        )
+    return head
 
 
 def _object(row: str, what: str, number: int) -> dict[str, Any]:
