@@ -41,7 +41,7 @@ def report(rows: Sequence[Row]) -> str:
     views = _views(found)
     parts = [_head(found), _explanation()]
     parts += [f"## Ranks and gains, {_title(one)}\n\n{ranking(one)}" for one in views]
-    parts += ["## Harm: each `select` against the default", harm_table(views)]
+    parts += ["## Harm: each `select` against the default", harm_table(_beside_default(found))]
     parts += ["## Failures, and what was changed besides weights", failure_table(found), failure_list(found)]
     parts += ["## What the weights cost", cost_table(found)]
     parts += ["## Steps to the default's final training loss", steps_table(found, views)]
@@ -54,6 +54,13 @@ def _views(found: dict[Key, Row]) -> list[View]:
     tasks = [name for name in VERSUS if any(key[0] == name for key in found)]
     both = [view(found, tasks, place, best) for place in PLACES for best in (True, False)]
     return [one for one in both if one.shown and (not one.best or any(len(grid) > 1 for grid in one.rates.values()))]
+
+
+def _beside_default(found: dict[Key, Row]) -> list[View]:
+    """Returns each `select` beside the default alone, on all seeds that the two have, whoever else has been run."""
+    selects = [name for name in METHODS if METHODS[name].budget and any(key[1] == name for key in found)]
+    pairs = [{key: row for key, row in found.items() if key[1] in ("default", name)} for name in selects]
+    return [one for pair in pairs for one in _views(pair)]
 
 
 def _title(one: View) -> str:
@@ -169,13 +176,14 @@ def harm_table(views: Sequence[View]) -> str:
         for kind, words in (("train", "training"), ("val", "validation")):
             ratios = {task: log_ratios(one, task, one.subject, kind) for task in _paired(one)}
             verdicts = _verdicts(list(ratios.values()))
-            name = f"{TITLES[one.place]}{', best rates' if one.best else ''}, {words}"
+            select = METHODS[one.subject].title
+            name = f"{select}, {TITLES[one.place]}{', best rates' if one.best else ''}, {words}"
             uppers = [f"{math.exp(harm_test(values).upper):.3f}" for values in ratios.values()]
             pairs = zip(ratios, uppers, verdicts, strict=True)
             columns[name] = {task: f"{upper} {verdict}" for task, upper, verdict in pairs}
             counts = {verdict: verdicts.count(verdict) for verdict in ("no harm", "HARM", "not shown")}
             found = ", ".join(f"{verdict} {count}" for verdict, count in counts.items())
-            summary.append(f"- {name}, {METHODS[one.subject].title}: {found}")
+            summary.append(f"- {name}: {found}")
     tasks = dict.fromkeys(task for column in columns.values() for task in column)
     lines = [[task, *(column.get(task, "") for column in columns.values())] for task in tasks]
     return _markdown(["task", *columns], lines) + "\n\n" + "\n".join(summary)
