@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .errors import ArgumentError
 from .jsonfile import finite
 from .score import Curve, Score
@@ -65,6 +67,25 @@ def identity(line: Mapping[str, Any]) -> str:
     """Returns the id of a trial: of what was run, not of when or by whom."""
     told = json.dumps([line[name] for name in IDENTITY], ensure_ascii=False)
     return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+
+
+def stamped(line: Line, *, torch: str) -> Line:
+    """Returns a line with all that is not of its trial: schema, versions, the time, and its id.
+
+    Args:
+        line: what was run and measured.
+        torch: its version.
+    """
+    found: Line = {
+        "schema": SCHEMA,
+        "id": "",
+        **line,
+        "attempts": 1,
+        "autoinit": __version__,
+        "torch": torch,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    return {**found, "id": identity(found)}
 
 
 def rounded(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,17 +21,22 @@ from .device_memory import PeakMemory, peak_memory
 from .executors import Sequential
 from .executors.choice import check_executor, choose, fastest_threads
 from .graph import Graph
+from .own_records import keep_records
 from .proxy import Original, carried, joint_space, original_of
 from .reasons import described_task, too_small, why
 from .recipe import Recipe
+from .recommender.model import Recommender
+from .recommender.source import recommender_from
 from .records import OWN, Candidate
 from .rules import resolve
 from .search import Found, search
 from .selection import Cost, Selection, trial_table
 from .space import LR_RATIO, Space, space_of
 from .task import make_task
+from .task_features import own_scales, task_features
 from .threads import using_threads
 from .tracing import trace_task
+from .warm import warmed
 
 
 def select(
@@ -56,6 +62,8 @@ def select(
     executor: str | None = None,
     concurrency: int | None = None,
     proxy: nn.Module | None = None,
+    recommender: Recommender | str | os.PathLike[str] | None = None,
+    record: bool = False,
 ) -> Selection:
     """Returns the best initial weights found for a model, and sets them.
 
@@ -94,6 +102,10 @@ def select(
             same seed whatever the number of processes, since then each probe has one thread.
         proxy: a smaller model of the same architecture (fewer layers, narrower) to probe in the place of `model`; the
             recipe that it finds is drawn into `model`, which is not trained. Gain and learning rate are the proxy's.
+        recommender: says what is tried first, and what need not be: "default" for the shipped knowledge, a
+            `Recommender`, or the path of one, of knowledge or of records; None: the well-known recipes come first.
+        record: whether what the search found is added to your own records (in $AUTOINIT_DATA, or in your data folder),
+            for `autoinit recommender fit` to learn from.
 
     Raises:
         DataError: empty or one-batch data, values not finite, labels out of range, batches the model rejects.
@@ -120,8 +132,12 @@ def select(
     graph = original.proxy if original else graph.restricted(only, exclude)
     with task.preserved() as snapshot, _reporting(progress) as report, peak_memory(task.device) as memory:
         bench = Bench(task, graph, snapshot, seed)
+        described = record or recommender is not None
+        features, own = (task_features(task, graph), own_scales(task.model, graph)) if described else ({}, {})
         threads = _paced(bench, meter)
         space = _space(graph, original, task.lr_searched, recipes, meter.left())
+        if recommender is not None:
+            space = warmed(space, graph, features, own, recommender_from(recommender), seed=seed)
         campaign = Campaign(bench, Sequential(bench), meter, Schedule.of(meter.left()), report)
         if meter.left() < SMALLEST_ALLOWANCE:
             found, how = Found(Candidate(OWN), why=too_small(meter)), ""
@@ -129,6 +145,8 @@ def select(
             with _running(campaign, executor, concurrency, threads) as how:
                 found = search(campaign, space, storage=storage, study_name=study_name)
     selection = _selection(found, campaign, _cost(campaign, how, memory))
+    if record:
+        keep_records(campaign.records, task, graph, features, own, seed)
     if original is not None:
         return carried(selection, original, seed, apply=apply)
     if apply and not selection.kept:

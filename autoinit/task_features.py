@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from . import jsonfile
 from .assign import read
 from .data import Batch, rows, tensors
 from .graph import Graph
@@ -32,6 +37,35 @@ def task_features(task: Task, graph: Graph) -> Features:
         **data_features(task.train, task.label_prior, task.reference),
         **training_features(optimizer, task.lr),
     }
+
+
+def fingerprint(task: Task, graph: Graph, told: Mapping[str, Any]) -> str:
+    """Returns a hash of what decides a training: architecture, data, and what is told of loss and optimizer.
+
+    Of the data count the shapes of a batch and, over all batches, how large the numbers are at two digits: which
+    batches are held back differs with the seed, and last bits differ between machines and numbers of threads.
+
+    Args:
+        task: what is trained.
+        graph: its architecture.
+        told: JSON-ready; of loss, optimizer and whatever else decides.
+    """
+    hashed = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8)
+    architecture = jsonfile.to_data(dataclasses.replace(graph, label_prior=()))
+    hashed.update(json.dumps(architecture, sort_keys=True, default=str).encode())
+    batches = [tensors(batch) for batch in (*task.train, *task.probe_eval, *task.gate_eval)]
+    for place, first in enumerate(batches[0]):
+        everything = [batch[place] for batch in batches if len(batch) > place]
+        hashed.update(f"{tuple(first.shape[1:])} {first.dtype} {_size(everything)}".encode())
+    return hashed.hexdigest()
+
+
+def _size(values: Sequence[Tensor]) -> str:
+    """Returns the mean and the root mean square of the sizes of numbers, at two digits."""
+    count = sum(tensor.numel() for tensor in values)
+    mean = sum(float(tensor.abs().double().sum()) for tensor in values) / max(1, count)
+    square = sum(float(tensor.abs().double().pow(2).sum()) for tensor in values) / max(1, count)
+    return f"{mean:.1e} {math.sqrt(square):.1e}"
 
 
 def own_scales(model: nn.Module, graph: Graph) -> dict[str, float]:

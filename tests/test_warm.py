@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+import autoinit
 from autoinit.graph import Graph
 from autoinit.knowledge.files import shipped
 from autoinit.metafeatures import Features
@@ -80,3 +82,33 @@ def test_what_is_surely_harmful_is_left_out() -> None:
     cold = space_of(digits_task()[0], lr_searched=False)
     sure = dataclasses.replace(recommender(), stretch=recommender().stretch * 0)
     assert len(warm(cold, sure).opening) <= len(warm(cold, recommender()).opening) < FIRST + len(cold.opening)
+
+
+def test_select_starts_with_what_the_recommender_promises() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*[part for _ in range(6) for part in (nn.Linear(64, 64), nn.GELU())], nn.Linear(64, 10))
+    rows, labels = load_digits(return_X_y=True)
+    data = torch.tensor(rows / 16, dtype=torch.float32), torch.tensor(labels)
+    budget = autoinit.Budget(trials=5, steps=2000)
+    tried = []
+    for learned in (None, recommender()):
+        selection = autoinit.select(
+            model, data, optimizer=torch.optim.AdamW, lr=3e-3, budget=budget, apply=False, recommender=learned
+        )
+        searched = selection.trials[selection.trials["stage"] == "search"]
+        tried.append(list(searched["recipe"]))
+    cold, hot = tried
+    assert cold[0] == hot[0] == "as_is"
+    assert (
+        hot[1:]
+        == [recipe.key for recipe in warm(space_of(digits_task()[0], lr_searched=False), recommender()).opening][
+            : len(hot) - 1
+        ]
+    )
+    assert cold[1:] != hot[1:]
+
+
+def test_what_no_recommender_can_be_is_refused() -> None:
+    model = nn.Linear(4, 2)
+    with pytest.raises(autoinit.ArgumentError, match="recommender is a int"):
+        autoinit.select(model, (torch.randn(64, 4), torch.zeros(64, dtype=torch.long)), recommender=3)  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -11,9 +10,8 @@ from typing import Any
 
 import torch
 
-from .. import __version__
 from ..executors import Executor, Sequential, Stacked
-from ..lines import SCHEMA, Line, curve_data, identity, rounded, score_data, signals_data
+from ..lines import Line, curve_data, rounded, score_data, signals_data, stamped
 from ..recipe import Recipe
 from ..records import Candidate, Job, Outcome, stream
 from ..score import score
@@ -125,9 +123,7 @@ def failed_line(study: Study, job: StudyJob, described: Described, reason: str) 
 def finished_line(study: Study, job: StudyJob, described: Described, **measured: Any) -> Line:
     """Returns a line of what was asked for, what it was tried on, and what was measured."""
     spec = next(spec for spec in study.tasks if spec.name == job.task)
-    line: Line = {
-        "schema": SCHEMA,
-        "id": "",
+    line = {
         "study": study.name,
         "task": job.task,
         "family": spec.family,
@@ -142,12 +138,8 @@ def finished_line(study: Study, job: StudyJob, described: Described, **measured:
         "lr": None if described.lr is None else rounded(float(described.lr * LR_RATIO**job.lr_step)),
         "steps": job.steps,
         **measured,
-        "attempts": 1,
-        "autoinit": __version__,
-        "torch": str(torch.__version__),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    return {**line, "id": identity(line)}
+    return stamped(line, torch=str(torch.__version__))
 
 
 def _job(place: int, job: StudyJob) -> Job:

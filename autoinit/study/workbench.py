@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from .. import jsonfile
 from ..apply import keep_choices
 from ..bench import Bench
-from ..data import tensors
 from ..errors import ArgumentError, ModelError
 from ..executors import stacked
 from ..factories import called, named
@@ -33,6 +29,7 @@ from ..rules import resolve
 from ..score import Reference
 from ..snapshot import preserved_random, seed_generators
 from ..task import Task, make_task
+from ..task_features import fingerprint as task_fingerprint
 from ..task_features import own_scales, task_features
 from ..tracing import trace_task
 from .candidates import allowed_space, candidates_of
@@ -147,24 +144,8 @@ def _batched(data: Any, size: int | None) -> Any:
 
 
 def fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
-    """Returns a hash of what decides a training: architecture, data, loss and optimizer, but not the task's name.
-
-    Of data that are floats only their shape and the mean and spread of the first batch count, at three digits: their
-    last bits differ between machines and numbers of threads.
-    """
-    told = spec.model_dump(mode="json", exclude={"name", "family", "dataset"})
-    hashed = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8)
-    hashed.update(json.dumps(jsonfile.to_data(graph), sort_keys=True, default=str).encode())
-    for tensor in tensors(task.train[0]):
-        hashed.update(f"{tuple(tensor.shape)} {tensor.dtype} {_content(tensor.detach().cpu())}".encode())
-    return hashed.hexdigest()
-
-
-def _content(tensor: Tensor) -> str:
-    if tensor.is_floating_point() or tensor.is_complex():
-        size = tensor.abs().double()
-        return f"{float(size.mean()):.2e} {float(size.std(correction=0)):.2e}"
-    return hashlib.blake2b(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+    """Returns a hash of what decides a training, but not of the task's name."""
+    return task_fingerprint(task, graph, spec.model_dump(mode="json", exclude={"name", "family", "dataset"}))
 
 
 def features(task: Task, graph: Graph) -> dict[str, float | int | str | None]:
