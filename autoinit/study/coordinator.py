@@ -216,9 +216,12 @@ class Coordinator:
             ahead.append(claimed)
 
     def _plan(self, name: str, described: Described) -> None:
-        """Adds the trials that come next in a task, all of whose trials have ended."""
+        """Adds the trials that come next in a task, where all that there are have ended."""
         study = self._study
-        have = sum(self._store.counts()[name].values())
+        states = self._store.counts()[name]
+        if states["waiting"] or states["running"]:  # one is tried again, or another coordinator is at it
+            return
+        have = sum(states.values())
         if study.mode == "dense":
             jobs = dense_jobs(study, name, described)
             planned = len(jobs)
