@@ -95,6 +95,8 @@ FEATURES: dict[str, str] = {
     "init_gain_least": "smallest relative gain",
     "init_gain_most": "largest relative gain",
     "init_growth": "sum of the relative gains along the depth, outside branches and normalization",
+    "init_critical": "mean relative gain less that of the critical gain, where no normalization follows",
+    "init_critical_growth": "sum of that along the depth, outside branches",
     "init_slope": "relative gain of the deepest matrices less that of the shallowest",
     "init_normalized": "mean relative gain of matrices whose scale a normalization takes away",
     "init_first": "relative gain of what meets the data",
@@ -201,7 +203,8 @@ def own_features(graph: Graph, own: Mapping[str, float]) -> Features:
 def recipe_features(plan: Plan, graph: Graph, own: Mapping[str, float]) -> Features:
     """Returns what a recipe is on an architecture, in numbers.
 
-    A calibration's factors are not known before it is measured: the gains are those that it starts from.
+    A calibration's factors are not known before it is measured: of one that brings outputs to unit variance the gains
+    are those that it aims at, of any other those that it starts from.
 
     Args:
         plan: the recipe resolved for the graph.
@@ -259,6 +262,7 @@ def _gain_features(placed: Sequence[tuple[Layer, float]], graph: Graph) -> Featu
     """Returns what the relative gains of a plan's weights come to."""
     values = [value for _, value in placed]
     first, last = graph.weight_depths
+    critical = [(layer, value - _critical_gain(layer)) for layer, value in placed]
     deep = [value for layer, value in placed if layer.depth >= first + 0.75 * (last - first)]
     shallow = [value for layer, value in placed if layer.depth <= first + 0.25 * (last - first)]
     found: Features = {
@@ -266,9 +270,12 @@ def _gain_features(placed: Sequence[tuple[Layer, float]], graph: Graph) -> Featu
         "init_gain_least": min(values),
         "init_gain_most": max(values),
         "init_growth": _growth(placed),
+        "init_critical_growth": _growth(critical),
         "init_slope": _mean(deep) - _mean(shallow),
         **_means(placed, _PARTS),
     }
+    if free := [value for layer, value in critical if not layer.normalized]:
+        found["init_critical"] = fmean(free)
     if "init_branch" in found:
         found["init_branch_sum"] = found["init_branch"] + 0.5 * math.log2(max(1, graph.residual_adds))
     return found
@@ -296,6 +303,10 @@ def _structure_features(plan: Plan, graph: Graph, fills: Sequence[Fill]) -> Feat
 
 
 def _plan_gain(plan: Plan, layer: Layer, own: Mapping[str, float]) -> float | None:
+    """Returns a weight's relative gain under a plan; None where it is the owner's, and unknown."""
+    fill = plan[layer.name]
+    if plan.recipe.calibration in _TO_UNIT_VARIANCE and layer.kind != "recurrent" and fill.distribution != "constant":
+        return min(LIMIT, max(-LIMIT, _log2(abs(fill.scale))))
     std = _plan_std(plan[layer.name], own)
     return None if std is None else relative_gain(layer, std)
 
@@ -320,6 +331,11 @@ def _growth(placed: Sequence[tuple[Layer, float]]) -> float:
     return sum(map(fmean, by_depth.values()))
 
 
+def _critical_gain(layer: Layer) -> float:
+    """Returns the relative gain at which gradients neither vanish nor explode with depth."""
+    return 0.0 if layer.kind == "recurrent" else math.log2(layer.activation.critical_gain() / layer.activation.gain())
+
+
 def _is_head(layer: Layer) -> bool:
     return layer.role == "output"
 
@@ -336,6 +352,7 @@ _PARTS: dict[str, Callable[[Layer], bool]] = {
 }
 """Which weights a feature is the mean relative gain of."""
 
+_TO_UNIT_VARIANCE = frozenset({"lsuv", "lsuv_centred"})
 _ORTHOGONAL = frozenset({"orthogonal", "butterfly_orthogonal", "delta_orthogonal", "hadamard", "identity"})
 _SPARSE = frozenset({"sparse", "identity", "delta_orthogonal", "hadamard"})
 

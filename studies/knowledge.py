@@ -27,9 +27,15 @@ from autoinit.study.toml_file import read_study
 from autoinit.study.workbench import Workbench, features, fingerprint
 
 
-def described(knowledge: Knowledge, study: Path) -> Knowledge:
-    """Returns knowledge with the features of every task that the study file has and of its recipes."""
-    found = {task.name: task for task in knowledge.tasks if not all(one.features for one in task.tried)}
+def described(knowledge: Knowledge, study: Path, again: bool = False) -> Knowledge:
+    """Returns knowledge with the features of every task that the study file has and of its recipes.
+
+    Args:
+        knowledge: of that study.
+        study: its file.
+        again: also of tasks that have features.
+    """
+    found = {task.name: task for task in knowledge.tasks if again or not all(one.features for one in task.tried)}
     done = {}
     spec = read_study(study)
     for task_spec in spec.tasks:
@@ -76,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", help="records (.jsonl, .parquet) or knowledge (.jsonl.xz)")
     parser.add_argument("--study", type=Path, help="study file whose tasks describe records that lack features")
+    parser.add_argument("--again", action="store_true", help="describe all of its tasks, as features are now")
     parser.add_argument("--probes", type=int, default=3, help="that every recipe of a task must have")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
@@ -83,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         knowledge, skipped = gathered(*given.files)
         knowledge = whole(knowledge, given.probes)
         if given.study is not None:
-            knowledge = described(knowledge, given.study)
+            knowledge = described(knowledge, given.study, given.again)
         knowledge = replace(knowledge, made=made(knowledge))
         write_knowledge(given.out, knowledge)
     except AutoInitError as problem:
