@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from autoinit.lines import MEASURED_TIMES, read_lines
+from autoinit.lines import MEASURED_TIMES, read_lines, write_lines
+from autoinit.study.runner import storage_of
+from autoinit.study.status import status_of
+from autoinit.study.storage import Store, open_store
+from autoinit.study.toml_file import read_study
 
 HERE = Path(__file__).parent
 
@@ -47,8 +52,9 @@ def write(folder: Path, steps: int = 30, more: str = "", tasks: str = "") -> Pat
     return file
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def start(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
+    """Starts `autoinit study` with arguments, and further variables in its environment."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     command = [sys.executable, "-m", "autoinit", "study", *map(str, arguments)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
@@ -63,9 +69,11 @@ def run(*arguments: str | Path, code: int = 0) -> str:
 
 
 def records(file: Path) -> list[dict[str, Any]]:
+    """Returns what a study's storage holds of its finished trials, each once and readable as an export is."""
     out = file.with_suffix(".jsonl")
     out.unlink(missing_ok=True)
-    run("export", file, out)
+    with contextlib.closing(reading(file)) as store:
+        assert write_lines(out, store.lines()) == sum(1 for _ in store.lines())
     read = read_lines(out)
     assert not read.skipped
     assert not read.repeated
@@ -77,7 +85,15 @@ def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def states(file: Path) -> dict[str, dict[str, Any]]:
-    return {task["task"]: task for task in json.loads(run("status", file, "--json"))["tasks"]}
+    """Returns how each task stands, as `autoinit study status --json` tells it."""
+    with contextlib.closing(reading(file)) as store:
+        return {one.task: asdict(one) for one in status_of(store, tuple(task.name for task in read_study(file).tasks))}
+
+
+def reading(file: Path) -> Store:
+    """Opens the storage of a study, beside a coordinator that may be running."""
+    study = read_study(file)
+    return open_store(storage_of(study, file.parent), study.name, readonly=True)
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:

@@ -1,0 +1,168 @@
+"""What may happen to a machine while a study runs: a full disk, a clock that jumps, a file that another one holds."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import re
+import resource
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from study_runs import records, run, start, states, timeless, workers_of, write
+
+TRIALS = 21
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    """The records of a study that nothing happened to, apart from times."""
+    file = write(tmp_path_factory.mktemp("whole"))
+    run("run", file)
+    return timeless(records(file))
+
+
+def begun(process: subprocess.Popen[str], file: Path, trials: int) -> None:
+    """Waits until a study has so many trials behind it."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        if done(file) >= trials:
+            return
+        time.sleep(0.05)
+    pytest.fail("the study did not begin")
+
+
+def done(file: Path) -> int:
+    """Returns how many trials have ended, read from the file itself."""
+    database = file.with_suffix(".db")
+    if not database.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
+        try:
+            return int(connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0])
+        except sqlite3.OperationalError:  # there are no tables yet
+            return 0
+
+
+# A full disk
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_study_in_words_and_with_room_it_goes_on(
+    tmp_path: Path, undisturbed: list[dict[str, object]]
+) -> None:
+    """From the third trial on no file may grow: the next write fails as on a full disk."""
+    file = write(tmp_path)
+    process = start("run", file)
+    begun(process, file, 3)
+    full = max(part.stat().st_size for part in tmp_path.glob("small.db*"))
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, full))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode > 0, "neither well nor by a signal"
+    assert "Done." not in out
+    assert "the disk is full or fails" in err
+    assert "Free some space" in err
+    assert "Traceback" not in err
+    kept = states(file)["mlp"]["done"]
+    assert 0 < kept < TRIALS, "it was full in the middle"
+    before = timeless(records(file))
+    assert "Done." in run("resume", file)
+    after = timeless(records(file))
+    assert after == undisturbed
+    assert [line for line in after if line in before] == before, "what had ended was not run again"
+
+
+# A clock that jumps
+
+CLOCK = """
+import builtins, datetime, os, time, types
+
+real, real_time, real_import, jump = datetime.datetime, time.time, builtins.__import__, os.environ["JUMP"]
+
+
+def moved():
+    return 86_400.0 * int(open(jump).read()) if os.path.exists(jump) else 0.0
+
+
+class AnyDatetime(type):
+    def __instancecheck__(cls, one):
+        return isinstance(one, real)
+
+
+class Moved(real, metaclass=AnyDatetime):
+    @classmethod
+    def now(cls, tz=None):
+        return real.now(tz) + datetime.timedelta(seconds=moved())
+
+
+told = types.SimpleNamespace(**{**vars(datetime), "datetime": Moved})
+
+
+def imported(name, globals=None, *rest, **more):
+    theirs = name == "datetime" and str((globals or {}).get("__name__")).startswith(("autoinit.", "optuna."))
+    return told if theirs else real_import(name, globals, *rest, **more)
+
+
+builtins.__import__, time.time = imported, lambda: real_time() + moved()
+"""
+"""Read by each Python process as it starts: the wall clock of autoinit and Optuna is off by the days that a file says.
+The monotonic clock is as it is, as on a machine whose clock is set. (libfaketime moves sleeps too: they fail. Libraries
+in C crash when `datetime.datetime` is another class for them.)"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_clock_that_jumps_changes_no_record_and_no_duration(
+    tmp_path: Path, undisturbed: list[dict[str, object]], days: int
+) -> None:
+    """The wall clock of coordinator and workers is moved by a year, after some trials and while others run."""
+    file = write(tmp_path)
+    jump = tmp_path / "jump"
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(CLOCK)
+    environment = {"PYTHONPATH": str(tmp_path / "clock"), "JUMP": str(jump)}
+    process = start("run", file, **environment)
+    begun(process, file, 3)
+    moved = tmp_path / "moved"
+    moved.write_text(str(days))
+    moved.replace(jump)
+    started = time.monotonic()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "Done." in out
+    found = records(file)
+    assert timeless(found) == undisturbed
+    years = [datetime.datetime.fromisoformat(line["finished"]) for line in found]
+    assert max(years) - min(years) > datetime.timedelta(days=300), "the clock did jump"
+    assert all(0 < line["seconds"] < time.monotonic() - started + 60 for line in found)
+    assert not re.search(r"-\d[\d.]* ?(s|min|h)\b", err), "a negative time was told"
+    status = states(file)["mlp"]
+    assert (status["done"], status["running"], status["waiting"]) == (TRIALS, 0, 0)
+
+
+# A file that another one holds
+
+
+@pytest.mark.slow
+def test_a_locked_file_is_waited_for(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
+    file = write(tmp_path)
+    process = start("run", file)
+    begun(process, file, 3)
+    other = sqlite3.connect(file.with_suffix(".db"), isolation_level=None, timeout=10)
+    other.execute("BEGIN IMMEDIATE")
+    before = done(file)
+    time.sleep(3)
+    assert process.poll() is None
+    assert done(file) == before, "nothing is written while it is locked"
+    assert before < TRIALS
+    assert len(workers_of(process)) == 2
+    other.execute("ROLLBACK")
+    other.close()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "Done." in out
+    assert timeless(records(file)) == undisturbed
