@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from .graph import Layer as Layer
     from .plan import Plan as Plan
     from .recipe import Recipe as Recipe
+    from .recommendation import Recommendation as Recommendation
+    from .recommendation import recommend as recommend
+    from .recommender.model import Recommender as Recommender
     from .reports import report as report
     from .rules import resolve as resolve
     from .selection import Selection as Selection
@@ -73,6 +76,8 @@ _HOMES = {
     "PlanMismatchError": "errors",
     "Recipe": "recipe",
     "RecipeError": "errors",
+    "Recommendation": "recommendation",
+    "Recommender": "recommender.model",
     "Selection": "selection",
     "StepError": "errors",
     "StorageError": "errors",
@@ -81,6 +86,7 @@ _HOMES = {
     "apply_": "apply",
     "coordinate_check": "coordinates",
     "diagnose": "diagnosis",
+    "recommend": "recommendation",
     "report": "reports",
     "resolve": "rules",
     "run_study": "study.runner",

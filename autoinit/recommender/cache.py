@@ -70,7 +70,7 @@ def load(path: str | os.PathLike[str]) -> Recommender:
     """
     source = Path(path)
     try:
-        with np.load(source, allow_pickle=False) as file:
+        with source.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # closed where it is damaged too
             arrays: Arrays = {name: file[name] for name in file.files}
         head = json.loads(arrays["head"].tobytes())
         _check_head(head, source)

@@ -31,6 +31,8 @@ TOLERATED, HARM_PENALTY = 0.02, 5.0
 """Share of tasks that may be harmed, and what each further one costs in regret."""
 FAR_SHARE = 0.9
 """Share of the studied tasks that are nearer to another family's than the distance from which a task counts as far."""
+FARTHEST = 3.0
+"""Standard deviations at which a feature's distance ends: one odd number alone makes no task far."""
 NEAREST = 3
 LEAST_TASKS = 10
 PORTFOLIO = 8
@@ -258,7 +260,7 @@ def _moments(rows: Array) -> tuple[Array, Array]:
 
 
 def _standardized(rows: Array, centre: Array, spread: Array) -> Array:
-    return np.asarray(np.nan_to_num((rows - centre) / spread, nan=0.0))
+    return np.clip(np.nan_to_num((rows - centre) / spread, nan=0.0), -FARTHEST, FARTHEST)
 
 
 def _far(studied: Array, groups: Sequence[str]) -> float:

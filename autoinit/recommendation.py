@@ -1,0 +1,296 @@
+"""`recommend`: which recipe suits a model, by what studies have found on others; nothing is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from . import text
+from .apply import keep_choices
+from .entries import check_fits, entry_of
+from .errors import ArgumentError, RecipeError
+from .glimpse import glimpse
+from .graph import Globs, Graph
+from .metafeatures import FEATURES, Features, architecture_features, own_features, recipe_features
+from .optimizers import OptimizerBuilder
+from .recipe import Recipe
+from .recommender.examples import NAMES, TASK_NAMES, matrix
+from .recommender.model import NEAREST, Recommender
+from .recommender.source import Source, recommender_from
+from .records import OWN
+from .rules import resolve
+from .snapshot import preserved_random
+from .space import space_of
+from .task import unwrap
+from .task_features import own_scales, training_features
+
+REASONS = 3
+"""Features that are named at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A feature of the task that spoke for a recipe.
+
+    Attributes:
+        feature: its name in `autoinit.metafeatures.FEATURES`.
+        meaning: what it says, from there.
+        value: of this task.
+        usual: mean of the studied tasks.
+        change: how much it matters: by how much less the recipe would be worth at the usual value.
+    """
+
+    feature: str
+    meaning: str
+    value: float
+    usual: float
+    change: float
+
+    def __str__(self) -> str:
+        return f"{self.meaning}: {text.number(self.value)}, usually {text.number(self.usual)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendation:
+    """The answer of `recommend`.
+
+    Attributes:
+        best: the recipe to use; `as_is` where nothing can be recommended.
+        abstained: whether nothing is recommended, so that `best` is as-is.
+        why: the reason, in words.
+        recipes: what to try if there is time for it, best first: those of the table without as-is, or, where nothing
+            is recommended, those that did well on all studied tasks together.
+        table: the best recipes and as-is, a row each: recipe, name, gain, low, high, worth. The gain is by how many
+            nats the logarithm of the loss is lower than from the model's own weights, with its interval.
+        nearest: names of the nearest studied tasks, with their distances.
+        features_for: what spoke for the best one; where nothing is recommended, for the likeliest.
+        unlike: in what the task is least like the studied ones; the change is in their standard deviations.
+        known: how many features of the task are known, of how many.
+    """
+
+    best: Recipe
+    abstained: bool
+    why: str
+    recipes: tuple[Recipe, ...]
+    table: pd.DataFrame = field(repr=False)
+    nearest: tuple[tuple[str, float], ...]
+    features_for: tuple[Reason, ...]
+    unlike: tuple[Reason, ...]
+    known: tuple[int, int]
+
+    def __str__(self) -> str:
+        return _render(self)
+
+
+def recommend(
+    model: nn.Module,
+    data: Any = None,
+    *,
+    k: int = 5,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    step: Callable[[nn.Module, Any], Tensor] | None = None,
+    optimizer: Any = None,
+    lr: float | str | None = None,
+    recipes: Sequence[str | Recipe] | None = None,
+    only: Globs = None,
+    exclude: Globs = None,
+    recommender: Source = None,
+) -> Recommendation:
+    """Returns which recipes suit a model, by what studies have found on others. Nothing is trained or changed.
+
+    Args:
+        model: on any device, the meta device included, where its own draw is not known.
+        data: as for `autoinit.select`; a thousand rows are looked at. None: what the data are is not known.
+        k: how many recipes to list.
+        loss: callable(output, target) -> scalar; inferred where it is None.
+        step: callable(model, batch) -> scalar, in the place of a loss.
+        optimizer: callable(params) -> Optimizer, or an existing one; None: AdamW, and not known without data.
+        lr: learning rate, where it is not the optimizer's own.
+        recipes: the only candidates, by name or as `Recipe`; None: what a search on this architecture begins with,
+            and what did well on all studied tasks.
+        only: globs of the parameter names that may change.
+        exclude: globs of the parameter names that must stay.
+        recommender: None for the one that is shipped, one fitted by `autoinit.Recommender.fit`, or the path of one
+            (.npz), of knowledge (.jsonl.xz) or of records of studies, which are added to the shipped ones.
+
+    Raises:
+        ArgumentError: a `k` below 1, or a recommender of another kind.
+        KnowledgeError: a recommender's file that cannot be used.
+        RecipeError: a recipe that is unknown, or for other networks.
+        DataError, ModelError, StepError, OptimizerError: a wrong argument of that kind.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ArgumentError(f"k must be a whole number from 1: how many recipes to list. Got {k!r}.")
+    learned = recommender_from(recommender)
+    model = unwrap(model)
+    seen = glimpse(model, data, loss=loss, step=step)
+    graph = keep_choices(model, seen.graph).restricted(only, exclude)
+    own = own_scales(model, graph)
+    described = {**architecture_features(graph), **own_features(graph, own), **seen.data}
+    if data is not None or optimizer is not None or lr is not None:
+        described |= _training(model, optimizer, lr)
+    candidates = _candidates(graph, recipes, learned.portfolio, measured=data is not None)
+    return _recommendation(learned, described, _described(candidates, graph, own), k)
+
+
+# What there is to choose from
+
+
+def _candidates(
+    graph: Graph, recipes: Sequence[str | Recipe] | None, portfolio: Sequence[Recipe], *, measured: bool
+) -> list[Recipe]:
+    """Returns the candidates, as-is first.
+
+    Args:
+        graph: the architecture.
+        recipes: the only ones; None for the library's own.
+        portfolio: what did well on all studied tasks.
+        measured: whether there are data to calibrate on.
+    """
+    space = space_of(graph, lr_searched=False, recipes=recipes)
+    if recipes is not None:
+        return list(space.listed)
+    found = dict.fromkeys([OWN, *space.opening, *(one for one in portfolio if _fits(one, graph))])
+    return [one for one in found if measured or one.calibration == "none"]
+
+
+def _fits(recipe: Recipe, graph: Graph) -> bool:
+    try:
+        check_fits(recipe, graph)
+    except RecipeError:
+        return False
+    return True
+
+
+def _described(candidates: Sequence[Recipe], graph: Graph, own: dict[str, float]) -> dict[Recipe, Features]:
+    """Returns what each candidate is on this architecture, in numbers."""
+    return {one: recipe_features(resolve(one, graph), graph, own) for one in candidates}
+
+
+def _training(model: nn.Module, optimizer: Any, lr: float | str | None) -> Features:
+    with torch.inference_mode(False), preserved_random():
+        builder = OptimizerBuilder(model, optimizer, lr)
+        return training_features(builder()[0], builder.lr)
+
+
+# What is said of it
+
+
+def _recommendation(learned: Recommender, task: Features, candidates: dict[Recipe, Features], k: int) -> Recommendation:
+    recipes = list(candidates)
+    predicted = learned.predict(task, list(candidates.values()))
+    worth = learned.worth(predicted)
+    order = [int(place) for place in np.argsort(-worth, kind="stable")]
+    first = order[0]
+    likeliest = next((place for place in order if recipes[place] != OWN), first)
+    table = pd.DataFrame(
+        {
+            "recipe": [one.key for one in recipes],
+            "name": [_name(one) for one in recipes],
+            "gain": predicted.gain,
+            "low": predicted.low,
+            "high": predicted.high,
+            "worth": worth,
+        }
+    )
+    distance = learned.distance(task)
+    far = distance > learned.far
+    abstained = far or recipes[first] == OWN
+    listed = [place for place in order if recipes[place] != OWN][:k]
+    shown = sorted({*listed, recipes.index(OWN)}, key=order.index)
+    portfolio = tuple(one for one in learned.portfolio if one in candidates)
+    if far:
+        why = (
+            f"this task is unlike the studied ones: {text.number(distance)} from the nearest, when nine in ten of "
+            f"those have another kind of network within {text.number(learned.far)}"
+        )
+    elif abstained:
+        why = f"none of {len(recipes) - 1} recipes is surely better; the likeliest, {_promise(table, likeliest)}"
+    else:
+        why = f"the surest gain of {len(recipes) - 1} recipes on tasks like this one"
+    return Recommendation(
+        best=OWN if abstained else recipes[first],
+        abstained=abstained,
+        why=why,
+        recipes=(portfolio[:k] if abstained and portfolio else tuple(recipes[place] for place in listed)),
+        table=table.iloc[shown].reset_index(drop=True),
+        nearest=tuple(learned.nearest(task)),
+        features_for=_reasons(learned, task, candidates[recipes[likeliest if abstained else first]]),
+        unlike=_unlike(learned, task),
+        known=(sum(name in task for name in TASK_NAMES), len(TASK_NAMES)),
+    )
+
+
+def _name(recipe: Recipe) -> str:
+    entry = entry_of(recipe)
+    return "" if entry is None else entry.name
+
+
+def _reasons(learned: Recommender, task: Features, recipe: Features) -> tuple[Reason, ...]:
+    """Returns the features of the task without which the recipe would be worth less, the weightiest first."""
+    usual = dict(zip(TASK_NAMES, map(float, learned.centre), strict=True))
+    known = [name for name in TASK_NAMES if name in task]
+    rows = np.repeat(matrix(task, [recipe]), len(known) + 1, axis=0)
+    for place, name in enumerate(known):
+        rows[place, NAMES.index(name)] = usual[name]
+    worth = learned.worth(learned.predicted(rows))
+    changes = [(float(worth[-1] - value), name) for value, name in zip(worth, known, strict=False)]
+    found = sorted((one for one in changes if one[0] > 0), reverse=True)[:REASONS]
+    return tuple(Reason(name, FEATURES[name], task[name], usual[name], change) for change, name in found)
+
+
+def _unlike(learned: Recommender, task: Features) -> tuple[Reason, ...]:
+    """Returns the features in which the task is farthest from the studied ones' mean, the farthest first."""
+    rows = zip(TASK_NAMES, map(float, learned.centre), map(float, learned.spread), strict=True)
+    gaps = [((task[name] - usual) / spread, name, usual) for name, usual, spread in rows if name in task]
+    farthest = sorted(gaps, key=lambda gap: -abs(gap[0]))[:REASONS]
+    return tuple(Reason(name, FEATURES[name], task[name], usual, gap) for gap, name, usual in farthest)
+
+
+# In words
+
+
+def _promise(table: pd.DataFrame, place: int) -> str:
+    row = table.iloc[place]
+    return f"{row.recipe}, might have the loss {_ratio(row)}"
+
+
+def _ratio(row: Any) -> str:
+    """Returns a gain as a factor on the loss, with its interval."""
+    middle, low, high = (math.exp(-float(row[name])) for name in ("gain", "high", "low"))
+    return f"× {middle:.2f} ({low:.2f} … {high:.2f})"
+
+
+def _render(found: Recommendation) -> str:
+    head = "Nothing is recommended: keep the model's own weights" if found.abstained else f"Try {found.best.key}"
+    lines = [head, f"  why      {found.why}"]
+    rows = found.table.to_dict("records")
+    if not found.abstained:
+        best = next(row for row in rows if row["recipe"] == found.best.key)
+        lines.append(f"  promise  loss {_ratio(best)} after a short training, against the model's own weights")
+    known, every = found.known
+    near = ", ".join(f"{name} ({text.number(distance, 2)})" for name, distance in found.nearest[:NEAREST])
+    lines.append(f"  nearest  {near}")
+    word, reasons = ("unlike", found.unlike) if found.abstained else ("because", found.features_for)
+    lines += [f"  {word if place == 0 else '':7}  {reason}" for place, reason in enumerate(reasons)]
+    if known < every:
+        lines.append(f"  known    {known} of {every} features of the task")
+    body = [
+        (
+            f"{'→' if row['recipe'] == found.best.key else ' '} {row['recipe']}",
+            _ratio(row) if row["recipe"] != OWN.key else "× 1",
+            f"{row['worth']:.2f}",
+        )
+        for row in rows
+    ]
+    lines += ["", text.table(("recipe", "loss (80 % interval)", "worth"), body, "<>>")]
+    if found.abstained:
+        lines.append(f"to try: {'; '.join(one.key for one in found.recipes)}")
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""What is recommended for a model, and what is said of it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from functools import cache
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import autoinit
+from autoinit.knowledge.files import shipped
+from autoinit.recommender.model import Recommender
+
+
+@cache
+def learned() -> Recommender:
+    """One for which no task is far."""
+    return dataclasses.replace(Recommender.fit(shipped()), far=float("inf"), caution=0.0)
+
+
+@cache
+def far() -> Recommender:
+    return dataclasses.replace(learned(), far=0.0)
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    rows, labels = load_digits(return_X_y=True)
+    return torch.tensor(rows / 16 - 0.3, dtype=torch.float32), torch.tensor(labels)
+
+
+def deep() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(*[part for _ in range(8) for part in (nn.Linear(64, 64), nn.GELU())], nn.Linear(64, 10))
+
+
+def test_a_deep_plain_network_is_given_a_recipe_that_fits_and_promises_something() -> None:
+    model = deep()
+    found = autoinit.recommend(model, digits(), optimizer=torch.optim.AdamW, lr=3e-3, recommender=learned())
+    assert not found.abstained
+    assert found.best.key != "as_is"
+    row = found.table[found.table["recipe"] == found.best.key].iloc[0]
+    assert row["low"] < row["gain"] < row["high"]
+    assert row["gain"] > 0
+    assert found.recipes[0] == found.best
+    assert len(found.recipes) == 5
+    own = found.table[found.table["recipe"] == "as_is"].iloc[0]
+    assert own["gain"] == own["worth"] == 0
+    assert list(found.table["worth"]) == sorted(found.table["worth"], reverse=True)
+    assert len(found.nearest) == 3
+    assert found.known[0] > 45
+    autoinit.apply_(model, found.best, digits())
+
+
+def test_model_and_random_states_are_left_as_they_were() -> None:
+    model = deep()
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    autoinit.recommend(model, digits(), recommender=learned())
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_far_from_what_was_studied_it_keeps_the_owners_weights_and_says_why() -> None:
+    found = autoinit.recommend(deep(), digits(), recommender=far())
+    assert found.abstained
+    assert found.best.key == "as_is"
+    assert "unlike the studied ones" in found.why
+    assert found.recipes
+    told = str(found)
+    assert "keep the model's own weights" in told
+    assert "to try: " in told
+    for reason in found.unlike:
+        assert str(reason) in told
+
+
+def test_where_nothing_is_surely_better_it_says_so() -> None:
+    sceptic = dataclasses.replace(learned(), caution=100.0)
+    found = autoinit.recommend(deep(), digits(), recommender=sceptic)
+    assert found.abstained
+    assert "none of" in found.why
+    assert "unlike" not in found.why
+
+
+def test_a_third_partys_model_on_the_meta_device_without_data() -> None:
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(GPT2Config(n_layer=3, n_embd=48, n_head=4, vocab_size=97))
+    found = autoinit.recommend(model, recommender=learned(), k=3)
+    assert len(found.recipes) <= 3
+    assert found.known[0] < found.known[1]
+    assert all(recipe.calibration == "none" for recipe in found.recipes)
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_candidates_that_are_listed_are_the_only_ones() -> None:
+    names = ["he_normal", "xavier_uniform"]
+    found = autoinit.recommend(deep(), digits(), recipes=names, recommender=learned())
+    assert set(found.table["recipe"]) == {"as_is", *(autoinit.Recipe(base=name).key for name in names)}
+
+
+def test_what_is_printed_names_the_choice_its_promise_and_its_neighbours() -> None:
+    found = autoinit.recommend(deep(), digits(), optimizer=torch.optim.AdamW, lr=3e-3, recommender=learned())
+    told = str(found)
+    assert told.startswith(f"Try {found.best.key}")
+    assert found.nearest[0][0] in told
+    assert "× 1" in told
+    for reason in found.features_for:
+        assert reason.change > 0
+        assert str(reason) in told
+
+
+@pytest.mark.parametrize("count", [0, -1, True, 2.0, "3"])
+def test_a_number_of_recipes_that_is_none_is_refused(count: object) -> None:
+    with pytest.raises(autoinit.ArgumentError, match="k must be a whole number from 1"):
+        autoinit.recommend(deep(), digits(), k=count, recommender=learned())  # type: ignore[arg-type]
+
+
+def test_errors_of_the_reader_and_of_recipes_come_through() -> None:
+    with pytest.raises(autoinit.RecipeError):
+        autoinit.recommend(deep(), digits(), recipes=["he_nromal"], recommender=learned())
+    with pytest.raises(autoinit.RecipeError):
+        autoinit.recommend(deep(), digits(), recipes=["siren"], recommender=learned())
+    with pytest.raises(autoinit.ModelError):
+        autoinit.recommend(deep().requires_grad_(False), digits(), recommender=learned())
