@@ -1,4 +1,4 @@
-"""The command `autoinit`: demo, select, diagnose, apply, catalogue.
+"""The command `autoinit`: demo, select, recommend, diagnose, apply, catalogue.
 
 Exit codes: 0 done (also where the weights were kept), 2 wrong usage or bad input, 130 interrupted (what was
 found by then is printed and saved all the same), 1 a defect. Results go to stdout, progress and errors to
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from . import __version__
+from .cli_recommend import recommender_app
 from .cli_study import study_app
 from .errors import AutoInitError, FactoryError, RecipeError
 from .factories import blame, called, named
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # the libraries below take seconds to load: each command impo
     from torch import nn
 
     from .campaign import Progress, ProgressEvent
+    from .recommendation import Recommendation
     from .selection import Selection
 
 app = typer.Typer(
@@ -81,6 +83,7 @@ def _version(wanted: bool) -> None:
 
 
 app.add_typer(study_app, name="study")
+app.add_typer(recommender_app, name="recommender")
 
 
 @app.callback()
@@ -148,6 +151,10 @@ def select_command(
     proxy: Annotated[
         str | None, typer.Option(help="module:callable; returns a smaller model to probe in the place of MODEL.")
     ] = None,
+    recommender: Annotated[
+        str | None, typer.Option(help='What is tried first: "default", or a file of `autoinit recommender fit`.')
+    ] = None,
+    record: Annotated[bool, typer.Option("--record", help="Add what is found to your own records.")] = False,
     out: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -176,6 +183,8 @@ def select_command(
             executor=executor,
             concurrency=concurrency,
             proxy=_model(proxy) if proxy else None,
+            recommender=recommender,
+            record=record,
             progress=progress,
         )
     if out:
@@ -185,6 +194,43 @@ def select_command(
         typer.echo(f"\nSaved {out}. In your code: autoinit.apply_(model, {str(out)!r})")
     if selection.interrupted:
         raise typer.Exit(130)
+
+
+@app.command("recommend")
+def recommend_command(
+    model: Model,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="module:callable; returns the data; what they are is told by it.")
+    ] = None,
+    count: Annotated[int, typer.Option("-k", help="How many recipes to list.")] = 5,
+    optimizer: Annotated[
+        str | None, typer.Option(help="module:callable; the factory itself: (params) -> optimizer.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="The learning rate.")] = None,
+    loss: Loss = None,
+    step: Step = None,
+    recipe: Annotated[list[str] | None, typer.Option(help=f"Consider only this recipe; repeatable; {_SEE}.")] = None,
+    recommender: Annotated[
+        str | None, typer.Option(help="A file of `autoinit recommender fit`, or records; the shipped one if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Names the recipes that suit MODEL, by what studies have found on others; nothing is trained."""
+    network = _model(model)
+    from .recommendation import recommend
+
+    found = recommend(
+        network,
+        called(data, "--data") if data else None,
+        k=count,
+        loss=_loss(loss),
+        step=named(step, "--step") if step else None,
+        optimizer=named(optimizer, "--optimizer") if optimizer else None,
+        lr=lr,
+        recipes=recipe or None,
+        recommender=recommender,
+    )
+    _answer(as_json, found, lambda: _recommendation_data(found))
 
 
 @app.command("diagnose")
@@ -420,4 +466,17 @@ def _selection_data(selection: Selection) -> dict[str, Any]:
         "cost": _data(selection.cost),
         "trials": finite(json.loads(selection.trials.to_json(orient="records"))),
         "plan": _data(selection.plan),
+    }
+
+
+def _recommendation_data(found: Recommendation) -> dict[str, Any]:
+    return {
+        "best": found.best.key,
+        "fields": json.loads(found.best.to_json()),
+        "abstained": found.abstained,
+        "why": found.why,
+        "to_try": [recipe.key for recipe in found.recipes],
+        "table": json.loads(found.table.to_json(orient="records")),
+        "nearest": [list(one) for one in found.nearest],
+        "features_for": _data(found.features_for),
     }

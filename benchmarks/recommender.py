@@ -22,85 +22,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from autoinit.knowledge.files import read_knowledge, shipped
-from autoinit.recommender.examples import Examples, Results, examples_of
-from autoinit.recommender.model import folds
+from autoinit.recommender.evaluation import TOPS, Scored, evaluated
+from autoinit.recommender.examples import Examples, examples_of
 
-from .recommender_methods import METHODS, Ranking
+from .recommender_methods import METHODS
 
-SPLITS: dict[str, Callable[[Results], str]] = {
-    "task": lambda found: found.task.fingerprint,
-    "dataset": lambda found: found.task.dataset,
-    "family": lambda found: found.task.family,
-}
-TASK_FOLDS = 20
-"""Leave-one-task-out, in so many folds: a fit for each of hundreds of tasks tells no more."""
-HARM = np.log(1.05)
-TOPS = (1, 3, 5)
 COLUMNS = ("method", *(f"regret@{top}" for top in TOPS), "nats@1", "harmed", "worst", "diverged", "gap closed", "tau",
            "covered", "flagged")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Scored:
-    """How one method did on one task; losses are of the fresh seeds."""
-
-    task: str
-    regret: tuple[float, ...]
-    nats: tuple[float, ...]
-    gain: float
-    tau: float
-    covered: float | None
-    flagged: bool
-    diverged: bool
-    scale: float
-
-
-def scored(found: Results, ranking: Ranking) -> Scored:
-    """Returns how a ranking of a task's candidates did."""
-    choosing, fresh = found.seeds[:1], found.seeds[1:]
-    choice, final = found.mean(choosing), found.mean(fresh)
-    best = float(final.min())
-    scale = max(float(final[0]) - best, 2 * found.noise, 0.02)
-    order = np.argsort(-ranking.worth, kind="stable")
-    picks = [int(order[:top][np.argmin(choice[order[:top]])]) for top in TOPS]
-    gains = final[0] - final
-    covered = None
-    if ranking.low is not None and ranking.high is not None:
-        held = np.clip(gains, -2.0, 2.0)
-        others = slice(1, None)  # as-is is known
-        covered = float(np.mean((ranking.low[others] <= held[others]) & (held[others] <= ranking.high[others])))
-    tau = kendalltau(ranking.worth, -final).statistic
-    return Scored(
-        found.task.name,
-        tuple((float(final[pick]) - best) / scale for pick in picks),
-        tuple(float(final[pick]) - best for pick in picks),
-        float(gains[picks[0]]),
-        0.0 if np.isnan(tau) else float(tau),
-        covered,
-        ranking.flagged,
-        bool(found.diverged[picks[0], 1:].any()),
-        scale,
-    )
-
-
-def evaluated(examples: Examples, split: str, method: str) -> list[Scored]:
-    """Returns how a method did on every task, learning from the other groups only."""
-    groups = [SPLITS[split](found) for found in examples.results]
-    parts = folds(groups, TASK_FOLDS if split == "task" else len(set(groups)))
-    done: dict[int, Scored] = {}
-    for part in parts:
-        rest = [task for task in range(len(examples.results)) if task not in set(part)]
-        rank = METHODS[method](examples.of(rest))
-        for task in part:
-            done[task] = scored(examples.results[task], rank(examples, task))
-    return [done[task] for task in range(len(examples.results))]
 
 
 def interval(values: Sequence[float], statistic: Callable[[Any], Any] = np.mean) -> str:
@@ -118,7 +51,7 @@ def table(examples: Examples, split: str, methods: Sequence[str]) -> str:
     found = {}
     for method in methods:
         start = time.perf_counter()
-        found[method] = evaluated(examples, split, method)
+        found[method] = evaluated(examples, split, METHODS[method])
         seconds = time.perf_counter() - start
         rows.append((method, found[method], seconds))
     single = found.get("single best")
@@ -127,7 +60,7 @@ def table(examples: Examples, split: str, methods: Sequence[str]) -> str:
         "| --- |" + " ---: |" * (len(COLUMNS) - 1),
     ]
     for method, scores, _ in rows:
-        harmed = [score for score in scores if score.gain < -HARM]
+        harmed = [score for score in scores if score.harmed]
         unflagged = [score for score in harmed if not score.flagged]
         worst = min(scores, key=lambda score: score.gain)
         closed = "" if single is None else f"{_closed(scores, single):.0%}"
@@ -138,7 +71,7 @@ def table(examples: Examples, split: str, methods: Sequence[str]) -> str:
             f"| {len(harmed) / len(scores):.1%} ({len(unflagged)} not flagged) "
             f"| {np.expm1(max(0.0, -worst.gain)):.0%} ({worst.task}) "
             f"| {sum(score.diverged for score in scores)} "
-            f"| {closed} | {interval([score.tau for score in scores])} "
+            f"| {closed} | {interval([score.agreement for score in scores])} "
             f"| {f'{np.mean(covers):.0%}' if covers else ''} "
             f"| {np.mean([score.flagged for score in scores]):.0%} |"
         )

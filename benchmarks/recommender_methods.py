@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from autoinit.recommender.evaluation import Method, Ranker, Ranking, as_is, in_order, learned, static_portfolio
 from autoinit.recommender.examples import NAMES, TASK_NAMES, Examples
 from autoinit.recommender.model import Recommender, fit_examples
-from autoinit.recommender.portfolio import portfolio, single_best
+from autoinit.recommender.portfolio import single_best
 
 TASK_COLUMNS = [NAMES.index(name) for name in TASK_NAMES]
-OWN_COLUMN = NAMES.index("init_as_is")
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """What a method says of one task.
-
-    Attributes:
-        worth: of each candidate, higher first.
-        low, high: ends of the predicted gain's interval in nats; None where none is given.
-        flagged: the task is said to be unlike those studied, or nothing sure enough.
-    """
-
-    worth: np.ndarray[Any, Any]
-    low: np.ndarray[Any, Any] | None = None
-    high: np.ndarray[Any, Any] | None = None
-    flagged: bool = False
-
-
-Ranker = Callable[[Examples, int], Ranking]
-"""Ranks the candidates of one task, by its place."""
-Method = Callable[[Examples], Ranker]
-"""Learns from the training tasks."""
-
-
-def forest(train: Examples) -> Ranker:
-    """The recommender."""
-    model = fit_examples(train)
-
-    def rank(test: Examples, task: int) -> Ranking:
-        predicted = model.predicted(test.features[test.rows(task)])
-        flagged = model.distance(test.results[task].task.features) > model.far
-        return Ranking(model.worth(predicted), predicted.low, predicted.high, flagged)
-
-    return rank
 
 
 def forest_without_caution(train: Examples) -> Ranker:
@@ -78,14 +43,9 @@ def neighbours(columns: Sequence[int], count: int) -> Method:
     return method
 
 
-def static_portfolio(train: Examples) -> Ranker:
-    """Recipes that together do well on all training tasks, in their order; then as-is."""
-    return _ordered([*portfolio(train, 8), "as_is"])
-
-
 def the_single_best(train: Examples) -> Ranker:
     """The recipe with the best mean over the training tasks; where it does not fit, as-is."""
-    return _ordered([single_best(train), "as_is"])
+    return in_order([single_best(train), "as_is"])
 
 
 def rule_of_thumb(train: Examples) -> Ranker:
@@ -98,14 +58,9 @@ def rule_of_thumb(train: Examples) -> Ranker:
             first = "lecun_normal"
         if features.get("net_recurrent", 0) > 0:
             first = "orthogonal"
-        return _ordered([first, "as_is"])(test, task)
+        return in_order([first, "as_is"])(test, task)
 
     return rank
-
-
-def as_is(train: Examples) -> Ranker:
-    """The owner's weights."""
-    return _ordered(["as_is"])
 
 
 def at_random(train: Examples) -> Ranker:
@@ -119,7 +74,7 @@ def at_random(train: Examples) -> Ranker:
 
 
 METHODS: dict[str, Method] = {
-    "forest": forest,
+    "forest": learned,
     "forest, no caution": forest_without_caution,
     "5 nearest tasks": neighbours(TASK_COLUMNS, 5),
     "15 nearest tasks": neighbours(TASK_COLUMNS, 15),
@@ -130,14 +85,6 @@ METHODS: dict[str, Method] = {
     "as-is": as_is,
     "random": at_random,
 }
-
-
-def _ordered(keys: Sequence[str]) -> Ranker:
-    def rank(test: Examples, task: int) -> Ranking:
-        place = {key: number for number, key in enumerate(keys)}
-        return Ranking(np.array([-float(place.get(key, len(keys))) for key in _keys(test, task)]))
-
-    return rank
 
 
 def _keys(examples: Examples, task: int) -> Sequence[str]:

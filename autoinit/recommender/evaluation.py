@@ -1,0 +1,182 @@
+"""How well recipes are chosen without a probe on tasks that were not learned from, replayed from what was recorded.
+
+The choice is made on a task's first seed and scored on the others. *Regret* is the loss of the choice less that of the
+best candidate, over as-is less the best (or two standard deviations of a seed, where that is more); *harm* is a loss
+more than 5 % above as-is's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import KnowledgeError
+from ..records import OWN
+from .examples import MOST_GAIN, SMALLEST_SCALE, Examples, Results
+from .model import fit_examples, folds
+from .portfolio import portfolio
+
+Array = NDArray[np.float64]
+
+TOPS = (1, 3, 5)
+"""How many first choices are looked at."""
+HARM = math.log(1.05)
+SPLITS: dict[str, Callable[[Results], str]] = {
+    "task": lambda found: found.task.fingerprint,
+    "dataset": lambda found: found.task.dataset or found.task.fingerprint,
+    "family": lambda found: found.task.family or found.task.fingerprint,
+}
+"""What is held out together."""
+TASK_FOLDS = 20
+"""Tasks are held out in so many folds: a fit for each of hundreds tells no more."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a method says of one task.
+
+    Attributes:
+        worth: of each candidate, higher first.
+        low, high: ends of the predicted gain's interval in nats; None where none is given.
+        flagged: whether the task is said to be unlike the studied ones.
+    """
+
+    worth: Array
+    low: Array | None = None
+    high: Array | None = None
+    flagged: bool = False
+
+
+Ranker = Callable[[Examples, int], Ranking]
+"""Ranks the candidates of one task, by its place."""
+Method = Callable[[Examples], Ranker]
+"""Learns from the training tasks."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How a method did on one task; losses are of the fresh seeds.
+
+    Attributes:
+        task: its name.
+        regret: for each of `TOPS`, normalized.
+        nats: the same, as it is.
+        gain: nats by which the first choice is better than as-is.
+        agreement: correlation of ranks of the ranking and the losses.
+        covered: share of the candidates whose gain lies in its interval; None without intervals.
+        flagged: whether the task was said to be unlike the studied ones.
+        diverged: whether a training of the first choice did.
+    """
+
+    task: str
+    regret: tuple[float, ...]
+    nats: tuple[float, ...]
+    gain: float
+    agreement: float
+    covered: float | None
+    flagged: bool
+    diverged: bool
+
+    @property
+    def harmed(self) -> bool:
+        """Whether the first choice is worse than as-is by more than 5 %."""
+        return self.gain < -HARM
+
+
+def learned(train: Examples) -> Ranker:
+    """Returns the recommender's ranking."""
+    model = fit_examples(train)
+
+    def rank(test: Examples, task: int) -> Ranking:
+        predicted = model.predicted(test.features[test.rows(task)])
+        flagged = model.distance(test.results[task].task.features) > model.far
+        return Ranking(model.worth(predicted), predicted.low, predicted.high, flagged)
+
+    return rank
+
+
+def static_portfolio(train: Examples) -> Ranker:
+    """Returns the same order for every task: recipes that together do well on the training tasks, then as-is."""
+    return in_order([*portfolio(train, 8), OWN.key])
+
+
+def as_is(train: Examples) -> Ranker:
+    """Returns the owner's weights first."""
+    return in_order([OWN.key])
+
+
+def in_order(keys: Sequence[str]) -> Ranker:
+    """Returns a ranking that is an order of recipes; those that are not named come last."""
+    place = {key: number for number, key in enumerate(keys)}
+
+    def rank(test: Examples, task: int) -> Ranking:
+        return Ranking(np.array([-float(place.get(key, len(keys))) for key in test.results[task].keys]))
+
+    return rank
+
+
+def evaluated(examples: Examples, split: str, method: Method) -> list[Scored]:
+    """Returns how a method did on every task that has two seeds, learning from the other groups only.
+
+    Args:
+        examples: of all tasks.
+        split: what is held out together, of `SPLITS`.
+        method: what is evaluated.
+
+    Raises:
+        KnowledgeError: no task has two seeds, or all are of one group.
+    """
+    several = [place for place, found in enumerate(examples.results) if len(found.seeds) > 1]
+    some = examples.of(several)
+    groups = [SPLITS[split](found) for found in some.results]
+    kinds = len(set(groups))
+    if kinds < 2:
+        raise KnowledgeError(
+            f"{len(several)} tasks with two seeds, of {kinds} {split}: nothing can be held out. Add records of others."
+        )
+    done: dict[int, Scored] = {}
+    for part in folds(groups, min(kinds, TASK_FOLDS) if split == "task" else kinds):
+        held = set(part)
+        rank = method(some.of([task for task in range(len(groups)) if task not in held]))
+        for task in part:
+            done[task] = scored(some.results[task], rank(some, task))
+    return [done[task] for task in range(len(groups))]
+
+
+def scored(found: Results, ranking: Ranking) -> Scored:
+    """Returns how a ranking of a task's candidates did."""
+    choice, final = found.mean(found.seeds[:1]), found.mean(found.seeds[1:])
+    best = float(final.min())
+    scale = max(float(final[0]) - best, 2 * found.noise, SMALLEST_SCALE)
+    order = np.argsort(-ranking.worth, kind="stable")
+    picks = [int(order[:top][np.argmin(choice[order[:top]])]) for top in TOPS]
+    lost = [float(final[pick]) - best for pick in picks]
+    return Scored(
+        task=found.task.name,
+        regret=tuple(value / scale for value in lost),
+        nats=tuple(lost),
+        gain=float(final[0] - final[picks[0]]),
+        agreement=_agreement(ranking.worth, -final),
+        covered=_covered(ranking, final[0] - final),
+        flagged=ranking.flagged,
+        diverged=bool(found.diverged[picks[0], 1:].any()),
+    )
+
+
+def _agreement(one: Array, other: Array) -> float:
+    """Returns Kendall's τ-b; 0 where one side is all alike."""
+    from scipy.stats import kendalltau
+
+    found = float(kendalltau(one, other).statistic)
+    return 0.0 if math.isnan(found) else found
+
+
+def _covered(ranking: Ranking, gains: Array) -> float | None:
+    if ranking.low is None or ranking.high is None:
+        return None
+    held = np.clip(gains, -MOST_GAIN, MOST_GAIN)[1:]  # as-is is known
+    return float(np.mean((ranking.low[1:] <= held) & (held <= ranking.high[1:])))
