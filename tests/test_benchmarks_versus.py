@@ -269,8 +269,17 @@ class TestReport:
         assert "- pip gradinit: unties a and b: mlp_relu." in text
         assert "- pip gradinit: diverged: mlp_relu." in text
         assert "cost beyond the small allowance" in text
-        assert "the large allowance, training, select, large: no harm 20, HARM 0, not shown 0" in text
+        assert "- select, large, the large allowance, training: no harm 20, HARM 0, not shown 0" in text
         assert "nan" not in text
+
+    def test_harm_is_tested_on_all_seeds_of_a_select_and_the_default_whoever_else_was_run(self) -> None:
+        rows = [made(task, name, 1.0, 0) for task in VERSUS for name in METHODS]
+        assert "It needs two seeds" in versus_tables.report(rows)
+        more = ("default", "select_small")
+        rows += [made(task, name, 1.0, seed) for task in VERSUS for name in more for seed in (1, 2)]
+        text = versus_tables.report(rows)
+        assert "- select, small, cost apart, training: no harm 20, HARM 0, not shown 0" in text
+        assert "- select, large" not in text
 
     def test_a_beginning_has_a_report_too(self) -> None:
         assert versus_tables.report([]) == "There is no result yet."

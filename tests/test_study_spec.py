@@ -55,6 +55,7 @@ def full() -> Study:
         long=LongSpec(steps=2000, top=5),
         stack=8,
         budget="90m",
+        timeout="10m",
         storage="postgresql://server/studies",
         executor="ray",
         workers=3,
