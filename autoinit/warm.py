@@ -47,7 +47,8 @@ def warmed(
     if not entries:
         return space
     predicted = recommender.predict(task, [features for _, features in entries])
-    order = np.argsort(-recommender.worth(predicted), kind="stable")
+    # By what is expected, and not by what is sure: a search finds out, and its gate keeps what is no gain.
+    order = np.argsort(-predicted.outcome, kind="stable")
     ranked = [entries[place][0] for place in order]
     if space.listed:
         return dataclasses.replace(space, opening=(*ranked, *(one for one in known if one not in ranked)))

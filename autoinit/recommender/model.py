@@ -18,7 +18,9 @@ from .portfolio import portfolio
 
 Array = NDArray[np.float64]
 
-TREES, LEAF, SHARE = 200, 3, 0.4
+TREES, LEAF, SHARE = 120, 3, 0.4
+HELD_OUT_TREES = 60
+"""Of the forests that only tell how far predictions are off."""
 FOLDS = 5
 """In which predictions are made for tasks that were not learned from, to see how far they are off."""
 COVERED = 0.8
@@ -156,7 +158,7 @@ def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups:
     centre, width = _moments(rows)
     studied = _standardized(rows, centre, width)
     return Recommender(
-        forest=_forest(examples, seed),
+        forest=_forest(examples, TREES, seed),
         stretch=_stretch(examples, mean, spread),
         caution=_caution(examples, mean, spread),
         centre=centre,
@@ -174,9 +176,9 @@ def _recipes(examples: Examples, keys: Sequence[str]) -> tuple[Recipe, ...]:
     return tuple(known[key] for key in keys)
 
 
-def _forest(examples: Examples, seed: int) -> Forest:
+def _forest(examples: Examples, trees: int, seed: int) -> Forest:
     targets = np.stack([examples.outcome, examples.gain], axis=1)
-    return grown(examples.features, targets, examples.weight, trees=TREES, leaf=LEAF, share=SHARE, seed=seed)
+    return grown(examples.features, targets, examples.weight, trees=trees, leaf=LEAF, share=SHARE, seed=seed)
 
 
 # How far predictions are off
@@ -203,7 +205,7 @@ def _held_out(examples: Examples, groups: Sequence[str], seed: int) -> tuple[Arr
         if not rest:  # all tasks are of one group
             continue
         held = np.isin(examples.task, part)
-        mean[held], spread[held] = _forest(examples.of(rest), seed).predict(examples.features[held])
+        mean[held], spread[held] = _forest(examples.of(rest), HELD_OUT_TREES, seed).predict(examples.features[held])
     own = examples.features[:, NAMES.index("init_as_is")] == 1
     mean[own], spread[own] = 0.0, 0.0
     return mean, spread
