@@ -28,6 +28,8 @@ Features = dict[str, float]
 
 LIMIT = 10.0
 """Relative gains end at ± this: weights at zero have −10."""
+SMALLEST_NORM = 1e-12
+"""Of a gradient; smaller ones count as this."""
 
 FEATURES: dict[str, str] = {
     # the architecture
@@ -231,6 +233,27 @@ def recipe_features(plan: Plan, graph: Graph, own: Mapping[str, float]) -> Featu
         found["init_change"] = fmean(changes.values())
         found["init_change_size"] = fmean(map(abs, changes.values()))
         found |= _means(list(changes.items()), {"init_change_head": _is_head})
+    return found
+
+
+def first_pass_features(
+    loss: float | None, gradient_norm: float | None, gradient_range: float | None, log_reference: float | None
+) -> Features:
+    """Returns what one forward and backward pass through a recipe's weights tells; of what is known and finite.
+
+    Args:
+        loss: of the first batch.
+        gradient_norm: of all weights together.
+        gradient_range: log10 of the largest over the smallest gradient norm of a weight.
+        log_reference: log of the best constant prediction's loss.
+    """
+    found: Features = {}
+    if loss is not None and log_reference is not None and math.isfinite(loss) and loss > 0:
+        found["zero_loss"] = math.log(loss) - log_reference
+    if gradient_norm is not None and math.isfinite(gradient_norm):
+        found["zero_gradient"] = math.log10(max(gradient_norm, SMALLEST_NORM))
+    if gradient_range is not None and math.isfinite(gradient_range):
+        found["zero_range"] = gradient_range
     return found
 
 

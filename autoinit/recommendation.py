@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from . import text
 from .apply import keep_choices
+from .bench import Bench
+from .data import Batch
 from .entries import check_fits, entry_of
-from .errors import ArgumentError, RecipeError
+from .errors import ArgumentError, AutoInitError, RecipeError
+from .first_pass import first_passes
 from .glimpse import glimpse
 from .graph import Globs, Graph
 from .metafeatures import FEATURES, Features, architecture_features, own_features, recipe_features
@@ -28,11 +31,15 @@ from .records import OWN
 from .rules import resolve
 from .snapshot import preserved_random
 from .space import space_of
-from .task import unwrap
+from .task import example_task, unwrap
 from .task_features import own_scales, training_features
 
 REASONS = 3
 """Features that are named at most."""
+PATIENCE = 3.0
+"""Seconds that the passes through all candidates may take; some tenths are usual."""
+MOST_ENTRIES = 50_000_000
+"""Of all candidates' weights together: so many are drawn in half a second; where there are more, no pass is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +74,15 @@ class Recommendation:
         why: the reason, in words.
         recipes: what to try if there is time for it, best first: those of the table without as-is, or, where nothing
             is recommended, those that did well on all studied tasks together.
-        table: the best recipes and as-is, a row each: recipe, name, gain, low, high, worth. The gain is by how many
-            nats the logarithm of the loss is lower than from the model's own weights, with its interval.
+        table: the best recipes and as-is, a row each: recipe, name, gain, low, high, place, harm, worth. The gain is by
+            how many nats the logarithm of the loss is lower than from the model's own weights, with its interval; the
+            place the share of the candidates that it beats; the harm the chance that the loss is more than 5 % higher;
+            the worth, by which they are ranked, the place less what that risk costs.
         nearest: names of the nearest studied tasks, with their distances.
         features_for: what spoke for the best one; where nothing is recommended, for the likeliest.
         unlike: in what the task is least like the studied ones; the change is in their standard deviations.
         known: how many features of the task are known, of how many.
+        measured: whether one batch was passed through the weights of every candidate.
     """
 
     best: Recipe
@@ -84,6 +94,7 @@ class Recommendation:
     features_for: tuple[Reason, ...]
     unlike: tuple[Reason, ...]
     known: tuple[int, int]
+    measured: bool
 
     def __str__(self) -> str:
         return _render(self)
@@ -104,6 +115,10 @@ def recommend(
     recommender: Source = None,
 ) -> Recommendation:
     """Returns which recipes suit a model, by what studies have found on others. Nothing is trained or changed.
+
+    Where there are data, and weights that are quickly drawn, one batch is passed forward and backward through the
+    weights of every candidate: its loss and its gradients tell much of the harm that one may do. A larger model is
+    judged by what is known before that.
 
     Args:
         model: on any device, the meta device included, where its own draw is not known.
@@ -137,7 +152,9 @@ def recommend(
     if data is not None or optimizer is not None or lr is not None:
         described |= _training(model, optimizer, lr)
     candidates = _candidates(graph, recipes, learned.portfolio, measured=data is not None)
-    return _recommendation(learned, described, _described(candidates, graph, own), k)
+    passes = _passes(model, graph, seen.batches, candidates, loss, step)
+    numbers = {one: {**recipe_features(resolve(one, graph), graph, own), **passes.get(one, {})} for one in candidates}
+    return _recommendation(learned, described, numbers, k)
 
 
 # What there is to choose from
@@ -169,9 +186,24 @@ def _fits(recipe: Recipe, graph: Graph) -> bool:
     return True
 
 
-def _described(candidates: Sequence[Recipe], graph: Graph, own: dict[str, float]) -> dict[Recipe, Features]:
-    """Returns what each candidate is on this architecture, in numbers."""
-    return {one: recipe_features(resolve(one, graph), graph, own) for one in candidates}
+def _passes(
+    model: nn.Module,
+    graph: Graph,
+    batches: Sequence[Batch],
+    candidates: Sequence[Recipe],
+    loss: Callable[[Any, Any], Tensor] | None,
+    step: Callable[[nn.Module, Any], Tensor] | None,
+) -> Mapping[Recipe, Features]:
+    """Returns what one batch tells of each candidate's weights; nothing where that would take long, or cannot be."""
+    entries = sum(layer.size for layer in graph.layers)
+    if not batches or entries * len(candidates) > MOST_ENTRIES or any(p.is_meta for p in model.parameters()):
+        return {}
+    try:
+        task = example_task(model, list(batches), loss=loss, step=step, whole=True)
+        with task.preserved() as snapshot:
+            return first_passes(Bench(task, graph, snapshot, 0), candidates, seconds=PATIENCE) or {}
+    except (AutoInitError, RuntimeError):  # no targets to train on, no memory: what is known without will do
+        return {}
 
 
 def _training(model: nn.Module, optimizer: Any, lr: float | str | None) -> Features:
@@ -183,10 +215,11 @@ def _training(model: nn.Module, optimizer: Any, lr: float | str | None) -> Featu
 # What is said of it
 
 
-def _recommendation(learned: Recommender, task: Features, candidates: dict[Recipe, Features], k: int) -> Recommendation:
+def _recommendation(
+    learned: Recommender, task: Features, candidates: Mapping[Recipe, Features], k: int
+) -> Recommendation:
     recipes = list(candidates)
-    predicted = learned.predict(task, list(candidates.values()))
-    worth = learned.worth(predicted)
+    predicted, worth = learned.ranked(task, list(candidates.values()))
     order = [int(place) for place in np.argsort(-worth, kind="stable")]
     first = order[0]
     likeliest = next((place for place in order if recipes[place] != OWN), first)
@@ -197,14 +230,16 @@ def _recommendation(learned: Recommender, task: Features, candidates: dict[Recip
             "gain": predicted.gain,
             "low": predicted.low,
             "high": predicted.high,
+            "place": predicted.place,
+            "harm": predicted.harm,
             "worth": worth,
         }
     )
     distance = learned.distance(task)
     far = distance > learned.far
     abstained = far or recipes[first] == OWN
-    listed = [place for place in order if recipes[place] != OWN][:k]
-    shown = sorted({*listed, recipes.index(OWN)}, key=order.index)
+    listed = [place for place in predicted.first(worth, k + 1) if recipes[place] != OWN][:k]
+    shown = [*listed, recipes.index(OWN)]
     portfolio = tuple(one for one in learned.portfolio if one in candidates)
     if far:
         why = (
@@ -214,7 +249,7 @@ def _recommendation(learned: Recommender, task: Features, candidates: dict[Recip
     elif abstained:
         why = f"none of {len(recipes) - 1} recipes is surely better; the likeliest, {_promise(table, likeliest)}"
     else:
-        why = f"the surest gain of {len(recipes) - 1} recipes on tasks like this one"
+        why = f"of {len(recipes) - 1} recipes the likeliest to do well, at little risk, on tasks like this one"
     return Recommendation(
         best=OWN if abstained else recipes[first],
         abstained=abstained,
@@ -225,6 +260,7 @@ def _recommendation(learned: Recommender, task: Features, candidates: dict[Recip
         features_for=_reasons(learned, task, candidates[recipes[likeliest if abstained else first]]),
         unlike=_unlike(learned, task),
         known=(sum(name in task for name in TASK_NAMES), len(TASK_NAMES)),
+        measured=learned.learner(matrix(task, list(candidates.values()))) is learned.seeing,
     )
 
 
@@ -240,7 +276,8 @@ def _reasons(learned: Recommender, task: Features, recipe: Features) -> tuple[Re
     rows = np.repeat(matrix(task, [recipe]), len(known) + 1, axis=0)
     for place, name in enumerate(known):
         rows[place, NAMES.index(name)] = usual[name]
-    worth = learned.worth(learned.predicted(rows))
+    learner = learned.learner(rows)
+    worth = learner.worth(learner.predict(rows))
     changes = [(float(worth[-1] - value), name) for value, name in zip(worth, known, strict=False)]
     found = sorted((one for one in changes if one[0] > 0), reverse=True)[:REASONS]
     return tuple(Reason(name, FEATURES[name], task[name], usual[name], change) for change, name in found)
@@ -286,11 +323,13 @@ def _render(found: Recommendation) -> str:
         (
             f"{'→' if row['recipe'] == found.best.key else ' '} {row['recipe']}",
             _ratio(row) if row["recipe"] != OWN.key else "× 1",
-            f"{row['worth']:.2f}",
+            f"{row['place']:.0%}",
+            f"{row['harm']:.0%}",
         )
         for row in rows
     ]
-    lines += ["", text.table(("recipe", "loss (80 % interval)", "worth"), body, "<>>")]
+    lines += ["", text.table(("recipe", "loss (80 % interval)", "beats", "harm"), body, "<>>>")]
+    lines.append("beats: share of the candidates. harm: chance of a loss more than 5 % above that of the own weights.")
     if found.abstained:
         lines.append(f"to try: {'; '.join(one.key for one in found.recipes)}")
     return "\n".join(lines)

@@ -42,6 +42,10 @@ class Dimension:
     low: float = 0.0
     high: float = 0.0
 
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of the choices, or in the range."""
+        return value in self.choices if self.choices else self.low <= value <= self.high
+
 
 @dataclass(frozen=True, slots=True)
 class Space:
@@ -60,6 +64,14 @@ class Space:
     def has(self, name: str) -> bool:
         """Whether a dimension of that name exists."""
         return any(dimension.name == name for dimension in self.dimensions)
+
+    def holds(self, recipe: Recipe) -> bool:
+        """Whether a recipe is a point of the space."""
+        if self.listed:
+            return recipe in self.listed
+        point = self.encode(recipe)
+        within = all(dimension.holds(point[dimension.name]) for dimension in self.dimensions)
+        return within and self.decode(point)[0] == recipe
 
     def decode(self, point: Mapping[str, Any]) -> tuple[Recipe, int]:
         """Returns the recipe and the learning-rate step of one point."""

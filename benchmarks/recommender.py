@@ -1,7 +1,9 @@
 """How well recipes are chosen without trying any, on tasks that were not learned from: replayed by look-up.
 
     python -m benchmarks.recommender                                 # the shipped knowledge, all splits
-    python -m benchmarks.recommender --knowledge known.jsonl.xz --split family --methods forest,portfolio
+    python -m benchmarks.recommender --split "" --probes             # searches, begun by the recommender and without
+    python -m benchmarks.recommender --split "" --large benchmarks/results/scale.jsonl.xz  # tasks of ten times the size
+    python -m benchmarks.recommender --knowledge known.jsonl.xz --split family --methods recommender,portfolio
 
 Every method learns from the training tasks of a split only. Its ranking of a held-out task is scored so:
 
@@ -20,17 +22,18 @@ Intervals are 90 % bootstrap ones over tasks. Diverged trainings are counted apa
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from autoinit.knowledge.files import read_knowledge, shipped
-from autoinit.recommender.evaluation import TOPS, Scored, evaluated
+from autoinit.recommender.evaluation import TOPS, Scored, evaluated, scored
 from autoinit.recommender.examples import Examples, examples_of
 
 from .recommender_methods import METHODS
+from .recommender_probes import openings, report, searches
 
 COLUMNS = ("method", *(f"regret@{top}" for top in TOPS), "nats@1", "harmed", "worst", "diverged", "gap closed", "tau",
            "covered", "flagged")  # fmt: skip
@@ -47,19 +50,16 @@ def interval(values: Sequence[float], statistic: Callable[[Any], Any] = np.mean)
 
 def table(examples: Examples, split: str, methods: Sequence[str]) -> str:
     """Returns the table of one split, in Markdown."""
-    rows = []
-    found = {}
-    for method in methods:
-        start = time.perf_counter()
-        found[method] = evaluated(examples, split, METHODS[method])
-        seconds = time.perf_counter() - start
-        rows.append((method, found[method], seconds))
+    return _table({method: evaluated(examples, split, METHODS[method]) for method in methods})
+
+
+def _table(found: Mapping[str, Sequence[Scored]]) -> str:
     single = found.get("single best")
     lines = [
         f"| {' | '.join(COLUMNS)} |",
         "| --- |" + " ---: |" * (len(COLUMNS) - 1),
     ]
-    for method, scores, _ in rows:
+    for method, scores in found.items():
         harmed = [score for score in scores if score.harmed]
         unflagged = [score for score in harmed if not score.flagged]
         worst = min(scores, key=lambda score: score.gain)
@@ -83,24 +83,46 @@ def _closed(scores: Sequence[Scored], single: Sequence[Scored]) -> float:
     return float(1 - np.mean([score.regret[0] for score in scores]) / gap) if gap > 0 else 0.0
 
 
+def large(examples: Examples, tests: Examples, methods: Sequence[str]) -> str:
+    """Returns the table of tasks of another size, all of which are chosen for by what the examples tell."""
+    found = {}
+    for method in methods:
+        rank = METHODS[method](examples)
+        found[method] = [scored(result, rank(tests, place)) for place, result in enumerate(tests.results)]
+    return _table(found)
+
+
+def several_seeds(examples: Examples) -> Examples:
+    """Returns the tasks on which a choice can be scored on seeds that it was not made on."""
+    return examples.of([place for place, found in enumerate(examples.results) if len(found.seeds) > 1])
+
+
 def main() -> None:
     """Prints a table for each split."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--knowledge", help="a .jsonl.xz file; the shipped one if left out")
-    parser.add_argument("--split", default="task,dataset,family")
-    parser.add_argument("--methods", default=",".join(METHODS).replace("forest, no caution", "forest; no caution"))
+    parser.add_argument("--split", default="task,dataset,family", help="empty for none")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--probes", action="store_true", help="also replay searches, warm and cold")
+    parser.add_argument("--study", type=Path, default=Path("studies/overnight.toml"), help="of the knowledge's tasks")
+    parser.add_argument("--large", type=Path, help="knowledge of larger tasks to test on, never learned from")
     given = parser.parse_args()
     knowledge = read_knowledge(given.knowledge) if given.knowledge else shipped()
-    examples = examples_of(knowledge)
-    several = [place for place, found in enumerate(examples.results) if len(found.seeds) > 1]
-    examples = examples.of(several)
+    examples = several_seeds(examples_of(knowledge))
     print(
         f"{len(examples.results)} tasks, {len(examples.task)} candidates on them; knowledge {knowledge.hash}; "
-        f"noise of a seed {np.median([found.noise for found in examples.results]):.3f} nats"
+        f"noise of a seed {np.median([found.noise for found in examples.results]):.3f} nats",
+        flush=True,
     )
-    methods = [name.strip().replace(";", ",") for name in given.methods.split(",")]
-    for split in given.split.split(","):
-        print(f"\n## Leave one {split} out\n\n{table(examples, split, methods)}")
+    methods = [name.strip() for name in given.methods.split(",")]
+    for split in filter(None, given.split.split(",")):
+        print(f"\n## Leave one {split} out\n\n{table(examples, split, methods)}", flush=True)
+    if given.probes:
+        found = searches(examples, openings(examples, given.study))
+        print(f"\n## Regret by number of probes, leave one family out\n\n{report(found)}", flush=True)
+    if given.large:
+        tests = several_seeds(examples_of(read_knowledge(given.large)))
+        print(f"\n## {len(tests.results)} tasks of ten times the size\n\n{large(examples, tests, methods)}", flush=True)
 
 
 if __name__ == "__main__":

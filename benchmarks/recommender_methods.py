@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from autoinit.recommender.evaluation import Method, Ranker, Ranking, as_is, in_order, learned, static_portfolio
+from autoinit.recommender.evaluation import (
+    Method,
+    Ranker,
+    Ranking,
+    as_is,
+    in_order,
+    learned,
+    learned_with_passes,
+    static_portfolio,
+    tried_once,
+)
 from autoinit.recommender.examples import NAMES, TASK_NAMES, Examples
-from autoinit.recommender.model import Recommender, fit_examples
 from autoinit.recommender.portfolio import single_best
 
 TASK_COLUMNS = [NAMES.index(name) for name in TASK_NAMES]
-
-
-def forest_without_caution(train: Examples) -> Ranker:
-    """Its plain mean."""
-    model: Recommender = fit_examples(train)
-    return lambda test, task: Ranking(model.predicted(test.features[test.rows(task)]).outcome)
 
 
 def neighbours(columns: Sequence[int], count: int) -> Method:
@@ -74,8 +77,8 @@ def at_random(train: Examples) -> Ranker:
 
 
 METHODS: dict[str, Method] = {
-    "forest": learned,
-    "forest, no caution": forest_without_caution,
+    "recommender": learned,
+    "the same after one pass each": learned_with_passes,
     "5 nearest tasks": neighbours(TASK_COLUMNS, 5),
     "15 nearest tasks": neighbours(TASK_COLUMNS, 15),
     "nearest in parameters": neighbours([NAMES.index("net_parameters")], 5),
@@ -84,6 +87,7 @@ METHODS: dict[str, Method] = {
     "rule of thumb": rule_of_thumb,
     "as-is": as_is,
     "random": at_random,
+    "every candidate tried once": tried_once,
 }
 
 

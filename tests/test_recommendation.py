@@ -20,7 +20,12 @@ from autoinit.recommender.model import Recommender
 @cache
 def learned() -> Recommender:
     """One for which no task is far."""
-    return dataclasses.replace(Recommender.fit(shipped()), far=float("inf"), caution=0.0)
+    return cautious(dataclasses.replace(Recommender.fit(shipped()), far=float("inf")), 0.0)
+
+
+def cautious(found: Recommender, caution: float) -> Recommender:
+    blind, seeing = (dataclasses.replace(one, caution=caution) for one in (found.blind, found.seeing))
+    return dataclasses.replace(found, blind=blind, seeing=seeing)
 
 
 @cache
@@ -49,8 +54,8 @@ def test_a_deep_plain_network_is_given_a_recipe_that_fits_and_promises_something
     assert found.recipes[0] == found.best
     assert len(found.recipes) == 5
     own = found.table[found.table["recipe"] == "as_is"].iloc[0]
-    assert own["gain"] == own["worth"] == 0
-    assert list(found.table["worth"]) == sorted(found.table["worth"], reverse=True)
+    assert own["gain"] == own["harm"] == 0
+    assert found.table["worth"].idxmax() == 0
     assert len(found.nearest) == 3
     assert found.known[0] > 45
     autoinit.apply_(model, found.best, digits())
@@ -63,6 +68,24 @@ def test_model_and_random_states_are_left_as_they_were() -> None:
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_one_batch_through_each_candidates_weights_makes_it_see_and_changes_nothing() -> None:
+    model = deep()
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    seen = autoinit.recommend(model, digits(), recommender=learned())
+    assert seen.measured
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.training
+    assert not autoinit.recommend(model, recommender=learned()).measured
+    assert not autoinit.recommend(model.to("meta"), digits(), recommender=learned()).measured
+
+
+def test_inputs_without_targets_are_not_passed_through() -> None:
+    found = autoinit.recommend(deep(), [torch.randn(8, 64), torch.randn(8, 64)], recommender=learned())
+    assert found.table["gain"].notna().all()
 
 
 def test_far_from_what_was_studied_it_keeps_the_owners_weights_and_says_why() -> None:
@@ -79,7 +102,7 @@ def test_far_from_what_was_studied_it_keeps_the_owners_weights_and_says_why() ->
 
 
 def test_where_nothing_is_surely_better_it_says_so() -> None:
-    sceptic = dataclasses.replace(learned(), caution=100.0)
+    sceptic = cautious(learned(), 100.0)
     found = autoinit.recommend(deep(), digits(), recommender=sceptic)
     assert found.abstained
     assert "none of" in found.why

@@ -17,9 +17,10 @@ from autoinit.knowledge.files import shipped
 from autoinit.knowledge.tables import Knowledge, StudiedTask
 from autoinit.metafeatures import FEATURES
 from autoinit.recommender import cache as kept_files
-from autoinit.recommender.examples import NAMES, Examples, examples_of, results_of
+from autoinit.recommender.examples import BLIND, HARM, NAMES, PASS_NAMES, Examples, examples_of, results_of
 from autoinit.recommender.forest import grown
-from autoinit.recommender.model import Recommender, folds
+from autoinit.recommender.learner import Predicted, folds
+from autoinit.recommender.model import Recommender
 from autoinit.recommender.portfolio import common_keys, portfolio, single_best
 from autoinit.recommender.source import recommender_from
 from autoinit.records import OWN
@@ -55,6 +56,23 @@ def test_outcomes_are_of_as_is_and_of_the_best() -> None:
         assert found.weight[rows].sum() == pytest.approx(1)
     beaten = [task for task in range(len(found.results)) if found.outcome[found.rows(task)].max() == 1]
     assert len(beaten) > len(found.results) / 2
+
+
+def test_places_are_shares_of_the_others_and_harm_is_below_as_is() -> None:
+    found = examples()
+    for task in range(0, len(found.results), 7):
+        rows = found.rows(task)
+        place, gains = found.place[rows], found.results[task].gains()
+        assert place.mean() == pytest.approx(0.5)
+        assert (np.diff(place[np.argsort(gains)]) >= 0).all()
+        assert place[gains.argmin()] < 0.1 < 0.9 < place[gains.argmax()]
+        assert np.array_equal(found.harm[rows] == 1, gains < -HARM)
+
+
+def test_a_first_pass_is_known_of_what_was_tried_and_not_before() -> None:
+    assert NAMES[BLIND:] == PASS_NAMES
+    passes = examples().features[:, BLIND:]
+    assert np.isfinite(passes).mean() > 0.9
 
 
 def test_results_are_of_the_candidates_that_every_seed_has() -> None:
@@ -146,11 +164,31 @@ def test_folds_split_no_group_and_miss_no_task() -> None:
 
 def test_as_is_gains_nothing_for_sure_and_others_have_intervals() -> None:
     task = known().tasks[0]
-    predicted = learned().predict(task.features, [one.features for one in task.tried])
-    assert predicted.gain[0] == predicted.low[0] == predicted.high[0] == predicted.outcome[0] == 0
+    predicted, worth = learned().ranked(task.features, [one.features for one in task.tried])
+    assert predicted.gain[0] == predicted.low[0] == predicted.high[0] == predicted.harm[0] == 0
     assert (predicted.low[1:] < predicted.gain[1:]).all()
     assert (predicted.gain[1:] < predicted.high[1:]).all()
-    assert (learned().worth(predicted) <= predicted.outcome).all()
+    assert (worth <= predicted.place).all()
+    assert ((predicted.harm >= 0) & (predicted.harm <= 1)).all()
+
+
+def test_passes_through_most_recipes_weights_call_the_seeing_learner() -> None:
+    rows = examples().features[examples().rows(0)].copy()
+    assert learned().learner(rows) is learned().seeing
+    rows[1, BLIND:] = np.nan  # one whose gradient overflowed
+    assert learned().learner(rows) is learned().seeing
+    rows[:, BLIND:] = np.nan
+    assert learned().learner(rows) is learned().blind
+    assert not np.array_equal(learned().seeing.predict(rows).place, learned().blind.predict(rows).place)
+
+
+def test_of_two_like_recipes_the_second_is_tried_late() -> None:
+    places = np.array([[0.9, 0.9, 0.1], [0.9, 0.9, 0.1], [0.2, 0.2, 0.9], [0.5, 0.5, 0.5]])
+    nothing = np.zeros(4)
+    predicted = Predicted(places, nothing, nothing, nothing, nothing)
+    assert predicted.first(predicted.place, 2) == [0, 2]
+    assert sorted(predicted.first(predicted.place, 9)) == [0, 1, 2, 3]
+    assert predicted.first(predicted.place - np.array([1.0, 0.0, 0.0, 0.0]), 1) == [1]
 
 
 def test_it_has_learned_something_of_the_tasks_that_it_saw() -> None:
@@ -158,7 +196,7 @@ def test_it_has_learned_something_of_the_tasks_that_it_saw() -> None:
     for task in known().tasks:
         found = results_of(task)
         assert found is not None
-        worth = learned().worth(learned().predict(task.features, [one.features for one in task.tried]))
+        worth = learned().ranked(task.features, [one.features for one in task.tried])[1]
         ranked.append(np.corrcoef(worth, np.clip(found.gains(), -2, 2))[0, 1])
     assert np.median(ranked) > 0.5
 
@@ -213,7 +251,7 @@ def test_a_fitted_recommender_is_kept_and_read_again(tmp_path: Path) -> None:
     kept_files.save(learned(), path)
     again = kept_files.load(path)
     rows = examples().features[:60]
-    for name in ("outcome", "gain", "low", "high"):
+    for name in ("places", "harm", "gain", "low", "high"):
         assert np.array_equal(getattr(again.predicted(rows), name), getattr(learned().predicted(rows), name))
     assert (again.portfolio, again.names, again.source) == (learned().portfolio, learned().names, learned().source)
     with np.load(path, allow_pickle=False) as file:

@@ -11,16 +11,18 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import autoinit
+from autoinit.bench import Bench
+from autoinit.budget import Tally
 from autoinit.graph import Graph
 from autoinit.knowledge.files import shipped
 from autoinit.metafeatures import Features
 from autoinit.recipe import Recipe
 from autoinit.recommender.model import Recommender
 from autoinit.space import Space, space_of
-from autoinit.task import make_task
+from autoinit.task import Task, make_task
 from autoinit.task_features import own_scales, task_features
 from autoinit.tracing import trace_task
-from autoinit.warm import FIRST, warmed
+from autoinit.warm import FIRST, LOOKED_AT, warmed
 
 
 @cache
@@ -30,23 +32,28 @@ def recommender() -> Recommender:
 
 
 @cache
-def digits_task() -> tuple[Graph, Features, dict[str, float]]:
+def digits_task() -> tuple[Task, Graph, Features, dict[str, float]]:
     torch.manual_seed(0)
     model = nn.Sequential(*[part for _ in range(6) for part in (nn.Linear(64, 64), nn.GELU())], nn.Linear(64, 10))
     rows, labels = load_digits(return_X_y=True)
     data = torch.tensor(rows / 16, dtype=torch.float32), torch.tensor(labels)
     task = make_task(model, data, optimizer=torch.optim.AdamW, lr=3e-3)
     graph = trace_task(task)
-    return graph, task_features(task, graph), own_scales(task.model, graph)
+    return task, graph, task_features(task, graph), own_scales(task.model, graph)
 
 
-def warm(space: Space, by: Recommender, seed: int = 0) -> Space:
-    graph, task, own = digits_task()
-    return warmed(space, graph, task, own, by, seed=seed)
+def space(recipes: list[str] | None = None) -> Space:
+    return space_of(digits_task()[1], lr_searched=False, recipes=recipes)
+
+
+def warm(cold: Space, by: Recommender, seed: int = 0, tally: Tally | None = None) -> Space:
+    task, graph, features, own = digits_task()
+    with task.preserved() as snapshot:
+        return warmed(cold, Bench(task, graph, snapshot, seed), features, own, by, tally=tally)
 
 
 def test_opening_begins_with_what_promises_most_and_can_be_asked_for() -> None:
-    cold = space_of(digits_task()[0], lr_searched=False)
+    cold = space()
     hot = warm(cold, recommender())
     assert hot.dimensions == cold.dimensions
     assert len(hot.opening) >= FIRST
@@ -54,19 +61,28 @@ def test_opening_begins_with_what_promises_most_and_can_be_asked_for() -> None:
     assert Recipe() not in hot.opening
     assert any(recipe not in cold.opening for recipe in hot.opening[:FIRST])
     assert set(hot.opening[FIRST:]) <= set(cold.opening)
+    assert all(cold.holds(recipe) for recipe in hot.opening)
     for recipe in hot.opening:
         assert hot.decode(hot.encode(recipe))[0] == recipe
 
 
+def test_looking_at_recipes_is_paid_for_and_leaves_the_weights() -> None:
+    before = [parameter.clone() for parameter in digits_task()[0].model.parameters()]
+    tally = Tally()
+    warm(space(), recommender(), tally=tally)
+    assert LOOKED_AT <= tally.steps < 3 * LOOKED_AT
+    assert all(torch.equal(one, two) for one, two in zip(before, digits_task()[0].model.parameters(), strict=True))
+
+
 def test_seed_decides_what_is_drawn() -> None:
-    cold = space_of(digits_task()[0], lr_searched=False)
+    cold = space()
     assert warm(cold, recommender(), 1).opening == warm(cold, recommender(), 1).opening
     assert warm(cold, recommender(), 1).opening != warm(cold, recommender(), 2).opening
 
 
 def test_listed_candidates_all_stay_and_are_only_put_in_order() -> None:
     names = ["normal", "lsuv", "he_normal", "xavier_uniform", "identity"]
-    cold = space_of(digits_task()[0], lr_searched=False, recipes=names)
+    cold = space(names)
     hot = warm(cold, recommender())
     assert set(hot.opening) == set(cold.opening)
     assert hot.opening != cold.opening
@@ -74,13 +90,13 @@ def test_listed_candidates_all_stay_and_are_only_put_in_order() -> None:
 
 
 def test_far_from_what_was_studied_nothing_is_changed() -> None:
-    cold = space_of(digits_task()[0], lr_searched=False)
+    cold = space()
     assert warm(cold, dataclasses.replace(recommender(), far=0.0)) == cold
 
 
 def test_what_is_surely_harmful_is_left_out() -> None:
-    cold = space_of(digits_task()[0], lr_searched=False)
-    sure = dataclasses.replace(recommender(), stretch=recommender().stretch * 0)
+    cold = space()
+    sure = dataclasses.replace(recommender(), blind=dataclasses.replace(recommender().blind, stretch=0.0))
     assert len(warm(cold, sure).opening) <= len(warm(cold, recommender()).opening) < FIRST + len(cold.opening)
 
 
@@ -99,12 +115,7 @@ def test_select_starts_with_what_the_recommender_promises() -> None:
         tried.append(list(searched["recipe"]))
     cold, hot = tried
     assert cold[0] == hot[0] == "as_is"
-    assert (
-        hot[1:]
-        == [recipe.key for recipe in warm(space_of(digits_task()[0], lr_searched=False), recommender()).opening][
-            : len(hot) - 1
-        ]
-    )
+    assert hot[1:] == [recipe.key for recipe in warm(space(), recommender()).opening][: len(hot) - 1]
     assert cold[1:] != hot[1:]
 
 

@@ -28,9 +28,10 @@ from ..knowledge.tables import Knowledge
 from ..metafeatures import FEATURES
 from ..recipe import Recipe
 from .forest import Forest
+from .learner import Learner
 from .model import Recommender
 
-FORMAT = 1
+FORMAT = 2
 """Of a recommender's file."""
 KIND = "autoinit recommender"
 FOLDER_VARIABLE = "AUTOINIT_CACHE"
@@ -124,8 +125,9 @@ def _encoded(value: Any, name: str, arrays: Arrays) -> Any:
     if isinstance(value, np.ndarray):
         arrays[name] = _narrow(value)
         return {"array": name, "type": str(value.dtype)}
-    if isinstance(value, Forest):
-        return {"forest": {key: _encoded(part, f"{name}.{key}", arrays) for key, part in value.arrays().items()}}
+    if isinstance(value, (Forest, Learner)):
+        kind = "forest" if isinstance(value, Forest) else "learner"
+        return {kind: {key: _encoded(part, f"{name}.{key}", arrays) for key, part in value.__dict__.items()}}
     if isinstance(value, Recipe):
         return {"recipe": json.loads(value.to_json())}
     if isinstance(value, tuple):
@@ -138,8 +140,9 @@ def _decoded(data: Any, arrays: Arrays) -> Any:
         return data
     if "array" in data:
         return arrays[data["array"]].astype(data["type"], copy=False)
-    if "forest" in data:
-        return Forest(**{name: _decoded(part, arrays) for name, part in data["forest"].items()})
+    for kind, made in (("forest", Forest), ("learner", Learner)):
+        if kind in data:
+            return made(**{name: _decoded(part, arrays) for name, part in data[kind].items()})
     if "recipe" in data:
         return Recipe.from_data(data["recipe"])
     return tuple(_decoded(part, arrays) for part in data["tuple"])

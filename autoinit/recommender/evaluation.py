@@ -2,7 +2,7 @@
 
 The choice is made on a task's first seed and scored on the others. *Regret* is the loss of the choice less that of the
 best candidate, over as-is less the best (or two standard deviations of a seed, where that is more); *harm* is a loss
-more than 5 % above as-is's.
+more than 5 % above as-is's. Where the recommender abstains, as-is is what it chooses.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from ..errors import KnowledgeError
 from ..records import OWN
-from .examples import MOST_GAIN, SMALLEST_SCALE, Examples, Results
-from .model import fit_examples, folds
+from .examples import HARM, MOST_GAIN, SMALLEST_SCALE, Examples, Results
+from .learner import folds
+from .model import fit_examples
 from .portfolio import portfolio
 
 Array = NDArray[np.float64]
 
 TOPS = (1, 3, 5)
 """How many first choices are looked at."""
-HARM = math.log(1.05)
 SPLITS: dict[str, Callable[[Results], str]] = {
     "task": lambda found: found.task.fingerprint,
     "dataset": lambda found: found.task.dataset or found.task.fingerprint,
@@ -43,12 +43,20 @@ class Ranking:
         worth: of each candidate, higher first.
         low, high: ends of the predicted gain's interval in nats; None where none is given.
         flagged: whether the task is said to be unlike the studied ones.
+        first: the candidates to try first, in order; None: those of the highest worth.
     """
 
     worth: Array
     low: Array | None = None
     high: Array | None = None
     flagged: bool = False
+    first: tuple[int, ...] | None = None
+
+    def top(self, count: int) -> NDArray[np.int64]:
+        """Returns the candidates to try where so many can be tried."""
+        if self.first is not None:
+            return np.array(self.first[:count])
+        return np.argsort(-self.worth, kind="stable")[:count]
 
 
 Ranker = Callable[[Examples, int], Ranking]
@@ -88,15 +96,34 @@ class Scored:
 
 
 def learned(train: Examples) -> Ranker:
-    """Returns the recommender's ranking."""
+    """Returns the recommender's ranking, by what is known before any pass through the model."""
+    return _recommended(train, passes=False)
+
+
+def learned_with_passes(train: Examples) -> Ranker:
+    """Returns the recommender's ranking, where one batch was passed through the weights of every candidate."""
+    return _recommended(train, passes=True)
+
+
+def _recommended(train: Examples, *, passes: bool) -> Ranker:
     model = fit_examples(train)
+    learner = model.seeing if passes else model.blind
 
     def rank(test: Examples, task: int) -> Ranking:
-        predicted = model.predicted(test.features[test.rows(task)])
+        predicted = learner.predict(test.features[test.rows(task)])
+        worth = learner.worth(predicted)
         flagged = model.distance(test.results[task].task.features) > model.far
-        return Ranking(model.worth(predicted), predicted.low, predicted.high, flagged)
+        first = predicted.first(worth, max(TOPS))
+        if flagged:  # as-is is kept; what else is tried is another matter
+            first = [0, *(place for place in first if place != 0)]
+        return Ranking(worth, predicted.low, predicted.high, flagged, tuple(first))
 
     return rank
+
+
+def tried_once(train: Examples) -> Ranker:
+    """Returns no recommendation at all: every candidate is tried on the first seed, which no choice can do without."""
+    return lambda test, task: Ranking(-test.results[task].losses[:, 0])
 
 
 def static_portfolio(train: Examples) -> Ranker:
@@ -152,8 +179,8 @@ def scored(found: Results, ranking: Ranking) -> Scored:
     choice, final = found.mean(found.seeds[:1]), found.mean(found.seeds[1:])
     best = float(final.min())
     scale = max(float(final[0]) - best, 2 * found.noise, SMALLEST_SCALE)
-    order = np.argsort(-ranking.worth, kind="stable")
-    picks = [int(order[:top][np.argmin(choice[order[:top]])]) for top in TOPS]
+    tops = [ranking.top(count) for count in TOPS]
+    picks = [int(top[np.argmin(choice[top])]) for top in tops]
     lost = [float(final[pick]) - best for pick in picks]
     return Scored(
         task=found.task.name,

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..knowledge.tables import Knowledge, StudiedTask
-from ..metafeatures import FEATURES, Features
+from ..metafeatures import FEATURES, Features, first_pass_features
 from ..records import OWN
 from ..score import WORST_FINITE
 
 Array = NDArray[np.float64]
 
-NAMES = tuple(name for name in FEATURES if not name.startswith("zero_"))
-"""The columns: what is known before any pass through the model."""
-TASK_NAMES = tuple(name for name in NAMES if not name.startswith("init_"))
-RECIPE_NAMES = tuple(name for name in NAMES if name.startswith("init_"))
+TASK_NAMES = tuple(name for name in FEATURES if not name.startswith(("init_", "zero_")))
+RECIPE_NAMES = tuple(name for name in FEATURES if name.startswith("init_"))
+PASS_NAMES = tuple(name for name in FEATURES if name.startswith("zero_"))
+NAMES = (*TASK_NAMES, *RECIPE_NAMES, *PASS_NAMES)
+"""The columns; the last ones are known only where a recipe's weights were drawn and a batch was passed through them."""
+BLIND = len(TASK_NAMES) + len(RECIPE_NAMES)
+"""So many columns are known before that."""
+OWN_COLUMN = NAMES.index("init_as_is")
 
 WORST_OUTCOME = -3.0
 """A normalized outcome ends here: how much worse than as-is a recipe is matters little beyond."""
@@ -28,6 +32,8 @@ MOST_GAIN = 2.0
 """Nats at which a gain ends, either way."""
 SMALLEST_SCALE = 0.02
 """Nats; below, differences are of no use to anybody."""
+HARM = math.log(1.05)
+"""Nats of loss above as-is from which a choice counts as harm."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ class Examples:
         keys: of the recipes.
         outcome: [rows], normalized: 0 as-is, 1 the best that there is where as-is is beaten.
         gain: [rows], nats by which it is better than as-is.
+        place: [rows], share of the task's other candidates that it beats; a tie is half of one.
         weight: [rows]; the tasks weigh alike.
     """
 
@@ -117,7 +124,18 @@ class Examples:
     keys: tuple[str, ...]
     outcome: Array
     gain: Array
+    place: Array
     weight: Array
+
+    @property
+    def harm(self) -> Array:
+        """Where it is worse than as-is by more than `HARM`, as 0 and 1."""
+        return np.asarray(self.gain < -HARM, dtype=np.float64)
+
+    @property
+    def own(self) -> NDArray[np.bool_]:
+        """Which rows are as-is."""
+        return np.asarray(self.features[:, OWN_COLUMN] == 1)
 
     def of(self, tasks: Sequence[int]) -> Examples:
         """Returns the rows of some tasks."""
@@ -130,6 +148,7 @@ class Examples:
             tuple(key for key, keep in zip(self.keys, chosen, strict=True) if keep),
             self.outcome[chosen],
             self.gain[chosen],
+            self.place[chosen],
             self.weight[chosen],
         )
 
@@ -142,35 +161,45 @@ class Examples:
 def examples_of(knowledge: Knowledge) -> Examples:
     """Returns the examples of all tasks that have as-is and another candidate."""
     results = tuple(found for task in knowledge.tasks if (found := results_of(task)) is not None)
-    features, outcomes, gains, weights = [], [], [], []
-    tasks: list[int] = []
-    keys: list[str] = []
-    for place, found in enumerate(results):
-        by_key = {tried.recipe.key: tried.features for tried in found.task.tried}
-        gained = found.gains()
-        features.append(matrix(found.task.features, [by_key[key] for key in found.keys]))
-        tasks += [place] * len(found.keys)
-        keys += found.keys
-        outcomes.append(np.clip(gained / found.scale(), WORST_OUTCOME, 1.0))
-        gains.append(np.clip(gained, -MOST_GAIN, MOST_GAIN))
-        weights.append(np.full(len(found.keys), 1 / len(found.keys)))
+    gained = [found.gains() for found in results]
+    scaled = [gains / found.scale() for found, gains in zip(results, gained, strict=True)]
+    counts = [len(found.keys) for found in results]
     return Examples(
         results,
-        np.concatenate(features) if features else np.empty((0, len(NAMES))),
-        np.array(tasks, dtype=np.int64),
-        tuple(keys),
-        np.concatenate(outcomes) if outcomes else np.empty(0),
-        np.concatenate(gains) if gains else np.empty(0),
-        np.concatenate(weights) if weights else np.empty(0),
+        np.concatenate([np.empty((0, len(NAMES))), *(_features(found) for found in results)]),
+        np.repeat(np.arange(len(results)), counts),
+        tuple(key for found in results for key in found.keys),
+        _joined(np.clip(outcomes, WORST_OUTCOME, 1.0) for outcomes in scaled),
+        _joined(np.clip(gains, -MOST_GAIN, MOST_GAIN) for gains in gained),
+        _joined(_places(gains) for gains in gained),
+        _joined(np.full(count, 1 / count) for count in counts),
     )
+
+
+def _joined(parts: Iterable[Array]) -> Array:
+    return np.concatenate([np.empty(0), *parts])
+
+
+def _places(gains: Array) -> Array:
+    """Returns the share of the other candidates that each is better than; a tie is half of one."""
+    beaten = (gains[:, None] > gains).sum(1) + ((gains[:, None] == gains).sum(1) - 1) / 2
+    return np.asarray(beaten / (len(gains) - 1))
+
+
+def _features(found: Results) -> Array:
+    """Returns a row for each candidate; what a first pass told is of the first seed, as a person has one draw."""
+    by_key = {tried.recipe.key: tried for tried in found.task.tried}
+    reference = found.task.features.get("data_reference")
+    recipes = []
+    for key in found.keys:
+        first = next(one for one in by_key[key].outcomes if one.lr_step == 0 and one.seed == found.seeds[0])
+        recipes.append({**by_key[key].features, **first_pass_features(*first.zero, reference)})
+    return matrix(found.task.features, recipes)
 
 
 def matrix(task: Mapping[str, float], recipes: Sequence[Features]) -> Array:
     """Returns one row of numbers for each recipe on a task, in the order of `NAMES`; NaN for what is unknown."""
-    rows = [[_number(task, recipe, name) for name in NAMES] for recipe in recipes]
+    known = [float(task.get(name, float("nan"))) for name in TASK_NAMES]
+    of_recipes = (*RECIPE_NAMES, *PASS_NAMES)
+    rows = [[*known, *(float(recipe.get(name, float("nan"))) for name in of_recipes)] for recipe in recipes]
     return np.array(rows, dtype=np.float64).reshape(len(recipes), len(NAMES))
-
-
-def _number(task: Mapping[str, float], recipe: Mapping[str, float], name: str) -> float:
-    value: Any = (recipe if name.startswith("init_") else task).get(name)
-    return float("nan") if value is None else float(value)

@@ -6,7 +6,7 @@ between the trees' means, plus within the leaves (Hutter et al. 2014, arXiv:1211
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,16 +51,16 @@ class Forest:
             goes_left = np.where(np.isnan(values), self.missing_left[at], values <= self.threshold[at])
             at = np.where(inner, np.where(goes_left, self.left[at], self.right[at]), at)
 
+    def by_tree(self, rows: Array) -> Array:
+        """Returns the mean that each tree has for each row, [rows, trees, targets]."""
+        return np.asarray(self.mean[self.leaves(rows.astype(np.float32))])
+
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Returns mean and standard deviation of each target for each row, both [rows, targets]."""
         leaves = self.leaves(rows.astype(np.float32))
         means = self.mean[leaves]
         spread = means.var(axis=1) + self.variance[leaves].mean(axis=1)
         return means.mean(axis=1), np.sqrt(np.maximum(spread, 0.0))
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Returns everything by name, ready for `numpy.savez`."""
-        return {field.name: self.__dict__[field.name] for field in fields(self)}
 
 
 def grown(rows: Array, targets: Array, weight: Array, *, trees: int, leaf: int, share: float, seed: int) -> Forest:
@@ -78,10 +78,10 @@ def grown(rows: Array, targets: Array, weight: Array, *, trees: int, leaf: int, 
     from sklearn.ensemble import ExtraTreesRegressor
 
     model = ExtraTreesRegressor(
-        trees, min_samples_leaf=leaf, max_features=share, random_state=seed, n_jobs=None, bootstrap=True
+        trees, min_samples_leaf=leaf, max_features=share, random_state=seed, n_jobs=-1, bootstrap=True
     )
     narrow = rows.astype(np.float32)  # what trees compare: asked with another width, a row could go elsewhere
-    model.fit(narrow, targets, sample_weight=weight)
+    model.fit(narrow, targets.squeeze(1) if targets.shape[1] == 1 else targets, sample_weight=weight)
     parts: list[tuple[NDArray[np.generic], ...]] = []
     roots, first = [], 0
     for estimator in model.estimators_:

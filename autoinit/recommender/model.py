@@ -12,25 +12,12 @@ from ..errors import KnowledgeError
 from ..knowledge.tables import Knowledge
 from ..metafeatures import Features
 from ..recipe import Recipe
-from .examples import NAMES, TASK_NAMES, Examples, examples_of, matrix
-from .forest import Forest, grown
+from .examples import BLIND, NAMES, TASK_NAMES, Examples, examples_of, matrix
+from .learner import Learner, Predicted, fitted_learner
 from .portfolio import portfolio
 
 Array = NDArray[np.float64]
 
-TREES, LEAF, SHARE = 120, 3, 0.4
-HELD_OUT_TREES = 60
-"""Of the forests that only tell how far predictions are off."""
-FOLDS = 5
-"""In which predictions are made for tasks that were not learned from, to see how far they are off."""
-COVERED = 0.8
-"""Share of the outcomes that an interval is to cover."""
-CAUTIONS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5)
-"""Standard deviations by which a prediction is lowered before recipes are compared; the folds choose."""
-HARM = 0.05
-"""Nats of loss above as-is from which a choice counts as harm."""
-TOLERATED, HARM_PENALTY = 0.02, 5.0
-"""Share of tasks that may be harmed, and what each further one costs in regret."""
 FAR_SHARE = 0.9
 """Share of the studied tasks that are nearer to another family's than the distance from which a task counts as far."""
 FARTHEST = 3.0
@@ -41,31 +28,12 @@ PORTFOLIO = 8
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What is expected of some recipes on a task; all arrays have one number for each recipe.
-
-    Attributes:
-        outcome: normalized: 0 as-is, 1 the best that there is.
-        outcome_spread: its standard deviation.
-        gain: nats by which the loss is lower than as-is's.
-        low, high: ends of the gain's interval.
-    """
-
-    outcome: Array
-    outcome_spread: Array
-    gain: Array
-    low: Array
-    high: Array
-
-
-@dataclass(frozen=True)
 class Recommender:
     """Ranks recipes for tasks that nobody has studied.
 
     Attributes:
-        forest: predicts outcome and gain.
-        stretch: [outcome, gain], standard deviations that an interval has to either side.
-        caution: standard deviations by which an outcome is lowered before recipes are compared.
+        blind: predicts what recipes are worth, by what is known before any pass through the model.
+        seeing: the same, where one batch was passed forward and backward through the weights of every recipe.
         centre, spread: of each task feature, over the studied tasks.
         studied: [tasks, task features], standardized; 0 where one is unknown.
         names: of the studied tasks.
@@ -74,9 +42,8 @@ class Recommender:
         source: hash of the knowledge that it was fitted to.
     """
 
-    forest: Forest
-    stretch: Array
-    caution: float
+    blind: Learner
+    seeing: Learner
     centre: Array
     spread: Array
     studied: Array
@@ -98,26 +65,30 @@ class Recommender:
         """
         return fit_examples(examples_of(knowledge), seed=seed, source=knowledge.hash)
 
+    def learner(self, rows: Array) -> Learner:
+        """Returns which of the two rows of features are for: the seeing one, where most of them tell of a pass."""
+        seen = len(rows) > 0 and np.isnan(rows[:, _GRADIENT]).mean() < 0.5
+        return self.seeing if seen else self.blind
+
     def predict(self, task: Mapping[str, float], recipes: Sequence[Features]) -> Predicted:
         """Returns what is expected of recipes on a task.
 
         Args:
             task: its features; any may be missing.
-            recipes: the features of each on that task.
+            recipes: the features of each on that task, with those of a first pass through its weights or without.
         """
         return self.predicted(matrix(task, recipes))
 
     def predicted(self, rows: Array) -> Predicted:
         """Returns what is expected of rows of features, in the order of `NAMES`. As-is is known: it gains nothing."""
-        mean, spread = self.forest.predict(rows)
-        own = rows[:, NAMES.index("init_as_is")] == 1
-        mean[own], spread[own] = 0.0, 0.0
-        reach = self.stretch[1] * spread[:, 1]
-        return Predicted(mean[:, 0], spread[:, 0], mean[:, 1], mean[:, 1] - reach, mean[:, 1] + reach)
+        return self.learner(rows).predict(rows)
 
-    def worth(self, predicted: Predicted) -> Array:
-        """Returns what recipes are ranked by, higher first: the outcome, less what is not sure of it."""
-        return predicted.outcome - self.caution * predicted.outcome_spread
+    def ranked(self, task: Mapping[str, float], recipes: Sequence[Features]) -> tuple[Predicted, Array]:
+        """Returns what is expected of recipes on a task, and what each is worth: higher is better."""
+        rows = matrix(task, recipes)
+        learner = self.learner(rows)
+        predicted = learner.predict(rows)
+        return predicted, learner.worth(predicted)
 
     def nearest(self, task: Mapping[str, float], count: int = NEAREST) -> list[tuple[str, float]]:
         """Returns the nearest studied tasks and their distances, the root mean square over standardized features."""
@@ -131,6 +102,10 @@ class Recommender:
 
     def _distances(self, row: Array) -> Array:
         return np.asarray(np.sqrt(((self.studied - row) ** 2).mean(1)))
+
+
+_GRADIENT = NAMES.index("zero_gradient")
+"""Known of every pass that did not overflow; its loss and its range may be unknown."""
 
 
 def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups: Sequence[str] = ()) -> Recommender:
@@ -153,14 +128,12 @@ def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups:
             "Add records of more studies (autoinit study run, autoinit recommender fit)."
         )
     told = list(groups) or [found.task.family or found.task.fingerprint for found in examples.results]
-    mean, spread = _held_out(examples, told, seed)
     rows = np.stack([_task_row(found.task.features) for found in examples.results])
     centre, width = _moments(rows)
     studied = _standardized(rows, centre, width)
     return Recommender(
-        forest=_forest(examples, TREES, seed),
-        stretch=_stretch(examples, mean, spread),
-        caution=_caution(examples, mean, spread),
+        blind=fitted_learner(examples, BLIND, told, seed),
+        seeing=fitted_learner(examples, len(NAMES), told, seed),
         centre=centre,
         spread=width,
         studied=studied,
@@ -174,76 +147,6 @@ def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups:
 def _recipes(examples: Examples, keys: Sequence[str]) -> tuple[Recipe, ...]:
     known = {tried.recipe.key: tried.recipe for found in examples.results for tried in found.task.tried}
     return tuple(known[key] for key in keys)
-
-
-def _forest(examples: Examples, trees: int, seed: int) -> Forest:
-    targets = np.stack([examples.outcome, examples.gain], axis=1)
-    return grown(examples.features, targets, examples.weight, trees=trees, leaf=LEAF, share=SHARE, seed=seed)
-
-
-# How far predictions are off
-
-
-def folds(groups: Sequence[str], count: int = FOLDS) -> list[list[int]]:
-    """Returns places in so many folds of about one size; a group is never split."""
-    members: dict[str, list[int]] = {}
-    for place, group in enumerate(groups):
-        members.setdefault(group, []).append(place)
-    parts: list[list[int]] = [[] for _ in range(min(count, len(members)))]
-    for places in sorted(members.values(), key=lambda places: (-len(places), places)):
-        min(parts, key=len).extend(places)
-    return parts
-
-
-def _held_out(examples: Examples, groups: Sequence[str], seed: int) -> tuple[Array, Array]:
-    """Returns mean and spread of the targets, predicted for each row without its own group."""
-    mean = np.zeros((len(examples.task), 2))
-    spread = np.ones((len(examples.task), 2))
-    everything = range(len(examples.results))
-    for part in folds(groups):
-        rest = [task for task in everything if task not in set(part)]
-        if not rest:  # all tasks are of one group
-            continue
-        held = np.isin(examples.task, part)
-        mean[held], spread[held] = _forest(examples.of(rest), HELD_OUT_TREES, seed).predict(examples.features[held])
-    own = examples.features[:, NAMES.index("init_as_is")] == 1
-    mean[own], spread[own] = 0.0, 0.0
-    return mean, spread
-
-
-def _stretch(examples: Examples, mean: Array, spread: Array) -> Array:
-    """Returns how many standard deviations cover the wanted share of the held-out rows, for each target."""
-    targets = np.stack([examples.outcome, examples.gain], axis=1)
-    known = spread[:, 0] > 0
-    errors = np.abs(targets - mean)[known] / np.maximum(spread[known], 1e-9)
-    return np.array([_quantile(errors[:, place], examples.weight[known], COVERED) for place in range(2)])
-
-
-def _caution(examples: Examples, mean: Array, spread: Array) -> float:
-    """Returns the caution that serves the held-out tasks best: least regret, with few of them harmed."""
-    costs = []
-    for caution in CAUTIONS:
-        worth = mean[:, 0] - caution * spread[:, 0]
-        picks = [_first(worth, examples, task) for task in range(len(examples.results))]
-        regret = np.mean([_best(examples, task) - examples.outcome[pick] for task, pick in enumerate(picks)])
-        harmed = np.mean([examples.gain[pick] < -HARM for pick in picks])
-        costs.append(regret + HARM_PENALTY * max(0.0, harmed - TOLERATED))
-    return CAUTIONS[int(np.argmin(costs))]
-
-
-def _first(worth: Array, examples: Examples, task: int) -> int:
-    rows = examples.rows(task)
-    return int(rows.start) + int(worth[rows].argmax())
-
-
-def _best(examples: Examples, task: int) -> float:
-    return float(examples.outcome[examples.rows(task)].max())
-
-
-def _quantile(values: Array, weight: Array, share: float) -> float:
-    order = np.argsort(values)
-    reached = np.cumsum(weight[order]) / weight.sum()
-    return float(values[order][min(int(np.searchsorted(reached, share)), len(values) - 1)])
 
 
 # How near tasks are
