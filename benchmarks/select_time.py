@@ -183,7 +183,7 @@ def split_calibrations(seconds: dict[str, float], calls: dict[str, int]) -> dict
 
 
 def run_select(
-    setting: Setting, optimizer: str, batches: list[tuple[Tensor, Tensor]], budget: float, clock: Clock, seed: int
+    setting: Setting, optimizer: str, batches: list[tuple[Tensor, Tensor]], budget: Any, clock: Clock, seed: int
 ) -> Run:
     """Returns where the time of one `select` goes."""
     import autoinit
@@ -225,8 +225,15 @@ def plain_share(
     return clock.seconds[REST] / total
 
 
-def select_overhead(budget: float, runs: int, *, cpu_time: bool, profile: bool) -> None:
-    """Prints where the time of `select` goes, for every setting and optimizer."""
+def select_overhead(budget: Any, runs: int, *, cpu_time: bool, profile: bool) -> None:
+    """Prints where the time of `select` goes, for every setting and optimizer.
+
+    Args:
+        budget: of each `select`, seconds or an `autoinit.Budget`.
+        runs: of it in each setting.
+        cpu_time: whether to count what the process computes rather than seconds.
+        profile: whether to print a profile of one more.
+    """
     import autoinit
 
     clock = Clock(REST, time.process_time if cpu_time else time.perf_counter)

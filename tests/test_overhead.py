@@ -177,6 +177,23 @@ def test_a_costly_draw_is_made_once(bench: Bench) -> None:
     assert all(bench.memory[key] is remembered[key] for key in remembered)
 
 
+@pytest.mark.parametrize("name", ["lsuv", "within_layer"])
+def test_what_is_calibrated_is_drawn_once_and_with_the_same_bits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    recipe = Recipe(base="he_normal", depth_slope=0.5, log2_gain=1.0, calibration=name)
+    draws = counting(monkeypatch, applying, "_draw")
+    bench.draw(recipe)
+    assert draws == [3]  # one for each matrix
+    once = [parameter.clone() for parameter in bench.task.model.parameters()]
+    monkeypatch.setattr(applying, "LARGEST_REMEMBERED", 1000)  # of 2,048, 1,024 and 320 weights the last ones
+    plan = bench.draw(recipe)
+    assert draws == [3 + 5]
+    assert all(one.equal(two) for one, two in zip(bench.task.model.parameters(), once, strict=True))
+    bench.set(plan)
+    assert all(one.equal(two) for one, two in zip(bench.task.model.parameters(), once, strict=True))
+
+
 def test_seeding_one_device_draws_what_seeding_all_does() -> None:
     with preserved_random():
         seed_generators(5, torch.device("cpu"))
