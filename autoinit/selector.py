@@ -109,7 +109,7 @@ def select(
 
     Raises:
         DataError: empty or one-batch data, values not finite, labels out of range, batches the model rejects.
-        ModelError: nothing to train, no gradient arrives, or a proxy of another kind.
+        ModelError: nothing to train, no gradient arrives, or a proxy of another kind or larger than the model.
         StepError, OptimizerError, RecipeError, BudgetError, DeviceError: a wrong argument of that kind.
     """
     meter = Meter(budget=parse_budget(budget))
