@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=20.0, help="seconds of each select")
     parser.add_argument("--steps", type=int, help="of each select, in the place of seconds: the same work at any pace")
     parser.add_argument("--runs", type=int, default=3, help="of select in each setting")
+    parser.add_argument("--inferred-loss", action="store_true", help="leave the loss to select, as most people do")
     parser.add_argument("--cpu-time", action="store_true", help="count what this process computes")
     parser.add_argument("--profile", action="store_true", help="print a cProfile of a select of its own")
     arguments = parser.parse_args()
@@ -147,7 +148,13 @@ def main() -> None:
         screening_rate()
     if arguments.part in ("all", "select"):
         budget = arguments.budget if arguments.steps is None else autoinit.Budget(steps=arguments.steps)
-        select_overhead(budget, arguments.runs, cpu_time=arguments.cpu_time, profile=arguments.profile)
+        select_overhead(
+            budget,
+            arguments.runs,
+            cpu_time=arguments.cpu_time,
+            profile=arguments.profile,
+            inferred=arguments.inferred_loss,
+        )
 
 
 if __name__ == "__main__":

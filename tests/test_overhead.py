@@ -117,12 +117,13 @@ def test_a_watched_pass_counts_as_a_plain_one_and_the_rest_as_calibration() -> N
     assert sum(found.values()) == sum(seconds.values())
 
 
-def test_shares_of_a_select_add_up_to_one() -> None:
+@pytest.mark.parametrize("inferred", [False, True])
+def test_shares_of_a_select_add_up_to_one(inferred: bool) -> None:
     setting = SETTINGS[1]
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (40, 16), generator=generator)
     batches = [(torch.randn(16, 784, generator=generator), label) for label in labels]
-    found = run_select(setting, "SGD", batches, 1.0, Clock(REST), seed=0)
+    found = run_select(setting, "SGD", batches, 1.0, Clock(REST), seed=0, inferred=inferred)
     assert sum(found.shares.values()) == pytest.approx(1)
     assert 0 < found.outside < 1
     assert found.calls["forward"] > found.calls["backward"] >= found.calls["optimizer step"] > 0
