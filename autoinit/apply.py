@@ -31,7 +31,28 @@ Memory = dict[tuple[int, str, str], Tensor]
 """Costly draws of unit std by seed, parameter name and distribution: a search makes each of them once."""
 
 LARGEST_REMEMBERED = 2**20
-"""Entries of a tensor above which a costly draw is rather made again than remembered."""
+"""Entries of a tensor above which a costly draw is rather made again than remembered; of all plain draws together."""
+
+
+class _Drawn:
+    """The draws of a plan before any factor: of the plan that a calibration makes of it they are the same."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Tensor] = {}
+        self._room = LARGEST_REMEMBERED
+
+    def fill(self, tensor: Tensor, name: str) -> bool:
+        """Fills a tensor with the draw of a parameter, and returns whether it is there."""
+        known = self._values.get(name)
+        if known is not None:
+            tensor.copy_(known)
+        return known is not None
+
+    def remember(self, tensor: Tensor, name: str) -> None:
+        """Keeps a copy of a draw, as long as there is room."""
+        if tensor.numel() <= self._room:
+            self._values[name] = tensor.clone()
+            self._room -= tensor.numel()
 
 
 def apply_plan(model: nn.Module, plan: Plan, memory: Memory | None = None) -> None:
@@ -49,10 +70,15 @@ def apply_plan(model: nn.Module, plan: Plan, memory: Memory | None = None) -> No
         PlanMismatchError: the plan names other parameters than the model has; nothing is changed.
     """
     check_fits(model, plan)
+    _set_all(model, plan, {} if memory is None else memory)
+
+
+def _set_all(model: nn.Module, plan: Plan, memory: Memory, drawn: _Drawn | None = None) -> None:
+    """Sets the weights as a plan says that fits the model; what has been drawn is not drawn again."""
     with torch.no_grad():
         for fill in plan.fills:
             if not fill.untouched:
-                _set(model, fill, plan.seed, {} if memory is None else memory)
+                _set(model, fill, plan.seed, memory, drawn)
 
 
 def check_fits(model: nn.Module, plan: Plan) -> None:
@@ -74,20 +100,20 @@ def check_fits(model: nn.Module, plan: Plan) -> None:
         )
 
 
-def _set(model: nn.Module, fill: Fill, seed: int, memory: Memory) -> None:
+def _set(model: nn.Module, fill: Fill, seed: int, memory: Memory, drawn: _Drawn | None) -> None:
     target = read(model, fill.name)
     if target.is_meta or target.numel() == 0 or (fill.result and digest(target) == fill.result):
         return
     padding = padding_row(model, fill.name)
     if not is_parametrized(model, fill.name) and _drawable(target):
-        _fill(target, fill, seed, memory, padding)
+        _fill(target, fill, seed, memory, drawn, padding)
         return
     dtype = target.dtype if target.dtype == torch.float64 or target.is_complex() else torch.float32
     if fill.distribution == "keep":
         value = target.detach().to("cpu", dtype, copy=True)
     else:
         value = torch.empty(target.shape, dtype=dtype)
-    _fill(value, fill, seed, memory, padding)
+    _fill(value, fill, seed, memory, drawn, padding)
     if is_parametrized(model, fill.name):
         assign(model, fill.name, value.to(target.device, target.dtype))
     else:
@@ -105,19 +131,18 @@ def _drawable(target: Tensor) -> bool:
     return target.device.type == "cpu" and target.is_contiguous() and target.dtype in (torch.float32, torch.float64)
 
 
-def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory, padding: int | None = None) -> None:
+def _fill(
+    tensor: Tensor, fill: Fill, seed: int, memory: Memory, drawn: _Drawn | None, padding: int | None = None
+) -> None:
     geometry = Geometry(fill.out_axes or (0,), fill.in_axes, fill.groups, fill.slices, fill.kernel_axes, fill.heads)
-    std = 1.0 if fill.std is None else fill.std
-    stream = fill.stream or fill.name
     if fill.distribution == "constant":
         _fill_constant(tensor, fill, geometry)
     elif fill.distribution == "chrono":
-        chrono_(tensor, geometry, int(fill.values[0]), _stream(seed, stream))
-    elif fill.distribution in COSTLY:
-        _draw_costly(tensor, fill, geometry, seed, memory)
-        tensor.mul_(std)
-    elif fill.distribution != "keep":
-        DRAWS[fill.distribution](tensor, geometry, std, _stream(seed, stream))
+        chrono_(tensor, geometry, int(fill.values[0]), _stream(seed, fill.stream or fill.name))
+    elif fill.distribution != "keep" and not (drawn and drawn.fill(tensor, fill.name)):
+        _draw(tensor, fill, geometry, seed, memory)
+        if drawn:
+            drawn.remember(tensor, fill.name)
     if fill.slice_factors:
         for part, factor in zip(geometry.slice_views(tensor), fill.slice_factors, strict=False):
             part.mul_(factor)
@@ -127,6 +152,16 @@ def _fill(tensor: Tensor, fill: Fill, seed: int, memory: Memory, padding: int | 
         tensor.mul_(fill.factor)
     if padding is not None:
         tensor[padding] = 0.0
+
+
+def _draw(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memory: Memory) -> None:
+    """Fills a tensor with the draw of a fill, before its factors."""
+    std = 1.0 if fill.std is None else fill.std
+    if fill.distribution in COSTLY:
+        _draw_costly(tensor, fill, geometry, seed, memory)
+        tensor.mul_(std)
+    else:
+        DRAWS[fill.distribution](tensor, geometry, std, _stream(seed, fill.stream or fill.name))
 
 
 def _draw_costly(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memory: Memory) -> None:
@@ -206,12 +241,16 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Callable[[], None], mem
         memory: of costly draws, as in `apply_plan`.
     """
     model = subject.model
-    apply_plan(model, plan, memory)
-    if plan.recipe.calibration != "none":
-        subject = dataclasses.replace(subject, targets={fill.name: fill.scale for fill in plan.fills})
-        plan = plan.adjusted(CALIBRATIONS[plan.recipe.calibration](subject))
-        rewind()
+    if plan.recipe.calibration == "none":
         apply_plan(model, plan, memory)
+        return plan
+    check_fits(model, plan)
+    memory, drawn = {} if memory is None else memory, _Drawn()
+    _set_all(model, plan, memory, drawn)
+    subject = dataclasses.replace(subject, targets={fill.name: fill.scale for fill in plan.fills})
+    plan = plan.adjusted(CALIBRATIONS[plan.recipe.calibration](subject))
+    rewind()
+    _set_all(model, plan, memory, drawn)
     return plan
 
 

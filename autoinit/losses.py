@@ -73,6 +73,9 @@ def prediction(output: Any) -> Tensor | None:
 
 def own_loss(output: Any) -> Tensor | None:
     """Returns the loss that a model computed itself: `.loss`, ["loss"], or an output that is a scalar."""
+    # The commonest kind is asked for first: this is done in every step, and asking for a protocol takes microseconds.
+    if type(output) is Tensor and not vars(output):
+        return output if output.dim() == 0 else None
     if isinstance(output, Mapping):
         loss = output.get("loss")
     elif isinstance(output, _HasLoss):

@@ -6,6 +6,7 @@ calibrated and drawn for the model that the proxy stands for.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from torch import nn
 from .apply import apply_plan, keep_choices, realize
 from .calibrations import Subject
 from .entries import check_fits
-from .errors import ModelError, RecipeError
+from .errors import AutoInitError, ModelError, RecipeError
 from .graph import Globs, Graph
 from .plan import Plan
 from .recipe import Recipe
@@ -62,6 +63,17 @@ class Original:
         )
 
 
+@contextlib.contextmanager
+def proxy_meant() -> Iterator[None]:
+    """Adds to what is wrong with a model inside the block that it is the proxy, which the owner would not look at."""
+    try:
+        yield
+    except AutoInitError as problem:
+        if isinstance(problem, ModelError) or "model" in str(problem):  # else it is about the data, or an argument
+            problem.args = (f"{problem} (This is about the proxy, on which probes run in the model's place.)",)
+        raise
+
+
 def original_of(
     model: nn.Module, proxy: Task, proxy_graph: Graph, *, only: Globs = None, exclude: Globs = None
 ) -> Original:
@@ -75,7 +87,8 @@ def original_of(
         exclude: globs of those that must stay; in the proxy likewise.
 
     Raises:
-        ModelError: the two are not of one kind, or `model` is the proxy, or cannot be initialized.
+        ModelError: the two are not of one kind, the proxy is the larger one or `model` itself, or `model` cannot be
+            initialized.
         DataError: `model` does not take the proxy's batches.
     """
     inner = unwrap(model)
@@ -92,6 +105,7 @@ def original_of(
     )
     graph = keep_choices(inner, trace_task(task))
     check_kind((inner, graph), (proxy.model, proxy_graph))
+    _check_size(graph, proxy_graph)
     small = proxy_graph.restricted(_met(only, proxy_graph), _met(exclude, proxy_graph))
     return Original(task, graph.restricted(only, exclude), small)
 
@@ -101,6 +115,16 @@ def _met(globs: Globs, graph: Graph) -> Globs:
     names = [name for layer in graph.layers for name in (layer.name, *layer.tied_to)]
     patterns = [globs] if isinstance(globs, str) else list(globs or ())
     return [pattern for pattern in patterns if fnmatch.filter(names, pattern)] or None
+
+
+def _check_size(graph: Graph, proxy: Graph) -> None:
+    """Raises ModelError where a proxy is larger than the model, as when the two are mixed up."""
+    size, small = (sum(layer.size for layer in one.layers) for one in (graph, proxy))
+    if small > size:
+        raise ModelError(
+            f"The proxy has {small:,} parameters, and the model only {size:,}: to probe the model itself costs less. "
+            "Pass a smaller proxy, or leave it out; it is autoinit.select(large, data, proxy=small)."
+        )
 
 
 def check_kind(model: tuple[nn.Module, Graph], proxy: tuple[nn.Module, Graph]) -> None:

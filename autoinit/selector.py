@@ -22,7 +22,7 @@ from .executors import Sequential
 from .executors.choice import check_executor, choose, fastest_threads
 from .graph import Graph
 from .own_records import keep_records
-from .proxy import Original, carried, joint_space, original_of
+from .proxy import Original, carried, joint_space, original_of, proxy_meant
 from .reasons import described_task, too_small, why
 from .recipe import Recipe
 from .recommender.model import Recommender
@@ -109,25 +109,26 @@ def select(
 
     Raises:
         DataError: empty or one-batch data, values not finite, labels out of range, batches the model rejects.
-        ModelError: nothing to train, no gradient arrives, or a proxy of another kind.
+        ModelError: nothing to train, no gradient arrives, or a proxy of another kind or larger than the model.
         StepError, OptimizerError, RecipeError, BudgetError, DeviceError: a wrong argument of that kind.
     """
     meter = Meter(budget=parse_budget(budget))
     check_seed(seed)
     check_executor(executor, concurrency)
-    task = make_task(
-        model if proxy is None else proxy,
-        data,
-        loss=loss,
-        step=step,
-        optimizer=optimizer,
-        lr=lr,
-        val_data=val_data,
-        autocast=autocast,
-        device=device,
-        seed=seed,
-    )
-    graph = keep_choices(task.model, trace_task(task))
+    with contextlib.nullcontext() if proxy is None else proxy_meant():
+        task = make_task(
+            model if proxy is None else proxy,
+            data,
+            loss=loss,
+            step=step,
+            optimizer=optimizer,
+            lr=lr,
+            val_data=val_data,
+            autocast=autocast,
+            device=device,
+            seed=seed,
+        )
+        graph = keep_choices(task.model, trace_task(task))
     original = None if proxy is None else original_of(model, task, graph, only=only, exclude=exclude)
     graph = original.proxy if original else graph.restricted(only, exclude)
     with task.preserved() as snapshot, _reporting(progress) as report, peak_memory(task.device) as memory:

@@ -9,7 +9,8 @@
 - import: seconds of `import autoinit` in a fresh interpreter, and which heavy libraries it loads.
 - trace: `autoinit.trace` against one training step, on a model of ten million parameters.
 
-On a busy machine `--cpu-time` tells more: it counts what this process computes, not what it waits for.
+On a busy machine `--cpu-time` tells more: it counts what this process computes, not what it waits for. With `--steps`
+two versions of the library can be compared: the same seeds give the same trials, however slow the machine is meanwhile.
 """
 
 from __future__ import annotations
@@ -126,10 +127,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("all", "select", "screen", "import", "trace"), default="all")
     parser.add_argument("--budget", type=float, default=20.0, help="seconds of each select")
+    parser.add_argument("--steps", type=int, help="of each select, in the place of seconds: the same work at any pace")
     parser.add_argument("--runs", type=int, default=3, help="of select in each setting")
+    parser.add_argument("--inferred-loss", action="store_true", help="leave the loss to select, as most people do")
     parser.add_argument("--cpu-time", action="store_true", help="count what this process computes")
     parser.add_argument("--profile", action="store_true", help="print a cProfile of a select of its own")
     arguments = parser.parse_args()
+    import autoinit
+
     torch.set_num_threads(1)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(
@@ -142,7 +147,14 @@ def main() -> None:
     if arguments.part in ("all", "screen"):
         screening_rate()
     if arguments.part in ("all", "select"):
-        select_overhead(arguments.budget, arguments.runs, cpu_time=arguments.cpu_time, profile=arguments.profile)
+        budget = arguments.budget if arguments.steps is None else autoinit.Budget(steps=arguments.steps)
+        select_overhead(
+            budget,
+            arguments.runs,
+            cpu_time=arguments.cpu_time,
+            profile=arguments.profile,
+            inferred=arguments.inferred_loss,
+        )
 
 
 if __name__ == "__main__":

@@ -71,8 +71,16 @@ def timed_optimizer(name: str, clock: Clock) -> Callable[[Any], torch.optim.Opti
     return build
 
 
-def batches_of(setting: Setting, optimizer: str) -> tuple[float, list[tuple[Tensor, Tensor]]]:
-    """Returns the step time nearest to the wanted one on this machine, in milliseconds, and batches that give it."""
+def batches_of(
+    setting: Setting, optimizer: str, timer: Callable[[], float] = time.perf_counter
+) -> tuple[float, list[tuple[Tensor, Tensor]]]:
+    """Returns the step time nearest to the wanted one on this machine, in milliseconds, and batches that give it.
+
+    Args:
+        setting: the model, and the step time wanted.
+        optimizer: key of `OPTIMIZERS`.
+        timer: gives seconds.
+    """
     split = data.mnist_rows()
     found = []
     for rows in (16, 32, 64, 96, 128, 192, 256):
@@ -82,19 +90,21 @@ def batches_of(setting: Setting, optimizer: str) -> tuple[float, list[tuple[Tens
         for layer in model.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.orthogonal_(layer.weight)
-        found.append((_step_ms(model, batches[0], OPTIMIZERS[optimizer](model.parameters()), 40), batches))
+        found.append((_step_ms(model, batches[0], OPTIMIZERS[optimizer](model.parameters()), timer), batches))
     return min(found, key=lambda pair: abs(pair[0] - setting.step_ms))
 
 
-def _step_ms(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer, count: int) -> float:
-    """Returns the median of `count` training steps, in milliseconds."""
+def _step_ms(
+    model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: torch.optim.Optimizer, timer: Callable[[], float]
+) -> float:
+    """Returns the median of 40 training steps, in milliseconds."""
     times = []
-    for _ in range(count + 2):
-        start = time.perf_counter()
+    for _ in range(42):
+        start = timer()
         optimizer.zero_grad()
         F.cross_entropy(model(batch[0]), batch[1]).backward()
         optimizer.step()
-        times.append(1e3 * (time.perf_counter() - start))
+        times.append(1e3 * (timer() - start))
     return statistics.median(times[2:])
 
 
@@ -183,16 +193,34 @@ def split_calibrations(seconds: dict[str, float], calls: dict[str, int]) -> dict
 
 
 def run_select(
-    setting: Setting, optimizer: str, batches: list[tuple[Tensor, Tensor]], budget: float, clock: Clock, seed: int
+    setting: Setting,
+    optimizer: str,
+    batches: list[tuple[Tensor, Tensor]],
+    budget: Any,
+    clock: Clock,
+    seed: int,
+    *,
+    inferred: bool = False,
 ) -> Run:
-    """Returns where the time of one `select` goes."""
+    """Returns where the time of one `select` goes.
+
+    Args:
+        setting: the model.
+        optimizer: key of `OPTIMIZERS`.
+        batches: to train on.
+        budget: of `select`.
+        clock: counts.
+        seed: of the model and of `select`.
+        inferred: whether the loss is left to `select`, which then finds it out from each output.
+    """
     import autoinit
 
     torch.manual_seed(seed)
     model = TimedModel(setting, clock)
     factory = timed_optimizer(optimizer, clock)
-    loss = clock.wrap("forward", F.cross_entropy, within=CALIBRATE)
-    with clock.watching(places()):
+    loss = None if inferred else clock.wrap("forward", F.cross_entropy, within=CALIBRATE)
+    torchs_own: list[tuple[str, Place]] = [("forward", (vars(F), "cross_entropy"))] if inferred else []
+    with clock.watching([*places(), *torchs_own]):
         clock.start()
         selection = autoinit.select(
             model, batches, loss=loss, optimizer=factory, budget=budget, seed=seed, executor="sequential"
@@ -225,16 +253,27 @@ def plain_share(
     return clock.seconds[REST] / total
 
 
-def select_overhead(budget: float, runs: int, *, cpu_time: bool, profile: bool) -> None:
-    """Prints where the time of `select` goes, for every setting and optimizer."""
+def select_overhead(budget: Any, runs: int, *, cpu_time: bool, profile: bool, inferred: bool) -> None:
+    """Prints where the time of `select` goes, for every setting and optimizer.
+
+    Args:
+        budget: of each `select`, seconds or an `autoinit.Budget`.
+        runs: of it in each setting.
+        cpu_time: whether to count what the process computes rather than seconds.
+        profile: whether to print a profile of one more.
+        inferred: whether the loss is left to `select`.
+    """
     import autoinit
 
-    clock = Clock(REST, time.process_time if cpu_time else time.perf_counter)
+    timer = time.process_time if cpu_time else time.perf_counter
+    clock = Clock(REST, timer)
     for setting in SETTINGS:
         for optimizer in OPTIMIZERS:
-            step_ms, batches = batches_of(setting, optimizer)
+            step_ms, batches = batches_of(setting, optimizer, timer)
             run_select(setting, optimizer, batches, 2.0, clock, seed=0)  # imports are not its cost
-            found = [run_select(setting, optimizer, batches, budget, clock, seed) for seed in range(runs)]
+            found = [
+                run_select(setting, optimizer, batches, budget, clock, seed, inferred=inferred) for seed in range(runs)
+            ]
             rows = len(batches[0][1])
             print(f"\n{setting.depth} x {setting.width}, {optimizer}, {rows} rows: a step takes {step_ms:.2f} ms")
             _print_table(found, setting, runs)

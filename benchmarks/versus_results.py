@@ -12,7 +12,7 @@ from scipy import stats
 
 from .equal_cost import APART, SHARES
 from .jobs import Row
-from .peers import METHODS
+from .peers import METHODS, RECOMMEND
 from .statistics_ import Interval
 from .tasks import log_ratio
 from .training import NEVER_REACHED, RATIO_FLOOR
@@ -95,10 +95,10 @@ class View:
         return self.methods if self.place == APART else own
 
     @property
-    def subject(self) -> str:
-        """The `select` that others are measured against; empty where there is none."""
+    def subjects(self) -> list[str]:
+        """Those of ours that others are measured against: the largest `select`, and what is recommended."""
         selects = [name for name in self.ranked if METHODS[name].budget]
-        return selects[-1] if selects else ""
+        return selects[-1:] + [name for name in self.ranked if name == RECOMMEND]
 
 
 def view(found: dict[Key, Row], tasks: Sequence[str], place: str, best: bool) -> View:

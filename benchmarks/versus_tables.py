@@ -41,7 +41,7 @@ def report(rows: Sequence[Row]) -> str:
     views = _views(found)
     parts = [_head(found), _explanation()]
     parts += [f"## Ranks and gains, {_title(one)}\n\n{ranking(one)}" for one in views]
-    parts += ["## Harm: each `select` against the default", harm_table(_beside_default(found))]
+    parts += ["## Harm: each of ours that chooses against the default", harm_table(_beside_default(found))]
     parts += ["## Failures, and what was changed besides weights", failure_table(found), failure_list(found)]
     parts += ["## What the weights cost", cost_table(found)]
     parts += ["## Steps to the default's final training loss", steps_table(found, views)]
@@ -57,9 +57,9 @@ def _views(found: dict[Key, Row]) -> list[View]:
 
 
 def _beside_default(found: dict[Key, Row]) -> list[View]:
-    """Returns each `select` beside the default alone, on all seeds that the two have, whoever else has been run."""
-    selects = [name for name in METHODS if METHODS[name].budget and any(key[1] == name for key in found)]
-    pairs = [{key: row for key, row in found.items() if key[1] in ("default", name)} for name in selects]
+    """Returns each that chooses beside the default alone, on all seeds of the two, whoever else has been run."""
+    choosing = [name for name in METHODS if METHODS[name].chooses and any(key[1] == name for key in found)]
+    pairs = [{key: row for key, row in found.items() if key[1] in ("default", name)} for name in choosing]
     return [one for pair in pairs for one in _views(pair)]
 
 
@@ -96,9 +96,10 @@ extreme: every method trains for the long training alone, whatever its weights t
 bargain.
 
 **What a step is.** Forward, backward and optimizer on one batch of the task; a forward pass is a third of one. Passes
-are counted (pip lsuv, our recipes, random search) or reported (`select`); where gradients are differentiated (pip
-gradinit, MetaInit) an iteration's processor time is divided by that of a plain step right after it, and the median
-taken. Seconds stand beside; the time of drawing, tracing and bookkeeping is in them and not in the steps.
+are counted (pip lsuv, our recipes and what is recommended, random search) or reported (`select`); where gradients are
+differentiated (pip gradinit, MetaInit) an iteration's processor time is divided by that of a plain step right after
+it, and the median taken. Seconds stand beside; the time of drawing, tracing and bookkeeping is in them and not in the
+steps.
 
 **Alike for all:** the owner's first weights, the data and their order, the optimizer, the seeds, a constant rate from
 one grid (the task's rate × 1/√10, 1, √10). At the best rate, each method has the rate of its lowest final training
@@ -109,8 +110,8 @@ larger models, the peers' hyperparameters beyond the ones stated here, seconds o
 
 **Ranks** are by the mean training loss over the seeds, 1 the lowest; equal losses and failures share ranks. In the
 ranking of an allowance stands that `select` only whose budget it holds. Intervals are 95 %, bootstrapped over tasks;
-"behind" is the paired difference in rank to `select`, clear where its interval lies above 0. Ratios are to the
-default's final loss, geometric means over tasks. A task counts where every method has been run.
+"behind" is the paired difference in rank to `select`, and to what is recommended, clear where its interval lies above
+0. Ratios are to the default's final loss, geometric means over tasks. A task counts where every method has been run.
 
 {lines}"""
 
@@ -137,10 +138,10 @@ def ranking(one: View) -> str:
     columns["by validation"] = bootstrap(rank_table(one, tasks, "val"))
     shown = [[_interval(column[place]) for column in columns.values()] for place in range(len(names))]
     header = ["method", *columns]
-    if one.subject:
+    for subject in one.subjects:
         for kind, words in (("train", ""), ("val", ", by validation")):
-            header.append(f"behind {METHODS[one.subject].title}{words}")
-            for line, cell in zip(shown, _behind(one, tasks, kind), strict=True):
+            header.append(f"behind {METHODS[subject].title}{words}")
+            for line, cell in zip(shown, _behind(one, tasks, kind, subject), strict=True):
                 line.append(cell)
     if "default" in names:
         header += ["training loss ratio", "validation loss ratio"]
@@ -150,12 +151,12 @@ def ranking(one: View) -> str:
     return _markdown(header, [[METHODS[names[place]].title, *shown[place]] for place in order])
 
 
-def _behind(one: View, tasks: Sequence[str], kind: str) -> list[str]:
+def _behind(one: View, tasks: Sequence[str], kind: str, subject: str) -> list[str]:
     """Returns the paired differences in rank to the subject, by "train" or "val"."""
     table = rank_table(one, tasks, kind)
-    differences = table - table[:, [one.ranked.index(one.subject)]]
+    differences = table - table[:, [one.ranked.index(subject)]]
     return [
-        "-" if name == one.subject else _interval(interval) + (" clear" if interval.low > 0 else "")
+        "-" if name == subject else _interval(interval) + (" clear" if interval.low > 0 else "")
         for name, interval in zip(one.ranked, bootstrap(differences), strict=True)
     ]
 
@@ -166,18 +167,22 @@ def _gain(one: View, tasks: Sequence[str], name: str, kind: str) -> str:
 
 
 def harm_table(views: Sequence[View]) -> str:
-    """Returns the non-inferiority test per task and place: upper 90 % bound of the ratio to the default, Holm."""
-    tested = [one for one in views if "default" in one.methods and one.subject and _paired(one)]
+    """Returns the non-inferiority test per task and place: upper 90 % bound of the ratio to the default, Holm.
+
+    Args:
+        views: each of the default and one that chooses.
+    """
+    tested = [one for one in views if "default" in one.methods and one.subjects and _paired(one)]
     if not tested:
-        return "It needs two seeds of the default and of a `select`."
+        return "It needs two seeds of the default and of a `select`, or of what is recommended."
     columns: dict[str, dict[str, str]] = {}
     summary = []
     for one in tested:
+        (subject,) = one.subjects
         for kind, words in (("train", "training"), ("val", "validation")):
-            ratios = {task: log_ratios(one, task, one.subject, kind) for task in _paired(one)}
+            ratios = {task: log_ratios(one, task, subject, kind) for task in _paired(one)}
             verdicts = _verdicts(list(ratios.values()))
-            select = METHODS[one.subject].title
-            name = f"{select}, {TITLES[one.place]}{', best rates' if one.best else ''}, {words}"
+            name = f"{METHODS[subject].title}, {TITLES[one.place]}{', best rates' if one.best else ''}, {words}"
             uppers = [f"{math.exp(harm_test(values).upper):.3f}" for values in ratios.values()]
             pairs = zip(ratios, uppers, verdicts, strict=True)
             columns[name] = {task: f"{upper} {verdict}" for task, upper, verdict in pairs}
@@ -232,7 +237,7 @@ def failure_list(found: dict[Key, Row]) -> str:
             if row["ends"].get(place, 0) is None:
                 said[name, f"cost beyond {TITLES[place]}"][task] = None
         for note in row["notes"]:
-            if not METHODS[name].budget and not note.endswith("points"):
+            if not METHODS[name].chooses and not note.endswith("points"):
                 said[name, note][task] = None
     order = list(METHODS)
     lines = [
@@ -243,7 +248,7 @@ def failure_list(found: dict[Key, Row]) -> str:
 
 
 def cost_table(found: dict[Key, Row]) -> str:
-    """Returns what each method took before training, and how often a search left the owner's weights."""
+    """Returns what each method took before training, and how often one that chooses left the owner's weights."""
     lines = []
     for name, rows in _by_method(found).items():
         costs = [row["cost"] for row in rows if not row["failure"]]
@@ -253,7 +258,7 @@ def cost_table(found: dict[Key, Row]) -> str:
         kept = sum(row["kept"] for row in rows if not row["failure"])
         spread = f"{statistics.median(steps):.0f} ({min(steps):.0f} to {max(steps):.0f})"
         cells = [spread, costs[0]["how"], f"{statistics.median(seconds):.2f}"]
-        lines.append([METHODS[name].title, *cells, f"{kept}/{len(costs)}" if METHODS[name].budget else ""])
+        lines.append([METHODS[name].title, *cells, f"{kept}/{len(costs)}" if METHODS[name].chooses else ""])
     return _markdown(["method", "steps: median (range)", "how", "seconds: median", "kept"], lines)
 
 

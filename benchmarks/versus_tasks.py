@@ -130,6 +130,35 @@ NORMALIZED = frozenset(
 )
 """Those with normalization or skip connections; the others have neither."""
 
+_PLAIN = frozenset({"mlp", "mlp_deep", "mlp_regression", "places"})
+_CHARACTERS = frozenset({"gpt", "x_transformer"})
+_RESIDUAL = frozenset({"mlp_residual"})
+
+FAMILIES: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("mlp_tanh", "mlp_relu", "mlp_gelu", "mlp_sigmoid", "tabular_class", "tabular_regression"), _PLAIN),
+    "cnn_plain": frozenset({"cnn", "cnn_1d"}),
+    "cnn_residual": frozenset({"resnet"}),
+    "encoder_pre_ln": frozenset({"transformer_pre_ln", "vit"}),
+    "encoder_post_ln": frozenset({"transformer_post_ln", "bert"}),
+    "char_transformer": _CHARACTERS,
+    "gpt2_hf": _CHARACTERS,
+    "lstm_rows": frozenset({"lstm"}),
+    "autoencoder_sigmoid": frozenset({"autoencoder"}),
+    "siren_photo": frozenset({"siren", "places"}),
+    "mlp_residual_ln": _RESIDUAL,
+    "tabular_batchnorm": frozenset({"mlp_batchnorm"}),
+    "tabular_residual": _RESIDUAL,
+    "autoencoder_layernorm": frozenset({"autoencoder_layernorm"}),
+    "cnn_groupnorm": frozenset({"cnn_groupnorm"}),
+}
+"""By task, the families of the studies (`studies/overnight.toml`) that have its kind of network.
+
+That is the same kind of layers, normalization and skips, at whatever depth and width, with whatever activation, on
+whatever data. No task was studied itself, but some are near twins of studied ones (the ResNet on the same digits,
+GPT-2 on the same prose), and most share their data with studied networks of other kinds. So what the library knows of
+a task's families is taken from it before it is asked about the task; what it knows of the data by others stays.
+"""
+
 
 def chosen(names: str) -> list[BenchTask]:
     """Returns the tasks of a comma-separated list, a normalized and a plain one in turns; "all" names all.

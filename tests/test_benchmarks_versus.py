@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import functools
 import itertools
 import math
 import statistics
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +35,7 @@ from benchmarks.peers.cost import FREE, Identity, Watch, changes, counted
 from benchmarks.tasks import TASKS, BenchTask
 from benchmarks.training import train
 from benchmarks.versus_results import bootstrap, end_of, indexed, rank_table, ranks, steps_to_target, view
-from benchmarks.versus_tasks import NORMALIZED, VERSUS
+from benchmarks.versus_tasks import FAMILIES, NORMALIZED, VERSUS
 
 CLASSES = TASKS["tabular_class"]
 
@@ -82,6 +86,12 @@ class TestTasks:
         norms = (nn.LayerNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm)
         model = VERSUS[name].make_model(0)
         assert any(isinstance(module, norms) for module in model.modules()) == (name in NORMALIZED)
+
+    def test_every_one_has_its_families_and_they_are_studied(self) -> None:
+        study = tomllib.loads(Path("studies/overnight.toml").read_text())
+        studied = {model["family"] for grid in study["grids"] for model in grid["models"]}
+        assert FAMILIES.keys() == VERSUS.keys()
+        assert set().union(*FAMILIES.values()) <= studied
 
     @pytest.mark.parametrize("name", versus_tasks.ADDED)
     def test_an_added_task_learns(self, name: str) -> None:
@@ -231,11 +241,14 @@ class TestViews:
         rows = [made("gpt2_hf", name, 1.0) for name in METHODS]
         found = indexed(rows)
         middle = view(found, ["gpt2_hf"], "middle", best=False)
-        assert [name for name in middle.ranked if "select" in name] == [middle.subject] == ["select_middle"]
+        assert [name for name in middle.ranked if "select" in name] == ["select_middle"]
+        assert middle.subjects == ["select_middle", "recommend"]
         assert "select_small" in middle.methods
         assert "random_search" in middle.ranked
         assert "random_search" not in view(found, ["gpt2_hf"], "small", best=False).methods
-        assert len(view(found, ["gpt2_hf"], APART, best=False).ranked) == len(METHODS)
+        apart = view(found, ["gpt2_hf"], APART, best=False)
+        assert len(apart.ranked) == len(METHODS)
+        assert apart.subjects == ["select_large", "recommend"]
 
     def test_the_furthest_training_of_a_key_counts(self) -> None:
         far, near = made("gpt2_hf", "he", 1.0), made("gpt2_hf", "he", 3.0, reach="small")
@@ -271,6 +284,23 @@ class TestReport:
         assert "cost beyond the small allowance" in text
         assert "- select, large, the large allowance, training: no harm 20, HARM 0, not shown 0" in text
         assert "nan" not in text
+
+    def test_peers_are_behind_what_is_recommended_where_it_is_better_on_every_task(self) -> None:
+        rows = [made(task, name, 1.0) for task in VERSUS for name in ("default", "he", "select_small")]
+        rows += [made(task, "recommend", 0.5) for task in VERSUS]
+        found = indexed(rows)
+        lines = versus_tables.ranking(view(found, list(VERSUS), "small", best=False)).splitlines()
+        titles = lines[0].split(" | ")
+        places = [place for place, title in enumerate(titles) if title.startswith("behind our recommend")]
+        assert len(places) == 2  # by training and by validation loss
+        cells = {line.split(" | ")[0]: [line.split(" | ")[place] for place in places] for line in lines[2:]}
+        assert cells["| our recommend, family unseen"] == ["-", "-"]
+        assert cells["| He"] == cells["| select, small"] == ["2.00 [2.00, 2.00] clear"] * 2
+
+    def test_harm_of_what_is_recommended_is_tested_too(self) -> None:
+        rows = [made(task, name, 1.0, seed) for task in VERSUS for name in ("default", "recommend") for seed in (0, 1)]
+        text = versus_tables.report(rows)
+        assert "- our recommend, family unseen, cost apart, training: no harm 20, HARM 0, not shown 0" in text
 
     def test_harm_is_tested_on_all_seeds_of_a_select_and_the_default_whoever_else_was_run(self) -> None:
         rows = [made(task, name, 1.0, 0) for task in VERSUS for name in METHODS]
@@ -408,6 +438,12 @@ class TestCost:
         model(x)
         assert passes.steps == pytest.approx(2)
 
+    def test_a_copy_without_weights_computes_nothing(self) -> None:
+        model = CLASSES.make_model(0)
+        with counted(model, 4) as passes:
+            copy.deepcopy(model).to("meta")(torch.empty(4, 30, device="meta"))
+        assert passes.steps == 0
+
     def test_the_price_is_the_median_ratio_and_leaves_the_model_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model, batches = CLASSES.make_model(0), CLASSES.train_batches(0)
         before = [parameter.clone() for parameter in model.parameters()]
@@ -492,6 +528,43 @@ class TestPeers:
         autoinit.apply_(other, "lsuv_centred", CLASSES.train_batches(0), loss=CLASSES.loss)
         assert all(one.equal(two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
         assert 1 < start.steps < 10
+
+    def test_what_is_recommended_is_by_others_than_the_tasks_families(self) -> None:
+        """The recommender's own record of what it was fitted to has none of them, and all others."""
+        from autoinit.knowledge.files import shipped
+
+        families = FAMILIES[CLASSES.name]
+        known = {task.name: task.family for task in shipped().tasks}
+        names = set(ours.blind(families).names)
+        assert names == {name for name in names if known[name] not in families}
+        assert {known[name] for name in names} == set(known.values()) - families
+        assert ours.blind(families) is ours.blind(frozenset(families))
+
+    def test_what_is_recommended_is_applied(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import autoinit
+
+        monkeypatch.setattr(ours, "blind", lambda families: None)
+        promise = SimpleNamespace(best=autoinit.Recipe(base="orthogonal", calibration="lsuv"), abstained=False, why="")
+        monkeypatch.setattr(autoinit, "recommend", lambda *args, **named: promise)
+        model, other = CLASSES.make_model(0), CLASSES.make_model(0)
+        start = ours.recommended(model, CLASSES, 0)
+        autoinit.apply_(other, promise.best, CLASSES.train_batches(0), loss=CLASSES.loss)
+        assert all(one.equal(two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+        assert (start.recipe, start.kept) == (promise.best.key, False)
+        assert 1 < start.steps < 20
+
+    def test_where_nothing_is_recommended_the_weights_stay_and_cost_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = CLASSES.make_model(0)
+        blind = ours.blind(FAMILIES[CLASSES.name])
+        monkeypatch.setattr(ours, "blind", lambda families: dataclasses.replace(blind, far=0.0))
+        start = ours.recommended(model, CLASSES, 0)
+        assert start.kept
+        assert start.steps == 0
+        assert start.notes[0].startswith("kept: this task is unlike the studied ones")
+        fresh = CLASSES.make_model(0)
+        assert all(one.equal(two) for one, two in zip(model.parameters(), fresh.parameters(), strict=True))
 
     def test_select_that_keeps_leaves_the_weights(self, tiny: BenchTask) -> None:
         """A budget of 30 steps is too small for a choice."""

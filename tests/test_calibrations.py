@@ -632,3 +632,16 @@ def check_outputs(task: Task, graph: Graph, calibration: str, tolerance: float) 
 
 def graph_bias(graph: Graph, weight: str) -> bool:
     return any(layer.of == weight and layer.role == "bias" and not layer.keep for layer in graph.layers)
+
+
+@pytest.mark.parametrize(("offset", "spread"), [(0.0, 1.0), (5.0, 3.0), (100.0, 1e-3), (0.0, 0.0), (3.0, 0.0)])
+@pytest.mark.parametrize("shape", [(256, 16), (8, 40, 16)])
+def test_moments_are_those_in_double_precision(shape: tuple[int, ...], offset: float, spread: float) -> None:
+    """Also of units that are far from 0 and hardly vary, where one pass over rounded numbers loses the variance."""
+    layer = trace_task(example_task(nn.Linear(4, 16), (torch.randn(8, 4), torch.randn(8, 16)))).layers[0]
+    output = offset + spread * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = moments(layer, output)
+    assert found is not None
+    variance, mean = torch.var_mean(output.double(), tuple(range(len(shape) - 1)), correction=0)
+    torch.testing.assert_close(found[0].double(), mean, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(found[1].double(), variance, rtol=2e-6, atol=1e-20)

@@ -106,7 +106,20 @@ def test_what_cannot_run_here_is_refused(bench: Bench, monkeypatch: pytest.Monke
     monkeypatch.setattr("autoinit.executors.processes.why_not", lambda bench: "no forks today")
     with pytest.raises(ArgumentError, match="'processes', which cannot run here: no forks today"):
         choose(bench, executor="processes")
-    assert "processes" not in choose(bench).why
+
+
+def test_why_there_are_no_workers_is_told_where_they_could_help(
+    bench: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine with an accelerator, of a model on its CPU."""
+    assert "no worker processes" not in choose(bench).why
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    choice = choose(bench)
+    assert choice.executor.name == "sequential"
+    assert "; no worker processes: autograd keeps threads for this machine's accelerator" in choice.why
+    assert "CUDA_VISIBLE_DEVICES" in choice.why
+    monkeypatch.setattr("autoinit.executors.choice._cores", lambda: 1)
+    assert "no worker processes" not in choose(bench).why
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,14 @@ def test_loss_is_inferred(output: Any, batch: Any, name: str, expected: Tensor) 
     assert loss.name == name
 
 
+def test_a_tensor_may_carry_its_loss() -> None:
+    scores = SCORES.clone()
+    scores.loss = X.mean()  # type: ignore[attr-defined]
+    loss = Loss()
+    assert loss(Returns(scores), (X, Y)) == X.mean()
+    assert loss.name == "model"
+
+
 @pytest.mark.parametrize(
     ("output", "batch", "error", "message"),
     [

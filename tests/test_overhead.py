@@ -117,12 +117,13 @@ def test_a_watched_pass_counts_as_a_plain_one_and_the_rest_as_calibration() -> N
     assert sum(found.values()) == sum(seconds.values())
 
 
-def test_shares_of_a_select_add_up_to_one() -> None:
+@pytest.mark.parametrize("inferred", [False, True])
+def test_shares_of_a_select_add_up_to_one(inferred: bool) -> None:
     setting = SETTINGS[1]
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (40, 16), generator=generator)
     batches = [(torch.randn(16, 784, generator=generator), label) for label in labels]
-    found = run_select(setting, "SGD", batches, 1.0, Clock(REST), seed=0)
+    found = run_select(setting, "SGD", batches, 1.0, Clock(REST), seed=0, inferred=inferred)
     assert sum(found.shares.values()) == pytest.approx(1)
     assert 0 < found.outside < 1
     assert found.calls["forward"] > found.calls["backward"] >= found.calls["optimizer step"] > 0
@@ -175,6 +176,23 @@ def test_a_costly_draw_is_made_once(bench: Bench) -> None:
     bench.draw(Recipe(base="orthogonal", log2_gain=1.0))
     assert bench.memory.keys() == remembered.keys()
     assert all(bench.memory[key] is remembered[key] for key in remembered)
+
+
+@pytest.mark.parametrize("name", ["lsuv", "within_layer"])
+def test_what_is_calibrated_is_drawn_once_and_with_the_same_bits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    recipe = Recipe(base="he_normal", depth_slope=0.5, log2_gain=1.0, calibration=name)
+    draws = counting(monkeypatch, applying, "_draw")
+    bench.draw(recipe)
+    assert draws == [3]  # one for each matrix
+    once = [parameter.clone() for parameter in bench.task.model.parameters()]
+    monkeypatch.setattr(applying, "LARGEST_REMEMBERED", 1000)  # of 2,048, 1,024 and 320 weights the last ones
+    plan = bench.draw(recipe)
+    assert draws == [3 + 5]
+    assert all(one.equal(two) for one, two in zip(bench.task.model.parameters(), once, strict=True))
+    bench.set(plan)
+    assert all(one.equal(two) for one, two in zip(bench.task.model.parameters(), once, strict=True))
 
 
 def test_seeding_one_device_draws_what_seeding_all_does() -> None:

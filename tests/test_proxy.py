@@ -170,6 +170,27 @@ def test_a_model_is_no_proxy_of_itself() -> None:
         stands_for(model, model)
 
 
+def test_a_larger_proxy_is_refused_and_an_equal_one_is_not() -> None:
+    model, proxy = mlp(16), mlp(64)
+    with pytest.raises(ModelError, match=r"proxy has 13,130 parameters, and the model only 1,754.*proxy=small"):
+        stands_for(model, proxy)
+    assert stands_for(mlp(16), mlp(16))
+
+
+def test_what_is_wrong_with_a_proxy_is_said_of_the_proxy() -> None:
+    other = nn.Sequential(nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 10))
+    frozen = mlp(8).requires_grad_(False)
+    for proxy, kind in ((other, DataError), (frozen, ModelError), (mlp, ModelError)):
+        with pytest.raises(kind, match=r"\(This is about the proxy, on which probes run"):
+            autoinit.select(mlp(16), DATA, proxy=proxy)  # type: ignore[arg-type]
+    with pytest.raises(ModelError) as caught:
+        autoinit.select(frozen, DATA, proxy=mlp(4))
+    assert "proxy" not in str(caught.value)
+    with pytest.raises(DataError) as told:
+        autoinit.select(mlp(16), (DATA[0][:1], DATA[1][:1]), proxy=mlp(8))
+    assert "about the proxy" not in str(told.value)
+
+
 def test_a_model_that_takes_other_data_is_told_so() -> None:
     model = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10))
     with pytest.raises(DataError, match=r"\[16, 32\]"):

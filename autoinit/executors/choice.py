@@ -130,7 +130,8 @@ def choose(
         return _asked(bench, executor, concurrency, threads, patience)
     if affordable_steps * MEASURED_SHARE < MEASURED_STEPS:
         return Choice(Sequential(bench), threads, "one job after the other: the budget is too small to measure others")
-    return _measured(bench, threads, _rivals(bench, concurrency, threads, repeatable, affordable_steps, patience))
+    found = _measured(bench, threads, _rivals(bench, concurrency, threads, repeatable, affordable_steps, patience))
+    return dataclasses.replace(found, why=f"{found.why}{_unforked(bench)}")
 
 
 def check_executor(executor: str | None, concurrency: int | None) -> None:
@@ -214,6 +215,15 @@ def _rivals(
     if sizes and not stacked.why_not(bench):
         for size in sizes:
             yield Choice(Stacked(bench, size), threads, f"{size} stacked")
+
+
+def _unforked(bench: Bench) -> str:
+    """Returns why a model on the CPU gets no worker processes, in words; empty where they were tried, or on one core.
+
+    With an accelerator beside it, it gets none and the remedy is its owner's: so it must not stay unsaid.
+    """
+    why_not = processes.why_not(bench) if bench.task.device.type == "cpu" and _cores() > 1 else ""
+    return f"; no worker processes: {why_not}" if why_not else ""
 
 
 def _cores() -> int:

@@ -22,6 +22,8 @@ Prepare = Callable[[nn.Module, BenchTask, int], Start]
 EVERYWHERE = tuple(SHARES)
 SEARCH_BUDGET = "middle"
 """Of the random search."""
+RECOMMEND = "recommend"
+"""The key of the best that is ours and needs no probe."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Method:
         prepare: sets the weights of a model in place, from torch's global random state and a seed.
         places: the allowances that it is compared under; a search under none that is smaller than its own budget.
         budget: of `select`; empty for all others.
+        chooses: whether it looks at the task before it takes a recipe, and may leave the owner's weights.
     """
 
     title: str
@@ -41,6 +44,7 @@ class Method:
     prepare: Prepare
     places: tuple[str, ...] = EVERYWHERE
     budget: str = ""
+    chooses: bool = False
 
 
 def _default(model: nn.Module, task: BenchTask, seed: int) -> Start:
@@ -54,7 +58,7 @@ def _from(budget: str) -> tuple[str, ...]:
 def _select(budget: str) -> Method:
     words = f"`autoinit.select` with the {budget} budget in steps, at the rate that is trained with"
     prepare = functools.partial(ours.selected, budget=budget)
-    return Method(f"select, {budget}", words, prepare, _from(budget), budget)
+    return Method(f"select, {budget}", words, prepare, _from(budget), budget, chooses=True)
 
 
 def _recipe(name: str) -> Method:
@@ -86,6 +90,14 @@ METHODS: dict[str, Method] = {
     "recipe_lsuv_centred": _recipe("lsuv_centred"),
     "recipe_edge_of_chaos": _recipe("edge_of_chaos"),
     "recipe_lsuv": _recipe("lsuv"),
+    RECOMMEND: Method(
+        "our recommend, family unseen",
+        "`autoinit.apply_(model, autoinit.recommend(model, data, optimizer=…).best, data)`, or nothing where it "
+        "abstains; no probe. The recommender is fitted to the shipped knowledge without the task's own kind of "
+        "architecture; the seconds of fitting it are in the first row of each kind, and no steps",
+        ours.recommended,
+        chooses=True,
+    ),
     "random_search": Method(
         "random search",
         f"random points of `select`'s space, each probed for {random_search.PROBE_STEPS} steps with the library's "

@@ -65,7 +65,10 @@ def counted(model: nn.Module, rows: int) -> Iterator[Passes]:
     passes = Passes()
 
     def note(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        batches = next(len(value) for value in (*args, *named.values()) if isinstance(value, Tensor)) / rows
+        first = next(value for value in (*args, *named.values()) if isinstance(value, Tensor))
+        if first.is_meta:  # of a copy without weights, which has the hook too: nothing is computed
+            return
+        batches = len(first) / rows
         if torch.is_grad_enabled():
             passes.differentiated += batches
         else:
