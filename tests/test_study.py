@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from study_runs import alive, records, run, start, states, timeless, workers_of, write
+from study_runs import alive, records, run, start, states, timeless, wait_for_trials, workers_of, write
 
 from autoinit.lines import read_lines, write_lines
 
@@ -55,7 +55,7 @@ def test_status_tells_counts_and_the_best(finished: Path) -> None:
     assert states(finished) == {"mlp": status}
     assert (status["done"], status["failed"], status["running"], status["waiting"]) == (25, 0, 0, 0)
     assert status["score"] == min(line["score"]["total"] for line in records(finished))
-    assert "25 trials done" in run("status", finished)
+    assert "25 of 25 trials ended, 0 of them failed" in run("status", finished)
 
 
 def test_finished_study_runs_nothing_again(finished: Path) -> None:
@@ -110,17 +110,22 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, 
             assert line == expected[line["id"]]
 
 
-def test_sigterm_stops_it_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "told"), [(signal.SIGTERM, 0, "ended by SIGTERM"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_sigterm_and_ctrl_c_stop_it_cleanly(tmp_path: Path, number: signal.Signals, code: int, told: str) -> None:
     file = write(tmp_path, steps=2000)
     process = start("run", file)
-    deadline = time.monotonic() + 60
-    while not workers_of(process) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(4)
-    process.send_signal(signal.SIGTERM)
+    wait_for_trials(process, file, 1)
+    workers = workers_of(process)
+    for each in (process.pid, *workers):  # all at once, as a cluster does
+        os.kill(each, number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "Stopped: ended by SIGTERM" in out
+    assert process.returncode == code, err
+    assert f"Stopped: {told}. Nothing is lost; go on with:\n  autoinit study resume {file}" in out
+    assert "Traceback" not in err
+    assert "tried once more" not in err, "a trial that was stopped has not lost an attempt"
+    assert not any(map(alive, workers))
     assert states(file).get("mlp", {"running": 0})["running"] == 0
 
 

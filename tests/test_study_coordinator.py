@@ -401,8 +401,8 @@ def test_search_is_the_same_with_any_number_of_workers_and_after_a_stop(stores: 
 def test_time_that_is_left_is_told_and_never_negative(stores: Stores) -> None:
     told = finished(SMALL, stores(SMALL), Here(SMALL, 2))
     assert told[0].left is None
-    assert told[0].estimated
-    assert not told[-1].estimated
+    assert told[0].unbuilt == 1
+    assert told[-1].unbuilt == 0
     assert told[-1].left == 0
     assert all(progress.left is None or progress.left >= 0 for progress in told)
     assert [progress.done for progress in told] == sorted(progress.done for progress in told)

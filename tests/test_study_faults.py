@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import re
 import resource
 import sqlite3
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from study_runs import records, run, start, states, timeless, workers_of, write
+from study_runs import done, records, run, start, states, timeless, wait_for_trials, workers_of, write
 
 TRIALS = 21
 
@@ -25,29 +23,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, obje
     return timeless(records(file))
 
 
-def begun(process: subprocess.Popen[str], file: Path, trials: int) -> None:
-    """Waits until a study has so many trials behind it."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        if done(file) >= trials:
-            return
-        time.sleep(0.05)
-    pytest.fail("the study did not begin")
-
-
-def done(file: Path) -> int:
-    """Returns how many trials have ended, read from the file itself."""
-    database = file.with_suffix(".db")
-    if not database.exists():
-        return 0
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
-        try:
-            return int(connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0])
-        except sqlite3.OperationalError:  # there are no tables yet
-            return 0
-
-
 # A full disk
 
 
@@ -58,7 +33,7 @@ def test_a_full_disk_ends_the_study_in_words_and_with_room_it_goes_on(
     """From the third trial on no file may grow: the next write fails as on a full disk."""
     file = write(tmp_path)
     process = start("run", file)
-    begun(process, file, 3)
+    wait_for_trials(process, file, 3)
     full = max(part.stat().st_size for part in tmp_path.glob("small.db*"))
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, full))
     out, err = process.communicate(timeout=120)
@@ -126,7 +101,7 @@ def test_a_clock_that_jumps_changes_no_record_and_no_duration(
     (tmp_path / "clock" / "sitecustomize.py").write_text(CLOCK)
     environment = {"PYTHONPATH": str(tmp_path / "clock"), "JUMP": str(jump)}
     process = start("run", file, **environment)
-    begun(process, file, 3)
+    wait_for_trials(process, file, 3)
     moved = tmp_path / "moved"
     moved.write_text(str(days))
     moved.replace(jump)
@@ -151,7 +126,7 @@ def test_a_clock_that_jumps_changes_no_record_and_no_duration(
 def test_a_locked_file_is_waited_for(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
     file = write(tmp_path)
     process = start("run", file)
-    begun(process, file, 3)
+    wait_for_trials(process, file, 3)
     other = sqlite3.connect(file.with_suffix(".db"), isolation_level=None, timeout=10)
     other.execute("BEGIN IMMEDIATE")
     before = done(file)
