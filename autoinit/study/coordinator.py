@@ -199,16 +199,17 @@ class Coordinator:
         return None
 
     def _claim(self, name: str) -> list[Claimed]:
-        """Returns trials to run together: one, or a stack's worth of one seed."""
+        """Returns trials to run together: one, or a stack's worth of one seed; what is tried again is tried alone."""
         ahead = self._ahead[name]
         return ahead.pop(0) if ahead else self._claimed_now(name)
 
     def _claimed_now(self, name: str) -> list[Claimed]:
         claimed = self._store.claim(name, self._study.stack)
-        for other in claimed[1:]:
-            if (other.job["seed"], other.job["steps"]) != (claimed[0].job["seed"], claimed[0].job["steps"]):
+        fitting = [one for one in claimed if one is claimed[0] or _stack_well(claimed[0], one)]
+        for other in claimed:
+            if other not in fitting:
                 self._store.release(other)
-        return [one for one in claimed if one.job["seed"] == claimed[0].job["seed"]]
+        return fitting
 
     def _claim_ahead(self, name: str) -> None:
         """Claims what the workers at a task run next."""
@@ -273,7 +274,9 @@ class Coordinator:
             left = f", {len(reply.left_out)} recipes do not fit it" if reply.left_out else ""
             self._tell(f"{slot.task}: {len(reply.candidates)} candidates{left}")
         elif isinstance(reply, dict):
-            slot.ended.append((slot.claimed.pop(0), reply))
+            claimed = slot.claimed.pop(0)
+            # The last one is written when its worker is at the next order: it does not wait for the storage.
+            (self._unwritten if slot.claimed else slot.ended).append((claimed, reply))
         elif isinstance(reply, list):
             slot.layers.append(reply)
         elif isinstance(reply, Raised):
@@ -318,7 +321,7 @@ class Coordinator:
         self._fail_claimed(slot, raised.reason)
 
     def _died(self, slot: _Slot, reason: str) -> None:
-        """Has the trial that a worker died at tried once more; those that waited behind it lose nothing."""
+        """Has the trial that a worker died at tried once more; of a stack nobody knows which it was, so each alone."""
         self._deaths[slot.task] += isinstance(slot.order, (Describe, Layers))
         if self._deaths[slot.task] >= TRIES:
             if isinstance(slot.order, Describe):
@@ -391,6 +394,12 @@ class Coordinator:
             self._keep(claimed, line)
         for one in (one for groups in self._ahead.values() for group in groups for one in group):
             self._store.release(one)
+
+
+def _stack_well(first: Claimed, other: Claimed) -> bool:
+    """Says whether two trials can be trained in lockstep, and neither may have been the end of a worker."""
+    alike = (first.job["seed"], first.job["steps"]) == (other.job["seed"], other.job["steps"])
+    return alike and first.attempts == other.attempts == 1
 
 
 def _out_of_memory(reason: str) -> bool:
