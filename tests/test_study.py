@@ -68,23 +68,28 @@ def test_finished_study_runs_nothing_again(finished: Path) -> None:
 def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, finished: Path) -> None:
     """Coordinator, workers, or both are killed twenty times, at any moment of a study of some seconds."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
+    files = []
     for folder in (whole, cut):
         folder.mkdir()
-    steps = 2500
-    run("run", write(whole, steps))
-    file = write(cut, steps)
+        file = write(folder, steps=2500)
+        file.write_text(file.read_text().replace("torch.optim:SGD", "study_models:NotedSGD"))
+        files.append(file)
+    trainings = [str(folder / "trainings.txt") for folder in (whole, cut)]
+    process = start("run", files[0], TRAININGS=trainings[0])
+    assert "Done." in process.communicate(timeout=300)[0]
     chance = random.Random(0)
-    kills = 0
-    process = start("run", file)
+    kills = in_flight = 0
+    process = start("run", file, TRAININGS=trainings[1])
     while kills < 20:
         if process.poll() is not None:  # two workers were killed while they built the task: it failed for that run
             assert "failed as a whole" in process.communicate()[1], "the study was over before it could be killed"
-            process = start("resume", file)
+            process = start("resume", file, TRAININGS=trainings[1])
         time.sleep(chance.uniform(0.2, 1.6))
         what, pids = chance.choice(["coordinator", "worker", "both"]), workers_of(process)
         if what != "coordinator" and not pids:
             continue
         kills += 1
+        in_flight += 1 if what == "worker" else len(pids)
         if what != "coordinator":
             os.kill(chance.choice(pids), signal.SIGKILL)
         if what != "worker":
@@ -94,10 +99,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, 
             while any(map(alive, pids)) and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert not any(map(alive, pids)), "a worker outlived its coordinator"
-            process = start("run", file)
+            process = start("run", file, TRAININGS=trainings[1])
     process.communicate(timeout=300)
     assert process.returncode == 0
-    run("resume", file)
+    process = start("resume", file, TRAININGS=trainings[1])
+    assert "Done." in process.communicate(timeout=300)[0]
     status = states(file)["mlp"]
     assert (status["running"], status["waiting"]) == (0, 0)
     expected = {line["id"]: line for line in timeless(records(whole / "small.toml"))}
@@ -108,6 +114,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, 
             assert "SIGKILL" in line["reason"]
         else:
             assert line == expected[line["id"]]
+    begun = [len(Path(log).read_text().splitlines()) for log in trainings]
+    assert begun[0] == 21, "each training is noted once"
+    assert 21 < begun[1] <= 21 + in_flight, "a kill costs no more than the trials that are running"
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,17 @@ from __future__ import annotations
 import datetime
 import re
 import resource
+import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from study_runs import done, records, run, start, states, timeless, wait_for_trials, workers_of, write
+
+from autoinit.lines import read_lines
 
 TRIALS = 21
 
@@ -49,6 +54,42 @@ def test_a_full_disk_ends_the_study_in_words_and_with_room_it_goes_on(
     after = timeless(records(file))
     assert after == undisturbed
     assert [line for line in after if line in before] == before, "what had ended was not run again"
+
+
+DISK = """
+set -e
+mount -t tmpfs -o size=1300k tmpfs "$1/disk"
+storage="sqlite:///$1/disk/small.db"
+if "$2" -m autoinit study run "$1/small.toml" --storage "$storage" 2>"$1/first.txt"; then exit 3; fi
+mount -o remount,size=64m "$1/disk"
+"$2" -m autoinit study export "$1/small.toml" "$1/before.jsonl" --storage "$storage"
+"$2" -m autoinit study resume "$1/small.toml" --storage "$storage"
+"$2" -m autoinit study export "$1/small.toml" "$1/after.jsonl" --storage "$storage"
+"""
+"""In a namespace of its own a user may mount a disk, and make it larger."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0,
+    reason="no namespaces for users",
+)
+def test_a_disk_of_a_megabyte_fills_up_and_a_larger_one_is_gone_on_with(
+    tmp_path: Path, undisturbed: list[dict[str, object]]
+) -> None:
+    write(tmp_path)
+    (tmp_path / "disk").mkdir()
+    command = ["unshare", "-rm", "sh", "-c", DISK, "sh", str(tmp_path), sys.executable]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert ran.returncode == 0, ran.stderr
+    told = (tmp_path / "first.txt").read_text()
+    assert "the disk is full or fails (database or disk is full). Free some space" in told
+    assert "Traceback" not in told
+    before, after = (timeless(read_lines(tmp_path / name).lines) for name in ("before.jsonl", "after.jsonl"))
+    assert 0 < len(before) < TRIALS, "it was full in the middle"
+    assert after == undisturbed
+    assert [line for line in after if line in before] == before
 
 
 # A clock that jumps
