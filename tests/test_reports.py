@@ -17,7 +17,7 @@ from scipy.stats import t as student
 
 import autoinit
 from autoinit.errors import ArgumentError
-from autoinit.reports import StudyResults, report
+from autoinit.reports import StudyResults, report, study_page
 from autoinit.reports.figures import short
 from autoinit.reports.summary import POINTS, importance, mean, summarize, thinned
 from autoinit.selection import Selection
@@ -150,6 +150,18 @@ def test_study_report_has_every_part(results: StudyResults, tmp_path: Path) -> N
     for drawing in figures["curves"]["drawings"]:
         assert any(trace["name"] == "as_is" for trace in drawing["data"])
         assert all(len(trace["x"]) == len(trace["y"]) <= POINTS for trace in drawing["data"])
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        (["2026-11-25T19:04:21+00:00", None, "2026-11-25T20:04:00+01:00"], "2026-11-25 19:04:00 to 19:04:21 UTC"),
+        (["2026-11-25T23:59:00Z", "2026-11-26T06:30:00Z"], "2026-11-25 23:59:00 to 2026-11-26 06:30:00 UTC"),
+        ([None], ""),
+    ],
+)
+def test_span_is_of_one_clock_whatever_the_zones(times: list[str | None], told: str) -> None:
+    assert study_page._span(times) == told
 
 
 def test_one_seed_is_said_plainly(results: StudyResults, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def best_gains(tasks: Sequence[TaskSummary], stage: str) -> Figure | None:
         for task, best, gain in sorted(found, key=lambda row: -row[2].mean)
     ]
     note = "Mean over seeds and its 95 % interval; a dot without one rests on a single seed. Right of 0 is better."
-    return intervals(f"gains-{stage}", "Gain of each task's best recipe", note, rows, "gain over as_is, in log units")
+    return intervals(f"gains-{stage}", "Gain of each task's best recipe", note, rows, "gain, in log units")
 
 
 def heat_map(tasks: Sequence[TaskSummary]) -> Figure | None:

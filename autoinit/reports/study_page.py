@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -110,8 +111,13 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def _span(times: Iterable[str | None]) -> str:
-    known = sorted(time for time in times if time)
-    return f"{known[0]} to {known[-1]}" if known else ""
+    """Returns the first and the last of some times, the day of the latter only where it is another one."""
+    known = sorted(datetime.datetime.fromisoformat(time).astimezone(datetime.UTC) for time in times if time)
+    if not known:
+        return ""
+    first, last = known[0], known[-1]
+    until = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M:%S}"
+    return f"{first:%Y-%m-%d %H:%M:%S} to {until} UTC"
 
 
 def _versions(results: StudyResults) -> str:
