@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import time
 import tomllib
 import urllib.request
@@ -64,9 +65,19 @@ def test_finished_study_runs_nothing_again(finished: Path) -> None:
     assert records(finished) == before
 
 
+def wait_for_training(process: subprocess.Popen[str], log: Path) -> None:
+    """Waits until the next training has begun, or the process has ended."""
+    before = log.stat().st_size if log.exists() else 0
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.exists() and log.stat().st_size > before:
+            return
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, finished: Path) -> None:
-    """Coordinator, workers, or both are killed twenty times, at any moment of a study of some seconds."""
+    """Coordinator, workers, or both are killed twenty times: while they start, and in the middle of trainings."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     files = []
     for folder in (whole, cut):
@@ -84,7 +95,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, 
         if process.poll() is not None:  # two workers were killed while they built the task: it failed for that run
             assert "failed as a whole" in process.communicate()[1], "the study was over before it could be killed"
             process = start("resume", file, TRAININGS=trainings[1])
-        time.sleep(chance.uniform(0.2, 1.6))
+        if kills % 2:
+            wait_for_training(process, Path(trainings[1]))
+        time.sleep(chance.uniform(0.0, 1.0))
         what, pids = chance.choice(["coordinator", "worker", "both"]), workers_of(process)
         if what != "coordinator" and not pids:
             continue
