@@ -17,8 +17,9 @@ from scipy.stats import t as student
 
 import autoinit
 from autoinit.errors import ArgumentError
-from autoinit.reports import StudyResults, report, study_page
+from autoinit.reports import StudyResults, report
 from autoinit.reports.figures import short
+from autoinit.reports.study_page import _span
 from autoinit.reports.summary import POINTS, importance, mean, summarize, thinned
 from autoinit.selection import Selection
 
@@ -161,7 +162,7 @@ def test_study_report_has_every_part(results: StudyResults, tmp_path: Path) -> N
     ],
 )
 def test_span_is_of_one_clock_whatever_the_zones(times: list[str | None], told: str) -> None:
-    assert study_page._span(times) == told
+    assert _span(times) == told
 
 
 def test_one_seed_is_said_plainly(results: StudyResults, tmp_path: Path) -> None:
