@@ -245,18 +245,20 @@ class Coordinator:
     def _leaders(self, name: str) -> list[tuple[Recipe, int]]:
         """Returns the best candidates of a task by their mean score over the seeds, without as-is."""
         top = self._study.long.top if self._study.long is not None else 1
-        by_candidate: defaultdict[tuple[str, int], list[Line]] = defaultdict(list)
-        for line in self._probes(name):
-            by_candidate[line["recipe"], line["lr_step"]].append(line)
-        ranked = sorted(
-            (fmean(line["score"]["total"] for line in lines), place)
-            for place, (key, lines) in enumerate(by_candidate.items())
-            if key[0] != OWN.key and all(line["state"] == "complete" for line in lines)
-        )
-        groups = list(by_candidate.values())
-        return [
-            (Recipe.from_data(groups[place][0]["fields"]), groups[place][0]["lr_step"]) for _, place in ranked[:top]
-        ]
+        fields: dict[tuple[str, int], dict[str, Any]] = {}
+        totals: defaultdict[tuple[str, int], list[float | None]] = defaultdict(list)
+        for line in self._store.lines(name):  # one at a time: those of a large task would fill the memory
+            if line["stage"] == "probe":
+                candidate = line["recipe"], line["lr_step"]
+                fields.setdefault(candidate, line["fields"])
+                totals[candidate].append(line["score"]["total"] if line["state"] == "complete" else None)
+        means = {
+            candidate: fmean(total for total in each if total is not None)
+            for candidate, each in totals.items()
+            if candidate[0] != OWN.key and None not in each
+        }
+        leaders = sorted(means, key=lambda candidate: means[candidate])[:top]  # of equals the one that was tried first
+        return [(Recipe.from_data(fields[candidate]), candidate[1]) for candidate in leaders]
 
     def _before_and_after(self, name: str) -> tuple[Recipe, ...]:
         leaders = self._leaders(name)  # at whatever learning rate: before the first step it tells nothing
