@@ -299,6 +299,8 @@ def _left(seconds: float | None, unbuilt: int) -> str:
 # What is shown of a study from outside
 
 WATCH_SECONDS = 3.0
+BEST = 48
+"""Characters of a recipe's name; the report and --json have the whole."""
 _COLUMNS = ("task", "done", "failed", "running", "waiting", "score", "best so far")
 _SCORE = "score: in log units relative to a constant guess, the lower the better"
 
@@ -340,9 +342,10 @@ def _pace(found: StudyStatus) -> str:
 
 
 def _cells(one: TaskStatus) -> list[str]:
-    best = f"failed as a whole: {one.error}" if one.error else one.best
+    best = "failed as a whole" if one.error else one.best
+    shown = best if len(best) <= BEST else f"{best[: BEST - 1]}…"
     score = "" if one.score is None else f"{one.score:.3f}"
-    return [one.task, *map(str, (one.done, one.failed, one.running, one.waiting)), score, best]
+    return [one.task, *map(str, (one.done, one.failed, one.running, one.waiting)), score, shown]
 
 
 def _telling(tasks: Sequence[TaskStatus]) -> list[TaskStatus]:
@@ -355,9 +358,11 @@ def _telling(tasks: Sequence[TaskStatus]) -> list[TaskStatus]:
 
 
 def _reasons(store: Store, tasks: Sequence[TaskStatus]) -> list[str]:
+    """Returns why tasks and trials failed, a line for each reason."""
     from .study.status import failures
 
-    return [f"{one.task}: {reason}" for one in tasks if one.failed for reason in failures(store, one.task)]
+    broken = [f"{one.task} failed as a whole: {one.error}" for one in tasks if one.error]
+    return [*broken, *(f"{one.task}: {why}" for one in tasks if one.failed for why in failures(store, one.task))]
 
 
 def _watch(study: Study, store: Store) -> None:

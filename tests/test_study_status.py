@@ -104,6 +104,24 @@ def test_status_tells_each_reason_once(store: Store) -> None:
     assert told.endswith("\na: 2 × out of memory")
 
 
+def test_task_that_cannot_be_built_is_named_with_its_error(store: Store) -> None:
+    store.add_task("b", {"error": "Traceback\n  in make\nFileNotFoundError: weights.bin is not here"})
+    told = cli_study._told_status(THREE, store).splitlines()
+    assert any(line.startswith("b ") and line.endswith("failed as a whole") for line in told)
+    assert told[-1] == "b failed as a whole: FileNotFoundError: weights.bin is not here"
+
+
+def test_long_recipes_do_not_make_the_table_wide(store: Store) -> None:
+    planned(store, "a")
+    (claimed,) = store.claim("a", 1)
+    recipe = "he_normal " + " ".join(f"field_{number}={number}" for number in range(20))
+    store.finish(claimed, {"recipe": recipe, "state": "complete", "reason": ""}, -1.0)
+    told = cli_study._told_status(THREE, store).splitlines()
+    (row,) = [line for line in told if line.startswith("a ")]
+    assert row.endswith(recipe[: cli_study.BEST - 1] + "…")
+    assert max(map(len, told)) < 120
+
+
 def test_a_terminal_gets_as_many_lines_as_it_has_and_the_task_at_work_first(tmp_path: Path) -> None:
     names = [f"task-{number:02d}.with_a_long_name.adamw" for number in range(40)]
     many = plan(tasks=[{**TASK, "name": name} for name in names])
