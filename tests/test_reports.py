@@ -173,6 +173,20 @@ def test_one_seed_is_said_plainly(results: StudyResults, tmp_path: Path) -> None
     assert "<td>one seed</td><td>1</td>" in text
 
 
+def test_tasks_that_are_not_begun_are_counted_and_not_listed(results: StudyResults, tmp_path: Path) -> None:
+    lines = [line for line in results.lines if line["task"] != "relu.digits.sgd"]
+    report(dataclasses.replace(results, lines=lines), tmp_path / "study.html")
+    text = body_of(tmp_path / "study.html")
+    assert f"{len(lines)} trials on 2 of 3 tasks." in text
+    assert "1 task without a finished trial yet" in text
+    assert '<td class="words">relu.digits.sgd</td>' not in text
+    assert '<td class="words">broken.digits.sgd</td>' in text, "it could not be built, which is told"
+    report(results, tmp_path / "study.html")
+    text = body_of(tmp_path / "study.html")
+    assert f"{len(results.lines)} trials on 3 tasks." in text
+    assert "without a finished trial" not in text
+
+
 def test_study_without_a_trial_is_still_a_page(results: StudyResults, tmp_path: Path) -> None:
     report(dataclasses.replace(results, lines=[]), tmp_path / "study.html")
     text = body_of(tmp_path / "study.html")

@@ -52,7 +52,9 @@ def _lead(results: StudyResults, tasks: Sequence[TaskSummary]) -> str:
     best = [task.gains[task.best] for task in tasks if task.best is not None]
     ahead = sum(gain.mean > 0 for gain in best)
     sure = sum(gain.low is not None and gain.low > 0 for gain in best)
-    counted = f"{_many(len(results.lines), 'trial')} on {_many(len(tasks), 'task')}."
+    begun = sum(map(_begun, tasks))
+    where = _many(len(tasks), "task") if begun == len(tasks) else f"{begun} of {_many(len(tasks), 'task')}"
+    counted = f"{_many(len(results.lines), 'trial')} on {where}."
     if not best:
         return f"{counted} None could be compared with as_is yet."
     seeds = (
@@ -129,7 +131,10 @@ def _best(tasks: Sequence[TaskSummary], stage: str) -> Section:
     seeds = {task.gains[task.best].count for task in tasks if task.best is not None}
     plain = "Where n is 1 there was a single seed: no interval can be given, and the order of recipes may be chance."
     texts = [*([_UNITS, _CHOSEN] if stage == "probe" else []), *([plain] if 1 in seeds else [])]
-    tasks = tasks if stage == "probe" else [task for task in tasks if task.gains]  # only some are trained long
+    shown = [task for task in tasks if (_begun(task) if stage == "probe" else task.gains)]  # some are trained long
+    if stage == "probe" and len(shown) < len(tasks):
+        texts.append(f"{_many(len(tasks) - len(shown), 'task')} without a finished trial yet: not shown here.")
+    tasks = shown
     tuned = any(task.tuned is not None for task in tasks)
     header = ["task", "best recipe", "gain", "95 % interval", "n", *(["gain, lr tuned"] if tuned else [])]
     rows = [[*_row(task), *([_signed(task.tuned)] if tuned else [])] for task in tasks]
@@ -142,6 +147,11 @@ def _best(tasks: Sequence[TaskSummary], stage: str) -> Section:
     return Section(
         _STAGES[stage], texts=texts, figures=[figure] if figure else [], tables=[Table(header, rows, left=2)]
     )
+
+
+def _begun(task: TaskSummary) -> bool:
+    """Says whether there is something to tell of a task: a trial has ended, or it could not be built."""
+    return bool(task.gains or task.unfinished or task.info.get("error"))
 
 
 def _row(task: TaskSummary) -> list[str]:
