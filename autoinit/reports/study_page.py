@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from .. import text
 from ..study.results import StudyResults
 from .blocks import Figure, Folded, Page, Section, Table
-from .figures import best_gains, curves, heat_map, importance_figure, layers_figure
+from .figures import best_gains, curves, gain_map, heat_map, importance_figure, layers_figure
 from .summary import AS_IS, Mean, Share, TaskSummary, grouped, importance, stages, summarize
 
 _STAGES = {"probe": "Best recipe of each task", "long": "The longer trainings"}
@@ -31,7 +31,9 @@ def study_page(results: StudyResults) -> Page:
     sections = [_what_was_run(results)]
     sections += [_best(tasks, stage) for stage, tasks in found.items()]
     sections += _figures("Learning curves", [curves(results, list(found))])
-    sections += _figures("Recipes and families", [heat_map(found.get("probe", []))])
+    fields = {str(line["recipe"]): line["fields"] for line in results.lines}
+    probes = found.get("probe", [])
+    sections += _figures("Recipes and families", [heat_map(probes), gain_map(probes, fields)])
     shares = importance(results)
     sections += _figures("What mattered", [importance_figure(shares)], [_share_table(shares)] if shares else [])
     sections += _figures("Layers", [layers_figure(results.tasks)])
