@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -15,12 +17,9 @@ from . import text
 from .errors import ArgumentError
 
 if TYPE_CHECKING:  # the libraries below take seconds to load: each command imports what it needs
-    import rich.console
-    import rich.table
-
     from .study.coordinator import Progress
     from .study.spec import Study
-    from .study.status import TaskStatus
+    from .study.status import StudyStatus, TaskStatus
     from .study.storage import Store
 
 study_app = typer.Typer(
@@ -79,25 +78,17 @@ def status_command(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every few seconds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Shows how a study stands: done, running, failed with reasons, best so far."""
+    """Shows how a study stands: done, running, failed with reasons, best so far, time left."""
     study, store = _opened(file, storage)
-    from .study.status import failures, status_of
+    from .study.status import status_of
 
     try:
-        names = tuple(task.name for task in study.tasks)
         if watch and not as_json:
-            _watch(study, store, names)
-            return
-        found = status_of(store, names)
-        if as_json:
-            typer.echo(json.dumps({"study": study.name, "tasks": [asdict(one) for one in found]}, indent=1))
-            return
-        _console().print(_table(study, found))
-        for one in found:
-            if one.error:
-                typer.echo(f"{one.task} failed as a whole: {one.error}")
-            for reason in failures(store, one.task) if one.failed else ():
-                typer.echo(f"{one.task}: {reason}")
+            _watch(study, store)
+        elif as_json:
+            typer.echo(json.dumps({"study": study.name, **asdict(status_of(store, study))}, indent=1))
+        else:
+            typer.echo(_told_status(study, store))
     finally:
         store.close()
 
@@ -189,8 +180,7 @@ def _read(file: Path) -> Study:
 def _opened(file: Path, storage: str | None) -> tuple[Study, Store]:
     """Returns the study of a file and its store, open for reading."""
     study = _read(file)
-    from .study.runner import storage_of
-    from .study.storage import open_store
+    from .study.storage import open_store, storage_of
 
     return study, open_store(storage_of(study, file.parent, storage), study.name, readonly=True)
 
@@ -224,10 +214,14 @@ def _run(
         )
     finally:
         shown.close()
+    place = f" --storage {shlex.quote(storage)}" if storage else ""
+    named = shlex.quote(str(file))
     if ran.reason:
-        typer.echo(f"Stopped: {ran.reason}. Nothing is lost; go on with: autoinit study resume {file}")
+        typer.echo(f"Stopped: {ran.reason}. Nothing is lost; go on with:\n  autoinit study resume {named}{place}")
         raise typer.Exit(130 if ran.reason == "interrupted" else 0)
-    typer.echo(f"Done. See: autoinit study status {file}; autoinit study export {file} records.jsonl")
+    typer.echo("Done. See:")
+    for command in (f"status {named}", f"report {named} {study.name}.html", f"export {named} {study.name}.jsonl"):
+        typer.echo(f"  autoinit study {command}{place}")
 
 
 # What is shown while a study runs
@@ -288,43 +282,98 @@ class _Bar:
 
 
 def _told(progress: Progress) -> str:
-    about = "about " if progress.estimated else ""
+    about = "about " if progress.unbuilt else ""
     failed = f", {progress.failed} failed" if progress.failed else ""
-    left = f", {text.seconds(progress.left)} left" if progress.left is not None else ""
-    return f"{progress.done} of {about}{progress.total} trials{failed}{left}"
+    return f"{progress.done} of {about}{progress.total} trials{failed}{_left(progress.left, progress.unbuilt)}"
+
+
+def _left(seconds: float | None, unbuilt: int) -> str:
+    """Returns the time that is left, and what it takes for granted; nothing where nobody knows."""
+    if seconds is None:
+        return ""
+    if not unbuilt:
+        return f", {text.seconds(seconds)} left"
+    return f", about {text.seconds(seconds)} left ({unbuilt} {'task' if unbuilt == 1 else 'tasks'} not begun)"
 
 
 # What is shown of a study from outside
 
 WATCH_SECONDS = 3.0
+BEST = 48
+"""Characters of a recipe's name; the report and --json have the whole."""
+_COLUMNS = ("task", "done", "failed", "running", "waiting", "score", "best so far")
+_SCORE = "score: in log units relative to a constant guess, the lower the better"
 
 
-def _console() -> rich.console.Console:
-    from rich.console import Console
+def _told_status(study: Study, store: Store, most: int | None = None) -> str:
+    """Returns how a study stands, as text.
 
-    return Console()
-
-
-def _table(study: Study, found: list[TaskStatus]) -> rich.table.Table:
-    from rich.table import Table
-
-    done, failed = sum(one.done for one in found), sum(one.failed for one in found)
-    table = Table(title=f"{study.name}: {done} trials done, {failed} failed", title_justify="left")
-    for name in ("task", "done", "failed", "running", "waiting", "best so far", "score"):
-        table.add_column(name, justify="left" if name in ("task", "best so far") else "right")
-    for one in found:
-        score = "" if one.score is None else f"{one.score:.3f}"
-        best = "failed as a whole" if one.error else one.best
-        table.add_row(one.task, *map(str, (one.done, one.failed, one.running, one.waiting)), best, score)
-    return table
-
-
-def _watch(study: Study, store: Store, names: tuple[str, ...]) -> None:
-    from rich.live import Live
-
+    Args:
+        study: as its file has it.
+        store: its storage.
+        most: lines that there is room for, those that tell most; None for all.
+    """
     from .study.status import status_of
 
-    with Live(_table(study, status_of(store, names)), auto_refresh=False) as live:
+    found = status_of(store, study)
+    after = ["", _SCORE, *_reasons(store, found.tasks)]
+    before = [_headline(study, found), *([_pace(found)] if found.done + found.failed != found.total else []), ""]
+    if most is not None:
+        after = after[: max(2, most // 3)]
+    room = None if most is None else max(1, most - len(before) - len(after) - 3)
+    shown = list(found.tasks) if room is None or len(found.tasks) <= room else _telling(found.tasks)[:room]
+    hidden = len(found.tasks) - len(shown)
+    more = [f"and {hidden} more tasks: autoinit study status without --watch shows them"] if hidden else []
+    table = text.table(_COLUMNS, [_cells(one) for one in shown], "<>>>>><")
+    return "\n".join([*before, table, *more, *after])
+
+
+def _headline(study: Study, found: StudyStatus) -> str:
+    about = "about " if found.unbuilt else ""
+    total = "" if found.total is None else f" of {about}{found.total}"
+    return f"{study.name}: {found.done + found.failed}{total} trials ended, {found.failed} of them failed"
+
+
+def _pace(found: StudyStatus) -> str:
+    """Returns whether a study goes on, and how long it will: a coordinator that was killed leaves trials running."""
+    last = "none has ended in this run" if found.ago is None else f"the last one ended {text.seconds(found.ago)} ago"
+    running = f"{found.running} running" if found.running else "nothing runs now"
+    return f"{running}; {last}{_left(found.left, found.unbuilt)}"
+
+
+def _cells(one: TaskStatus) -> list[str]:
+    best = "failed as a whole" if one.error else one.best
+    shown = best if len(best) <= BEST else f"{best[: BEST - 1]}…"
+    score = "" if one.score is None else f"{one.score:.3f}"
+    return [one.task, *map(str, (one.done, one.failed, one.running, one.waiting)), score, shown]
+
+
+def _telling(tasks: Sequence[TaskStatus]) -> list[TaskStatus]:
+    """Returns the tasks that are at work first, then those in trouble, then those that have ended last."""
+
+    def rank(one: TaskStatus) -> int:
+        return 0 if one.running else 1 if one.failed or one.error else 2 if one.done else 3
+
+    return sorted(tasks, key=rank)
+
+
+def _reasons(store: Store, tasks: Sequence[TaskStatus]) -> list[str]:
+    """Returns why tasks and trials failed, a line for each reason."""
+    from .study.status import failures
+
+    broken = [f"{one.task} failed as a whole: {one.error}" for one in tasks if one.error]
+    return [*broken, *(f"{one.task}: {why}" for one in tasks if one.failed for why in failures(store, one.task))]
+
+
+def _watch(study: Study, store: Store) -> None:
+    """Shows a study anew every few seconds, in place on a terminal, until Ctrl-C."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console()
+    with Live(console=console, auto_refresh=False, screen=False) as live:
         while True:
+            told = _told_status(study, store, console.height - 1 if console.is_terminal else None)
+            live.update(Text(told, no_wrap=True, overflow="ellipsis"), refresh=True)
             time.sleep(WATCH_SECONDS)
-            live.update(_table(study, status_of(store, names)), refresh=True)

@@ -3,20 +3,26 @@
     python -m benchmarks.study_overhead                      # 1,000 trials of a probe of a step or two
     python -m benchmarks.study_overhead --trials 10000       # how it grows, and `status` of so many
     python -m benchmarks.study_overhead --part workers       # two workers beside one, on probes of 0.2 s
+    python -m benchmarks.study_overhead --part report        # the page about 100 tasks x 40 candidates x 2 seeds
 
 The overhead of a trial is the wall time of all of them through their number, from the moment that the task is built,
 less a worker's share of the seconds of the probes themselves; twice that is what each of the two workers waits. All
 trials are planned, that is created in the storage, before the first is run: that share of each is told by itself, and
 is part of the whole. Optuna's own share is what its storage takes
 for the same trials, created, begun, given their record and ended, in a loop that does nothing else.
+
+`status` and `report` are timed as a person calls them: the whole command, from the start of Python to its end.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,11 +37,14 @@ from autoinit.lines import Line
 from autoinit.study.coordinator import Progress
 from autoinit.study.runner import run_study
 from autoinit.study.spec import Study
-from autoinit.study.status import status_of
 from autoinit.study.storage import open_store
 
 WANTED = 0.030
 """Seconds of overhead a trial."""
+STATUS, REPORT, PAGE = 2.0, 30.0, 15.0
+"""Seconds of the two commands, and megabytes of the page, at most."""
+TASKS, CANDIDATES, STEPS = 100, 40, 200
+"""Of the study that is reported on."""
 MARKS = (100, 300, 1000, 3000, 10000)
 
 
@@ -48,10 +57,10 @@ def rows() -> tuple[Tensor, Tensor]:
     return torch.tensor(x, dtype=torch.float32) * 20, target[:, None]
 
 
-def study(name: str, trials: int, steps: int, model: dict[str, Any], workers: int) -> Study:
-    """Returns a dense study of one task with so many random candidates, the owner's weights among them."""
-    task = {
-        "name": "diabetes",
+def task(name: str, model: dict[str, Any]) -> dict[str, Any]:
+    """Returns a task of a study: a model on the diabetes data."""
+    return {
+        "name": name,
         **model,
         "data": "benchmarks.study_overhead:rows",
         "batch_size": 64,
@@ -59,9 +68,35 @@ def study(name: str, trials: int, steps: int, model: dict[str, Any], workers: in
         "optimizer": "torch.optim:SGD",
         "optimizer_args": {"lr": 0.01},
     }
+
+
+def study(name: str, trials: int, steps: int, model: dict[str, Any], workers: int) -> Study:
+    """Returns a dense study of one task with so many random candidates, the owner's weights among them."""
     space = {"random": trials - 1, "calibrations": ["none"]}
+    tasks = [task("diabetes", model)]
     return Study.model_validate(
-        {"name": name, "tasks": [task], "space": space, "probe": {"steps": steps, "rungs": []}, "workers": workers}
+        {"name": name, "tasks": tasks, "space": space, "probe": {"steps": steps, "rungs": []}, "workers": workers}
+    )
+
+
+def many() -> Study:
+    """Returns a dense study of networks of ten widths with ten learning rates each, as families of its report."""
+    tasks = []
+    for place in range(TASKS):
+        width = 4 + 2 * (place // 10)
+        model = {**WIDE, "family": f"width-{width}", "model_args": {**WIDE["model_args"], "width": width, "hidden": 2}}
+        found = task(f"width-{width}.diabetes.{place % 10}", model)
+        tasks.append({**found, "optimizer_args": {"lr": 0.002 * (1 + place % 10)}})
+    return Study.model_validate(
+        {
+            "name": "many",
+            "tasks": tasks,
+            "seeds": [0, 1],
+            "space": {"random": CANDIDATES - 1, "calibrations": ["none"]},
+            "probe": {"steps": STEPS},
+            "stack": 16,
+            "workers": 2,
+        }
     )
 
 
@@ -152,19 +187,59 @@ def _note(progress: Progress, at: list[float]) -> None:
 
 
 def status(trials: int, folder: Path) -> None:
-    """Prints the seconds of reading how so many trials stand, in a process that is warm."""
+    """Prints the seconds that the command takes to tell how so many trials stand."""
+    plan = study("overhead", trials, 1, LINEAR, workers=2)
+    told = timed("status", plan, folder, rounds=5)
+    print(f"status of {len(_lines(plan, folder))} trials: {told} (under {STATUS:.0f} s is wanted)")
+
+
+def timed(command: str, plan: Study, folder: Path, *more: str, rounds: int) -> str:
+    """Returns what a command about a study takes, with the start of Python and all imports, in words."""
+    file = folder / f"{plan.name}.toml"
+    file.write_text(as_toml(plan))
+    call = [sys.executable, "-m", "autoinit", "study", command, str(file), *more]
+    wall, computing = [], []
+    for _ in range(rounds):
+        start, before = time.perf_counter(), os.times()
+        subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
+        after = os.times()
+        wall.append(time.perf_counter() - start)
+        computing.append(sum(after[2:4]) - sum(before[2:4]))
+    return f"{statistics.median(wall):.2f} s, {statistics.median(computing):.2f} of them computing, median of {rounds}"
+
+
+def as_toml(plan: Study) -> str:
+    """Returns the study file that says the same."""
+    fields = plan.model_dump(mode="json", exclude_defaults=True)
+    return "".join(f"{name} = {_inline(value)}\n" for name, value in fields.items())
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_inline(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value)
+
+
+def reported(folder: Path) -> None:
+    """Prints what the report on a large study takes, in seconds and megabytes, after having run it."""
+    plan, page = many(), folder / "many.html"
     start = time.perf_counter()
-    store = open_store(f"sqlite:///{folder / 'overhead'}.db", "overhead", readonly=True)
-    found = status_of(store, ("diabetes",))
-    seconds = time.perf_counter() - start
-    store.close()
-    print(f"status of {found[0].done} trials: {seconds:.2f} s (under 2 s is wanted); {trials} were asked for")
+    run_study(plan, folder=folder)
+    lines = _lines(plan, folder)
+    counted = f"{len({line['task'] for line in lines})} tasks, {len(lines)} trials of {STEPS} steps"
+    print(f"{counted}, run in {time.perf_counter() - start:.0f} s")
+    told = timed("report", plan, folder, str(page), rounds=3)
+    print(f"report: {told} (under {REPORT:.0f} s is wanted)")
+    print(f"        {page.stat().st_size / 1e6:.1f} MB (under {PAGE:.0f} MB is wanted)")
+    print(f"status: {timed('status', plan, folder, rounds=3)} (under {STATUS:.0f} s is wanted)")
 
 
 def main() -> None:
     """Prints what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("overhead", "workers"), default="overhead")
+    parser.add_argument("--part", choices=("overhead", "workers", "report"), default="overhead")
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3, help="of each number of workers")
     arguments = parser.parse_args()
@@ -173,6 +248,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.part == "workers":
             speedup(Path(folder), arguments.rounds)
+        elif arguments.part == "report":
+            reported(Path(folder))
         else:
             overhead(arguments.trials, Path(folder))
             status(arguments.trials, Path(folder))

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,20 @@ def digits() -> tuple[Tensor, Tensor]:
 
     rows, labels = load_digits(return_X_y=True)
     return torch.tensor(rows / 16, dtype=torch.float32), torch.tensor(labels)
+
+
+class NotedSGD(torch.optim.SGD):
+    """Plain SGD that notes each training's first step, a line in the file of the environment's TRAININGS."""
+
+    begun = False
+
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        """Takes a step."""
+        if not self.begun:
+            self.begun = True
+            with Path(os.environ["TRAININGS"]).open("a") as file:
+                file.write(f"{os.getpid()}\n")
+        return super().step(closure)
 
 
 def counted_digits(log: str) -> tuple[Tensor, Tensor]:

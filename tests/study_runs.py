@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from autoinit.lines import MEASURED_TIMES, read_lines, write_lines
-from autoinit.study.runner import storage_of
 from autoinit.study.status import status_of
-from autoinit.study.storage import Store, open_store
+from autoinit.study.storage import Store, open_store, storage_of
 from autoinit.study.toml_file import read_study
 
 HERE = Path(__file__).parent
@@ -87,7 +90,7 @@ def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def states(file: Path) -> dict[str, dict[str, Any]]:
     """Returns how each task stands, as `autoinit study status --json` tells it."""
     with contextlib.closing(reading(file)) as store:
-        return {one.task: asdict(one) for one in status_of(store, tuple(task.name for task in read_study(file).tasks))}
+        return {one.task: asdict(one) for one in status_of(store, read_study(file)).tasks}
 
 
 def reading(file: Path) -> Store:
@@ -113,3 +116,26 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def wait_for_trials(process: subprocess.Popen[str], file: Path, trials: int) -> None:
+    """Waits until a study has so many trials behind it."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        if done(file) >= trials:
+            return
+        time.sleep(0.05)
+    pytest.fail("the study did not begin")
+
+
+def done(file: Path) -> int:
+    """Returns how many trials have ended, read from the file itself."""
+    database = file.with_suffix(".db")
+    if not database.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
+        try:
+            return int(connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0])
+        except sqlite3.OperationalError:  # there are no tables yet
+            return 0

@@ -18,7 +18,8 @@ from scipy.stats import t as student
 import autoinit
 from autoinit.errors import ArgumentError
 from autoinit.reports import StudyResults, report
-from autoinit.reports.figures import short
+from autoinit.reports.figures import ROWS, gain_map, heat_map, short
+from autoinit.reports.study_page import _span
 from autoinit.reports.summary import POINTS, importance, mean, summarize, thinned
 from autoinit.selection import Selection
 
@@ -105,6 +106,51 @@ def test_importance_is_the_variance_between_values(results: StudyResults) -> Non
     assert {"base", "log2_gain", "head", "learning rate"} == {share.name for share in importance(one)}
 
 
+def test_gain_map_has_the_means_of_each_initializer_and_scale(results: StudyResults) -> None:
+    tasks = summarize(results, "probe")
+    fields = {line["recipe"]: line["fields"] for line in results.lines}
+    figure = gain_map(tasks, fields)
+    assert figure is not None
+    (trace,), layout = figure.drawings[0].data, figure.drawings[0].layout
+    rows, columns = layout["yaxis"]["ticktext"], layout["xaxis"]["ticktext"]
+    assert columns == ["× 0.5", "× 1", "× 2", "× 1.07374e+09"]
+    cell = trace["z"][rows.index("xavier_normal")][columns.index("× 1")]
+    keys = [key for key, held in fields.items() if held.get("base") == "xavier_normal"]
+    assert len(keys) == 2
+    assert cell == pytest.approx(
+        statistics.fmean(task.gains[key].mean for task in tasks if task.gains for key in keys), rel=1e-2
+    )
+    wild = columns.index("× 1.07374e+09")
+    survived = [task.gains[WILD.key].mean for task in tasks if WILD.key in task.gains]
+    assert [row[wild] for row in trace["z"] if row[wild] is not None] == pytest.approx(
+        [statistics.fmean(survived)], rel=1e-2
+    )
+    assert "xavier_normal" not in trace["text"][rows.index("he_normal")][wild]
+    assert "runs diverged or failed" in trace["text"][rows.index("he_normal")][wild]
+    plain = {key: {"base": "he_normal"} for key in fields}
+    assert gain_map(tasks, plain) is None, "one scale only"
+
+
+def test_heat_map_of_many_recipes_keeps_those_of_the_most_tasks(results: StudyResults) -> None:
+    task = next(task for task in summarize(results, "probe") if task.gains)
+    gain = next(iter(task.gains.values()))
+    several = [
+        dataclasses.replace(
+            task, name=f"task {n}", gains={"orthogonal": gain, **{f"random {n}.{m}": gain for m in range(30)}}
+        )
+        for n in range(4)
+    ]
+    figure = heat_map(several)
+    assert figure is not None
+    rows = figure.drawings[0].layout["yaxis"]["ticktext"]
+    assert len(rows) == ROWS
+    assert "orthogonal" in rows
+    assert f"Only the {ROWS} that were tried on the most tasks are shown, of " in figure.note
+    few = heat_map(several[:1])
+    assert few is not None
+    assert "Only the" not in few.note
+
+
 def test_thinned_curve_keeps_its_mean_and_ends() -> None:
     losses = [math.sin(step) + 2 for step in range(600)]
     steps, values = thinned(losses)
@@ -145,11 +191,23 @@ def test_study_report_has_every_part(results: StudyResults, tmp_path: Path) -> N
     assert "the loss was not finite at step 1 (× 3)" in text
     assert "one seed" not in text.replace("rests on a single seed", "")
     figures = figures_of(path)
-    assert set(figures) == {"gains-probe", "gains-long", "curves", "heat-map", "importance", "layers"}
+    assert set(figures) == {"gains-probe", "gains-long", "curves", "heat-map", "gain-map", "importance", "layers"}
     assert {drawing["label"] for drawing in figures["layers"]["drawings"]} == {"tanh.digits.sgd", "relu.digits.sgd"}
     for drawing in figures["curves"]["drawings"]:
         assert any(trace["name"] == "as_is" for trace in drawing["data"])
         assert all(len(trace["x"]) == len(trace["y"]) <= POINTS for trace in drawing["data"])
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        (["2026-11-25T19:04:21+00:00", None, "2026-11-25T20:04:00+01:00"], "2026-11-25 19:04:00 to 19:04:21 UTC"),
+        (["2026-11-25T23:59:00Z", "2026-11-26T06:30:00Z"], "2026-11-25 23:59:00 to 2026-11-26 06:30:00 UTC"),
+        ([None], ""),
+    ],
+)
+def test_span_is_of_one_clock_whatever_the_zones(times: list[str | None], told: str) -> None:
+    assert _span(times) == told
 
 
 def test_one_seed_is_said_plainly(results: StudyResults, tmp_path: Path) -> None:
@@ -158,6 +216,20 @@ def test_one_seed_is_said_plainly(results: StudyResults, tmp_path: Path) -> None
     text = body_of(tmp_path / "study.html")
     assert "with one seed there is no telling how far by chance" in text
     assert "<td>one seed</td><td>1</td>" in text
+
+
+def test_tasks_that_are_not_begun_are_counted_and_not_listed(results: StudyResults, tmp_path: Path) -> None:
+    lines = [line for line in results.lines if line["task"] != "relu.digits.sgd"]
+    report(dataclasses.replace(results, lines=lines), tmp_path / "study.html")
+    text = body_of(tmp_path / "study.html")
+    assert f"{len(lines)} trials on 2 of 3 tasks." in text
+    assert "1 task without a finished trial yet" in text
+    assert '<td class="words">relu.digits.sgd</td>' not in text
+    assert '<td class="words">broken.digits.sgd</td>' in text, "it could not be built, which is told"
+    report(results, tmp_path / "study.html")
+    text = body_of(tmp_path / "study.html")
+    assert f"{len(results.lines)} trials on 3 tasks." in text
+    assert "without a finished trial" not in text
 
 
 def test_study_without_a_trial_is_still_a_page(results: StudyResults, tmp_path: Path) -> None:

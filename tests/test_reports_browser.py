@@ -28,7 +28,7 @@ FLAGS = (
     "--disable-sync",
 )
 EXPECTED = {
-    "study": {"gains-probe", "gains-long", "curves", "heat-map", "importance", "layers"},
+    "study": {"gains-probe", "gains-long", "curves", "heat-map", "gain-map", "importance", "layers"},
     "selection": {"losses", "trials"},
     "diagnosis": {"layers"},
 }

@@ -18,6 +18,11 @@ pytest.importorskip("snntorch")
 pytest.importorskip("transformers")
 pytest.importorskip("x_transformers")
 
+from study_runs import run, timeless
+
+from autoinit.lines import read_lines
+from autoinit.study.jobs import StudyJob
+from autoinit.study.perform import Performer
 from autoinit.study.spec import Study, TaskSpec
 from autoinit.study.toml_file import read_study
 from autoinit.study.workbench import Workbench
@@ -55,6 +60,57 @@ def test_every_task_takes_a_step_and_has_its_candidates(name: str, task: str) ->
         assert len(candidates) >= (40 if name == "overnight" else 5)
     finally:
         at.close()
+
+
+@pytest.mark.slow
+def test_quick_study_gives_the_same_records_here_and_on_a_ray_cluster(tmp_path: Path) -> None:
+    """It is run as a person runs it, by two workers of this machine and on a cluster that is started for it."""
+    pytest.importorskip("ray")
+    found = {}
+    for executor in ("local", "ray"):
+        storage, out = f"sqlite:///{tmp_path / executor}.db", tmp_path / f"{executor}.jsonl"
+        options = ("--storage", storage, "--executor", executor, "--workers", "2")
+        assert "Done." in run("run", FOLDER / "quick.toml", *options)
+        run("export", FOLDER / "quick.toml", out, "--storage", storage)
+        found[executor] = timeless(read_lines(out).lines)
+    assert len(found["local"]) == 68
+    assert {line["state"] for line in found["local"]} == {"complete"}
+    assert found["ray"] == found["local"]
+
+
+@pytest.mark.parametrize(
+    ("task", "stacks"),
+    [
+        ("mlp_residual.wine.adamw", True),
+        ("cnn_plain_6.digits.sgd", True),
+        ("gpt.prose.adamw", True),
+        ("gru.digits.adam", False),
+        ("lstm.digits.adam", False),
+        ("spiking_3.digits.adam", False),
+    ],
+)
+def test_overnight_stacks_the_models_that_can_be(task: str, stacks: bool) -> None:
+    assert study("overnight").stack > 1
+    at = Workbench(spec_of("overnight", task), 0, [FOLDER])
+    try:
+        assert at.stackable is stacks
+    finally:
+        at.close()
+
+
+def test_model_that_cannot_be_stacked_is_trained_one_after_the_other() -> None:
+    """The trials of an LSTM are the same in a study that stacks and in one that does not, to the bit."""
+    overnight, name = study("overnight"), "lstm.digits.adam"
+    alone = overnight.model_copy(update={"stack": 1})
+    lines = []
+    for plan in (overnight, alone):
+        performer = Performer(plan, [FOLDER])
+        described = performer.describe(name)
+        jobs = [StudyJob(name, place, "probe", one, 0, 0, 5) for place, one in enumerate(described.candidates[:3])]
+        lines.append(timeless(list(performer.run(jobs, described))))
+        performer.close()
+    assert [line["state"] for line in lines[0]] == ["complete"] * 3
+    assert lines[0] == lines[1]
 
 
 def test_overnight_is_as_large_as_promised() -> None:

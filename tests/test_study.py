@@ -7,13 +7,14 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import time
 import tomllib
 import urllib.request
 from pathlib import Path
 
 import pytest
-from study_runs import alive, records, run, start, states, timeless, workers_of, write
+from study_runs import alive, records, run, start, states, timeless, wait_for_trials, workers_of, write
 
 from autoinit.lines import read_lines, write_lines
 
@@ -55,7 +56,7 @@ def test_status_tells_counts_and_the_best(finished: Path) -> None:
     assert states(finished) == {"mlp": status}
     assert (status["done"], status["failed"], status["running"], status["waiting"]) == (25, 0, 0, 0)
     assert status["score"] == min(line["score"]["total"] for line in records(finished))
-    assert "25 trials done" in run("status", finished)
+    assert "25 of 25 trials ended, 0 of them failed" in run("status", finished)
 
 
 def test_finished_study_runs_nothing_again(finished: Path) -> None:
@@ -64,27 +65,44 @@ def test_finished_study_runs_nothing_again(finished: Path) -> None:
     assert records(finished) == before
 
 
+def wait_for_training(process: subprocess.Popen[str], log: Path) -> None:
+    """Waits until the next training has begun, or the process has ended."""
+    before = log.stat().st_size if log.exists() else 0
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.exists() and log.stat().st_size > before:
+            return
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, finished: Path) -> None:
-    """Coordinator, workers, or both are killed twenty times, at any moment of a study of some seconds."""
+    """Coordinator, workers, or both are killed twenty times: while they start, and in the middle of trainings."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
+    files = []
     for folder in (whole, cut):
         folder.mkdir()
-    steps = 2500
-    run("run", write(whole, steps))
-    file = write(cut, steps)
+        file = write(folder, steps=2500)
+        file.write_text(file.read_text().replace("torch.optim:SGD", "study_models:NotedSGD"))
+        files.append(file)
+    trainings = [str(folder / "trainings.txt") for folder in (whole, cut)]
+    process = start("run", files[0], TRAININGS=trainings[0])
+    assert "Done." in process.communicate(timeout=300)[0]
     chance = random.Random(0)
-    kills = 0
-    process = start("run", file)
+    kills = in_flight = 0
+    process = start("run", file, TRAININGS=trainings[1])
     while kills < 20:
         if process.poll() is not None:  # two workers were killed while they built the task: it failed for that run
             assert "failed as a whole" in process.communicate()[1], "the study was over before it could be killed"
-            process = start("resume", file)
-        time.sleep(chance.uniform(0.2, 1.6))
+            process = start("resume", file, TRAININGS=trainings[1])
+        if kills % 2:
+            wait_for_training(process, Path(trainings[1]))
+        time.sleep(chance.uniform(0.0, 1.0))
         what, pids = chance.choice(["coordinator", "worker", "both"]), workers_of(process)
         if what != "coordinator" and not pids:
             continue
         kills += 1
+        in_flight += 1 if what == "worker" else len(pids)
         if what != "coordinator":
             os.kill(chance.choice(pids), signal.SIGKILL)
         if what != "worker":
@@ -94,10 +112,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, 
             while any(map(alive, pids)) and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert not any(map(alive, pids)), "a worker outlived its coordinator"
-            process = start("run", file)
+            process = start("run", file, TRAININGS=trainings[1])
     process.communicate(timeout=300)
     assert process.returncode == 0
-    run("resume", file)
+    process = start("resume", file, TRAININGS=trainings[1])
+    assert "Done." in process.communicate(timeout=300)[0]
     status = states(file)["mlp"]
     assert (status["running"], status["waiting"]) == (0, 0)
     expected = {line["id"]: line for line in timeless(records(whole / "small.toml"))}
@@ -108,19 +127,27 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, 
             assert "SIGKILL" in line["reason"]
         else:
             assert line == expected[line["id"]]
+    begun = [len(Path(log).read_text().splitlines()) for log in trainings]
+    assert begun[0] == 21, "each training is noted once"
+    assert 21 < begun[1] <= 21 + in_flight, "a kill costs no more than the trials that are running"
 
 
-def test_sigterm_stops_it_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "told"), [(signal.SIGTERM, 0, "ended by SIGTERM"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_sigterm_and_ctrl_c_stop_it_cleanly(tmp_path: Path, number: signal.Signals, code: int, told: str) -> None:
     file = write(tmp_path, steps=2000)
     process = start("run", file)
-    deadline = time.monotonic() + 60
-    while not workers_of(process) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(4)
-    process.send_signal(signal.SIGTERM)
+    wait_for_trials(process, file, 1)
+    workers = workers_of(process)
+    for each in (process.pid, *workers):  # all at once, as a cluster does
+        os.kill(each, number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "Stopped: ended by SIGTERM" in out
+    assert process.returncode == code, err
+    assert f"Stopped: {told}. Nothing is lost; go on with:\n  autoinit study resume {file}" in out
+    assert "Traceback" not in err
+    assert "tried once more" not in err, "a trial that was stopped has not lost an attempt"
+    assert not any(map(alive, workers))
     assert states(file).get("mlp", {"running": 0})["running"] == 0
 
 

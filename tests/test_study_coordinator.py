@@ -273,23 +273,52 @@ def test_a_trial_that_kills_every_worker_fails_with_its_reason(stores: Stores) -
     assert (told[-1].done, told[-1].failed) == (10, 1)
 
 
-def test_a_death_in_a_stack_is_retried_as_a_whole(stores: Stores) -> None:
-    study = plan(space={"recipes": ["he_normal", "xavier_uniform"], "random": 2}, stack=3, seeds=[0, 1])
-    store, crew = stores(study), Here(study, 2)
+STACKED = plan(space={"recipes": ["he_normal", "xavier_uniform"], "random": 2}, stack=3, seeds=[0, 1])
+
+
+def test_after_a_death_in_a_stack_each_of_it_is_tried_alone(stores: Stores) -> None:
+    store, crew = stores(STACKED), Here(STACKED, 2)
     deaths = [Died("gone")]
 
     def kill(slot: int, order: Order) -> Reply | None:
         return deaths.pop() if deaths and isinstance(order, Run) else None
 
     crew.before = kill
-    finished(study, store, crew)
+    finished(STACKED, store, crew)
     assert len(records(store)) == 10
     assert [line["attempts"] for line in store.lines()][:4] == [2, 2, 2, 1]
     assert {line["state"] for line in store.lines()} == {"complete"}
-    for _, order in crew.given:
-        if isinstance(order, Run):
-            assert len({job.seed for job in order.jobs}) == 1, "a stack is of one seed"
-            assert len(order.jobs) <= 3
+    stacks = [[job.number for job in order.jobs] for _, order in crew.given if isinstance(order, Run)]
+    assert stacks[0] == [0, 1, 2]
+    assert [stack for stack in stacks[1:] if stack[0] < 3] == [[0], [1], [2]]
+    assert [3, 4] in stacks, "a stack is of one seed"
+    assert [5, 6, 7] in stacks
+
+
+def test_a_deadly_trial_in_a_stack_takes_no_other_one_with_it(stores: Stores) -> None:
+    store, crew = stores(STACKED), Here(STACKED, 2)
+
+    def kill(slot: int, order: Order) -> Reply | None:
+        return Died("gone") if isinstance(order, Run) and 1 in [job.number for job in order.jobs] else None
+
+    crew.before = kill
+    finished(STACKED, store, crew)
+    assert [line["state"] for line in store.lines()] == ["complete", "failed", *["complete"] * 8]
+    assert [line["attempts"] for line in store.lines()] == [2, 2, 2, *[1] * 7]
+
+
+def test_trials_of_one_order_are_written_as_they_end(stores: Stores) -> None:
+    store, crew = stores(STACKED), Here(STACKED)
+    written: list[int] = []
+
+    def look(slot: int, order: Order) -> None:
+        if isinstance(order, Run) and order.jobs[0].number == 0:
+            written.append(store.counts()["mlp"]["complete"])
+
+    crew.before = look
+    finished(STACKED, store, crew)
+    assert written == [0, 1, 2, 2], "the last one when the worker is at its next order"
+    assert len(records(store)) == 10
 
 
 def test_a_task_whose_workers_die_while_they_build_it_fails_alone(stores: Stores) -> None:
@@ -401,8 +430,8 @@ def test_search_is_the_same_with_any_number_of_workers_and_after_a_stop(stores: 
 def test_time_that_is_left_is_told_and_never_negative(stores: Stores) -> None:
     told = finished(SMALL, stores(SMALL), Here(SMALL, 2))
     assert told[0].left is None
-    assert told[0].estimated
-    assert not told[-1].estimated
+    assert told[0].unbuilt == 1
+    assert told[-1].unbuilt == 0
     assert told[-1].left == 0
     assert all(progress.left is None or progress.left >= 0 for progress in told)
     assert [progress.done for progress in told] == sorted(progress.done for progress in told)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import re
 import resource
+import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from study_runs import records, run, start, states, timeless, workers_of, write
+from study_runs import done, records, run, start, states, timeless, wait_for_trials, workers_of, write
+
+from autoinit.lines import read_lines
 
 TRIALS = 21
 
@@ -25,29 +28,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, obje
     return timeless(records(file))
 
 
-def begun(process: subprocess.Popen[str], file: Path, trials: int) -> None:
-    """Waits until a study has so many trials behind it."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        if done(file) >= trials:
-            return
-        time.sleep(0.05)
-    pytest.fail("the study did not begin")
-
-
-def done(file: Path) -> int:
-    """Returns how many trials have ended, read from the file itself."""
-    database = file.with_suffix(".db")
-    if not database.exists():
-        return 0
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
-        try:
-            return int(connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0])
-        except sqlite3.OperationalError:  # there are no tables yet
-            return 0
-
-
 # A full disk
 
 
@@ -58,7 +38,7 @@ def test_a_full_disk_ends_the_study_in_words_and_with_room_it_goes_on(
     """From the third trial on no file may grow: the next write fails as on a full disk."""
     file = write(tmp_path)
     process = start("run", file)
-    begun(process, file, 3)
+    wait_for_trials(process, file, 3)
     full = max(part.stat().st_size for part in tmp_path.glob("small.db*"))
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, full))
     out, err = process.communicate(timeout=120)
@@ -74,6 +54,42 @@ def test_a_full_disk_ends_the_study_in_words_and_with_room_it_goes_on(
     after = timeless(records(file))
     assert after == undisturbed
     assert [line for line in after if line in before] == before, "what had ended was not run again"
+
+
+DISK = """
+set -e
+mount -t tmpfs -o size=1300k tmpfs "$1/disk"
+storage="sqlite:///$1/disk/small.db"
+if "$2" -m autoinit study run "$1/small.toml" --storage "$storage" 2>"$1/first.txt"; then exit 3; fi
+mount -o remount,size=64m "$1/disk"
+"$2" -m autoinit study export "$1/small.toml" "$1/before.jsonl" --storage "$storage"
+"$2" -m autoinit study resume "$1/small.toml" --storage "$storage"
+"$2" -m autoinit study export "$1/small.toml" "$1/after.jsonl" --storage "$storage"
+"""
+"""In a namespace of its own a user may mount a disk, and make it larger."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0,
+    reason="no namespaces for users",
+)
+def test_a_disk_of_a_megabyte_fills_up_and_a_larger_one_is_gone_on_with(
+    tmp_path: Path, undisturbed: list[dict[str, object]]
+) -> None:
+    write(tmp_path)
+    (tmp_path / "disk").mkdir()
+    command = ["unshare", "-rm", "sh", "-c", DISK, "sh", str(tmp_path), sys.executable]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert ran.returncode == 0, ran.stderr
+    told = (tmp_path / "first.txt").read_text()
+    assert "the disk is full or fails (database or disk is full). Free some space" in told
+    assert "Traceback" not in told
+    before, after = (timeless(read_lines(tmp_path / name).lines) for name in ("before.jsonl", "after.jsonl"))
+    assert 0 < len(before) < TRIALS, "it was full in the middle"
+    assert after == undisturbed
+    assert [line for line in after if line in before] == before
 
 
 # A clock that jumps
@@ -126,7 +142,7 @@ def test_a_clock_that_jumps_changes_no_record_and_no_duration(
     (tmp_path / "clock" / "sitecustomize.py").write_text(CLOCK)
     environment = {"PYTHONPATH": str(tmp_path / "clock"), "JUMP": str(jump)}
     process = start("run", file, **environment)
-    begun(process, file, 3)
+    wait_for_trials(process, file, 3)
     moved = tmp_path / "moved"
     moved.write_text(str(days))
     moved.replace(jump)
@@ -151,7 +167,7 @@ def test_a_clock_that_jumps_changes_no_record_and_no_duration(
 def test_a_locked_file_is_waited_for(tmp_path: Path, undisturbed: list[dict[str, object]]) -> None:
     file = write(tmp_path)
     process = start("run", file)
-    begun(process, file, 3)
+    wait_for_trials(process, file, 3)
     other = sqlite3.connect(file.with_suffix(".db"), isolation_level=None, timeout=10)
     other.execute("BEGIN IMMEDIATE")
     before = done(file)

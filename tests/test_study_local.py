@@ -122,11 +122,22 @@ def test_killed_worker_is_told_of_and_replaced(crew: Local) -> None:
 def test_worker_that_dies_while_it_is_idle_is_found_by_its_next_order(crew: Local) -> None:
     carried_out(crew, 1, Describe("mlp"))
     dead = crew.pids()[-1]
-    os.kill(dead, signal.SIGTERM)
-    while alive(dead):
+    os.kill(dead, signal.SIGUSR1)
+    deadline = time.monotonic() + 30
+    while alive(dead) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert carried_out(crew, 1, Describe("mlp")) == [Died("the worker process was ended by SIGTERM")]
+    assert carried_out(crew, 1, Describe("mlp")) == [Died("the worker process was ended by SIGUSR1")]
     assert isinstance(carried_out(crew, 1, Describe("mlp"))[-1], Ended)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_worker_leaves_signals_to_its_coordinator(crew: Local, number: signal.Signals) -> None:
+    carried_out(crew, 0, Describe("mlp"))
+    pid = crew.pids()[0]
+    assert os.getpgid(pid) != os.getpgid(0), "Ctrl-C on a terminal does not reach it"
+    os.kill(pid, number)
+    assert isinstance(carried_out(crew, 0, Describe("mlp"))[-1], Ended)
+    assert crew.pids()[0] == pid
 
 
 def test_hung_worker_is_ended_with_the_reason_that_was_given(crew: Local) -> None:

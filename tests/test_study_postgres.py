@@ -140,6 +140,22 @@ def test_two_coordinators_run_every_trial_once(store: Store, url: str) -> None:
     assert store.best() == {"a": (0.0, 0)}
 
 
+def test_pace_is_of_all_coordinators_since_the_last_one_began(store: Store, url: str) -> None:
+    store.extend("a", jobs(4))
+    store.begin_run()
+    for claimed in store.claim("a", 2):
+        store.finish(claimed, {"number": claimed.number}, 0.0)
+    other = open_store(url, "night")
+    for claimed in other.claim("a", 2):
+        other.finish(claimed, {"number": claimed.number}, 0.0)
+    pace = store.pace()
+    assert pace.rate is not None
+    assert pace.ago is not None
+    other.begin_run()
+    assert store.pace().rate is None
+    other.close()
+
+
 EXTEND = """
 store = open_store(url, "night", create=True)
 store.add_task("b", {})

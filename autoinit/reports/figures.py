@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -34,6 +35,9 @@ LEADERS = 4
 
 LABEL = 26
 """Characters of a name on an axis: a phone is 390 points wide."""
+
+ROWS = 60
+"""Recipes of a heat map: random points are tried on a task each, and a night has thousands of them."""
 
 _ROW = 20
 _DIVERGING = [[0.0, "#b35806"], [0.25, "#f1a340"], [0.5, "#f7f7f7"], [0.75, "#67a9cf"], [1.0, "#2166ac"]]
@@ -113,35 +117,100 @@ def best_gains(tasks: Sequence[TaskSummary], stage: str) -> Figure | None:
         for task, best, gain in sorted(found, key=lambda row: -row[2].mean)
     ]
     note = "Mean over seeds and its 95 % interval; a dot without one rests on a single seed. Right of 0 is better."
-    return intervals(f"gains-{stage}", "Gain of each task's best recipe", note, rows, "gain over as_is, in log units")
+    return intervals(f"gains-{stage}", "Gain of each task's best recipe", note, rows, "gain, in log units")
+
+
+@dataclass
+class _Cells:
+    """What came of recipes in groups: gains over as_is, and runs without an end, by row and column."""
+
+    gains: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    lost: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    tasks: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    @staticmethod
+    def of(tasks: Sequence[TaskSummary], place: Callable[[TaskSummary, str], tuple[str, str]]) -> _Cells:
+        """Returns the cells of all recipes but as_is, each at the row and column that `place` gives it on a task."""
+        found = _Cells()
+        for task in tasks:
+            for recipe, gain in task.gains.items():
+                found.gains[place(task, recipe)].append(gain.mean)
+                found.tasks[place(task, recipe)[0]].add(task.name)
+            for recipe, count in task.unfinished.items():
+                if count and recipe != AS_IS:
+                    found.lost[place(task, recipe)] += count
+                    found.tasks[place(task, recipe)[0]].add(task.name)
+        return found
+
+    def rows(self) -> list[str]:
+        """Returns the rows, the best on average at the top, those without a gain last."""
+        each: dict[str, list[float]] = {row: [] for row in self.tasks}
+        for (row, _), gains in self.gains.items():
+            each[row].append(mean(gains).mean)
+        return sorted(each, key=lambda row: (-mean(each[row]).mean if each[row] else math.inf, row))
+
+    def columns(self) -> list[str]:
+        """Returns the columns by name."""
+        return sorted({column for _, column in (*self.gains, *self.lost)})
 
 
 def heat_map(tasks: Sequence[TaskSummary]) -> Figure | None:
     """Returns the mean gain of each recipe in each family of tasks; None where there is none."""
-    cells: dict[tuple[str, str], list[float]] = defaultdict(list)
-    lost: dict[tuple[str, str], int] = defaultdict(int)
-    for task in tasks:
-        family = task.info.get("family") or "other"
-        for recipe, gain in task.gains.items():
-            cells[recipe, family].append(gain.mean)
-        for recipe, count in task.unfinished.items():
-            lost[recipe, family] += count
-    shown = {place for place in (*cells, *(place for place, count in lost.items() if count)) if place[0] != AS_IS}
-    if not shown:
+    cells = _Cells.of(tasks, lambda task, recipe: (recipe, task.info.get("family") or "other"))
+    rows = cells.rows()
+    if not rows:
         return None
-    families = sorted({family for _, family in shown})
-    each = {recipe: [mean(cells[recipe, f]).mean for f in families if cells[recipe, f]] for recipe, _ in shown}
-    recipes = sorted(each, key=lambda recipe: (-mean(each[recipe]).mean if each[recipe] else math.inf, recipe))
-    values = [[mean(cells[r, f]).mean if cells[r, f] else None for f in families] for r in recipes]
+    most = set(sorted(rows, key=lambda row: -len(cells.tasks[row]))[:ROWS])
+    kept = [row for row in rows if row in most]
+    left = f" Only the {ROWS} that were tried on the most tasks are shown, of {len(rows)}." if len(rows) > ROWS else ""
+    note = (
+        "Mean over tasks and seeds, in log units: blue is better than as_is, brown worse; colours saturate at the "
+        f"strongest tenth. Grey: no run was finished to compare. The best recipes on average are at the top.{left}"
+    )
+    drawing = _map(cells, kept, cells.columns())
+    return Figure("heat-map", "Gain by recipe and family of tasks", note, [drawing])
+
+
+def gain_map(tasks: Sequence[TaskSummary], fields: Mapping[str, Mapping[str, Any]]) -> Figure | None:
+    """Returns the mean gain over as_is of each initializer at each scale; None where one scale only was tried.
+
+    Args:
+        tasks: what came of each.
+        fields: of each recipe, those that are not at their default.
+    """
+
+    def place(task: TaskSummary, recipe: str) -> tuple[str, str]:
+        held = fields[recipe]
+        return str(held.get("base", AS_IS)), _scale(float(held.get("log2_gain", 0.0)))
+
+    cells = _Cells.of(tasks, place)
+    columns = sorted(cells.columns(), key=lambda column: float(column.removeprefix("× ")))
+    if len(columns) < 2:
+        return None
+    note = (
+        "The scale of the weights beside the one that is each initializer's own, to the nearest power of two; as_is is "
+        "the model's own draw, rescaled. Colours as above. A cell is the mean over all recipes with that initializer "
+        "and scale, whatever else they say, so neighbours may differ by more than the two."
+    )
+    drawing = _map(cells, cells.rows(), columns)
+    return Figure("gain-map", "Gain by initializer and scale", note, [drawing])
+
+
+def _scale(log2_gain: float) -> str:
+    return f"× {2.0 ** round(log2_gain):g}"
+
+
+def _map(cells: _Cells, rows: Sequence[str], columns: Sequence[str]) -> Drawing:
+    """Returns the mean gains as colours: rows from the top, columns from the left."""
+    values = [[mean(cells.gains[r, c]).mean if cells.gains[r, c] else None for c in columns] for r in rows]
     sizes = sorted(abs(value) for row in values for value in row if value is not None) or [1.0]
     reach = max(sizes[math.ceil(0.9 * len(sizes)) - 1], 1e-3)  # one extreme recipe would blanch all others
-    hover = [[_cell(r, f, cells[r, f], lost[r, f]) for f in families] for r in recipes]
     trace = {
         "type": "heatmap",
         "z": [_digits(row, 3) for row in values],
-        "x": list(range(len(families))),
-        "y": list(range(len(recipes))),
-        "text": hover,
+        "x": list(range(len(columns))),
+        "y": list(range(len(rows))),
+        "text": [[_cell(r, c, cells.gains[r, c], cells.lost[r, c]) for c in columns] for r in rows],
         "hovertemplate": "%{text}<extra></extra>",
         "hoverongaps": True,
         "zmid": 0,
@@ -153,23 +222,19 @@ def heat_map(tasks: Sequence[TaskSummary]) -> Figure | None:
         "colorbar": {"orientation": "h", "thickness": 10, "y": 0, "yanchor": "top", "ypad": 10, "len": 1},
     }
     layout = {
-        "height": 190 + _ROW * len(recipes),
+        "height": 190 + _ROW * len(rows),
         "margin": {"l": 52, "r": 12, "t": 12, "b": 60},
-        "xaxis": {**_names(families, "x"), "side": "top", "tickangle": -60 if len(families) > 3 else 0},
-        "yaxis": _names(recipes),
+        "xaxis": {**_names(columns, "x"), "side": "top", "tickangle": -60 if len(columns) > 3 else 0},
+        "yaxis": _names(rows),
         "plot_bgcolor": "#c9d1d9",
     }
-    note = (
-        "Mean over tasks and seeds, in log units: blue is better than as_is, brown worse; colours saturate at the "
-        "strongest tenth. Grey: no run was finished to compare. The best recipes on average are at the top."
-    )
-    return Figure("heat-map", "Gain by recipe and family of tasks", note, [Drawing([trace], layout)])
+    return Drawing([trace], layout)
 
 
-def _cell(recipe: str, family: str, gains: list[float], lost: int) -> str:
-    found = f"mean gain {mean(gains).mean:.3g} over {len(gains)} tasks" if gains else "nothing to compare"
+def _cell(row: str, column: str, gains: list[float], lost: int) -> str:
+    found = f"mean gain {mean(gains).mean:.3g} over {len(gains)}" if gains else "nothing to compare"
     unfinished = f"<br>{lost} runs diverged or failed" if lost else ""
-    return f"{escape(recipe)}<br>{escape(family)}<br>{found}{unfinished}"
+    return f"{escape(row)}<br>{escape(column)}<br>{found}{unfinished}"
 
 
 def importance_figure(shares: Sequence[Share]) -> Figure | None:

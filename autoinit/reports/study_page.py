@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from .. import text
 from ..study.results import StudyResults
 from .blocks import Figure, Folded, Page, Section, Table
-from .figures import best_gains, curves, heat_map, importance_figure, layers_figure
+from .figures import best_gains, curves, gain_map, heat_map, importance_figure, layers_figure
 from .summary import AS_IS, Mean, Share, TaskSummary, grouped, importance, stages, summarize
 
 _STAGES = {"probe": "Best recipe of each task", "long": "The longer trainings"}
@@ -30,7 +31,9 @@ def study_page(results: StudyResults) -> Page:
     sections = [_what_was_run(results)]
     sections += [_best(tasks, stage) for stage, tasks in found.items()]
     sections += _figures("Learning curves", [curves(results, list(found))])
-    sections += _figures("Recipes and families", [heat_map(found.get("probe", []))])
+    fields = {str(line["recipe"]): line["fields"] for line in results.lines}
+    probes = found.get("probe", [])
+    sections += _figures("Recipes and families", [heat_map(probes), gain_map(probes, fields)])
     shares = importance(results)
     sections += _figures("What mattered", [importance_figure(shares)], [_share_table(shares)] if shares else [])
     sections += _figures("Layers", [layers_figure(results.tasks)])
@@ -51,7 +54,9 @@ def _lead(results: StudyResults, tasks: Sequence[TaskSummary]) -> str:
     best = [task.gains[task.best] for task in tasks if task.best is not None]
     ahead = sum(gain.mean > 0 for gain in best)
     sure = sum(gain.low is not None and gain.low > 0 for gain in best)
-    counted = f"{_many(len(results.lines), 'trial')} on {_many(len(tasks), 'task')}."
+    begun = sum(map(_begun, tasks))
+    where = _many(len(tasks), "task") if begun == len(tasks) else f"{begun} of {_many(len(tasks), 'task')}"
+    counted = f"{_many(len(results.lines), 'trial')} on {where}."
     if not best:
         return f"{counted} None could be compared with as_is yet."
     seeds = (
@@ -110,8 +115,13 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def _span(times: Iterable[str | None]) -> str:
-    known = sorted(time for time in times if time)
-    return f"{known[0]} to {known[-1]}" if known else ""
+    """Returns the first and the last of some times, the day of the latter only where it is another one."""
+    known = sorted(datetime.datetime.fromisoformat(time).astimezone(datetime.UTC) for time in times if time)
+    if not known:
+        return ""
+    first, last = known[0], known[-1]
+    until = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M:%S}"
+    return f"{first:%Y-%m-%d %H:%M:%S} to {until} UTC"
 
 
 def _versions(results: StudyResults) -> str:
@@ -123,7 +133,10 @@ def _best(tasks: Sequence[TaskSummary], stage: str) -> Section:
     seeds = {task.gains[task.best].count for task in tasks if task.best is not None}
     plain = "Where n is 1 there was a single seed: no interval can be given, and the order of recipes may be chance."
     texts = [*([_UNITS, _CHOSEN] if stage == "probe" else []), *([plain] if 1 in seeds else [])]
-    tasks = tasks if stage == "probe" else [task for task in tasks if task.gains]  # only some are trained long
+    shown = [task for task in tasks if (_begun(task) if stage == "probe" else task.gains)]  # some are trained long
+    if stage == "probe" and len(shown) < len(tasks):
+        texts.append(f"{_many(len(tasks) - len(shown), 'task')} without a finished trial yet: not shown here.")
+    tasks = shown
     tuned = any(task.tuned is not None for task in tasks)
     header = ["task", "best recipe", "gain", "95 % interval", "n", *(["gain, lr tuned"] if tuned else [])]
     rows = [[*_row(task), *([_signed(task.tuned)] if tuned else [])] for task in tasks]
@@ -136,6 +149,11 @@ def _best(tasks: Sequence[TaskSummary], stage: str) -> Section:
     return Section(
         _STAGES[stage], texts=texts, figures=[figure] if figure else [], tables=[Table(header, rows, left=2)]
     )
+
+
+def _begun(task: TaskSummary) -> bool:
+    """Says whether there is something to tell of a task: a trial has ended, or it could not be built."""
+    return bool(task.gains or task.unfinished or task.info.get("error"))
 
 
 def _row(task: TaskSummary) -> list[str]:

@@ -14,7 +14,7 @@ from ..budget import parse_budget
 from ..lines import Line
 from ..recipe import Recipe
 from ..records import OWN
-from .jobs import Described, StudyJob, dense_jobs, long_jobs
+from .jobs import LAYERS, Described, StudyJob, dense_jobs, long_jobs, trials_of
 from .orders import Describe, Died, Ended, Layers, Order, Raised, Reply, Run, Workers
 from .perform import failed_line
 from .proposals import search_jobs
@@ -43,7 +43,7 @@ class Progress:
         failed: those of them that failed.
         running: now, in this coordinator.
         total: trials of the study; an estimate while tasks are not built yet.
-        estimated: whether it is one.
+        unbuilt: how many those are; the estimate takes them to be like the others, in number and pace.
         seconds: of this run.
         left: seconds to the end at this run's pace; None where nothing tells.
         news: what happened, where it is worth a line; empty otherwise.
@@ -53,7 +53,7 @@ class Progress:
     failed: int
     running: int
     total: int
-    estimated: bool
+    unbuilt: int
     seconds: float
     left: float | None
     news: str = ""
@@ -115,6 +115,7 @@ class Coordinator:
     def run(self) -> str:
         """Returns why the study ended: "" where everything is done, or what asked it to stop."""
         self._started, self._ran = time.monotonic(), 0
+        self._store.begin_run()
         self._load()
         looked = time.monotonic()
         reason = ""
@@ -148,9 +149,7 @@ class Coordinator:
             self._done += states["complete"] + states["fail"]
             self._failed += states["fail"]
             if described := self._described.get(name):
-                dense = self._study.mode == "dense"
-                whole = len(dense_jobs(self._study, name, described)) if dense else self._study.trials or 0
-                self._planned[name] = max(whole, sum(states.values()))
+                self._planned[name] = max(trials_of(self._study, len(described.candidates)), sum(states.values()))
         self._tell(f"{recovered} trials that were interrupted are run again" if recovered else "")
 
     # What to do next
@@ -191,22 +190,26 @@ class Coordinator:
             return Run(name, jobs, replace(described, candidates=()))
         if at_work or self._store.counts()[name]["running"]:
             return None
-        if "layers" not in self._store.task_info(name) and (recipes := self._before_and_after(name)):
-            return Layers(name, recipes)
+        if LAYERS not in self._store.task_info(name):
+            if recipes := self._before_and_after(name):
+                return Layers(name, recipes)
+            self._store.set_task_info(name, LAYERS, None)
+        self._planned[name] = sum(self._store.counts()[name].values())  # fewer leaders than asked for, perhaps
         self._closed.add(name)
         return None
 
     def _claim(self, name: str) -> list[Claimed]:
-        """Returns trials to run together: one, or a stack's worth of one seed."""
+        """Returns trials to run together: one, or a stack's worth of one seed; what is tried again is tried alone."""
         ahead = self._ahead[name]
         return ahead.pop(0) if ahead else self._claimed_now(name)
 
     def _claimed_now(self, name: str) -> list[Claimed]:
         claimed = self._store.claim(name, self._study.stack)
-        for other in claimed[1:]:
-            if (other.job["seed"], other.job["steps"]) != (claimed[0].job["seed"], claimed[0].job["steps"]):
+        fitting = [one for one in claimed if one is claimed[0] or _stack_well(claimed[0], one)]
+        for other in claimed:
+            if other not in fitting:
                 self._store.release(other)
-        return [one for one in claimed if one.job["seed"] == claimed[0].job["seed"]]
+        return fitting
 
     def _claim_ahead(self, name: str) -> None:
         """Claims what the workers at a task run next."""
@@ -234,7 +237,7 @@ class Coordinator:
             jobs = more[max(0, have - planned) :]
         if jobs:
             self._store.extend(name, [job.to_data() for job in jobs])
-        self._planned[name] = max(planned, have + len(jobs))
+        self._planned[name] = max(trials_of(study, len(described.candidates)), have + len(jobs))
 
     def _probes(self, name: str) -> list[Line]:
         return [line for line in self._store.lines(name) if line["stage"] == "probe"]
@@ -242,18 +245,20 @@ class Coordinator:
     def _leaders(self, name: str) -> list[tuple[Recipe, int]]:
         """Returns the best candidates of a task by their mean score over the seeds, without as-is."""
         top = self._study.long.top if self._study.long is not None else 1
-        by_candidate: defaultdict[tuple[str, int], list[Line]] = defaultdict(list)
-        for line in self._probes(name):
-            by_candidate[line["recipe"], line["lr_step"]].append(line)
-        ranked = sorted(
-            (fmean(line["score"]["total"] for line in lines), place)
-            for place, (key, lines) in enumerate(by_candidate.items())
-            if key[0] != OWN.key and all(line["state"] == "complete" for line in lines)
-        )
-        groups = list(by_candidate.values())
-        return [
-            (Recipe.from_data(groups[place][0]["fields"]), groups[place][0]["lr_step"]) for _, place in ranked[:top]
-        ]
+        fields: dict[tuple[str, int], dict[str, Any]] = {}
+        totals: defaultdict[tuple[str, int], list[float | None]] = defaultdict(list)
+        for line in self._store.lines(name):  # one at a time: those of a large task would fill the memory
+            if line["stage"] == "probe":
+                candidate = line["recipe"], line["lr_step"]
+                fields.setdefault(candidate, line["fields"])
+                totals[candidate].append(line["score"]["total"] if line["state"] == "complete" else None)
+        means = {
+            candidate: fmean(total for total in each if total is not None)
+            for candidate, each in totals.items()
+            if candidate[0] != OWN.key and None not in each
+        }
+        leaders = sorted(means, key=lambda candidate: means[candidate])[:top]  # of equals the one that was tried first
+        return [(Recipe.from_data(fields[candidate]), candidate[1]) for candidate in leaders]
 
     def _before_and_after(self, name: str) -> tuple[Recipe, ...]:
         leaders = self._leaders(name)  # at whatever learning rate: before the first step it tells nothing
@@ -271,7 +276,9 @@ class Coordinator:
             left = f", {len(reply.left_out)} recipes do not fit it" if reply.left_out else ""
             self._tell(f"{slot.task}: {len(reply.candidates)} candidates{left}")
         elif isinstance(reply, dict):
-            slot.ended.append((slot.claimed.pop(0), reply))
+            claimed = slot.claimed.pop(0)
+            # The last one is written when its worker is at the next order: it does not wait for the storage.
+            (self._unwritten if slot.claimed else slot.ended).append((claimed, reply))
         elif isinstance(reply, list):
             slot.layers.append(reply)
         elif isinstance(reply, Raised):
@@ -312,17 +319,17 @@ class Coordinator:
         if isinstance(slot.order, Describe):
             self._fail_task(slot.task, raised.reason, raised.trace)
         elif isinstance(slot.order, Layers):
-            self._store.set_task_info(slot.task, "layers", None)
+            self._store.set_task_info(slot.task, LAYERS, None)
         self._fail_claimed(slot, raised.reason)
 
     def _died(self, slot: _Slot, reason: str) -> None:
-        """Has the trial that a worker died at tried once more; those that waited behind it lose nothing."""
+        """Has the trial that a worker died at tried once more; of a stack nobody knows which it was, so each alone."""
         self._deaths[slot.task] += isinstance(slot.order, (Describe, Layers))
         if self._deaths[slot.task] >= TRIES:
             if isinstance(slot.order, Describe):
                 self._fail_task(slot.task, reason, f"Building the task: {reason}, {TRIES} times.")
             elif isinstance(slot.order, Layers):
-                self._store.set_task_info(slot.task, "layers", None)
+                self._store.set_task_info(slot.task, LAYERS, None)
         together = self._study.stack > 1
         for claimed in slot.claimed[: len(slot.claimed) if together else 1]:
             if claimed.attempts < TRIES:
@@ -356,7 +363,7 @@ class Coordinator:
     def _keep_layers(self, order: Layers, found: Sequence[list[dict[str, Any]]]) -> None:
         names = ("as_is", "best")[: len(found)]
         kept = dict(zip(names, found, strict=True))
-        self._store.set_task_info(order.task, "layers", {**kept, "best_recipe": order.recipes[-1].key})
+        self._store.set_task_info(order.task, LAYERS, {**kept, "best_recipe": order.recipes[-1].key})
 
     # How far it is, and its end
 
@@ -367,15 +374,12 @@ class Coordinator:
         guess = round(fmean(known)) if known else self._guess()
         total = max(self._done, sum(known) + unknown * guess)
         left = (total - self._done) * seconds / self._ran if self._ran else None
-        self._report(Progress(self._done, self._failed, self._busy(), total, unknown > 0, seconds, left, news))
+        self._report(Progress(self._done, self._failed, self._busy(), total, unknown, seconds, left, news))
 
     def _guess(self) -> int:
         """Returns how many trials a task will have, before any was built."""
-        study = self._study
-        if study.trials is not None:
-            return study.trials
-        candidates = 1 + len(study.space.chosen) + study.space.random + 20 * study.space.opening
-        return candidates * (len(study.seeds) + len(study.lr_steps))
+        space = self._study.space
+        return trials_of(self._study, 1 + len(space.chosen) + space.random + 20 * space.opening)
 
     def _wind_up(self) -> None:
         """Lets running trials end for a moment; what is cut off waits for the next run."""
@@ -392,6 +396,12 @@ class Coordinator:
             self._keep(claimed, line)
         for one in (one for groups in self._ahead.values() for group in groups for one in group):
             self._store.release(one)
+
+
+def _stack_well(first: Claimed, other: Claimed) -> bool:
+    """Says whether two trials can be trained in lockstep, and neither may have been the end of a worker."""
+    alike = (first.job["seed"], first.job["steps"]) == (other.job["seed"], other.job["steps"])
+    return alike and first.attempts == other.attempts == 1
 
 
 def _out_of_memory(reason: str) -> bool:

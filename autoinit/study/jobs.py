@@ -15,6 +15,9 @@ from .spec import Study
 
 Stage = Literal["probe", "long"]
 
+LAYERS = "layers"
+"""What the storage keeps of a task last; where it is there, if only as None, nothing of the task is left to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class StudyJob:
@@ -88,6 +91,13 @@ class Described:
     def from_data(data: dict[str, Any]) -> Described:
         """Returns what `to_data` wrote."""
         return jsonfile.from_data(Described, data, ArgumentError, "The task's description in the storage")
+
+
+def trials_of(study: Study, candidates: int) -> int:
+    """Returns how many trials a task of so many candidates has, the long ones of all leaders among them."""
+    places = len(study.seeds) + len(study.lr_steps)
+    probes = study.trials if study.trials is not None else candidates * places
+    return probes + (0 if study.long is None else len(study.seeds) * (1 + study.long.top))
 
 
 def dense_jobs(study: Study, task: str, described: Described, first: int = 0) -> list[StudyJob]:

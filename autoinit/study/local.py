@@ -125,6 +125,7 @@ class Local:
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C is for the coordinator, also while the worker still loads torch
             )
         at.pipe = Connection(ours.detach())
         at.pipe.send((self._study.model_dump(mode="json"), self._folders))

@@ -16,7 +16,7 @@ from .coordinator import Coordinator, Progress
 from .local import Local
 from .orders import Workers
 from .spec import Study
-from .storage import Store, open_store
+from .storage import Store, open_store, storage_of
 from .toml_file import difference
 
 SPEC = "spec"
@@ -34,11 +34,6 @@ class Ran:
 
     reason: str
     storage: str
-
-
-def storage_of(study: Study, folder: Path, url: str | None = None) -> str:
-    """Returns the URL of a study's storage: the one asked for, its own, or an SQLite file in a folder."""
-    return url or study.storage or f"sqlite:///{(folder / f'{study.name}.db').resolve()}"
 
 
 def run_study(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
+from .jobs import LAYERS, trials_of
+from .spec import Study
 from .storage import Store
-
-_NONE = {"complete": 0, "fail": 0, "running": 0, "waiting": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class TaskStatus:
         failed: trials without a result.
         running: now.
         waiting: planned and not begun.
+        total: trials that it will have; None before it is built, and where it cannot be.
         best: the recipe with the lowest score; "" before there is one.
         score: its score, in log units relative to a constant guess; None before there is one.
         error: why the task as a whole failed, its last line; "" where it did not.
@@ -29,38 +32,88 @@ class TaskStatus:
     failed: int = 0
     running: int = 0
     waiting: int = 0
+    total: int | None = None
     best: str = ""
     score: float | None = None
     error: str = ""
 
 
-def status_of(store: Store, tasks: tuple[str, ...]) -> list[TaskStatus]:
-    """Returns how each task stands, in their order.
+@dataclass(frozen=True, slots=True)
+class StudyStatus:
+    """How a study stands.
+
+    Attributes:
+        tasks: each of its tasks, in their order.
+        done: trials that ended well.
+        failed: trials without a result.
+        running: now.
+        total: trials of the study; an estimate while tasks are not built yet, None before any is.
+        unbuilt: how many those are; the estimate takes them to be like the others, in number and pace.
+        left: seconds to the end at this run's pace; None where nothing runs, or nothing tells.
+        ago: seconds since a trial of this run ended; None where none has.
+    """
+
+    tasks: tuple[TaskStatus, ...]
+    done: int
+    failed: int
+    running: int
+    total: int | None
+    unbuilt: int
+    left: float | None
+    ago: float | None
+
+
+def status_of(store: Store, study: Study) -> StudyStatus:
+    """Returns how a study stands.
 
     Args:
         store: of the study; one that was opened to read will do.
-        tasks: their names; one that is not begun yet has no trials.
+        study: as its file has it; a task that is not begun yet has no trials.
     """
     counts, best, begun = store.counts(), store.best(), set(store.tasks())
-    found = []
-    for task in tasks:
-        states = counts.get(task, _NONE)
-        score, number = best.get(task, (None, None))
-        recipe = "" if number is None else str(store.line(task, number)["recipe"])
-        error = str(store.task_info(task).get("error") or "").strip().splitlines() if task in begun else []
-        found.append(
-            TaskStatus(
-                task,
-                done=states["complete"],
-                failed=states["fail"],
-                running=states["running"],
-                waiting=states["waiting"],
-                best=recipe,
-                score=score,
-                error=error[-1] if error else "",
-            )
-        )
-    return found
+    tasks = tuple(
+        _task_status(store, study, spec.name, counts[spec.name], best.get(spec.name))
+        if spec.name in begun
+        else TaskStatus(spec.name)
+        for spec in study.tasks
+    )
+    known = [one.total for one in tasks if one.total is not None]
+    unbuilt = sum(one.total is None and not one.error for one in tasks)
+    total = round(sum(known) + unbuilt * fmean(known)) if known else None
+    done, failed, running = (
+        sum(states[kind] for states in counts.values()) for kind in ("complete", "fail", "running")
+    )
+    pace = store.pace()
+    left = None
+    if running and total is not None and pace.rate is not None:
+        left = (total - done - failed) / pace.rate
+    return StudyStatus(tasks, done, failed, running, total, unbuilt, left, pace.ago)
+
+
+def _task_status(
+    store: Store, study: Study, task: str, states: dict[str, int], best: tuple[float, int] | None
+) -> TaskStatus:
+    info = store.task_info(task)
+    error = str(info.get("error") or "").strip().splitlines()
+    return TaskStatus(
+        task,
+        done=states["complete"],
+        failed=states["fail"],
+        running=states["running"],
+        waiting=states["waiting"],
+        total=_total(study, info, sum(states.values())),
+        best="" if best is None else str(store.line(task, best[1])["recipe"]),
+        score=None if best is None else best[0],
+        error=error[-1] if error else "",
+    )
+
+
+def _total(study: Study, info: dict[str, Any], planned: int) -> int | None:
+    """Returns how many trials a task will have had in the end; None where it is not built."""
+    if not (described := info.get("described")):
+        return None
+    ended = LAYERS in info
+    return planned if ended else max(planned, trials_of(study, len(described["candidates"])))
 
 
 def failures(store: Store, task: str) -> list[str]:

@@ -8,6 +8,7 @@ a coordinator, and has its record before it is finished; `recover` completes wha
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import json
 import time
@@ -27,11 +28,19 @@ from optuna.trial import TrialState, create_trial
 from ..errors import ArgumentError, did_you_mean
 from .database import BROKEN, away, explained, opened, parsed_url, quiet
 from .locks import FileLock, Lock, ServerLock
+from .spec import Study
 
 T = TypeVar("T")
 
 _PAGE = 500
 """Record lines read at a time."""
+_RUN = "run"
+"""The study's attribute that holds when the run at hand began, in UTC."""
+
+
+def storage_of(study: Study, folder: Path, url: str | None = None) -> str:
+    """Returns the URL of a study's storage: the one asked for, its own, or an SQLite file in a folder."""
+    return url or study.storage or f"sqlite:///{(folder / f'{study.name}.db').resolve()}"
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,19 @@ class Claimed:
     trial_id: int
     job: dict[str, Any]
     attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast the trials of a run end, by the clocks of its coordinators.
+
+    Attributes:
+        rate: trials a second since the last coordinator began; None where none has ended, or the clock was set.
+        ago: seconds since the last one ended, by the clock here; None where none has.
+    """
+
+    rate: float | None
+    ago: float | None
 
 
 class Store:
@@ -79,6 +101,10 @@ class Store:
     def set_attribute(self, key: str, value: Any) -> None:
         """Keeps a JSON value of the whole study."""
         self._change(lambda: self.storage.set_study_user_attr(self._id(""), key, value))
+
+    def begin_run(self) -> None:
+        """Notes that a coordinator begins now: paces are told from here on."""
+        self.set_attribute(_RUN, _now().isoformat())
 
     def tasks(self) -> list[str]:
         """Returns the names of the tasks, in the order in which they were added."""
@@ -295,6 +321,25 @@ class Store:
         found = {names[study]: (value, number) for study, value, number in self._rows(query, {}) if study in names}
         return {task: found[task] for task in names.values() if task in found}
 
+    def pace(self) -> Pace:
+        """Returns how fast trials end in the run at hand, over all its coordinators."""
+        begun = self.attribute(_RUN)
+        since = _now() if begun is None else datetime.datetime.fromisoformat(begun)
+        query = (
+            "SELECT count(*) AS ended, max(t.datetime_complete) AS last FROM trials t "
+            "JOIN studies s ON s.study_id = t.study_id WHERE t.state IN ('COMPLETE', 'FAIL') "
+            "AND t.datetime_complete > :since AND substr(s.study_name, 1, :length) = :prefix"
+        )
+        prefix = f"{self.study}/"
+        asked = sqlalchemy.text(query).bindparams(sqlalchemy.bindparam("since", type_=sqlalchemy.DateTime))
+        typed = asked.columns(ended=sqlalchemy.Integer, last=sqlalchemy.DateTime)  # in SQLite a time is a text
+        values = {"since": since, "length": len(prefix), "prefix": prefix}
+        ended, last = self._rows(typed, values)[0]
+        if not ended:
+            return Pace(None, None)
+        seconds = (last - since).total_seconds()
+        return Pace(ended / seconds if seconds > 0 else None, max(0.0, (_now() - last).total_seconds()))
+
     def lines(self, task: str | None = None) -> Iterator[dict[str, Any]]:
         """Yields the record lines of the finished trials, in the order of their numbers, a page in memory at a time.
 
@@ -346,10 +391,12 @@ class Store:
             )
         return self._ids[task]
 
-    def _rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    def _rows(self, query: str | sqlalchemy.Executable, values: Mapping[str, Any]) -> Sequence[Any]:
+        statement = sqlalchemy.text(query) if isinstance(query, str) else query
+
         def read() -> Sequence[Any]:
             with self.storage.engine.connect() as connection:
-                return connection.execute(sqlalchemy.text(query), values).all()
+                return connection.execute(statement, values).all()
 
         return self._call(read)
 
@@ -379,6 +426,11 @@ class Store:
                 broken = True
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
+
+
+def _now() -> datetime.datetime:
+    """Returns the time as Optuna keeps it in a database: UTC, and without saying so."""
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 
 
 def open_store(url: str, study: str, *, create: bool = False, readonly: bool = False, wait: float = 60.0) -> Store:

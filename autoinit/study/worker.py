@@ -28,7 +28,8 @@ def main() -> None:
     descriptor, threads, parent = map(int, sys.argv[1:4])
     device = sys.argv[4] or None
     _end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # a cluster may send them to all; the coordinator ends its workers
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
     pipe = Connection(descriptor)
     with contextlib.suppress(EOFError, ConnectionError):
