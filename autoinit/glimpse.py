@@ -36,12 +36,10 @@ class Glimpse:
     Attributes:
         graph: the architecture, with the frequency of the labels.
         data: what the data are, in numbers; empty where there are none.
-        batches: the first ones, as they were read; none where there are no data.
     """
 
     graph: Graph
     data: Features
-    batches: tuple[Batch, ...] = ()
 
 
 def glimpse(
@@ -120,7 +118,7 @@ def _seen(
     found.pop("data_batches", None)
     if total is not None and total > 1:
         found["data_batches"] = math.log2(_trained_on(total, rows(batches[0])))
-    return Glimpse(dataclasses.replace(graph, label_prior=label_prior), found, tuple(batches))
+    return Glimpse(dataclasses.replace(graph, label_prior=label_prior), found)
 
 
 def _best_constant(

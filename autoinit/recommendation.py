@@ -14,11 +14,8 @@ from torch import Tensor, nn
 
 from . import text
 from .apply import keep_choices
-from .bench import Bench
-from .data import Batch
 from .entries import check_fits, entry_of
-from .errors import ArgumentError, AutoInitError, RecipeError
-from .first_pass import first_passes
+from .errors import ArgumentError, RecipeError
 from .glimpse import glimpse
 from .graph import Globs, Graph
 from .metafeatures import FEATURES, Features, architecture_features, own_features, recipe_features
@@ -31,15 +28,11 @@ from .records import OWN
 from .rules import resolve
 from .snapshot import preserved_random
 from .space import space_of
-from .task import example_task, unwrap
+from .task import unwrap
 from .task_features import own_scales, training_features
 
 REASONS = 3
 """Features that are named at most."""
-PATIENCE = 3.0
-"""Seconds that the passes through all candidates may take; some tenths are usual."""
-MOST_ENTRIES = 50_000_000
-"""Of all candidates' weights together: so many are drawn in half a second; where there are more, no pass is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +75,6 @@ class Recommendation:
         features_for: what spoke for the best one; where nothing is recommended, for the likeliest.
         unlike: in what the task is least like the studied ones; the change is in their standard deviations.
         known: how many features of the task are known, of how many.
-        measured: whether one batch was passed through the weights of every candidate.
     """
 
     best: Recipe
@@ -94,7 +86,6 @@ class Recommendation:
     features_for: tuple[Reason, ...]
     unlike: tuple[Reason, ...]
     known: tuple[int, int]
-    measured: bool
 
     def __str__(self) -> str:
         return _render(self)
@@ -115,10 +106,6 @@ def recommend(
     recommender: Source = None,
 ) -> Recommendation:
     """Returns which recipes suit a model, by what studies have found on others. Nothing is trained or changed.
-
-    Where there are data, and weights that are quickly drawn, one batch is passed forward and backward through the
-    weights of every candidate: its loss and its gradients tell much of the harm that one may do. A larger model is
-    judged by what is known before that.
 
     Args:
         model: on any device, the meta device included, where its own draw is not known.
@@ -152,8 +139,7 @@ def recommend(
     if data is not None or optimizer is not None or lr is not None:
         described |= _training(model, optimizer, lr)
     candidates = _candidates(graph, recipes, learned.portfolio, measured=data is not None)
-    passes = _passes(model, graph, seen.batches, candidates, loss, step)
-    numbers = {one: {**recipe_features(resolve(one, graph), graph, own), **passes.get(one, {})} for one in candidates}
+    numbers = {one: recipe_features(resolve(one, graph), graph, own) for one in candidates}
     return _recommendation(learned, described, numbers, k)
 
 
@@ -186,26 +172,6 @@ def _fits(recipe: Recipe, graph: Graph) -> bool:
     return True
 
 
-def _passes(
-    model: nn.Module,
-    graph: Graph,
-    batches: Sequence[Batch],
-    candidates: Sequence[Recipe],
-    loss: Callable[[Any, Any], Tensor] | None,
-    step: Callable[[nn.Module, Any], Tensor] | None,
-) -> Mapping[Recipe, Features]:
-    """Returns what one batch tells of each candidate's weights; nothing where that would take long, or cannot be."""
-    entries = sum(layer.size for layer in graph.layers)
-    if not batches or entries * len(candidates) > MOST_ENTRIES or any(p.is_meta for p in model.parameters()):
-        return {}
-    try:
-        task = example_task(model, list(batches), loss=loss, step=step, whole=True)
-        with task.preserved() as snapshot:
-            return first_passes(Bench(task, graph, snapshot, 0), candidates, seconds=PATIENCE) or {}
-    except (AutoInitError, RuntimeError):  # no targets to train on, no memory: what is known without will do
-        return {}
-
-
 def _training(model: nn.Module, optimizer: Any, lr: float | str | None) -> Features:
     with torch.inference_mode(False), preserved_random():
         builder = OptimizerBuilder(model, optimizer, lr)
@@ -219,7 +185,8 @@ def _recommendation(
     learned: Recommender, task: Features, candidates: Mapping[Recipe, Features], k: int
 ) -> Recommendation:
     recipes = list(candidates)
-    predicted, worth = learned.ranked(task, list(candidates.values()))
+    predicted = learned.predict(task, list(candidates.values()))
+    worth = learned.worth(predicted)
     order = [int(place) for place in np.argsort(-worth, kind="stable")]
     first = order[0]
     likeliest = next((place for place in order if recipes[place] != OWN), first)
@@ -260,7 +227,6 @@ def _recommendation(
         features_for=_reasons(learned, task, candidates[recipes[likeliest if abstained else first]]),
         unlike=_unlike(learned, task),
         known=(sum(name in task for name in TASK_NAMES), len(TASK_NAMES)),
-        measured=learned.learner(matrix(task, list(candidates.values()))) is learned.seeing,
     )
 
 
@@ -276,8 +242,7 @@ def _reasons(learned: Recommender, task: Features, recipe: Features) -> tuple[Re
     rows = np.repeat(matrix(task, [recipe]), len(known) + 1, axis=0)
     for place, name in enumerate(known):
         rows[place, NAMES.index(name)] = usual[name]
-    learner = learned.learner(rows)
-    worth = learner.worth(learner.predict(rows))
+    worth = learned.worth(learned.learner.predict(rows))
     changes = [(float(worth[-1] - value), name) for value, name in zip(worth, known, strict=False)]
     found = sorted((one for one in changes if one[0] > 0), reverse=True)[:REASONS]
     return tuple(Reason(name, FEATURES[name], task[name], usual[name], change) for change, name in found)

@@ -138,7 +138,7 @@ def select(
         threads = _paced(bench, meter)
         space = _space(graph, original, task.lr_searched, recipes, meter.left())
         if recommender is not None:
-            space = warmed(space, bench, features, own, recommender_from(recommender), tally=meter)
+            space = warmed(space, graph, features, own, recommender_from(recommender), seed=seed)
         campaign = Campaign(bench, Sequential(bench), meter, Schedule.of(meter.left()), report)
         if meter.left() < SMALLEST_ALLOWANCE:
             found, how = Found(Candidate(OWN), why=too_small(meter)), ""

@@ -78,15 +78,13 @@ def openings(examples: Examples, study: Path) -> list[list[str]]:
 def searches(examples: Examples, opening: Sequence[Sequence[str]]) -> dict[str, list[Searched]]:
     """Returns each kind of search on every task, learned from the other families only."""
     groups = [SPLITS["family"](found) for found in examples.results]
-    done: dict[str, dict[int, Searched]] = {name: {} for name in ("cold", "warm", "warm, after a pass each")}
+    done: dict[str, dict[int, Searched]] = {name: {} for name in ("cold", "warm")}
     for part in folds(groups, len(set(groups))):
         model = fit_examples(examples.of([task for task in range(len(groups)) if task not in set(part)]))
         for task in part:
             found = examples.results[task]
             done["cold"][task] = replayed(found, _cold(found, opening[task]))
-            rows = examples.features[examples.rows(task)]
-            done["warm"][task] = replayed(found, _warm(model.blind, rows))
-            done["warm, after a pass each"][task] = replayed(found, _warm(model.seeing, rows))
+            done["warm"][task] = replayed(found, _warm(model.learner, examples.features[examples.rows(task)]))
     return {name: [of_task[task] for task in range(len(groups))] for name, of_task in done.items()}
 
 

@@ -24,8 +24,7 @@ def learned() -> Recommender:
 
 
 def cautious(found: Recommender, caution: float) -> Recommender:
-    blind, seeing = (dataclasses.replace(one, caution=caution) for one in (found.blind, found.seeing))
-    return dataclasses.replace(found, blind=blind, seeing=seeing)
+    return dataclasses.replace(found, learner=dataclasses.replace(found.learner, caution=caution))
 
 
 @cache
@@ -68,24 +67,6 @@ def test_model_and_random_states_are_left_as_they_were() -> None:
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_one_batch_through_each_candidates_weights_makes_it_see_and_changes_nothing() -> None:
-    model = deep()
-    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    seen = autoinit.recommend(model, digits(), recommender=learned())
-    assert seen.measured
-    assert torch.equal(random, torch.get_rng_state())
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert model.training
-    assert not autoinit.recommend(model, recommender=learned()).measured
-    assert not autoinit.recommend(model.to("meta"), digits(), recommender=learned()).measured
-
-
-def test_inputs_without_targets_are_not_passed_through() -> None:
-    found = autoinit.recommend(deep(), [torch.randn(8, 64), torch.randn(8, 64)], recommender=learned())
-    assert found.table["gain"].notna().all()
 
 
 def test_far_from_what_was_studied_it_keeps_the_owners_weights_and_says_why() -> None:

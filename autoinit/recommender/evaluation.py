@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import KnowledgeError
 from ..records import OWN
 from .examples import HARM, MOST_GAIN, SMALLEST_SCALE, Examples, Results
-from .learner import folds
+from .learner import Learner, folds
 from .model import fit_examples
 from .portfolio import portfolio
 
@@ -96,29 +96,24 @@ class Scored:
 
 
 def learned(train: Examples) -> Ranker:
-    """Returns the recommender's ranking, by what is known before any pass through the model."""
-    return _recommended(train, passes=False)
-
-
-def learned_with_passes(train: Examples) -> Ranker:
-    """Returns the recommender's ranking, where one batch was passed through the weights of every candidate."""
-    return _recommended(train, passes=True)
-
-
-def _recommended(train: Examples, *, passes: bool) -> Ranker:
+    """Returns the recommender's ranking."""
     model = fit_examples(train)
-    learner = model.seeing if passes else model.blind
 
     def rank(test: Examples, task: int) -> Ranking:
-        predicted = learner.predict(test.features[test.rows(task)])
-        worth = learner.worth(predicted)
         flagged = model.distance(test.results[task].task.features) > model.far
-        first = predicted.first(worth, max(TOPS))
-        if flagged:  # as-is is kept; what else is tried is another matter
-            first = [0, *(place for place in first if place != 0)]
-        return Ranking(worth, predicted.low, predicted.high, flagged, tuple(first))
+        return ranked(model.learner, test.features[test.rows(task)], flagged)
 
     return rank
+
+
+def ranked(learner: Learner, rows: Array, flagged: bool = False) -> Ranking:
+    """Returns a learner's ranking of the candidates of one task, as-is the first of them."""
+    predicted = learner.predict(rows)
+    worth = learner.worth(predicted)
+    first = predicted.first(worth, max(TOPS))
+    if flagged:  # as-is is kept; what else is tried is another matter
+        first = [0, *(place for place in first if place != 0)]
+    return Ranking(worth, predicted.low, predicted.high, flagged, tuple(first))
 
 
 def tried_once(train: Examples) -> Ranker:
@@ -146,13 +141,14 @@ def in_order(keys: Sequence[str]) -> Ranker:
     return rank
 
 
-def evaluated(examples: Examples, split: str, method: Method) -> list[Scored]:
+def evaluated(examples: Examples, split: str, method: Method, *, most_folds: int | None = None) -> list[Scored]:
     """Returns how a method did on every task that has two seeds, learning from the other groups only.
 
     Args:
         examples: of all tasks.
         split: what is held out together, of `SPLITS`.
         method: what is evaluated.
+        most_folds: in which several groups are held out together, where time matters; None for a group at a time.
 
     Raises:
         KnowledgeError: no task has two seeds, or all are of one group.
@@ -166,7 +162,7 @@ def evaluated(examples: Examples, split: str, method: Method) -> list[Scored]:
             f"{len(several)} tasks with two seeds, of {kinds} {split}: nothing can be held out. Add records of others."
         )
     done: dict[int, Scored] = {}
-    for part in folds(groups, min(kinds, TASK_FOLDS) if split == "task" else kinds):
+    for part in folds(groups, min(kinds, most_folds or (TASK_FOLDS if split == "task" else kinds))):
         held = set(part)
         rank = method(some.of([task for task in range(len(groups)) if task not in held]))
         for task in part:

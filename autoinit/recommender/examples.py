@@ -70,6 +70,11 @@ class Results:
         places = [self.seeds.index(seed) for seed in (self.seeds if seeds is None else seeds)]
         return np.asarray(self.losses[:, places].mean(1))
 
+    @property
+    def harmed(self) -> NDArray[np.bool_]:
+        """[candidates, seeds], where the loss is more than 5 % above as-is's."""
+        return np.asarray(self.losses - self.losses[0] > HARM)
+
     def gains(self, seeds: Sequence[int] | None = None) -> Array:
         """Returns by how many nats each candidate is better than as-is."""
         mean = self.mean(seeds)
@@ -115,6 +120,7 @@ class Examples:
         outcome: [rows], normalized: 0 as-is, 1 the best that there is where as-is is beaten.
         gain: [rows], nats by which it is better than as-is.
         place: [rows], share of the task's other candidates that it beats; a tie is half of one.
+        harm: [rows], share of the seeds on which its loss is more than 5 % above as-is's.
         weight: [rows]; the tasks weigh alike.
     """
 
@@ -125,12 +131,8 @@ class Examples:
     outcome: Array
     gain: Array
     place: Array
+    harm: Array
     weight: Array
-
-    @property
-    def harm(self) -> Array:
-        """Where it is worse than as-is by more than `HARM`, as 0 and 1."""
-        return np.asarray(self.gain < -HARM, dtype=np.float64)
 
     @property
     def own(self) -> NDArray[np.bool_]:
@@ -149,6 +151,7 @@ class Examples:
             self.outcome[chosen],
             self.gain[chosen],
             self.place[chosen],
+            self.harm[chosen],
             self.weight[chosen],
         )
 
@@ -172,6 +175,7 @@ def examples_of(knowledge: Knowledge) -> Examples:
         _joined(np.clip(outcomes, WORST_OUTCOME, 1.0) for outcomes in scaled),
         _joined(np.clip(gains, -MOST_GAIN, MOST_GAIN) for gains in gained),
         _joined(_places(gains) for gains in gained),
+        _joined(found.harmed.mean(1) for found in results),
         _joined(np.full(count, 1 / count) for count in counts),
     )
 

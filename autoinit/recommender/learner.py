@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .examples import OWN_COLUMN, Examples
+from .examples import HARM, OWN_COLUMN, Examples
 from .forest import Forest, grown
 
 Array = NDArray[np.float64]
 
-TREES, LEAF, SHARE = 100, 5, 0.3
-HELD_OUT_TREES = 50
+TREES, LEAF, SHARE = 120, 5, 0.3
+HELD_OUT_TREES = 40
 """Of the forests that only tell how far predictions are off."""
 FOLDS = 5
 """In which predictions are made for tasks that were not learned from, to see how far they are off."""
@@ -181,7 +181,7 @@ def _caution(examples: Examples, place: Array, harm: Array) -> float:
         worth = place - caution * harm
         picks = [_first(worth, examples, task) for task in range(len(examples.results))]
         regret = float(np.mean([_best(examples, task) - examples.outcome[pick] for task, pick in enumerate(picks)]))
-        harmed = float(examples.harm[picks].mean())
+        harmed = float(np.mean(examples.gain[picks] < -HARM))
         costs.append(regret + HARM_PENALTY * max(0.0, harmed - TOLERATED))
     return CAUTIONS[int(np.argmin(costs))]
 

@@ -12,7 +12,7 @@ from ..errors import KnowledgeError
 from ..knowledge.tables import Knowledge
 from ..metafeatures import Features
 from ..recipe import Recipe
-from .examples import BLIND, NAMES, TASK_NAMES, Examples, examples_of, matrix
+from .examples import BLIND, TASK_NAMES, Examples, examples_of, matrix
 from .learner import Learner, Predicted, fitted_learner
 from .portfolio import portfolio
 
@@ -32,8 +32,7 @@ class Recommender:
     """Ranks recipes for tasks that nobody has studied.
 
     Attributes:
-        blind: predicts what recipes are worth, by what is known before any pass through the model.
-        seeing: the same, where one batch was passed forward and backward through the weights of every recipe.
+        learner: predicts what recipes are worth, by what is known before any pass through the model.
         centre, spread: of each task feature, over the studied tasks.
         studied: [tasks, task features], standardized; 0 where one is unknown.
         names: of the studied tasks.
@@ -42,8 +41,7 @@ class Recommender:
         source: hash of the knowledge that it was fitted to.
     """
 
-    blind: Learner
-    seeing: Learner
+    learner: Learner
     centre: Array
     spread: Array
     studied: Array
@@ -65,30 +63,18 @@ class Recommender:
         """
         return fit_examples(examples_of(knowledge), seed=seed, source=knowledge.hash)
 
-    def learner(self, rows: Array) -> Learner:
-        """Returns which of the two rows of features are for: the seeing one, where most of them tell of a pass."""
-        seen = len(rows) > 0 and np.isnan(rows[:, _GRADIENT]).mean() < 0.5
-        return self.seeing if seen else self.blind
-
     def predict(self, task: Mapping[str, float], recipes: Sequence[Features]) -> Predicted:
         """Returns what is expected of recipes on a task.
 
         Args:
             task: its features; any may be missing.
-            recipes: the features of each on that task, with those of a first pass through its weights or without.
+            recipes: the features of each on that task.
         """
-        return self.predicted(matrix(task, recipes))
+        return self.learner.predict(matrix(task, recipes))
 
-    def predicted(self, rows: Array) -> Predicted:
-        """Returns what is expected of rows of features, in the order of `NAMES`. As-is is known: it gains nothing."""
-        return self.learner(rows).predict(rows)
-
-    def ranked(self, task: Mapping[str, float], recipes: Sequence[Features]) -> tuple[Predicted, Array]:
-        """Returns what is expected of recipes on a task, and what each is worth: higher is better."""
-        rows = matrix(task, recipes)
-        learner = self.learner(rows)
-        predicted = learner.predict(rows)
-        return predicted, learner.worth(predicted)
+    def worth(self, predicted: Predicted) -> Array:
+        """Returns what recipes are ranked by, higher first: the place, less what the risk of harm costs."""
+        return self.learner.worth(predicted)
 
     def nearest(self, task: Mapping[str, float], count: int = NEAREST) -> list[tuple[str, float]]:
         """Returns the nearest studied tasks and their distances, the root mean square over standardized features."""
@@ -102,10 +88,6 @@ class Recommender:
 
     def _distances(self, row: Array) -> Array:
         return np.asarray(np.sqrt(((self.studied - row) ** 2).mean(1)))
-
-
-_GRADIENT = NAMES.index("zero_gradient")
-"""Known of every pass that did not overflow; its loss and its range may be unknown."""
 
 
 def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups: Sequence[str] = ()) -> Recommender:
@@ -132,8 +114,7 @@ def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups:
     centre, width = _moments(rows)
     studied = _standardized(rows, centre, width)
     return Recommender(
-        blind=fitted_learner(examples, BLIND, told, seed),
-        seeing=fitted_learner(examples, len(NAMES), told, seed),
+        learner=fitted_learner(examples, BLIND, told, seed),
         centre=centre,
         spread=width,
         studied=studied,
