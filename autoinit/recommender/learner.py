@@ -18,7 +18,7 @@ from .forest import Forest, grown
 
 Array = NDArray[np.float64]
 
-TREES, LEAF, SHARE = 120, 5, 0.3
+TREES, LEAF, SHARE = 120, 3, 0.3
 HELD_OUT_TREES = 40
 """Of the forests that only tell how far predictions are off."""
 FOLDS = 5
@@ -56,21 +56,20 @@ class Predicted:
     def first(self, worth: Array, count: int) -> list[int]:
         """Returns the recipes to try if so many can be tried, the one of the highest worth first.
 
-        Each further one adds most to the best place that is expected of those before it and itself, over the trees: the
-        second of two like recipes adds little, however good it is.
+        Each further one adds most to the best place that the trees expect of those before it and itself: the second of
+        two like recipes adds little, however good it is. Its risk costs nothing there, since trying it would show it.
 
         Args:
-            worth: of each, higher is better: place less caution.
+            worth: of each, higher is better.
             count: how many at most.
         """
-        priced = self.places + (worth - self.place)[:, None]
         chosen = [int(worth.argmax())]
-        reached = priced[chosen[0]]
+        reached = self.places[chosen[0]]
         while len(chosen) < min(count, len(worth)):
-            added = np.maximum(priced, reached).mean(1)
+            added = np.maximum(self.places, reached).mean(1)
             added[chosen] = -np.inf
             chosen.append(int(added.argmax()))
-            reached = np.maximum(reached, priced[chosen[-1]])
+            reached = np.maximum(reached, self.places[chosen[-1]])
         return chosen
 
 
