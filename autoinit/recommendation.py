@@ -65,8 +65,8 @@ class Recommendation:
         best: the recipe to use; `as_is` where nothing can be recommended.
         abstained: whether nothing is recommended, so that `best` is as-is.
         why: the reason, in words.
-        recipes: what to try if there is time for it, best first: those of the table without as-is, or, where nothing
-            is recommended, those that did well on all studied tasks together.
+        recipes: what to try if there is time for it, best first: those of the table without as-is, or, where the task
+            is unlike the studied ones, those that did well on all of these together.
         table: the best recipes and as-is, a row each: recipe, name, gain, low, high, place, harm, worth. The gain is by
             how many nats the logarithm of the loss is lower than from the model's own weights, with its interval; the
             place the share of the candidates that it beats; the harm the chance that the loss is more than 5 % higher;
@@ -210,8 +210,8 @@ def _recommendation(
     portfolio = tuple(one for one in learned.portfolio if one in candidates)
     if far:
         why = (
-            f"this task is unlike the studied ones: {text.number(distance)} from the nearest, when nine in ten of "
-            f"those have another kind of network within {text.number(learned.far)}"
+            f"this task is unlike the studied ones: it lies {text.number(distance)} from the nearest, and nine in ten "
+            f"of those lie within {text.number(learned.far)} of another kind of network"
         )
     elif abstained:
         why = f"none of {len(recipes) - 1} recipes is surely better; the likeliest, {_promise(table, likeliest)}"
@@ -221,7 +221,7 @@ def _recommendation(
         best=OWN if abstained else recipes[first],
         abstained=abstained,
         why=why,
-        recipes=(portfolio[:k] if abstained and portfolio else tuple(recipes[place] for place in listed)),
+        recipes=(portfolio[:k] if far and portfolio else tuple(recipes[place] for place in listed)),
         table=table.iloc[shown].reset_index(drop=True),
         nearest=tuple(learned.nearest(task)),
         features_for=_reasons(learned, task, candidates[recipes[likeliest if abstained else first]]),
