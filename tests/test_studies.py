@@ -37,7 +37,7 @@ def study(name: str) -> Study:
     return read_study(FOLDER / f"{name}.toml")
 
 
-TASKS = [(name, task.name) for name in ("quick", "overnight") for task in study(name).tasks]
+TASKS = [(name, task.name) for name in ("quick", "overnight", "scale") for task in study(name).tasks]
 
 
 def spec_of(name: str, task: str) -> TaskSpec:
