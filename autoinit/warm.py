@@ -49,8 +49,8 @@ def warmed(
     # By what is expected, and not by what is sure: a search finds out, and its gate keeps what is no gain.
     order = predicted.first(predicted.place, len(recipes) if space.listed else FIRST)
     first = [recipes[place] for place in order]
-    hopeful = {recipe for recipe, high in zip(recipes, predicted.high, strict=True) if high > 0 or space.listed}
-    rest = [recipe for recipe in space.opening if recipe not in first and (recipe in hopeful or recipe not in numbers)]
+    harmful = {recipe for recipe, high in zip(recipes, predicted.high, strict=True) if high <= 0}
+    rest = [recipe for recipe in space.opening if recipe not in {*first, *harmful}]
     return dataclasses.replace(space, opening=(*first, *rest))
 
 

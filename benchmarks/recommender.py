@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from autoinit.knowledge.files import read_knowledge, shipped
-from autoinit.recommender.evaluation import TOPS, Scored, evaluated, scored
+from autoinit.recommender.evaluation import TOPS, Scored, evaluated, scored, several_seeds
 from autoinit.recommender.examples import Examples, examples_of
 
 from .recommender_methods import METHODS
@@ -90,11 +90,6 @@ def large(examples: Examples, tests: Examples, methods: Sequence[str]) -> str:
         rank = METHODS[method](examples)
         found[method] = [scored(result, rank(tests, place)) for place, result in enumerate(tests.results)]
     return _table(found)
-
-
-def several_seeds(examples: Examples) -> Examples:
-    """Returns the tasks on which a choice can be scored on seeds that it was not made on."""
-    return examples.of([place for place, found in enumerate(examples.results) if len(found.seeds) > 1])
 
 
 def main() -> None:

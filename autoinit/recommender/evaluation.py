@@ -141,6 +141,11 @@ def in_order(keys: Sequence[str]) -> Ranker:
     return rank
 
 
+def several_seeds(examples: Examples) -> Examples:
+    """Returns the tasks on which a choice can be scored on seeds that it was not made on."""
+    return examples.of([place for place, found in enumerate(examples.results) if len(found.seeds) > 1])
+
+
 def evaluated(examples: Examples, split: str, method: Method, *, most_folds: int | None = None) -> list[Scored]:
     """Returns how a method did on every task that has two seeds, learning from the other groups only.
 
@@ -153,13 +158,13 @@ def evaluated(examples: Examples, split: str, method: Method, *, most_folds: int
     Raises:
         KnowledgeError: no task has two seeds, or all are of one group.
     """
-    several = [place for place, found in enumerate(examples.results) if len(found.seeds) > 1]
-    some = examples.of(several)
+    some = several_seeds(examples)
     groups = [SPLITS[split](found) for found in some.results]
     kinds = len(set(groups))
     if kinds < 2:
         raise KnowledgeError(
-            f"{len(several)} tasks with two seeds, of {kinds} {split}: nothing can be held out. Add records of others."
+            f"{len(some.results)} tasks with two seeds, of {kinds} {split}: nothing can be held out. "
+            "Add records of others."
         )
     done: dict[int, Scored] = {}
     for part in folds(groups, min(kinds, most_folds or (TASK_FOLDS if split == "task" else kinds))):
