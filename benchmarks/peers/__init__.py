@@ -102,8 +102,7 @@ METHODS: dict[str, Method] = {
     ),
     QUICK: Method(
         "select, quick",
-        f"`autoinit.select` with {ours.QUICK_STEPS} steps, about the least that it searches with; what is recommended "
-        "is tried first, by the recommender that has not seen the task's kind",
+        f"`autoinit.select` with {ours.QUICK_STEPS} steps, about the least that it searches with, whatever the allowance",
         ours.quickly_selected,
         chooses=True,
     ),

@@ -78,14 +78,11 @@ QUICK_STEPS = 160
 
 
 def quickly_selected(model: nn.Module, task: BenchTask, seed: int) -> Start:
-    """Sets the weights that the shortest search chooses, which begins with what is recommended.
-
-    The recommender has not seen the task's families of `FAMILIES`.
-    """
-    return _chosen(model, task, seed, QUICK_STEPS, recommender=blind(FAMILIES[task.name]))
+    """Sets the weights that the shortest search chooses."""
+    return _chosen(model, task, seed, QUICK_STEPS)
 
 
-def _chosen(model: nn.Module, task: BenchTask, seed: int, steps: int, recommender: Recommender | None = None) -> Start:
+def _chosen(model: nn.Module, task: BenchTask, seed: int, steps: int) -> Start:
     import autoinit
 
     selection = autoinit.select(
@@ -94,7 +91,6 @@ def _chosen(model: nn.Module, task: BenchTask, seed: int, steps: int, recommende
         loss=task.loss,
         optimizer=task.optimizer,
         budget=autoinit.Budget(steps=steps),
-        recommender=recommender,
         seed=seed,
         progress=False,
         concurrency=1,  # its workers share the cores with other jobs
