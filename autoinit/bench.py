@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .apply import Memory, apply_plan, set_calibrated, stamped
-from .budget import Tally
+from .budget import Tally, evaluated
 from .calibrations import Subject
 from .data import Batch
 from .graph import Graph
@@ -70,7 +70,7 @@ class Bench:
 
     def held_back(self, job: Job) -> tuple[Batch, ...]:
         """Returns the batches that a job is evaluated on: the gate has its own, which the search never sees."""
-        return self.task.gate_eval if job.stage == "gate" else self.task.probe_eval
+        return tuple(evaluated(self.task.gate_eval if job.stage == "gate" else self.task.probe_eval, job.steps))
 
     def perform(self, job: Job, on_rung: RungReport) -> Outcome:
         """Returns what came of a job; the model is left with the trained weights.

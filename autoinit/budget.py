@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import BudgetError
+
+T = TypeVar("T")
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -139,13 +142,16 @@ class Meter(Tally):
         return min(1.0, max(by_steps, by_clock))
 
 
-LONGEST_PROBE, SHORTEST_PROBE = 256, 16
-"""Steps of the top and of the least full probe. Halving to 240 steps picks 2 % behind the best on the median task, to
-120 steps 5 %, and on average both pick alike: longer probes have little left to gain (docs/scoring.md)."""
+LONGEST_PROBE = 256
+"""Steps of the top probe. Halving to 240 steps picks 2 % behind the best on the median task, to 120 steps 5 %, and on
+average both pick alike: longer probes have little left to gain (docs/scoring.md)."""
 
 FIRST_RUNG = 8
-"""Steps before which nothing is judged. Halving from eight steps on costs half of halving from thirty and picks about
-as well; from two or four on it loses the best (docs/scoring.md)."""
+"""Steps before which nothing is judged, and of the least full probe. Halving from eight steps on costs half of halving
+from thirty and picks about as well; from two or four on it loses the best (docs/scoring.md)."""
+
+FEWEST_EVALUATED = 4
+"""Held-back batches that are looked at however short a run is."""
 
 BATCH = 8
 """Trials that are proposed together, and told together in the order of their numbers: the same ones however many
@@ -154,8 +160,18 @@ processes there are. A larger stack gets as many as it holds."""
 WORTH_FINALS = 2000
 """Steps below which the finals' share does more for the gate: three pairs of 50 steps at 600, in the place of 27."""
 
-SMALLEST_ALLOWANCE = 400
-"""Steps below which no choice can be trusted: a dozen candidates at 8 steps, and three pairs of 20."""
+SMALLEST_ALLOWANCE = 150
+"""Steps below which no choice can be trusted: five candidates at 8 steps, and three pairs of as many. A lead after
+eight steps turns out to do harm no more often than one after 120 (docs/scoring.md)."""
+
+
+def evaluated(held_back: Sequence[T], steps: int) -> Sequence[T]:
+    """Returns the held-back batches that a run of so many steps is evaluated on.
+
+    One for every two steps, so that an evaluation costs a sixth of the run at most: on small batches of many rows it
+    would else cost a short run several times its own steps.
+    """
+    return held_back[: max(FEWEST_EVALUATED, steps // 2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +201,7 @@ class Schedule:
             alone: what one job after the other could take in the same time: the owner's own trial runs alone.
         """
         search_until, finals_until = (0.5, 0.7) if allowance >= WORTH_FINALS else (0.45, 0.45)
-        top = int(min(LONGEST_PROBE, max(SHORTEST_PROBE, min(allowance / 8, alone / 4) * search_until)))
+        top = int(min(LONGEST_PROBE, max(FIRST_RUNG, min(allowance / 8, alone / 4) * search_until)))
         rungs = tuple(top // 2**halvings for halvings in range(int(math.log2(top / FIRST_RUNG)), -1, -1))
         # The gate runs at the longest length that eight pairs can have, but three pairs are worth 240 steps.
         share = allowance * (1 - finals_until)

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from . import halving_replay, score_forms, vetoes
+from . import halving_replay, leads, score_forms, vetoes
 from .agreement import HALVES, LOSSES, Agreement, by_task, dynamic, median, static
 from .jobs import Row
 from .predictors import DYNAMIC, STATIC
@@ -36,6 +36,7 @@ def report(rows: Sequence[Row]) -> str:
     parts += ["## Static predictors", ""]
     parts += [f"Against the long runs' {words}:\n\n{_static(tasks, against)}\n" for against, words in LOSSES.items()]
     parts += ["Share of the ceiling task by task, training and validation loss:", "", _static_per_task(tasks), ""]
+    parts += ["## Leads over the owner's weights", "", _LEADS, "", leads.table(tasks), ""]
     parts += ["## Vetoes", "", _vetoes(tasks), "## Successive halving, replayed", ""]
     parts += [halving_replay.table(rows, DYNAMIC[LIBRARY]), ""]
     ladder = "/".join(map(str, LADDER))
@@ -58,6 +59,11 @@ def _provenance(rows: Sequence[Row]) -> str:
 _CELLS = (
     "Cells: median share of the ceiling / mean share (each within ±1) / mean regret in nats, over tasks; "
     "tasks whose two long runs agree below 0.2 get no share."
+)
+
+_LEADS = (
+    "By the lead of the library's score, in nats, over the owner's weights after some steps: how many of those end "
+    "more than 5 % above the owner's weights in the long run, and the median factor on its loss."
 )
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from .equal_cost import APART, SHARES
 from .jobs import Row
-from .peers import METHODS, RECOMMEND
+from .peers import METHODS, QUICK, RECOMMEND
 from .statistics_ import Interval
 from .tasks import log_ratio
 from .training import NEVER_REACHED, RATIO_FLOOR
@@ -96,9 +96,9 @@ class View:
 
     @property
     def subjects(self) -> list[str]:
-        """Those of ours that others are measured against: the largest `select`, and what is recommended."""
+        """Those of ours that others are measured against: the largest and the quick `select`, what is recommended."""
         selects = [name for name in self.ranked if METHODS[name].budget]
-        return selects[-1:] + [name for name in self.ranked if name == RECOMMEND]
+        return selects[-1:] + [name for name in (QUICK, RECOMMEND) if name in self.ranked]
 
 
 def view(found: dict[Key, Row], tasks: Sequence[str], place: str, best: bool) -> View:

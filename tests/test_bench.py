@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import ClassVar
@@ -89,13 +90,25 @@ def test_a_job_with_a_plan_trains_its_very_weights(bench: Bench) -> None:
 
 
 def test_the_gate_is_evaluated_on_rows_that_the_search_never_sees(bench: Bench) -> None:
-    gate = Job(0, "gate", Candidate(OWN), seed=0, steps=5)
-    assert bench.held_back(gate) is bench.task.gate_eval
-    assert bench.held_back(job()) is bench.task.probe_eval
+    gate = Job(0, "gate", Candidate(OWN), seed=0, steps=500)
+    assert bench.held_back(gate) == bench.task.gate_eval
+    assert bench.held_back(job(steps=500)) == bench.task.probe_eval
+
+
+def test_a_short_run_is_evaluated_on_fewer_rows(bench: Bench) -> None:
+    """On all of them an evaluation would cost more than the run itself."""
+    x, y = (torch.as_tensor(part) for part in DATA)
+    batches = [(x[start : start + 16], y[start : start + 16]) for start in range(0, 1600, 16)]
+    task = make_task(bench.task.model, batches, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    small = dataclasses.replace(bench, task=task)
+    assert len(task.probe_eval) > 6
+    assert small.held_back(job(steps=3)) == task.probe_eval[:4]
+    assert small.held_back(job(steps=12)) == task.probe_eval[:6]
+    assert small.perform(job(steps=12), go_on).spent == pytest.approx(12 + 6 / 3)
 
 
 def test_steps_evaluations_and_calibrations_are_counted(bench: Bench) -> None:
-    evaluations = 2 * len(bench.task.probe_eval)
+    evaluations = 2 * 4
     plain = bench.perform(job(steps=9, rungs=(3,)), go_on)
     assert plain.spent == pytest.approx(9 + evaluations / 3)
     tally = Tally()

@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 
 from autoinit import Recipe, trace
 from autoinit.score import score
-from benchmarks import agreement, candidates, halving_replay, predictors, rank_report, score_forms, vetoes
+from benchmarks import agreement, candidates, halving_replay, leads, predictors, rank_report, score_forms, vetoes
 from benchmarks.jobs import Row
 from benchmarks.predictors import DYNAMIC, STATIC, Form
 from benchmarks.tasks import TASKS
@@ -187,6 +187,15 @@ def test_vetoes_count_what_they_drop_and_what_that_costs() -> None:
     assert found.worst_loss == pytest.approx(0.1)
     none = vetoes.dropped(tasks, vetoes.VETOES["loss > 100 x reference"])
     assert (none.count, none.nearest, none.worst_loss) == (0, math.inf, 0.0)
+
+
+def test_leads_over_the_owner_are_counted_by_what_becomes_of_them(rows: list[Row]) -> None:
+    """The probes of candidates 1, 2 and 3 lead; then the second's long run ends above the owner's."""
+    rows[2]["long"] = {"train": [2.0, 2.0], "val": [2.0, 2.0]}
+    found = leads.leads({"mlp_tanh": rows}, 240)
+    assert [lead > 0.3 for lead, _ in found] == [True, True, True]
+    assert [ratio for _, ratio in found] == pytest.approx([-0.4, math.log(2) + 0.1, -1.9])
+    assert "| 240 | none | none | 1 of 3, × 0.67 | 1 of 3, × 0.67 |" in leads.table({"mlp_tanh": rows})
 
 
 def test_a_task_on_which_nothing_learns_is_told() -> None:

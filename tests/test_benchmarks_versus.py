@@ -240,14 +240,14 @@ class TestViews:
         rows = [made("gpt2_hf", name, 1.0) for name in METHODS]
         found = indexed(rows)
         middle = view(found, ["gpt2_hf"], "middle", best=False)
-        assert [name for name in middle.ranked if "select" in name] == ["select_middle"]
-        assert middle.subjects == ["select_middle", "recommend"]
+        assert [name for name in middle.ranked if "select" in name] == ["select_quick", "select_middle"]
+        assert middle.subjects == ["select_middle", "select_quick", "recommend"]
         assert "select_small" in middle.methods
         assert "random_search" in middle.ranked
         assert "random_search" not in view(found, ["gpt2_hf"], "small", best=False).methods
         apart = view(found, ["gpt2_hf"], APART, best=False)
         assert len(apart.ranked) == len(METHODS)
-        assert apart.subjects == ["select_large", "recommend"]
+        assert apart.subjects == ["select_large", "select_quick", "recommend"]
 
     def test_the_furthest_training_of_a_key_counts(self) -> None:
         far, near = made("gpt2_hf", "he", 1.0), made("gpt2_hf", "he", 3.0, reach="small")
@@ -275,8 +275,8 @@ class TestReport:
         rows.append(made("mlp_relu", "gradinit_package", 1.0, 2, notes=["unties a and b"], diverged_at=3))
         text = versus_tables.report(rows)
         assert "| select, large | 1.00 [1.00, 1.00] |" in text
-        # Ten tie behind it at 6.5; on one task of twenty one of them fails, and nine tie at 6.
-        assert "| default | 6.47 [6.42, 6.50] |" in text
+        # Eleven tie behind it at 7; on one task of twenty one of them fails, and ten tie at 6.5.
+        assert "| default | 6.97 [6.92, 7.00] |" in text
         assert "- pip gradinit: raised, RuntimeError: it cannot: gpt2_hf." in text
         assert "- pip gradinit: unties a and b: mlp_relu." in text
         assert "- pip gradinit: diverged: mlp_relu." in text
@@ -538,6 +538,16 @@ class TestPeers:
         assert names == {name for name in names if known[name] not in families}
         assert {known[name] for name in names} == set(known.values()) - families
         assert ours.blind(families) is ours.blind(frozenset(families))
+
+    def test_the_quick_search_has_the_same_steps_on_every_task(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import autoinit
+
+        asked: dict[str, Any] = {}
+        answer = SimpleNamespace(cost=SimpleNamespace(steps=99.0), recipe=autoinit.Recipe(), kept=True, why="no gain")
+        monkeypatch.setattr(autoinit, "select", lambda *args, **named: asked.update(named) or answer)
+        start = ours.quickly_selected(CLASSES.make_model(0), CLASSES, 3)
+        assert (asked["budget"], asked["seed"]) == (autoinit.Budget(steps=160), 3)
+        assert (start.steps, start.kept, start.notes) == (99.0, True, ("kept: no gain",))
 
     def test_what_is_recommended_is_applied(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import autoinit

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from autoinit.budget import FORWARD_COST, SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
+from autoinit.budget import FORWARD_COST, SMALLEST_ALLOWANCE, Budget, Meter, Schedule, evaluated, parse_budget
 from autoinit.errors import BudgetError
 
 
@@ -94,7 +94,13 @@ def test_what_ran_at_another_pace_is_forgotten() -> None:
     assert meter.left() == pytest.approx(1e9, rel=1e-3)
 
 
+def test_short_runs_are_evaluated_on_little() -> None:
+    assert [len(evaluated(range(40), steps)) for steps in (1, 8, 33, 256)] == [4, 4, 16, 40]
+    assert evaluated((), 256) == ()
+
+
 def test_schedules_at_the_two_ends() -> None:
+    assert Schedule.of(SMALLEST_ALLOWANCE).rungs == (8,)
     assert Schedule.of(600).rungs == (8, 16, 33)
     assert Schedule.of(600).gate == 50
     assert Schedule.of(12_000).rungs == (8, 16, 32, 64, 128, 256)

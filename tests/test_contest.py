@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from autoinit import contest
 from autoinit.bench import Bench
 from autoinit.budget import Budget, Meter, Schedule
 from autoinit.campaign import Campaign
@@ -64,6 +65,33 @@ def test_no_champion_where_nothing_beats_the_owner(campaign: Campaign) -> None:
     entered = finals(campaign, tune_lr=False)
     assert entered.champion is None
     assert "none of 1 candidates beat" in entered.why
+
+
+def test_a_small_lead_in_very_short_probes_goes_no_further(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    try_all(campaign, Candidate(OWN), GOOD)
+    own, good = (record.total for record in campaign.records)
+    monkeypatch.setattr(contest, "EARLY_LEAD", own - good + 0.01)
+    assert finals(campaign, tune_lr=False).champion == GOOD  # its probes had 33 steps
+    campaign.schedule = Schedule.of(150)
+    entered = finals(campaign, tune_lr=False)
+    assert (entered.own, entered.champion) == (Candidate(OWN), None)
+    assert f"{GOOD.recipe} led by {own - good:.2g} nats after 8 steps" in entered.why
+    assert "went on" in campaign.records[1].reason
+    monkeypatch.setattr(contest, "EARLY_LEAD", own - good)
+    assert finals(campaign, tune_lr=False).champion == GOOD
+
+
+def test_the_shortest_gate_is_evaluated_twice_a_run(campaign: Campaign) -> None:
+    campaign.meter = Meter(budget=Budget(steps=150))
+    campaign.schedule = Schedule.of(150)
+    try_all(campaign, Candidate(OWN), GOOD)
+    campaign.meter.steps = 65
+    verdict = duel(campaign, finals(campaign, tune_lr=False), GOOD, campaign.bench.draw(GOOD.recipe))
+    assert verdict is not None
+    assert campaign.meter.steps <= 150
+    runs = [record for record in campaign.records if record.stage == "gate"]
+    assert len(runs) == 6
+    assert {len(record.curve.held_back) for record in runs if record.curve} == {2}
 
 
 def test_all_diverged_is_said(campaign: Campaign) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -81,8 +83,8 @@ def test_an_existing_optimizer_is_rebuilt_and_left_alone(model: nn.Module, make:
     assert type(fresh) is type(owner)
     for new, old in zip(fresh.param_groups, owner.param_groups, strict=True):
         assert [id(p) for p in new["params"]] == [id(p) for p in old["params"]]
-        assert {k: v for k, v in new.items() if k not in ("params", "lr")} == {
-            k: v for k, v in old.items() if k not in ("params", "lr")
+        assert {k: v for k, v in new.items() if k not in ("params", "lr", "fused")} == {
+            k: v for k, v in old.items() if k not in ("params", "lr", "fused")
         }
         assert float(new["lr"]) == pytest.approx(float(old["lr"]) / 2)
     train(model, fresh, 3)
@@ -218,3 +220,71 @@ def test_the_search_needs_a_rate(model: nn.Module) -> None:
     assert (builder.lr, builder.lr_searched) == (None, False)
     with pytest.raises(OptimizerError, match="no learning rate to set"):
         OptimizerBuilder(model, Still, 0.1)
+
+
+ADAMS: list[Callable[[Any], Optimizer]] = [
+    lambda params: Adam(params, lr=0.01),
+    lambda params: AdamW(params, lr=0.01, weight_decay=0.3, amsgrad=True),
+    lambda params: Adam(params, lr=0.01, maximize=True, betas=(0.5, 0.9)),
+]
+
+
+@pytest.mark.parametrize("make", ADAMS)
+def test_adam_is_fused_and_moves_weights_as_its_owners_does(model: nn.Module, make: Any) -> None:
+    twin = copy.deepcopy(model)
+    optimizer, _ = OptimizerBuilder(model, make)()
+    assert optimizer.param_groups[0]["fused"]
+    train(model, optimizer, steps=20)
+    train(twin, make(twin.parameters()), steps=20)
+    for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"foreach": False}, {"foreach": True}, {"fused": False}, {"capturable": True}, {"differentiable": True}]
+)
+def test_a_form_that_the_owner_chose_is_kept(model: nn.Module, chosen: dict[str, bool]) -> None:
+    optimizer, _ = OptimizerBuilder(model, lambda params: AdamW(params, **chosen))()
+    assert not optimizer.param_groups[0]["fused"]
+    assert {name: optimizer.param_groups[0][name] for name in chosen} == chosen
+
+
+def test_the_owners_optimizer_is_not_made_to_fuse(model: nn.Module) -> None:
+    own = Adam(model.parameters())
+    assert OptimizerBuilder(model, own)()[0].param_groups[0]["fused"]
+    assert own.param_groups[0]["fused"] is None
+    assert not own._optimizer_step_pre_hooks
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.to(torch.bfloat16),
+        lambda model: model.append(nn.Conv2d(2, 2, 3).to(memory_format=torch.channels_last)),
+        lambda model: model.append(nn.Linear(2, 2, dtype=torch.complex64)),
+    ],
+    ids=["bfloat16", "channels last", "complex"],
+)
+def test_weights_that_the_fused_kernel_may_not_move_rightly(model: nn.Module, change: Any) -> None:
+    change(model)
+    assert not OptimizerBuilder(model)()[0].param_groups[0]["fused"]
+
+
+def test_a_gradient_laid_out_otherwise_moves_its_own_weights() -> None:
+    """torch's fused kernel pairs entries by their place in memory: a hook that transposes would mix them up."""
+    model, gradient = nn.Linear(3, 4), torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).t()
+    twin = copy.deepcopy(model)
+    optimizer, _ = OptimizerBuilder(model, lambda params: Adam(params, lr=0.1))()
+    for one, mover in ((model, optimizer), (twin, Adam(twin.parameters(), lr=0.1, foreach=False))):
+        for grad in (gradient.contiguous(), gradient if one is model else gradient.contiguous()):
+            one.weight.grad = grad
+            mover.step()
+    torch.testing.assert_close(model.weight, twin.weight)
+
+
+def test_adam_still_refuses_sparse_gradients_by_itself() -> None:
+    table = nn.Embedding(5, 3, sparse=True)
+    optimizer, _ = OptimizerBuilder(table, Adam)()
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match="does not support sparse gradients"):
+        optimizer.step()

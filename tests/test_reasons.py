@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoinit.budget import Budget, Meter
+from autoinit.budget import SMALLEST_ALLOWANCE, Budget, Meter
 from autoinit.gate import Gain, Verdict
 from autoinit.reasons import too_small, why
 from autoinit.recipe import Recipe
@@ -45,13 +45,13 @@ def test_no_verdict_and_no_champion() -> None:
 
 
 def test_a_budget_too_small_is_answered_with_one_that_does() -> None:
-    assert "Budget(steps=410) would do" in too_small(Meter(budget=Budget(steps=100), steps=5))
+    assert "Budget(steps=160) would do" in too_small(Meter(budget=Budget(steps=100), steps=5))
     slow = too_small(Meter(budget=Budget(seconds=60.0), step_seconds=1.0))
     assert "steps, too few for a choice that can be trusted" in slow
-    assert slow.endswith(('; budget="810s" would do', '; budget="800s" would do'))
+    assert slow.endswith(('; budget="310s" would do', '; budget="300s" would do'))
 
 
 @pytest.mark.parametrize(("steps", "shown"), [(400, 410), (1_234, 1_300)])
 def test_budgets_are_rounded_up_to_two_digits(steps: int, shown: int) -> None:
-    said = too_small(Meter(budget=Budget(steps=10), steps=steps - 400 + 1))
+    said = too_small(Meter(budget=Budget(steps=10), steps=steps - SMALLEST_ALLOWANCE + 1))
     assert f"Budget(steps={shown})" in said

@@ -227,6 +227,15 @@ def test_regression_with_a_scheduler_clipping_and_accumulation() -> None:
     assert len(selection.graph) == 4
 
 
+def test_the_least_budget_rescues_a_net_that_does_not_train() -> None:
+    model = deep_tanh()
+    before = long_loss(copy.deepcopy(model))
+    selection = autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=160))
+    assert not selection.kept
+    assert selection.cost.steps <= 160
+    assert long_loss(model) < 0.5 * before
+
+
 def test_a_slow_step_is_told_what_budget_would_do() -> None:
     model = small_mlp()
     slow = model.register_forward_pre_hook(lambda module, inputs: time.sleep(0.1))

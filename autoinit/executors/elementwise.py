@@ -24,7 +24,7 @@ from torch.optim import (
 )
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..optimizers import scheduler_parts, step_scheduler
+from ..optimizers import scheduler_parts, step_scheduler, unfuse_strided
 from ..task import Task
 
 ELEMENTWISE: dict[type[Optimizer], bool] = {
@@ -54,7 +54,8 @@ def why_not_elementwise(task: Task) -> str:
     if type(optimizer) not in ELEMENTWISE:
         known = ", ".join(kind.__name__ for kind in ELEMENTWISE)
         return f"{name} is not known to move each entry of a weight by its own gradients alone, as these do: {known}"
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    before = [hook for hook in optimizer._optimizer_step_pre_hooks.values() if hook is not unfuse_strided]
+    if before or optimizer._optimizer_step_post_hooks:
         return f"hooks on the steps of {name} may look at whole weights, of which it would see several candidates'"
     if any(isinstance(part, ReduceLROnPlateau) for part in scheduler_parts(scheduler)):
         return "ReduceLROnPlateau sets the learning rate by the loss, of which there is one for each candidate"

@@ -24,6 +24,8 @@ SEARCH_BUDGET = "middle"
 """Of the random search."""
 RECOMMEND = "recommend"
 """The key of the best that is ours and needs no probe."""
+QUICK = "select_quick"
+"""The key of our shortest search, which every allowance pays for."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,12 @@ METHODS: dict[str, Method] = {
         "abstains; no probe. The recommender is fitted to the shipped knowledge without the task's own kind of "
         "architecture; the seconds of fitting it are in the first row of each kind, and no steps",
         ours.recommended,
+        chooses=True,
+    ),
+    QUICK: Method(
+        "select, quick",
+        f"`autoinit.select` with {ours.QUICK_STEPS} steps, about the least that it searches with, whatever the allowance",
+        ours.quickly_selected,
         chooses=True,
     ),
     "random_search": Method(
