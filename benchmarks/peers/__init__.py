@@ -102,7 +102,7 @@ METHODS: dict[str, Method] = {
     ),
     QUICK: Method(
         "select, quick",
-        f"`autoinit.select` with {ours.QUICK_STEPS} steps, about the least that it searches with, whatever the allowance",
+        f"`autoinit.select` with {ours.QUICK_STEPS} steps, about the least that it searches with, in every allowance",
         ours.quickly_selected,
         chooses=True,
     ),
