@@ -155,7 +155,8 @@ FEWEST_EVALUATED = 4
 
 BATCH = 8
 """Trials that are proposed together, and told together in the order of their numbers: the same ones however many
-processes there are. A larger stack gets as many as it holds."""
+processes there are. A larger stack gets as many as it holds, and more processes as many as they are where the budget is
+in seconds, which promise no such thing."""
 
 WORTH_FINALS = 2000
 """Steps below which the finals' share does more for the gate: three pairs of 50 steps at 600, in the place of 27."""
