@@ -84,7 +84,8 @@ def select(
         lr: a number; "search" to search around the optimizer's own; None: the given optimizer's own, or
             searched where none is given.
         val_data: data to hold back, in the place of a fifth of `data`; of either, 1,024 rows at the most.
-        budget: seconds (a number, "90s", "5m", "8h") or a `Budget`; None: a minute.
+        budget: seconds (a number, "90s", "5m", "8h") or a `Budget`; None: a minute. Nothing is searched where it pays for
+            fewer than 150 training steps.
         only: globs of the parameter names that may change.
         exclude: globs of the parameter names that must stay.
         recipes: the only candidates to consider, by name or as `Recipe`.

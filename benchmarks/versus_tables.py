@@ -64,10 +64,13 @@ def _beside_default(found: dict[Key, Row]) -> list[View]:
 
 
 def _title(one: View) -> str:
+    seeds = {len(shown.seeds) for by in one.shown.values() for shown in by.values()}
+    counted = f"{' or '.join(map(str, sorted(seeds)))} seed{'s' * (max(seeds) > 1)}"
     if not one.best:
-        return f"{TITLES[one.place]}, all at the task's centre rate"
+        return f"{TITLES[one.place]}, all at the task's centre rate, {counted}"
     whole = sum(len(grid) > 1 for grid in one.rates.values())
-    return f"{TITLES[one.place]}, each method at its own best rate ({whole} of {len(one.rates)} tasks have a grid)"
+    grids = f"{whole} of {len(one.rates)} tasks have a grid"
+    return f"{TITLES[one.place]}, each method at its own best rate, {counted} ({grids})"
 
 
 def _head(found: dict[Key, Row]) -> str:
