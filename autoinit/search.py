@@ -71,7 +71,7 @@ def search(campaign: Campaign, space: Space, *, storage: str | None = None, stud
         entered = finals(campaign, tune_lr=space.has("lr_step"))
     except KeyboardInterrupt:
         interrupted = True
-        entered = leader(campaign.records)
+        entered = leader(campaign)
     if entered.champion is None:
         return Found(entered.own, why=entered.why, interrupted=interrupted)
     try:

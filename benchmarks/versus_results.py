@@ -90,7 +90,7 @@ class View:
 
     @property
     def ranked(self) -> list[str]:
-        """Those that stand in the ranking: of `select`, the one whose budget the allowance holds."""
+        """Those in the ranking: of `select`, the one whose budget the allowance holds, and the quick one."""
         own = [name for name in self.methods if METHODS[name].budget in ("", self.place)]
         return self.methods if self.place == APART else own
 

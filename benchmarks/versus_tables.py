@@ -112,10 +112,10 @@ loss, mean over the seeds; searching for that rate is free for all. Searches run
 larger models, the peers' hyperparameters beyond the ones stated here, seconds of wall time on a machine of one's own.
 
 **Ranks** are by the mean training loss over the seeds, 1 the lowest; equal losses and failures share ranks. In the
-ranking of an allowance stands that `select` only whose budget it holds. Intervals are 95 %, bootstrapped over tasks;
-"behind" is the paired difference in rank to `select`, the largest and the quick one, and to what is recommended, clear
-where its interval lies above 0. Ratios are to the default's final loss, geometric means over tasks. A task counts where
-every method has been run.
+ranking of an allowance stand the `select` whose budget it holds and the quick one. Intervals are 95 %, bootstrapped
+over tasks; "behind" is the paired difference in rank to `select`, the largest and the quick one, and to what is
+recommended, clear where its interval lies above 0. Ratios are to the default's final loss, geometric means over tasks.
+A task counts where every method has been run.
 
 {lines}"""
 

@@ -152,7 +152,8 @@ def _asked(
     why_not = processes.why_not(bench) if executor == "processes" else stacked.why_not(bench)
     found = None
     if not why_not and executor == "processes":
-        workers = Processes(bench, _workers(concurrency, repeatable), patience)
+        most = _workers_that_fit(bench) if concurrency is None else concurrency
+        workers = Processes(bench, min(_workers(concurrency, repeatable), most), patience)
         found = Choice(workers, 1, f"{workers.concurrency} processes, as asked for")
         if not workers.pace(1):  # they would never answer later either
             why_not = workers.notes[-1]
@@ -230,7 +231,7 @@ def _unforked(bench: Bench) -> str:
 
 
 def _workers(concurrency: int | None, repeatable: bool) -> int:
-    """Returns how many worker processes there are: a repeatable search never has more jobs at a time than a batch."""
+    """Returns how many worker processes are of use: a repeatable search has hardly more jobs at a time than a batch."""
     wanted = concurrency or _cores()
     return min(BATCH, wanted) if repeatable else wanted
 
