@@ -155,7 +155,8 @@ FEWEST_EVALUATED = 4
 
 BATCH = 8
 """Trials that are proposed together, and told together in the order of their numbers: the same ones however many
-processes there are. A larger stack gets as many as it holds."""
+processes there are. A larger stack gets as many as it holds, and more processes as many as they are where the budget is
+in seconds, which promise no such thing."""
 
 WORTH_FINALS = 2000
 """Steps below which the finals' share does more for the gate: three pairs of 50 steps at 600, in the place of 27."""
@@ -165,13 +166,14 @@ SMALLEST_ALLOWANCE = 150
 eight steps turns out to do harm no more often than one after 120 (docs/scoring.md)."""
 
 
-def evaluated(held_back: Sequence[T], steps: int) -> Sequence[T]:
+def evaluated(held_back: Sequence[T], steps: int) -> list[T]:
     """Returns the held-back batches that a run of so many steps is evaluated on.
 
     One for every two steps, so that an evaluation costs a sixth of the run at most: on small batches of many rows it
-    would else cost a short run several times its own steps.
+    would else cost a short run several times its own steps. They are spread over all of them, which may be sorted.
     """
-    return held_back[: max(FEWEST_EVALUATED, steps // 2)]
+    count = min(len(held_back), max(FEWEST_EVALUATED, steps // 2))
+    return [held_back[place * len(held_back) // count] for place in range(count)]
 
 
 @dataclass(frozen=True, slots=True)

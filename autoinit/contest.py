@@ -93,8 +93,8 @@ def _too_early(campaign: Campaign) -> str:
     if steps >= EARLY_STEPS or own is None or (lead := own.total - best.total) >= EARLY_LEAD:
         return ""
     return (
-        f"{best.candidate.recipe} led by {lead:.2g} nats after {steps} steps, and what is below {EARLY_LEAD} so early "
-        "tells little; a larger budget looks at more steps"
+        f"{best.candidate.recipe} led by {lead:.2g} in score after {steps} steps, and less than {EARLY_LEAD} so early "
+        "tells little; twice the budget looks at more steps"
     )
 
 
@@ -139,13 +139,15 @@ def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, i
     return rivals, 0, 0
 
 
-def leader(records: list[Record]) -> Finals:
+def leader(campaign: Campaign) -> Finals:
     """Returns the search's own leader, for a search that was interrupted before its finals were over."""
-    own, rivals = finalists(records)
+    own, rivals = finalists(campaign.records)
     if not rivals:
-        others = any(record.candidate.recipe != OWN for record in records)
-        return Finals(own, None, why=_why_no_rival(records) if others else "no other candidate had been tried yet")
-    return Finals(own, rivals[0])
+        others = any(record.candidate.recipe != OWN for record in campaign.records)
+        why = _why_no_rival(campaign.records) if others else "no other candidate had been tried yet"
+        return Finals(own, None, why=why)
+    why = _too_early(campaign)
+    return Finals(own, None if why else rivals[0], why=why)
 
 
 def finalists(records: list[Record]) -> tuple[Candidate, list[Candidate]]:
@@ -325,4 +327,5 @@ def _pair(champion: Curve, own: Curve, reference: Reference, early_ones: int) ->
         if both_ended
         else (),
         own=tail_loss(own, reference),
+        steps=own.steps,
     )

@@ -7,6 +7,7 @@ pairs, as far as the budget pays for them; the one-sided level of .05 is shared 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,12 +53,14 @@ class Gain:
         estimate: mean over the gate's pairs; exp(estimate) is the factor on the loss.
         low, high: two-sided 90 % interval.
         pairs: how many.
+        steps: of each run; 0 where that is not known.
     """
 
     estimate: float
     low: float
     high: float
     pairs: int
+    steps: int = 0
 
     @property
     def factor(self) -> float:
@@ -66,7 +69,8 @@ class Gain:
 
     def __str__(self) -> str:
         low, high = math.exp(self.low), math.exp(self.high)
-        return f"loss × {self.factor:.3g} (90 % interval {low:.3g} … {high:.3g}, {self.pairs} paired runs)"
+        runs = f"{self.pairs} paired runs{f' of {self.steps} steps' if self.steps else ''}"
+        return f"loss × {self.factor:.3g} (90 % interval {low:.3g} … {high:.3g}, {runs})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class Pair:
         held_back_halfway: the same at half of those steps.
         by_batch: difference at the end on each held-back batch, in one order for all pairs; empty where unknown.
         own: the owner's tail loss, whose spread tells how much a batch order matters.
+        steps: of each of the two runs.
     """
 
     training: float
@@ -107,6 +112,7 @@ class Pair:
     own: float
     held_back_halfway: float | None = None
     by_batch: tuple[float, ...] = ()
+    steps: int = 0
 
 
 def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD) -> Verdict:
@@ -118,8 +124,9 @@ def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD) -> Ve
         spread: of the finalists' earlier paired runs, pooled into the variance.
     """
     gain, error, freedom = _estimate([pair.training for pair in pairs], spread)
+    gain = dataclasses.replace(gain, steps=pairs[0].steps)
     seen = [pair.held_back for pair in pairs if pair.held_back is not None]
-    held_back = _estimate(seen)[0] if len(seen) > 1 else None
+    held_back = dataclasses.replace(_estimate(seen)[0], steps=gain.steps) if len(seen) > 1 else None
     needed = max(SMALLEST_EFFECT, 0.5 * _deviation([pair.own for pair in pairs]))
     p_value = float(stdtr(freedom, gain.estimate / error)) if error > 0 else float(gain.estimate >= 0)
     if gain.estimate >= 0:

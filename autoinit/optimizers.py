@@ -90,7 +90,7 @@ class OptimizerBuilder:
 def fuse(optimizer: Optimizer) -> None:
     """Lets Adam or AdamW on a CPU move all weights in one kernel where its owner asked for no form of it.
 
-    The fused form does the same arithmetic, rounded elsewhere; steps of small networks take a third less time by it
+    The fused form does the same arithmetic, rounded elsewhere; training steps take 7 to 38 % less time by it
     (benchmarks/results/concurrency.md). SGD gains nothing. On a GPU torch chooses a form of its own.
     """
     if type(optimizer) not in (Adam, AdamW):
@@ -116,15 +116,19 @@ def _is_fusible(group: dict[str, Any]) -> bool:
 
 
 def unfuse_strided(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Goes back to torch's loop where a gradient lies in memory otherwise than its weight.
+    """Goes back to torch's loop where a weight or its gradient is not contiguous in memory.
 
-    torch's fused kernel for the CPU then pairs each weight with another weight's gradient (seen in 2.13). Autograd lays
-    gradients out like their weights; hooks and steps of one's own may not.
+    torch's fused kernel for the CPU then pairs entries of the one with other entries of the other (seen in 2.13).
+    Autograd lays gradients out like their weights; hooks and steps of one's own may not, and may lay a weight anew.
     """
     for group in optimizer.param_groups:
-        gradients = (weight.grad for weight in group["params"] if weight.grad is not None)
-        if group["fused"] and not all(one.layout == torch.strided and one.is_contiguous() for one in gradients):
+        moved = [weight for weight in group["params"] if weight.grad is not None]
+        if group["fused"] and not all(map(_contiguous, (*moved, *(weight.grad for weight in moved)))):
             group["fused"] = False
+
+
+def _contiguous(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.is_contiguous()
 
 
 def scale_lr(optimizer: Optimizer, scheduler: Any, factor: float) -> None:

@@ -71,7 +71,7 @@ def search(campaign: Campaign, space: Space, *, storage: str | None = None, stud
         entered = finals(campaign, tune_lr=space.has("lr_step"))
     except KeyboardInterrupt:
         interrupted = True
-        entered = leader(campaign.records)
+        entered = leader(campaign)
     if entered.champion is None:
         return Found(entered.own, why=entered.why, interrupted=interrupted)
     try:
@@ -118,7 +118,9 @@ def _affordable(campaign: Campaign) -> int:
     full = max(records[0].spent, float(schedule.rungs[-1]))
     if left < full:
         return 0
-    together = max(BATCH, campaign.executor.concurrency if campaign.executor.name == "stacked" else 0)
+    # Batches of one size are what makes a search repeatable; neither stacks nor seconds are.
+    free = campaign.executor.name == "stacked" or campaign.meter.budget.seconds is not None
+    together = max(BATCH, campaign.executor.concurrency if free else 0)
     expected = sum(record.spent for record in records) / len(records)
     # Most of a batch is pruned early; that half of it is not must not overrun what is left.
     return int(max(1.0, min(together, left / expected, 2 * left / full)))

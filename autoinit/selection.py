@@ -162,7 +162,7 @@ def _render(selection: Selection) -> str:
     if selection.task:
         lines.append(f"  task   {selection.task}")
     if selection.lr is not None:
-        lines.append(f"  lr     {text.number(selection.lr)}{'' if selection.lr_searched else ' (given, not searched)'}")
+        lines.append(f"  lr     {text.number(selection.lr)}{'' if selection.lr_searched else ' (not searched)'}")
     cost = selection.cost
     memory = "" if cost.memory is None else f", {cost.memory / 2**20:,.0f} MiB at most"
     lines.append(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .apply import apply_plan, check_seed, keep_choices
 from .bench import Bench
-from .budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, parse_budget
+from .budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Budget, Meter, Schedule, parse_budget
 from .campaign import Campaign, Progress
 from .data import Batch
 from .device_memory import PeakMemory, peak_memory
@@ -82,9 +82,10 @@ def select(
         optimizer: callable(params) -> Optimizer or (Optimizer, scheduler), or an existing Optimizer, which is
             left alone; None: AdamW. A scheduler is stepped after every training step.
         lr: a number; "search" to search around the optimizer's own; None: the given optimizer's own, or
-            searched where none is given.
+            searched where none is given and the budget pays for 2,000 training steps.
         val_data: data to hold back, in the place of a fifth of `data`; of either, 1,024 rows at the most.
-        budget: seconds (a number, "90s", "5m", "8h") or a `Budget`; None: a minute.
+        budget: seconds (a number, "90s", "5m", "8h") or a `Budget`; None: a minute. Nothing is searched where it
+            pays for fewer than 150 training steps.
         only: globs of the parameter names that may change.
         exclude: globs of the parameter names that must stay.
         recipes: the only candidates to consider, by name or as `Recipe`.
@@ -136,6 +137,8 @@ def select(
         described = record or recommender is not None
         features, own = (task_features(task, graph), own_scales(task.model, graph)) if described else ({}, {})
         threads = _paced(bench, meter)
+        if lr != "search" and meter.left() < WORTH_FINALS:
+            task.lr_searched = False  # trying the owner's weights at five rates would leave little for others
         space = _space(graph, original, task.lr_searched, recipes, meter.left())
         if recommender is not None:
             space = warmed(space, graph, features, own, recommender_from(recommender), seed=seed)

@@ -14,7 +14,7 @@ from .tasks import BenchTask
 SHARES: dict[str, float] = {"small": 1.0, "middle": 2.0, "large": 4.0}
 """The three budgets of a search, as shares of the task's steps; in the order of their size."""
 LEAST = 600
-"""Steps of the least budget: much less than that, and `select` answers that it is too small."""
+"""Steps of the least of the three."""
 APART = "apart"
 """Beside the allowances: every method trains for the task's long training alone, whatever its weights took."""
 

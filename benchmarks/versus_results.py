@@ -90,7 +90,7 @@ class View:
 
     @property
     def ranked(self) -> list[str]:
-        """Those that stand in the ranking: of `select`, the one whose budget the allowance holds."""
+        """Those in the ranking: of `select`, the one whose budget the allowance holds, and the quick one."""
         own = [name for name in self.methods if METHODS[name].budget in ("", self.place)]
         return self.methods if self.place == APART else own
 
@@ -108,20 +108,21 @@ def view(found: dict[Key, Row], tasks: Sequence[str], place: str, best: bool) ->
         found: all rows.
         tasks: to look at, in the order in which they are shown.
         place: "small", "middle", "large" or `APART`.
-        best: whether to give each method its own best rate.
+        best: whether to give each method its own best rate of the grid; on the seeds that have the whole of it.
     """
     present = {method for _, method, _, _ in found}
     methods = [name for name in METHODS if name in present and _stands(name, place, best)]
     rates: dict[str, tuple[str, ...]] = {}
     shown: dict[str, dict[str, Shown]] = {}
     for task in tasks:
-        seeds = _seeds(found, task, methods, place)
+        seeds, shared = _seeds(found, task, methods, place, CENTRE), [CENTRE]
+        for rate in _other_rates(found, task) if best else []:
+            if both := seeds & _seeds(found, task, methods, place, rate):
+                seeds, shared = both, [*shared, rate]
         if not seeds or not methods:
             continue
-        grid = [CENTRE, *(_other_rates(found, task) if best else [])]
-        shared = tuple(rate for rate in grid if _complete(found, task, methods, seeds, rate, place))
-        rates[task] = shared
-        shown[task] = {name: _at_best(found, task, name, seeds, shared, place) for name in methods}
+        rates[task] = tuple(shared)
+        shown[task] = {name: _at_best(found, task, name, tuple(sorted(seeds)), shared, place) for name in methods}
     return View(place, best, rates, shown)
 
 
@@ -132,20 +133,14 @@ def _stands(name: str, place: str, best: bool) -> bool:
     return place in METHODS[name].places
 
 
-def _seeds(found: dict[Key, Row], task: str, methods: Sequence[str], place: str) -> tuple[int, ...]:
-    seeds = sorted({seed for name, _, seed, _ in found if name == task})
-    return tuple(seed for seed in seeds if _complete(found, task, methods, (seed,), CENTRE, place))
+def _seeds(found: dict[Key, Row], task: str, methods: Sequence[str], place: str, rate: str) -> set[int]:
+    """Returns the seeds with which every method has been run on a task at a rate, as far as the place asks."""
+    keys = {seed: [(task, name, seed, rate) for name in methods] for seed in {key[2] for key in found}}
+    return {seed for seed, mine in keys.items() if all(key in found and end_of(found[key], place) for key in mine)}
 
 
 def _other_rates(found: dict[Key, Row], task: str) -> list[str]:
     return sorted({rate for name, _, _, rate in found if name == task and rate != CENTRE})
-
-
-def _complete(
-    found: dict[Key, Row], task: str, methods: Sequence[str], seeds: Sequence[int], rate: str, place: str
-) -> bool:
-    keys = [(task, name, seed, rate) for name in methods for seed in seeds]
-    return all(key in found and end_of(found[key], place) is not None for key in keys)
 
 
 def _at_best(

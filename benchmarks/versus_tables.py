@@ -64,10 +64,13 @@ def _beside_default(found: dict[Key, Row]) -> list[View]:
 
 
 def _title(one: View) -> str:
+    seeds = {len(shown.seeds) for by in one.shown.values() for shown in by.values()}
+    counted = f"{' or '.join(map(str, sorted(seeds)))} seed{'s' * (max(seeds) > 1)}"
     if not one.best:
-        return f"{TITLES[one.place]}, all at the task's centre rate"
+        return f"{TITLES[one.place]}, all at the task's centre rate, {counted}"
     whole = sum(len(grid) > 1 for grid in one.rates.values())
-    return f"{TITLES[one.place]}, each method at its own best rate ({whole} of {len(one.rates)} tasks have a grid)"
+    grids = f"{whole} of {len(one.rates)} tasks have a grid"
+    return f"{TITLES[one.place]}, each method at its own best rate, {counted} ({grids})"
 
 
 def _head(found: dict[Key, Row]) -> str:
@@ -109,10 +112,10 @@ loss, mean over the seeds; searching for that rate is free for all. Searches run
 larger models, the peers' hyperparameters beyond the ones stated here, seconds of wall time on a machine of one's own.
 
 **Ranks** are by the mean training loss over the seeds, 1 the lowest; equal losses and failures share ranks. In the
-ranking of an allowance stands that `select` only whose budget it holds. Intervals are 95 %, bootstrapped over tasks;
-"behind" is the paired difference in rank to `select`, the largest and the quick one, and to what is recommended, clear
-where its interval lies above 0. Ratios are to the default's final loss, geometric means over tasks. A task counts where
-every method has been run.
+ranking of an allowance stand the `select` whose budget it holds and the quick one. Intervals are 95 %, bootstrapped
+over tasks; "behind" is the paired difference in rank to `select`, the largest and the quick one, and to what is
+recommended, clear where its interval lies above 0. Ratios are to the default's final loss, geometric means over tasks.
+A task counts where every method has been run.
 
 {lines}"""
 

@@ -227,6 +227,16 @@ class TestViews:
         rows = [made("gpt2_hf", "he", 1.0), made("gpt2_hf", "default", 1.0), made("mlp_relu", "he", 1.0)]
         assert list(view(indexed(rows), ["gpt2_hf", "mlp_relu"], "small", best=False).shown) == ["gpt2_hf"]
 
+    def test_a_grid_of_one_seed_is_compared_on_that_seed(self) -> None:
+        rows = [made("gpt2_hf", name, 1.0, seed) for name in ("default", "he") for seed in (0, 1)]
+        rows += [made("gpt2_hf", name, 0.5, 1, rate="low") for name in ("default", "he")]
+        found = indexed(rows)
+        best = view(found, ["gpt2_hf"], "small", best=True)
+        assert best.rates == {"gpt2_hf": ("centre", "low")}
+        assert best.shown["gpt2_hf"]["he"].seeds == (1,)
+        assert best.shown["gpt2_hf"]["he"].rate == "low"
+        assert view(found, ["gpt2_hf"], "small", best=False).shown["gpt2_hf"]["he"].seeds == (0, 1)
+
     def test_a_failure_is_a_result_and_what_was_not_asked_is_none(self) -> None:
         raised = made("gpt2_hf", "he", 1.0, failure={"kind": "raised", "words": "no"}, reach="small")
         assert end_of(raised, "small") == end_of(raised, APART) == (math.inf, math.inf)

@@ -96,7 +96,14 @@ def test_what_ran_at_another_pace_is_forgotten() -> None:
 
 def test_short_runs_are_evaluated_on_little() -> None:
     assert [len(evaluated(range(40), steps)) for steps in (1, 8, 33, 256)] == [4, 4, 16, 40]
-    assert evaluated((), 256) == ()
+    assert evaluated(range(3), 8) == [0, 1, 2]
+    assert evaluated((), 256) == []
+
+
+def test_the_rows_of_a_short_evaluation_are_spread_over_all() -> None:
+    """Held-back batches may be sorted by class: the first of them would be one class only."""
+    assert evaluated(range(40), 8) == [0, 10, 20, 30]
+    assert evaluated(range(10), 14) == [0, 1, 2, 4, 5, 7, 8]
 
 
 def test_schedules_at_the_two_ends() -> None:

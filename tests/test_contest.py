@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -75,10 +76,22 @@ def test_a_small_lead_in_very_short_probes_goes_no_further(campaign: Campaign, m
     campaign.schedule = Schedule.of(150)
     entered = finals(campaign, tune_lr=False)
     assert (entered.own, entered.champion) == (Candidate(OWN), None)
-    assert f"{GOOD.recipe} led by {own - good:.2g} nats after 8 steps" in entered.why
+    assert f"{GOOD.recipe} led by {own - good:.2g} in score after 8 steps" in entered.why
     assert "went on" in campaign.records[1].reason
+    assert (leader(campaign).champion, leader(campaign).why) == (None, entered.why)
     monkeypatch.setattr(contest, "EARLY_LEAD", own - good)
     assert finals(campaign, tune_lr=False).champion == GOOD
+
+
+@pytest.mark.parametrize(("top", "lead", "gone"), [(15, 0.04, True), (15, 0.06, False), (16, 0.04, False)])
+def test_how_large_a_lead_has_to_be_how_early(campaign: Campaign, top: int, lead: float, gone: bool) -> None:
+    try_all(campaign, Candidate(OWN))
+    (own,) = campaign.records
+    assert own.score is not None
+    better = dataclasses.replace(own.score, total=own.score.total - lead)
+    campaign.records.append(dataclasses.replace(own, number=1, candidate=GOOD, score=better))
+    campaign.schedule = dataclasses.replace(campaign.schedule, rungs=(top,))
+    assert (leader(campaign).champion is None) == gone
 
 
 def test_the_shortest_gate_is_evaluated_twice_a_run(campaign: Campaign) -> None:
@@ -111,7 +124,7 @@ def test_finalists_try_their_neighbours_on_the_learning_rate_grid(campaign: Camp
 
 def test_an_interrupted_search_sends_its_leader(campaign: Campaign) -> None:
     try_all(campaign, Candidate(OWN), GOOD)
-    assert leader(campaign.records).champion == GOOD
+    assert leader(campaign).champion == GOOD
 
 
 def test_a_spent_budget_has_no_gate(campaign: Campaign) -> None:

@@ -62,6 +62,32 @@ def test_another_way_is_chosen_where_it_was_measured_to_be_worth_it(
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "repeatable", "count"), [(None, False, 11), (None, True, 8), (9, False, 9), (9, True, 8)]
+)
+def test_a_repeatable_search_has_no_more_workers_than_a_batch_has_jobs(
+    bench: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch, asked: int, repeatable: bool, count: int
+) -> None:
+    paces["processes"] = 1000.0
+    monkeypatch.setattr("autoinit.executors.choice._cores", lambda: 11)
+    for executor in (None, "processes"):
+        choice = choose(bench, executor=executor, concurrency=asked, repeatable=repeatable)
+        choice.executor.close()
+        assert (choice.executor.name, choice.executor.concurrency) == ("processes", count)
+
+
+@pytest.mark.parametrize("executor", [None, "processes"])
+def test_there_are_no_more_workers_than_memory_holds(
+    bench: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch, executor: str | None
+) -> None:
+    paces["processes"] = 1000.0
+    monkeypatch.setattr("autoinit.executors.choice._cores", lambda: 6)
+    monkeypatch.setattr("autoinit.executors.choice._workers_that_fit", lambda bench: 3)
+    choice = choose(bench, executor=executor)
+    choice.executor.close()
+    assert choice.executor.concurrency == 3
+
+
 def test_stacks_are_no_choice_for_a_repeatable_search(bench: Bench, paces: dict[str, float]) -> None:
     paces["stacked"] = 500.0
     assert choose(bench).executor.name == "stacked"

@@ -96,6 +96,7 @@ def test_identical_methods_rarely_win() -> None:
 
 
 def test_text() -> None:
+    assert str(Gain(math.log(0.5), math.log(0.4), math.log(0.6), 3, 12)).endswith("3 paired runs of 12 steps)")
     assert str(Gain(math.log(0.5), math.log(0.4), math.log(0.6), 3)) == (
         "loss × 0.5 (90 % interval 0.4 … 0.6, 3 paired runs)"
     )

@@ -249,6 +249,22 @@ def test_a_form_that_the_owner_chose_is_kept(model: nn.Module, chosen: dict[str,
     assert {name: optimizer.param_groups[0][name] for name in chosen} == chosen
 
 
+class OwnAdam(Adam):
+    """Of which nobody knows what it does besides."""
+
+
+def test_a_subclass_keeps_its_form(model: nn.Module) -> None:
+    assert not OptimizerBuilder(model, OwnAdam)()[0].param_groups[0]["fused"]
+
+
+def test_one_group_with_a_form_of_its_own_keeps_all_as_they_are(model: nn.Module) -> None:
+    def two(params: Any) -> Optimizer:
+        first, *rest = params
+        return Adam([{"params": [first], "foreach": False}, {"params": rest}])
+
+    assert not any(group["fused"] for group in OptimizerBuilder(model, two)()[0].param_groups)
+
+
 def test_the_owners_optimizer_is_not_made_to_fuse(model: nn.Module) -> None:
     own = Adam(model.parameters())
     assert OptimizerBuilder(model, own)()[0].param_groups[0]["fused"]
@@ -278,6 +294,20 @@ def test_a_gradient_laid_out_otherwise_moves_its_own_weights() -> None:
     for one, mover in ((model, optimizer), (twin, Adam(twin.parameters(), lr=0.1, foreach=False))):
         for grad in (gradient.contiguous(), gradient if one is model else gradient.contiguous()):
             one.weight.grad = grad
+            mover.step()
+    torch.testing.assert_close(model.weight, twin.weight)
+
+
+def test_a_weight_that_was_laid_anew_gets_its_own_gradient() -> None:
+    """As by a step that projects weights after its backward pass, here into another order of axes."""
+    model = nn.Linear(3, 4)
+    twin = copy.deepcopy(model)
+    optimizer, _ = OptimizerBuilder(model, lambda params: Adam(params, lr=0.1))()
+    gradient = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    for one, mover in ((model, optimizer), (twin, Adam(twin.parameters(), lr=0.1, foreach=False))):
+        for _ in range(2):
+            one.weight.grad = gradient.clone()
+            one.weight.data = one.weight.data.t().contiguous().t()
             mover.step()
     torch.testing.assert_close(model.weight, twin.weight)
 

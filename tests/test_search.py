@@ -82,6 +82,16 @@ def test_the_search_uses_the_finals_share_while_nothing_beats_the_owner(
     assert _affordable(campaign) == count
 
 
+def test_a_batch_is_as_large_as_all_workers_where_the_clock_decides(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign.run(campaign.jobs("search", [(Candidate(OWN), "search")], 10))
+    monkeypatch.setattr(Sequential, "concurrency", 20)
+    for budget, count in ((Budget(steps=100_000), 8), (Budget(seconds=1e6), 20)):
+        campaign.meter = Meter(budget=budget, step_seconds=1.0)
+        assert _affordable(campaign) == count
+
+
 def test_no_trial_starts_that_could_not_reach_the_last_rung(campaign: Campaign) -> None:
     (own,) = campaign.run(campaign.jobs("search", [(Candidate(OWN), "search")], campaign.schedule.rungs[-1]))
     end = campaign.schedule.finals_until * 600

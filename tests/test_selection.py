@@ -84,7 +84,7 @@ def test_head_of_the_text() -> None:
         "  why    a reason",
         "  gain   training loss × 0.25 (90 % interval 0.2 … 0.3, 3 paired runs)",
         "  task   cross-entropy, SGD",
-        "  lr     0.1 (given, not searched)",
+        "  lr     0.1 (not searched)",
         "  cost   12 s, 3456 training steps, 15 trials",
     ]
     assert str(selection(kept=True)).startswith("Kept the model's own weights\n")

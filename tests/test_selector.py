@@ -192,7 +192,7 @@ def test_only_named_parameters_change() -> None:
 
 
 def test_learning_rate_is_searched_when_no_optimizer_is_given() -> None:
-    selection = autoinit.select(small_mlp(), DATA, budget=Budget(steps=1500))
+    selection = autoinit.select(small_mlp(), DATA, budget=Budget(steps=2100))
     assert selection.lr is not None
     assert math.log(selection.lr / 1e-3, 10**0.5) == pytest.approx(
         round(math.log(selection.lr / 1e-3, 10**0.5)), abs=1e-6
@@ -234,6 +234,16 @@ def test_the_least_budget_rescues_a_net_that_does_not_train() -> None:
     assert not selection.kept
     assert selection.cost.steps <= 160
     assert long_loss(model) < 0.5 * before
+
+
+def test_a_short_search_tries_recipes_and_not_rates() -> None:
+    """The owner's weights at five rates would leave next to nothing for others; who asks for rates gets them."""
+    short = autoinit.select(deep_tanh(), DATA, budget=Budget(steps=300))
+    assert len(set(short.trials.recipe)) > 4
+    assert (set(short.trials.lr), short.lr, short.lr_searched) == ({1e-3}, 1e-3, False)
+    assert "lr     0.001 (not searched)" in str(short)
+    asked = autoinit.select(deep_tanh(), DATA, lr="search", budget=Budget(steps=300))
+    assert len(set(asked.trials.lr)) == 5
 
 
 def test_a_slow_step_is_told_what_budget_would_do() -> None:

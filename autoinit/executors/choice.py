@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import joblib
 import torch
 
 from ..bench import Bench, steps_per_second
@@ -127,7 +128,7 @@ def choose(
         asked = "as asked for" if executor in ("sequential", None) else "since concurrency=1 leaves nothing beside it"
         return Choice(Sequential(bench), threads, f"one job after the other, {asked}")
     if executor is not None:
-        return _asked(bench, executor, concurrency, threads, patience)
+        return _asked(bench, executor, concurrency, threads, repeatable, patience)
     if affordable_steps * MEASURED_SHARE < MEASURED_STEPS:
         return Choice(Sequential(bench), threads, "one job after the other: the budget is too small to measure others")
     found = _measured(bench, threads, _rivals(bench, concurrency, threads, repeatable, affordable_steps, patience))
@@ -145,11 +146,14 @@ def check_executor(executor: str | None, concurrency: int | None) -> None:
         raise ArgumentError(f"concurrency is {concurrency}, but the sequential executor runs one job at a time.")
 
 
-def _asked(bench: Bench, executor: str, concurrency: int | None, threads: int, patience: float) -> Choice:
+def _asked(
+    bench: Bench, executor: str, concurrency: int | None, threads: int, repeatable: bool, patience: float
+) -> Choice:
     why_not = processes.why_not(bench) if executor == "processes" else stacked.why_not(bench)
     found = None
     if not why_not and executor == "processes":
-        workers = Processes(bench, min(BATCH, concurrency or _cores()), patience)  # a batch has no more jobs
+        most = _workers_that_fit(bench) if concurrency is None else concurrency
+        workers = Processes(bench, min(_workers(concurrency, repeatable), most), patience)
         found = Choice(workers, 1, f"{workers.concurrency} processes, as asked for")
         if not workers.pace(1):  # they would never answer later either
             why_not = workers.notes[-1]
@@ -203,7 +207,7 @@ def _rivals(
     patience: float,
 ) -> Iterator[Choice]:
     """Yields what is possible beside the plain sequential executor, each made when it is asked for."""
-    count = min(concurrency or min(BATCH, _cores()), _workers_that_fit(bench))
+    count = min(_workers(concurrency, repeatable), _workers_that_fit(bench))
     if count > 1 and not processes.why_not(bench):
         yield Choice(Processes(bench, count, patience), 1, f"{count} processes")
     kind = bench.task.device.type
@@ -226,11 +230,15 @@ def _unforked(bench: Bench) -> str:
     return f"; no worker processes: {why_not}" if why_not else ""
 
 
+def _workers(concurrency: int | None, repeatable: bool) -> int:
+    """Returns how many worker processes are of use: a repeatable search has hardly more jobs at a time than a batch."""
+    wanted = concurrency or _cores()
+    return min(BATCH, wanted) if repeatable else wanted
+
+
 def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # only some platforms tell which cores a process may use
-        return os.cpu_count() or 1
+    """Returns the cores that this process may use, by its affinity and by its container's share of time."""
+    return int(joblib.cpu_count())
 
 
 def _workers_that_fit(bench: Bench) -> int:

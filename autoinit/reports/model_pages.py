@@ -45,7 +45,7 @@ def _facts(selection: Selection) -> list[tuple[str, str]]:
         ("Gain, training", str(selection.gain) if selection.gain else "no paired runs were made"),
         ("Gain, held back", str(selection.held_back) if selection.held_back else ""),
         ("Task", selection.task),
-        ("Learning rate", f"{lr}{'' if selection.lr_searched else ' (given, not searched)'}" if lr else ""),
+        ("Learning rate", f"{lr}{'' if selection.lr_searched else ' (not searched)'}" if lr else ""),
         ("Cost", f"{text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials{memory}"),
         ("Run", cost.executor),
         ("Interrupted", "by Ctrl-C" if selection.interrupted else ""),
