@@ -113,6 +113,10 @@ class Campaign:
         """Notes why a candidate goes no further than this record."""
         self.records[record.number] = dataclasses.replace(self.records[record.number], reason=reason)
 
+    def prune(self, record: Record, reason: str) -> None:
+        """Notes that a run that was complete was not the last that its candidate, or another, had to pass."""
+        self.records[record.number] = dataclasses.replace(self.records[record.number], state="pruned", reason=reason)
+
     def _log(self, job: Job, outcome: Outcome, ended: str) -> Record:
         self.meter.spend(steps=outcome.spent)
         state, reason = _state(outcome, ended)

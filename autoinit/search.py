@@ -22,6 +22,7 @@ from .gate import Verdict
 from .halving import Halving
 from .plan import Plan
 from .records import OWN, Candidate, Job, Record, described, stream
+from .rounds import try_in_rounds, worth_rounds
 from .score import Curve
 from .snapshot import uninterrupted
 from .space import LR_STEPS, Dimension, Space
@@ -93,6 +94,9 @@ def _explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
     limit = float(campaign.meter.budget.trials or math.inf)
     if space.listed:
         limit = min(limit, len(lr_steps) * len(space.listed))
+    if space.listed and len(lr_steps) == 1 and limit == len(space.listed) and worth_rounds(campaign, len(space.listed)):
+        _try_listed(campaign, space, study)
+        return
     halving = Halving(campaign.schedule.rungs)
     while count := int(min(limit - len(campaign.records), _affordable(campaign))):
         # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
@@ -102,6 +106,23 @@ def _explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
             campaign.meter.pace_again()  # the owner's trial ran alone, which says little of a batch's pace
         if _hopeless(campaign.records):
             return
+
+
+def _try_listed(campaign: Campaign, space: Space, study: optuna.Study) -> None:
+    """Tries the listed candidates in rounds, each of which is one trial of the study."""
+    distributions = {dimension.name: distribution_of(dimension) for dimension in space.dimensions}
+    asked = [study.ask(distributions) for _ in space.listed]
+    candidates = [Candidate(*space.decode(trial.params)) for trial in asked]
+    try:
+        try_in_rounds(campaign, candidates)
+    finally:  # also after Ctrl-C: no trial is left running in the storage
+        with uninterrupted():
+            for trial, candidate in zip(asked, candidates, strict=True):
+                runs = [record for record in campaign.records if record.candidate == candidate]
+                for record in runs:
+                    if record.curve is not None and record.score is not None:
+                        trial.report(record.total, step=record.curve.steps)
+                _tell(study, trial, runs[-1] if runs else None)
 
 
 def _affordable(campaign: Campaign) -> int:
