@@ -18,16 +18,15 @@ from .records import Candidate, Record
 
 
 def worth_rounds(campaign: Campaign, count: int) -> bool:
-    """Whether so many candidates are worth rounds, and the search's share of the budget pays for the first two.
+    """Whether so many candidates are worth rounds, and the search's share of the budget pays for the first.
 
     Args:
         campaign: with nothing tried yet.
         count: the owner's weights included.
     """
-    rungs = campaign.schedule.rungs
-    one = DRAW_COST * rungs[0] + len(evaluated(campaign.bench.task.probe_eval, rungs[0])) * FORWARD_COST
-    pays = 2 * count * one <= campaign.meter.left(campaign.schedule.search_until)
-    return count > 1 + FINALISTS and len(rungs) > 1 and pays
+    steps = campaign.schedule.rungs[0]
+    one = DRAW_COST * steps + len(evaluated(campaign.bench.task.probe_eval, steps)) * FORWARD_COST
+    return count > 1 + FINALISTS and count * one <= campaign.meter.left(campaign.schedule.search_until)
 
 
 def try_in_rounds(campaign: Campaign, candidates: Sequence[Candidate]) -> None:

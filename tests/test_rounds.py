@@ -127,6 +127,6 @@ def test_the_best_is_found_though_it_is_listed_last() -> None:
     """Eleven candidates that stand still, and one that learns: judged one by one, the budget ends before it."""
     dull = [Recipe(base=base, log2_gain=-gain) for base in BASES[:4] for gain in (2.0, 2.5, 3.0)][:11]
     selection = autoinit.select(
-        deep_tanh(), DATA, optimizer=sgd, recipes=[*dull, Recipe(base="orthogonal")], budget=Budget(steps=1200)
+        deep_tanh(), DATA, optimizer=sgd, recipes=[*dull, Recipe(base="orthogonal")], budget=Budget(steps=400)
     )
     assert selection.recipe == Recipe(base="orthogonal")
