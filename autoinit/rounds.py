@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .budget import FORWARD_COST, evaluated
 from .campaign import Campaign
-from .contest import DRAW_COST, FINALISTS
-from .executors import WORKER_DIED
+from .contest import FINALISTS, final_cost
 from .records import Candidate, Record
 
 
@@ -24,8 +22,7 @@ def worth_rounds(campaign: Campaign, count: int) -> bool:
         campaign: with nothing tried yet.
         count: the owner's weights included.
     """
-    steps = campaign.schedule.rungs[0]
-    one = DRAW_COST * steps + len(evaluated(campaign.bench.task.probe_eval, steps)) * FORWARD_COST
+    one = final_cost(campaign, campaign.schedule.rungs[0])
     return count > 1 + FINALISTS and count * one <= campaign.meter.left(campaign.schedule.search_until)
 
 
@@ -61,10 +58,8 @@ def _goes_on(steps: int) -> str:
 def _round(campaign: Campaign, own: Candidate, others: Sequence[Candidate], steps: int) -> list[Record]:
     """Returns the owner's record and the others', in their order."""
     first = not campaign.records
-    found = campaign.run(campaign.jobs("search", [(own, "search")], steps))  # all others are measured against it
-    if first and found[0].reason.startswith(WORKER_DIED):  # the whole search hangs on the owner's trial
-        campaign.records.clear()
-        found = campaign.run(campaign.jobs("search", [(own, "search")], steps))
+    run = campaign.run_first if first else campaign.run
+    found = run(campaign.jobs("search", [(own, "search")], steps))  # all others are measured against it
     if first:
         campaign.meter.pace_again()  # it ran alone, which says little of a round's pace
     if found[0].state != "complete":

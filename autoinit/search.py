@@ -17,7 +17,6 @@ from .budget import BATCH
 from .campaign import Campaign
 from .contest import GateFailure, duel, finalists, finals, leader
 from .errors import ArgumentError
-from .executors import WORKER_DIED
 from .gate import Verdict
 from .halving import Halving
 from .plan import Plan
@@ -171,11 +170,7 @@ def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: H
         entries = [(Candidate(*space.decode(trial.params)), "search") for trial in asked]
         jobs = campaign.jobs("search", entries, rungs[-1], rungs=rungs, reference=campaign.reference)
         spared = [_spared(job) for job in jobs]
-        records = campaign.run(spared, decide)
-        if first == 0 and records[0].reason.startswith(WORKER_DIED):  # the whole search hangs on the owner's trial
-            campaign.records.clear()
-            records = campaign.run(spared, decide)
-        return records
+        return (campaign.run if first else campaign.run_first)(spared, decide)
     finally:  # also after Ctrl-C: no trial is left running in the storage
         with uninterrupted():
             for trial, record in itertools.zip_longest(asked, campaign.records[first:]):
