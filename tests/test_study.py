@@ -152,8 +152,8 @@ def test_sigterm_and_ctrl_c_stop_it_cleanly(tmp_path: Path, number: signal.Signa
 
 
 def test_budget_ends_a_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    file = write(tmp_path, steps=1000)
-    assert "the budget is spent" in run("run", file, "--budget", "6s")
+    file = write(tmp_path, steps=3000)
+    assert "the budget is spent" in run("run", file, "--budget", "4s", "--workers", "1")
     done = states(file)["mlp"]["done"]
     assert done < 21
     run("resume", file)

@@ -167,7 +167,7 @@ class Store:
 
     def _add(self, task: str, number: int, template: optuna.trial.FrozenTrial) -> None:
         # By SQL: Optuna would build every trial to count them.
-        there = self._rows("SELECT count(*) FROM trials WHERE study_id = :study", {"study": self._id(task)})[0][0]
+        there = self._read("SELECT count(*) FROM trials WHERE study_id = :study", {"study": self._id(task)})[0][0]
         if number > there:
             raise ArgumentError(
                 f"Trial {number} of task {task!r} cannot be added: the next one is {there}. Leave no gap."
@@ -214,7 +214,7 @@ class Store:
             "SELECT t.state, a.value_json FROM trials t LEFT JOIN trial_user_attributes a "
             "ON a.trial_id = t.trial_id AND a.key = 'coordinator' WHERE t.trial_id = :trial"
         )
-        state, owner = self._rows(query, {"trial": trial_id})[0]
+        state, owner = self._read(query, {"trial": trial_id})[0]
         return TrialState[state], json.loads(owner or "null")
 
     def finish(self, claimed: Claimed, line: Mapping[str, Any], value: float | None) -> bool:
@@ -237,7 +237,7 @@ class Store:
             return True
 
         record = {"value": value, "line": dict(line)}
-        if self._state_and_owner(claimed.trial_id)[0].is_finished():
+        if self._call(lambda: self._state_and_owner(claimed.trial_id))[0].is_finished():
             return False
         return self._change(end)
 
@@ -276,17 +276,24 @@ class Store:
 
     def recover(self) -> int:
         """Puts back the running trials whose coordinator is gone, ends those that have their line; returns how many."""
-        return self._change(lambda: sum(self._recover(task) for task in self.tasks()))
+        tasks = self.tasks()
+        return self._change(lambda: sum(self._recover(task) for task in tasks))
 
     def _recover(self, task: str) -> int:
         assert self._lock is not None
-        running = self.storage.get_all_trials(self._id(task), deepcopy=False, states=(TrialState.RUNNING,))
-        lost = [trial for trial in running if self._lock.gone(trial.user_attrs.get("coordinator"))]
-        for trial in lost:
-            if "record" in trial.user_attrs:
-                self._end(trial._trial_id, trial.user_attrs["record"]["value"])
+        query = (
+            "SELECT t.trial_id, owner.value_json, record.value_json FROM trials t "
+            "LEFT JOIN trial_user_attributes owner ON owner.trial_id = t.trial_id AND owner.key = 'coordinator' "
+            "LEFT JOIN trial_user_attributes record ON record.trial_id = t.trial_id AND record.key = 'record' "
+            "WHERE t.study_id = :study AND t.state = 'RUNNING' ORDER BY t.trial_id"
+        )
+        running = self._read(query, {"study": self._id(task)})
+        lost = [(trial, record) for trial, owner, record in running if self._lock.gone(json.loads(owner or "null"))]
+        for trial, record in lost:
+            if record is not None:
+                self._end(trial, json.loads(record)["value"])
             else:
-                self._release(trial._trial_id)
+                self._release(trial)
         return len(lost)
 
     @contextlib.contextmanager
@@ -392,13 +399,13 @@ class Store:
         return self._ids[task]
 
     def _rows(self, query: str | sqlalchemy.Executable, values: Mapping[str, Any]) -> Sequence[Any]:
+        return self._call(lambda: self._read(query, values))
+
+    def _read(self, query: str | sqlalchemy.Executable, values: Mapping[str, Any]) -> Sequence[Any]:
+        """Returns the rows of one query, asked once: a change that breaks here begins anew, with its lock."""
         statement = sqlalchemy.text(query) if isinstance(query, str) else query
-
-        def read() -> Sequence[Any]:
-            with self.storage.engine.connect() as connection:
-                return connection.execute(statement, values).all()
-
-        return self._call(read)
+        with self.storage.engine.connect() as connection:
+            return connection.execute(statement, values).all()
 
     def _change(self, statements: Callable[[], T]) -> T:
         """Runs statements that change the storage, with no other coordinator in between."""
