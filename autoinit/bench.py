@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from .apply import Memory, apply_plan, set_calibrated, stamped
 from .budget import Tally, evaluated
 from .calibrations import Subject
-from .data import Batch
 from .graph import Graph
+from .kept import KeptTrainings
 from .plan import Plan
-from .probe import RungReport, probe
+from .probe import HeldBack, RungReport, Training, probe
 from .recipe import Recipe
 from .records import Job, Outcome, described, stream
 from .rules import resolve
@@ -29,9 +29,10 @@ class Bench:
     Attributes:
         task: what is trained.
         graph: its architecture.
-        snapshot: the owner's weights, rewound to before each job.
+        snapshot: the owner's weights, rewound to before each job that begins anew.
         seed: of the draws, the same for all candidates, so that they differ by what they are and not by luck.
         memory: of costly draws.
+        kept: trainings that later jobs may go on with.
     """
 
     task: Task
@@ -39,6 +40,7 @@ class Bench:
     snapshot: Snapshot
     seed: int
     memory: Memory = field(default_factory=dict)
+    kept: KeptTrainings = field(default_factory=KeptTrainings)
 
     def draw(self, recipe: Recipe, tally: Tally | None = None) -> Plan:
         """Sets a candidate's weights, starting from the owner's; returns the plan that gives them again.
@@ -68,9 +70,15 @@ class Bench:
         else:
             self._draw(job.candidate.recipe, tally)  # nobody asks for the plan: fingerprints would cost a tenth more
 
-    def held_back(self, job: Job) -> tuple[Batch, ...]:
-        """Returns the batches that a job is evaluated on: the gate has its own, which the search never sees."""
-        return tuple(evaluated(self.task.gate_eval if job.stage == "gate" else self.task.probe_eval, job.steps))
+    def held_back(self, job: Job) -> HeldBack:
+        """Returns the batches that a job is evaluated on after so many steps.
+
+        The gate has its own, which the search never sees, and the same ones all the way: it looks where the loss is
+        going. In the search, what is compared at a rung was evaluated alike, however long the training is to become.
+        """
+        if job.stage == "gate":
+            return lambda step: evaluated(self.task.gate_eval, job.steps)
+        return lambda step: evaluated(self.task.probe_eval, step)
 
     def perform(self, job: Job, on_rung: RungReport) -> Outcome:
         """Returns what came of a job; the model is left with the trained weights.
@@ -84,28 +92,41 @@ class Bench:
         tally, vetoes = Tally(), list[str]()
         held_back = self.held_back(job)
         try:
-            self.place(job, tally)
-            curve = probe(
-                self.task,
-                steps=job.steps,
-                seed=job.seed,
-                lr_factor=LR_RATIO**job.candidate.lr_step,
-                held_back=held_back,
-                rungs=job.rungs,
-                on_rung=on_rung,
-                screen=_screen(job, vetoes),
+            training = self._begun(job, tally)
+            before = training.steps
+            curve = training.go_on(
+                job.steps, held_back=held_back, rungs=job.rungs, on_rung=on_rung, screen=_screen(job, vetoes)
             )
+            if job.kept and curve.steps == job.steps and curve.diverged_at is None:
+                self.kept.keep(job.number, training, self.task.model)
         except Exception as problem:
             self.snapshot.rewind()
             tally.spend(steps=1)
             return Outcome(None, tally.steps, described(problem))
-        tally.spend(**cost(curve, len(held_back)))
+        tally.spend(**cost(curve, held_back, before))
         return Outcome(curve, tally.steps, *vetoes)
 
+    def _begun(self, job: Job, tally: Tally) -> Training:
+        """Returns the training that a job goes on with, or a new one from the weights that it starts from."""
+        if not (job.kept or job.goes_on):
+            self.kept.forget()  # the rounds are over
+        training = self.kept.take(job.number) if job.goes_on else None
+        if training is not None:
+            return training
+        self.place(job, tally)
+        return Training(self.task, seed=job.seed, lr_factor=LR_RATIO**job.candidate.lr_step)
 
-def cost(curve: Curve, held_back: int) -> dict[str, float]:
-    """Returns the steps and forward passes of a curve that was evaluated on so many batches."""
-    return {"steps": curve.steps, "forwards": len(curve.held_back) * held_back}
+
+def cost(curve: Curve, held_back: HeldBack, before: int = 0) -> dict[str, float]:
+    """Returns the steps and forward passes of a training.
+
+    Args:
+        curve: of it.
+        held_back: batches of each evaluation.
+        before: steps that were paid for already.
+    """
+    forwards = sum(len(held_back(step)) for step, _ in curve.held_back if step > before)
+    return {"steps": curve.steps - before, "forwards": forwards}
 
 
 def steps_per_second(bench: Bench, steps: int) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .bench import Bench
 from .budget import Meter, Schedule
 from .executors import WORKER_DIED, Executor
-from .records import Candidate, Job, Outcome, Record, Stage, State, ranking, stream
+from .records import OWN, Candidate, Job, Outcome, Record, Stage, State, ranking, stream
 from .score import Curve, Reference, Score, score
 
 
@@ -44,7 +44,7 @@ class Campaign:
         meter: what may be spent, and what has been.
         schedule: how long each stage's runs are.
         progress: told after each job.
-        records: the finished jobs so far, in the order of their numbers.
+        records: the finished jobs so far, in the order of their numbers; who goes on in rounds has one for all of them.
         reference: what losses are measured against; set by the first job, which is the owner's.
     """
 
@@ -70,6 +70,11 @@ class Campaign:
             Job(first + place, stage, candidate, stream(self.bench.seed, order), steps, **rest)  # type: ignore[arg-type]
             for place, (candidate, order) in enumerate(entries)
         ]
+
+    @staticmethod
+    def spared(jobs: Sequence[Job]) -> list[Job]:
+        """Returns jobs without a veto where it is the owner's weights, which are carried along whatever they are."""
+        return [dataclasses.replace(job, reference=None) if job.candidate.recipe == OWN else job for job in jobs]
 
     def run(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Record]:
         """Returns the record of each job, logged as soon as it is there.
@@ -120,22 +125,39 @@ class Campaign:
         """Returns the score of a curve, also of an unfinished one."""
         return score(curve, self.reference or Reference.of(self.bench.task.reference, curve.losses), planned)
 
+    def run_on(self, jobs: Sequence[Job]) -> list[Record]:
+        """Returns the records of jobs that go on with earlier ones, in whose place they stand; all or none of them do.
+
+        The owner's are run again where a worker died of them.
+        """
+        before = list(self.records)
+        try:
+            records = self.run(jobs)
+            for place, record in enumerate(records):
+                if record.candidate.recipe == OWN and record.reason.startswith(WORKER_DIED):
+                    records[place] = self.run([jobs[place]])[0]
+        except BaseException:  # a part of a round compares with nothing
+            pairs = zip(before, self.records, strict=True)
+            self.records[:] = [dataclasses.replace(then, spent=now.spent) for then, now in pairs]
+            raise
+        return records
+
     def drop(self, record: Record, reason: str) -> None:
         """Notes why a candidate goes no further than this record."""
         self.records[record.number] = dataclasses.replace(self.records[record.number], reason=reason)
 
     def prune(self, record: Record, reason: str) -> None:
-        """Notes that a run that was complete was not the last that its candidate, or another, had to pass."""
+        """Notes that a run that was complete was left behind by others, which go on."""
         self.records[record.number] = dataclasses.replace(self.records[record.number], state="pruned", reason=reason)
 
     def _log(self, job: Job, outcome: Outcome, ended: str) -> Record:
         self.meter.spend(steps=outcome.spent)
         state, reason = _state(outcome, ended)
         scored = self.score(outcome.curve, job.steps) if outcome.curve is not None and state != "vetoed" else None
-        record = Record(
-            job.number, job.stage, job.candidate, job.seed, outcome.curve, scored, state, reason, outcome.spent
-        )
-        self.records.append(record)
+        before = self.records[job.number].spent if job.number < len(self.records) else 0.0
+        spent = before + outcome.spent
+        record = Record(job.number, job.stage, job.candidate, job.seed, outcome.curve, scored, state, reason, spent)
+        self.records[job.number : job.number + 1] = [record]
         if self.reference is None and outcome.curve is not None:
             self.reference = Reference.of(self.bench.task.reference, outcome.curve.losses)
         leaders = ranking(self.records)

@@ -88,7 +88,7 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
 
 def _too_early(campaign: Campaign) -> str:
     """Returns why the search's leader is not worth a gate where all probes were very short; empty where it is."""
-    steps, (best, *others) = campaign.schedule.rungs[-1], ranking(campaign.records)
+    (best, *others), steps = ranking(campaign.records), _probed(campaign)
     own = next((record for record in others if record.candidate.recipe == OWN), None)
     if steps >= EARLY_STEPS or own is None or (lead := own.total - best.total) >= EARLY_LEAD:
         return ""
@@ -96,6 +96,11 @@ def _too_early(campaign: Campaign) -> str:
         f"{best.candidate.recipe} led by {lead:.2g} in score after {steps} steps, and less than {EARLY_LEAD} so early "
         "tells little; twice the budget looks at more steps"
     )
+
+
+def _probed(campaign: Campaign) -> int:
+    """Returns the steps after which the search has ranked its candidates."""
+    return max((record.curve.steps for record in ranking(campaign.records) if record.curve is not None), default=0)
 
 
 def final_cost(campaign: Campaign, steps: int) -> float:
@@ -110,7 +115,7 @@ def _gate_cost(campaign: Campaign, steps: int) -> float:
     return DRAW_COST * steps + (len(early) + len(late) + 1) * batches * FORWARD_COST
 
 
-def _longest(most: int, left: float, cost: Callable[[int], float]) -> int:
+def longest(most: int, left: float, cost: Callable[[int], float]) -> int:
     """Returns the most steps, `most` at the most, of a run that what is left pays for; 0 where it pays for none."""
     return next((steps for steps in range(most, 0, -1) if cost(steps) <= left), 0)
 
@@ -127,11 +132,11 @@ def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, i
     neighbours come first. Runs below half of the search's or the gate's length would rank worse than the search did.
     """
     left = campaign.left(campaign.schedule.finals_until, 1 + min(rivals, FINALISTS))
-    useful = max(SHORTEST_RUN, campaign.schedule.rungs[-1] / 2, campaign.schedule.gate / 2)
+    useful = max(SHORTEST_RUN, _probed(campaign) / 2, campaign.schedule.gate / 2)
     runs = 3 if tune_lr else FINAL_ORDERS
     for orders, most in ((runs, FINALISTS), (runs, FINALISTS - 1), (1, FINALISTS)):
         count = min(most, rivals)
-        steps = _longest(
+        steps = longest(
             campaign.schedule.final, left / (orders * (1 + count)), lambda steps: final_cost(campaign, steps)
         )
         if steps >= useful:
@@ -256,7 +261,7 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
     # A stack holds one batch order's pair; worker processes run a whole look.
     together = 2 if campaign.executor.name == "stacked" else 2 * min(LOOKS)
     left = campaign.left(1.0, together)
-    steps = _longest(campaign.schedule.gate, left / (2 * min(LOOKS)), lambda steps: _gate_cost(campaign, steps))
+    steps = longest(campaign.schedule.gate, left / (2 * min(LOOKS)), lambda steps: _gate_cost(campaign, steps))
     if steps < SHORTEST_RUN:
         return None
     pair = 2 * _gate_cost(campaign, steps)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .records import Record
 
@@ -57,6 +57,17 @@ class Halving:
                 f"leader, and none of {len(gains)} trials gained more than {max(gains):.2g}"
             )
         return ""
+
+    def recall(self, totals: Mapping[int, Mapping[int, float]]) -> None:
+        """Takes note of trials that were run in rounds, as if each had been judged where a round ended.
+
+        Args:
+            totals: of each trial by its number, the score after so many steps.
+        """
+        for number, reached in totals.items():
+            self._reached[number] |= reached
+            for steps, total in reached.items():
+                insort(self._seen[steps], total)
 
     def learn(self, records: Sequence[Record]) -> None:
         """Takes note of finished trials: the leader's score, and how much scores still fall after each rung.

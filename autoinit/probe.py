@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +20,9 @@ from .task import Task
 
 RungReport = Callable[[Curve], bool]
 """Called with the curve so far at each rung; False ends the probe there."""
+
+HeldBack = Callable[[int], Sequence[Batch]]
+"""Returns the batches to evaluate on after so many steps."""
 
 Screen = Callable[[Glance], bool]
 """Called after the first backward pass, before any step; False ends the probe there."""
@@ -36,71 +41,122 @@ def probe(
 ) -> Curve:
     """Returns the curve of a short training of the model's present weights, which it changes.
 
-    Seeds the global generators, so that dropout and augmentation are alike for all candidates: call it inside
+    See `Training` for the arguments, and for what has to be around it.
+    """
+    training = Training(task, seed=seed, lr_factor=lr_factor)
+    return training.go_on(steps, held_back=lambda step: held_back, rungs=rungs, on_rung=on_rung, screen=screen)
+
+
+class Training:
+    """A short training of a model, from its present weights on; it can go on where it stopped.
+
+    Seeds the global generators, so that dropout and augmentation are alike for all candidates: make and use it inside
     `task.preserved()`, which puts them back.
+
+    Attributes:
+        optimizer: with its state.
 
     Args:
         task: what to train and how.
-        steps: at the most.
         seed: of the batch order and of dropout.
         lr_factor: on every group's learning rate.
-        held_back: batches whose mean loss is taken at each rung and at the end.
-        rungs: steps at which to evaluate and to ask `on_rung`; the end is always one.
-        on_rung: may end the probe.
-        screen: may end it after one forward and backward pass.
     """
-    seed_generators(seed, task.device)
-    if not task.model.training:
-        task.model.train()
-    started = time.perf_counter()
-    stops = {*(rung for rung in rungs if rung < steps), steps}
-    range_steps = {RANGE_STEP, min(RANGE_STEP, *stops)}
-    optimizer, scheduler = task.build_optimizer(lr_factor)
-    scale = task.loss_scale(optimizer)
-    trained = [p for p in task.model.parameters() if p.requires_grad]
-    matrices = [p for p in trained if p.ndim > 1]
-    losses: list[float] = []
-    evaluated: list[tuple[int, float]] = []
-    by_batch: list[float] = []
-    gradient_range: float | None = None
-    glance: Glance | None = None
-    range_due = False
 
-    def curve(diverged_at: int | None = None) -> Curve:
-        seconds = time.perf_counter() - started
-        return Curve(tuple(losses), tuple(evaluated), gradient_range, diverged_at, seconds, tuple(by_batch), glance)
+    def __init__(self, task: Task, *, seed: int, lr_factor: float = 1.0) -> None:
+        seed_generators(seed, task.device)
+        self._task = task
+        self.optimizer, self._scheduler = task.build_optimizer(lr_factor)
+        self._scale = task.loss_scale(self.optimizer)
+        self._batches = task.order(seed, sys.maxsize)
+        self._trained = [p for p in task.model.parameters() if p.requires_grad]
+        self._losses: list[float] = []
+        self._evaluated: list[tuple[int, float]] = []
+        self._by_batch: list[float] = []
+        self._gradient_range: float | None = None
+        self._glance: Glance | None = None
+        self._range_due = False
+        self._diverged_at: int | None = None
+        self._seconds = 0.0
 
-    for step, batch in enumerate(task.order(seed, steps), start=1):
-        for parameter in trained:  # what optimizer.zero_grad does, without its tenth of a millisecond
-            parameter.grad = None
-        loss = task.backward(batch, scale)
-        losses.append(loss)
-        if not math.isfinite(loss):
-            return curve(diverged_at=step)
-        if glance is None:
-            seen = _glance(losses[0], matrices)
-            # Where the loss scale is still too high, the gradients tell of the scale and not of the weights.
-            if scale is None or math.isfinite(seen.gradient_norm) or step == RANGE_STEP:
-                glance = seen
-                if not screen(glance):
-                    return curve()
-        if range_due or step in range_steps:
-            each = _gradient_norms(matrices)
-            range_due = scale is not None and not all(map(math.isfinite, each))
-            gradient_range = log_range(each)
-        if scale is None:
-            optimizer.step()
-        if scale is None or scale.step():
-            step_scheduler(scheduler, loss)
-        if step in stops:
-            if held_back:
-                by_batch = evaluate(task, held_back)
-                evaluated.append((step, mean_per_row(by_batch, held_back)))
-                if not math.isfinite(evaluated[-1][1]):
-                    return curve(diverged_at=step)
-            if not on_rung(curve()):
-                break
-    return curve()
+    @property
+    def steps(self) -> int:
+        """Training steps done so far."""
+        return len(self._losses)
+
+    def go_on(
+        self,
+        steps: int,
+        *,
+        held_back: HeldBack = lambda step: (),
+        rungs: Sequence[int] = (),
+        on_rung: RungReport = lambda curve: True,
+        screen: Screen = lambda glance: True,
+    ) -> Curve:
+        """Returns the curve from the first step on, after training until so many steps have been done in all.
+
+        Args:
+            steps: at the most, those of before included.
+            held_back: batches whose mean loss is taken at each rung and at the end.
+            rungs: steps at which to evaluate and to ask `on_rung`; the end is always one.
+            on_rung: may end the training.
+            screen: may end it after the first forward and backward pass.
+        """
+        task, trained, scale, losses = self._task, self._trained, self._scale, self._losses
+        if not task.model.training:
+            task.model.train()
+        started, before = time.perf_counter(), self._seconds
+        stops = {*(rung for rung in rungs if rung < steps), steps}
+        range_steps = {RANGE_STEP} if self.steps else {RANGE_STEP, min(RANGE_STEP, *stops)}
+        matrices = [p for p in trained if p.ndim > 1]
+
+        def curve() -> Curve:
+            self._seconds = before + time.perf_counter() - started
+            return self._curve()
+
+        for step, batch in enumerate(itertools.islice(self._batches, steps - self.steps), start=self.steps + 1):
+            for parameter in trained:  # what optimizer.zero_grad does, without its tenth of a millisecond
+                parameter.grad = None
+            loss = task.backward(batch, scale)
+            losses.append(loss)
+            if not math.isfinite(loss):
+                self._diverged_at = step
+                return curve()
+            if self._glance is None:
+                seen = _glance(losses[0], matrices)
+                # Where the loss scale is still too high, the gradients tell of the scale and not of the weights.
+                if scale is None or math.isfinite(seen.gradient_norm) or step == RANGE_STEP:
+                    self._glance = seen
+                    if not screen(seen):
+                        return curve()
+            if self._range_due or step in range_steps:
+                each = _gradient_norms(matrices)
+                self._range_due = scale is not None and not all(map(math.isfinite, each))
+                self._gradient_range = log_range(each)
+            if scale is None:
+                self.optimizer.step()
+            if scale is None or scale.step():
+                step_scheduler(self._scheduler, loss)
+            if step in stops:
+                if batches := held_back(step):
+                    self._by_batch = evaluate(task, batches)
+                    self._evaluated.append((step, mean_per_row(self._by_batch, batches)))
+                    if not math.isfinite(self._evaluated[-1][1]):
+                        self._diverged_at = step
+                        return curve()
+                if not on_rung(curve()):
+                    break
+        return curve()
+
+    def _curve(self) -> Curve:
+        return Curve(
+            tuple(self._losses),
+            tuple(self._evaluated),
+            self._gradient_range,
+            self._diverged_at,
+            self._seconds,
+            tuple(self._by_batch),
+            self._glance,
+        )
 
 
 def evaluate(task: Task, batches: Sequence[Batch]) -> list[float]:

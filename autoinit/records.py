@@ -41,6 +41,8 @@ class Job:
         rungs: steps at which it is evaluated, besides the end.
         plan: exact weights, in the place of a draw of the candidate's recipe.
         reference: what a loss is measured against where hopeless weights are vetoed; None vetoes nothing.
+        kept: whether the training is kept where it ends, under the job's number.
+        goes_on: whether it goes on with what was kept under its number; where that is lost, it trains from the start.
     """
 
     number: int
@@ -51,6 +53,8 @@ class Job:
     rungs: tuple[int, ...] = ()
     plan: Plan | None = None
     reference: Reference | None = None
+    kept: bool = False
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,68 +1,193 @@
-"""Rounds over listed candidates: all of them for a few steps, the better half for twice as many, until three are left.
+"""Rounds over candidates that are known: all of them for a few steps, the better half for twice as many, and so on.
 
-Each round trains from the start, so that every candidate is looked at however small the budget is. Judged one after the
-other, as a search judges what it does not know yet, the first ones pass by chance where all stand still at first, each
-takes a full probe, and the last are never tried.
+So each is looked at before any is tried long. Judged one after the other, as a search judges what it does not know yet,
+the first ones pass by chance where all stand still at first, each takes a full probe, and the last are never tried.
+Trainings wait for their next round and go on with it where they can be kept; else they begin anew.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
+import statistics
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from .budget import FIRST_RUNG, FORWARD_COST, LONGEST_PROBE, evaluated
 from .campaign import Campaign
-from .contest import FINALISTS, final_cost
-from .records import Candidate, Record
+from .contest import DRAW_COST, FINALISTS, longest
+from .kept import can_be_kept
+from .records import OWN, Candidate, Record
+
+WORTH_IT = 1.25
+"""How many times as long the next round has to be."""
+
+OWN_RATES = 2
+"""At how many learning rates at least the owner's weights go on: a few steps tell little of a rate."""
 
 
-def worth_rounds(campaign: Campaign, count: int) -> bool:
-    """Whether so many candidates are worth rounds, and the search's share of the budget pays for the first.
+@dataclass
+class Rounds:
+    """How the first candidates of a search are tried together.
 
-    Args:
+    Attributes:
         campaign: with nothing tried yet.
-        count: the owner's weights included.
+        ladder: steps at which the rounds end.
+        keeps: whether trainings go on in the next round.
+        proposes: whether the search proposes others afterwards, up to the ladder's end.
+        count: how many candidates take part.
+        totals: of each of them by its record's number, its score at the end of each round it was in.
     """
-    one = final_cost(campaign, campaign.schedule.rungs[0])
-    return count > 1 + FINALISTS and count * one <= campaign.meter.left(campaign.schedule.search_until)
 
+    campaign: Campaign
+    ladder: tuple[int, ...]
+    keeps: bool
+    proposes: bool
+    count: int = 0
+    totals: defaultdict[int, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
 
-def try_in_rounds(campaign: Campaign, candidates: Sequence[Candidate]) -> None:
-    """Runs the rounds; who came to the last one is complete in `campaign.records`, and all others are pruned.
+    @staticmethod
+    def worth_it(campaign: Campaign, candidates: Sequence[Candidate], *, proposes: bool) -> Rounds | None:
+        """Returns the rounds of a search; None where too few candidates could be paid for.
 
-    Args:
-        campaign: with nothing tried yet.
-        candidates: the owner's weights first.
-    """
-    own, *standing = candidates
-    rungs = campaign.schedule.rungs
-    for steps, longer in zip(rungs, [*rungs[1:], 0], strict=True):
-        records = _round(campaign, own, standing, steps)
-        alive = sorted((one for one in records[1:] if one.state == "complete"), key=lambda one: one.total)
-        most = max(FINALISTS, math.ceil(len(alive) / 2))
-        spent = sum(one.spent for one in records) / len(records)
-        costs = (1 + min(most, len(alive))) * spent * longer / steps
-        left = campaign.meter.left(campaign.schedule.search_until)
-        if records[0].state != "complete" or not longer or len(alive) <= FINALISTS or costs > left:
-            return
-        for place, record in enumerate(alive, 1):
-            worse = f"in the worse half at step {steps}: number {place} of {len(alive)}"
-            campaign.prune(record, _goes_on(longer) if place <= most else worse)
-        campaign.prune(records[0], _goes_on(longer))
-        standing = [record.candidate for record in alive[:most]]
+        Args:
+            campaign: with nothing tried yet.
+            candidates: the owner's weights first, at all their learning rates.
+            proposes: whether the search proposes others afterwards. Then as many take part as all rounds can be paid
+                for, up to a full probe's length, and only where trainings are kept: what begins anew in each round
+                would be paid for out of what is proposed.
+        """
+        bench, schedule = campaign.bench, campaign.schedule
+        keeps = campaign.executor.keeps and can_be_kept(bench.task, bench.snapshot, len(candidates), campaign.meter)
+        ladder = _doublings(schedule.rungs[-1] if proposes else LONGEST_PROBE) if keeps else schedule.rungs
+        rounds = Rounds(campaign, ladder, keeps, proposes)
+        owners = sum(one.recipe == OWN for one in candidates)
+        counts = range(len(candidates), owners + FINALISTS, -1) if proposes else [len(candidates)]
+        whole = ladder if proposes else ladder[:1]
+        affordable = (count for count in counts if rounds._whole(owners, count, whole) <= rounds._left(count))
+        rounds.count = next(affordable, 0)
+        return rounds if rounds.count > owners + FINALISTS and (keeps or not proposes) else None
 
+    def run(self, candidates: Sequence[Candidate]) -> tuple[int, ...]:
+        """Runs the rounds; who came to the last one is complete in `campaign.records`, and all others are pruned.
 
-def _goes_on(steps: int) -> str:
-    return f"among the better half: trained again, for {steps} steps"
+        Args:
+            candidates: those that take part.
 
+        Returns:
+            The steps at which rounds ended, for others to be judged there too.
+        """
+        records, reached = self._first(candidates), self.ladder[0]
+        drawing = max(0.0, statistics.fmean(one.spent for one in records) - self._cost(0, reached))
+        for twice in self.ladder[1:]:
+            owners, others = _ranked(records, own=True), _ranked(records, own=False)
+            if _owner_failed(records) or not (others or (owners and self.proposes)):
+                return self.ladder
+            standing, steps = self._standing(owners, others, (reached, twice), drawing)
+            if steps < WORTH_IT * reached:
+                break
+            records = self._next(standing, steps, kept=self.keeps and steps == twice < self.ladder[-1])
+            for group in (owners, others):
+                self._leave_behind(group, standing, reached)
+            reached = steps
+            if steps < twice:
+                break
+        return (*(steps for steps in self.ladder if steps < reached), reached)
 
-def _round(campaign: Campaign, own: Candidate, others: Sequence[Candidate], steps: int) -> list[Record]:
-    """Returns the owner's record and the others', in their order."""
-    first = not campaign.records
-    run = campaign.run_first if first else campaign.run
-    found = run(campaign.jobs("search", [(own, "search")], steps))  # all others are measured against it
-    if first:
+    def _standing(
+        self, owners: Sequence[Record], others: Sequence[Record], reach: tuple[int, int], drawing: float
+    ) -> tuple[list[Record], int]:
+        """Returns who is in the next round, and to which step it goes.
+
+        The better half goes on for twice as many steps; where that is too much, the finalists do as far as it is not.
+
+        Args:
+            owners: the owner's weights at the learning rates that are left, best first.
+            others: likewise.
+            reach: the steps of the last round, and twice as many.
+            drawing: what it cost to set a candidate's weights, calibrations included.
+        """
+        reached, twice = reach
+
+        def cost(steps: int) -> float:
+            return self._cost(reached, steps) if self.keeps else drawing + self._cost(0, steps)
+
+        better = [*owners[: _better(len(owners), OWN_RATES)], *others[: _better(len(others), FINALISTS)]]
+        if len(better) * cost(twice) <= self._left(len(better)):
+            return better, twice
+        few = [*owners[:1], *others[:FINALISTS]]
+        return few, longest(twice, self._left(len(few)) / len(few), cost)
+
+    def _leave_behind(self, group: Sequence[Record], standing: Sequence[Record], reached: int) -> None:
+        """Says why who is not in the next round is not."""
+        numbers = {record.number for record in standing}
+        on = sum(record.number in numbers for record in group)
+        for place, record in enumerate(group, 1):
+            if record.number not in numbers:
+                why = f"number {place} of {len(group)} at step {reached}, of which {on} went on"
+                self.campaign.prune(record, why)
+
+    def _first(self, candidates: Sequence[Candidate]) -> list[Record]:
+        """Returns the candidates' records in their order; only the owner's where that failed."""
+        campaign, steps = self.campaign, self.ladder[0]
+        own, *others = candidates
+        found = campaign.run_first(campaign.jobs("search", [(own, "search")], steps, kept=self.keeps))
         campaign.meter.pace_again()  # it ran alone, which says little of a round's pace
-    if found[0].state != "complete":
-        return found
-    jobs = campaign.jobs("search", [(other, "search") for other in others], steps, reference=campaign.reference)
-    return found + campaign.run(jobs)
+        if found[0].state != "failed":
+            entries = [(other, "search") for other in others]  # all are measured against it
+            jobs = campaign.jobs("search", entries, steps, kept=self.keeps, reference=campaign.reference)
+            found += campaign.run(campaign.spared(jobs))
+        return self._noted(found)
+
+    def _next(self, standing: Sequence[Record], steps: int, *, kept: bool) -> list[Record]:
+        """Returns the records of those that are left, in their order."""
+        campaign = self.campaign
+        entries = [(record.candidate, "search") for record in standing]
+        jobs = campaign.jobs("search", entries, steps, kept=kept, goes_on=self.keeps, reference=campaign.reference)
+        numbered = [dataclasses.replace(job, number=one.number) for job, one in zip(jobs, standing, strict=True)]
+        return self._noted(campaign.run_on(campaign.spared(numbered)))
+
+    def _noted(self, records: list[Record]) -> list[Record]:
+        for record in records:
+            if record.state == "complete" and record.curve is not None:
+                self.totals[record.number][record.curve.steps] = record.total
+        return records
+
+    def _left(self, jobs: int) -> float:
+        return self.campaign.left(self.campaign.schedule.search_until, jobs)
+
+    def _whole(self, owners: int, count: int, ladder: Sequence[int]) -> float:
+        """Returns what rounds of so many candidates cost, in steps."""
+        others, cost = count - owners, count * (DRAW_COST - 1) * ladder[0]
+        for before, steps in itertools.pairwise((0, *ladder)):
+            cost += (owners + others) * self._cost(before, steps)
+            owners, others = _better(owners, OWN_RATES), _better(others, FINALISTS)
+        return cost
+
+    def _cost(self, before: int, steps: int) -> float:
+        """Returns what it costs to train one candidate from some step to another one, and evaluate it there."""
+        return steps - before + len(evaluated(self.campaign.bench.task.probe_eval, steps)) * FORWARD_COST
+
+
+def _doublings(top: int) -> tuple[int, ...]:
+    """Returns all rungs up to some steps: where trainings go on, a round pays for its new steps only."""
+    return tuple(FIRST_RUNG * 2**doublings for doublings in range(int(math.log2(top / FIRST_RUNG)) + 1))
+
+
+def _ranked(records: Sequence[Record], *, own: bool) -> list[Record]:
+    """Returns the records that are complete, of the owner's weights or of the others, best first."""
+    alive = [one for one in records if one.state == "complete" and (one.candidate.recipe == OWN) == own]
+    return sorted(alive, key=lambda one: one.total)
+
+
+def _owner_failed(records: Sequence[Record]) -> bool:
+    """Whether the owner's weights could not be trained at any learning rate that was left."""
+    states = {one.state for one in records if one.candidate.recipe == OWN}
+    return states == {"failed"}
+
+
+def _better(alive: int, fewest: int) -> int:
+    """Returns how many of so many are the better ones."""
+    return min(alive, max(fewest, math.ceil(alive / 2)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from .gate import Verdict
 from .halving import Halving
 from .plan import Plan
 from .records import OWN, Candidate, Job, Record, described, stream
-from .rounds import try_in_rounds, worth_rounds
+from .rounds import Rounds
 from .score import Curve
 from .snapshot import uninterrupted
 from .space import LR_STEPS, Dimension, Space
@@ -86,18 +85,22 @@ def search(campaign: Campaign, space: Space, *, storage: str | None = None, stud
 def _explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
     """Tries the owner's weights, the well-known recipes, then what TPE proposes, while the budget's share lasts."""
     lr_steps = NEAREST_FIRST if space.has("lr_step") else [0]
-    for lr_step in lr_steps:
-        study.enqueue_trial(space.encode(OWN, lr_step))
-    for lr_step, recipe in itertools.product(lr_steps if space.listed else [0], space.opening):
-        study.enqueue_trial(space.encode(recipe, lr_step))
-    limit = float(campaign.meter.budget.trials or math.inf)
-    if space.listed:
-        limit = min(limit, len(lr_steps) * len(space.listed))
-    if space.listed and len(lr_steps) == 1 and limit == len(space.listed) and worth_rounds(campaign, len(space.listed)):
-        _try_listed(campaign, space, study)
-        return
+    known = [Candidate(OWN, lr_step) for lr_step in lr_steps]
+    known += [Candidate(one, lr_step) for lr_step in (lr_steps if space.listed else [0]) for one in space.opening]
+    for candidate in known:
+        study.enqueue_trial(space.encode(candidate.recipe, candidate.lr_step))
+    limit = min(float(campaign.meter.budget.trials or math.inf), len(known) if space.listed else math.inf)
     halving = Halving(campaign.schedule.rungs)
-    while count := int(min(limit - len(campaign.records), _affordable(campaign))):
+    # A listed recipe at five learning rates would fill the last round alone.
+    together = limit >= len(known) and not (space.listed and len(lr_steps) > 1)
+    rounds = Rounds.worth_it(campaign, known, proposes=not space.listed) if together else None
+    if rounds is not None:
+        halving = Halving(_try_known(campaign, space, study, rounds))
+        halving.recall(rounds.totals)
+        halving.learn(campaign.records)
+        if space.listed or _hopeless(campaign.records):
+            return
+    while count := int(min(limit - len(campaign.records), _affordable(campaign, halving.rungs[-1]))):
         # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
         study.sampler = optuna.samplers.TPESampler(seed=stream(campaign.bench.seed, f"tpe {len(campaign.records)}"))
         halving.learn(_try_batch(campaign, space, study, halving, count))
@@ -107,35 +110,38 @@ def _explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
             return
 
 
-def _try_listed(campaign: Campaign, space: Space, study: optuna.Study) -> None:
-    """Tries the listed candidates in rounds, each of which is one trial of the study."""
+def _try_known(campaign: Campaign, space: Space, study: optuna.Study, rounds: Rounds) -> tuple[int, ...]:
+    """Tries the study's first trials in rounds; returns the steps at which these ended."""
     distributions = {dimension.name: distribution_of(dimension) for dimension in space.dimensions}
-    asked = [study.ask(distributions) for _ in space.listed]
-    candidates = [Candidate(*space.decode(trial.params)) for trial in asked]
+    asked: list[optuna.Trial] = []
     try:
-        try_in_rounds(campaign, candidates)
+        while len(asked) < rounds.count:
+            asked.append(study.ask(distributions))
+        return rounds.run([Candidate(*space.decode(trial.params)) for trial in asked])
     finally:  # also after Ctrl-C: no trial is left running in the storage
         with uninterrupted():
-            for trial, candidate in zip(asked, candidates, strict=True):
-                runs = [record for record in campaign.records if record.candidate == candidate]
-                for record in runs:
-                    if record.curve is not None and record.score is not None:
-                        trial.report(record.total, step=record.curve.steps)
-                _tell(study, trial, runs[-1] if runs else None)
+            for trial, record in itertools.zip_longest(asked, campaign.records):
+                for steps, total in rounds.totals[trial.number].items():
+                    trial.report(total, step=steps)
+                _tell(study, trial, record)
 
 
-def _affordable(campaign: Campaign) -> int:
+def _affordable(campaign: Campaign, top: int) -> int:
     """Returns how many trials the next batch has; 0 where the search's share cannot pay for another full probe.
 
     What has no time to reach the last rung cannot catch the leader. As long as nothing beats the owner's weights, the
     search uses the finals' share too.
+
+    Args:
+        campaign: with what is left of the budget.
+        top: steps of a full probe.
     """
     records, schedule = campaign.records, campaign.schedule
     if not records:
         return 1  # the owner's weights alone: they set the reference that all others are measured against
     _, rivals = finalists(records)
     left = campaign.meter.left(schedule.search_until if rivals else schedule.finals_until)
-    full = max(records[0].spent, float(schedule.rungs[-1]))
+    full = max(records[0].spent, float(top))
     if left < full:
         return 0
     # Batches of one size are what makes a search repeatable; neither stacks nor seconds are.
@@ -155,7 +161,7 @@ def _hopeless(records: list[Record]) -> bool:
 def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: Halving, count: int) -> list[Record]:
     """Runs the study's next trials and tells their results in the order of their numbers."""
     distributions = {dimension.name: distribution_of(dimension) for dimension in space.dimensions}
-    first, rungs = len(campaign.records), campaign.schedule.rungs
+    first, rungs = len(campaign.records), halving.rungs
     asked: list[optuna.Trial] = []
 
     def decide(job: Job, curve: Curve) -> str:
@@ -169,17 +175,11 @@ def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: H
             asked.append(study.ask(distributions))
         entries = [(Candidate(*space.decode(trial.params)), "search") for trial in asked]
         jobs = campaign.jobs("search", entries, rungs[-1], rungs=rungs, reference=campaign.reference)
-        spared = [_spared(job) for job in jobs]
-        return (campaign.run if first else campaign.run_first)(spared, decide)
+        return (campaign.run if first else campaign.run_first)(campaign.spared(jobs), decide)
     finally:  # also after Ctrl-C: no trial is left running in the storage
         with uninterrupted():
             for trial, record in itertools.zip_longest(asked, campaign.records[first:]):
                 _tell(study, trial, record)
-
-
-def _spared(job: Job) -> Job:
-    """Returns the job without a veto where it is the owner's weights, which are carried along whatever they are."""
-    return dataclasses.replace(job, reference=None) if job.candidate.recipe == OWN else job
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, record: Record | None) -> None:

@@ -142,6 +142,11 @@ class Snapshot:
         self._targets, self._values = _copies(tensors.values())
         self._grads = _copies(state.grad for state in self._parameters if state.grad is not None)
 
+    @property
+    def bytes(self) -> int:
+        """What the host copies take."""
+        return sum(value.numel() * value.element_size() for value in (*self._values, *self._grads[1]))
+
     def rewind(self) -> None:
         """Puts weights, buffers and module state back, and drops gradients; cheap, between trials."""
         for module in self._modules:

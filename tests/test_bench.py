@@ -91,8 +91,8 @@ def test_a_job_with_a_plan_trains_its_very_weights(bench: Bench) -> None:
 
 def test_the_gate_is_evaluated_on_rows_that_the_search_never_sees(bench: Bench) -> None:
     gate = Job(0, "gate", Candidate(OWN), seed=0, steps=500)
-    assert bench.held_back(gate) == bench.task.gate_eval
-    assert bench.held_back(job(steps=500)) == bench.task.probe_eval
+    assert tuple(bench.held_back(gate)(10)) == bench.task.gate_eval
+    assert tuple(bench.held_back(job(steps=500))(500)) == bench.task.probe_eval
 
 
 def test_a_short_run_is_evaluated_on_fewer_rows(bench: Bench) -> None:
@@ -102,8 +102,8 @@ def test_a_short_run_is_evaluated_on_fewer_rows(bench: Bench) -> None:
     task = make_task(bench.task.model, batches, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
     small = dataclasses.replace(bench, task=task)
     assert len(task.probe_eval) > 6
-    assert small.held_back(job(steps=3)) == tuple(evaluated(task.probe_eval, 3))
-    assert len(small.held_back(job(steps=12))) == 6
+    assert small.held_back(job(steps=12))(3) == evaluated(task.probe_eval, 3)
+    assert len(small.held_back(job(steps=12))(12)) == 6
     assert small.perform(job(steps=12), go_on).spent == pytest.approx(12 + 6 / 3)
 
 

@@ -27,7 +27,7 @@ FLOORS = (
     "tape walk layout axes normalization blocks residuals attentions streams responses vectors recurrent inventory",
     "roles module_tree tracing",
     "initializers init assign task_features signals calibrations apply",
-    "probe bench executors campaign contest rounds",
+    "probe kept bench executors campaign contest rounds",
     "search",
     "selection reasons proxy warm own_records selector glimpse recommendation diagnosis coordinates",
     "demo testing",

@@ -67,6 +67,21 @@ def test_a_few_gains_do_not_tell_the_largest() -> None:
     assert halving.judge(9, 20, 0.0) == ""
 
 
+def test_rounds_are_recalled_as_if_judged_at_their_rungs() -> None:
+    halving = Halving(RUNGS)
+    first = {number: {10: -1.0 - number / 10} for number in range(8)}
+    later = {number: {20: -2.0 - number / 10, 40: -2.5 - number / 10} for number in range(4, 8)}
+    halving.recall({number: totals | later.get(number, {}) for number, totals in first.items()})
+    halving.learn([complete(number, later[number][40]) for number in later])
+    assert halving.judge(8, 10, -1.25) == "in the worse half at step 10: 6th of 9"
+    assert halving.judge(9, 10, -1.75) == ""
+    assert halving.judge(10, 20, -1.4) == "in the worse half at step 20: 5th of 5"
+    assert halving.judge(11, 20, -2.55) == ""
+    for number in range(12, 20):
+        halving.judge(number, 20, 3.0)
+    assert halving.judge(20, 20, -2.0).startswith("behind at step 20: it would have to gain 1.2 by step 40")
+
+
 def test_what_a_batch_teaches_holds_from_the_next_one_on() -> None:
     halving = Halving(RUNGS)
     records = [complete(number, -5.0) for number in range(4)]

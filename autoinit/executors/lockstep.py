@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ..bench import cost
 from ..budget import Tally
 from ..data import Batch
-from ..probe import log_range, mean_per_row
+from ..probe import HeldBack, log_range, mean_per_row
 from ..records import Job, Outcome
 from ..score import RANGE_STEP, Curve, Glance
 from ..screening import veto
@@ -58,8 +58,8 @@ class Run:
             self.glance,
         )
 
-    def outcome(self, held_back: int) -> Outcome:
-        """Returns what came of the job, evaluated on so many batches each time."""
+    def outcome(self, held_back: HeldBack) -> Outcome:
+        """Returns what came of the job, evaluated on these batches."""
         if self.problem:
             self.tally.spend(steps=1)
             return Outcome(None, self.tally.steps, self.problem)
@@ -79,7 +79,7 @@ class Run:
             self.going = not self.veto
 
 
-def lockstep(task: Task, stack: Stack, runs: Sequence[Run], held_back: Sequence[Batch]) -> Iterator[list[Run]]:
+def lockstep(task: Task, stack: Stack, runs: Sequence[Run], held_back: HeldBack) -> Iterator[list[Run]]:
     """Trains a stack; yields at each rung the runs to ask about, and goes on with those still going after it.
 
     Seeds the global generators, as `probe` does. Whatever else draws from them between two rungs has to put them
@@ -104,8 +104,8 @@ def lockstep(task: Task, stack: Stack, runs: Sequence[Run], held_back: Sequence[
         stack.step()
         running = _dropped(stack, running)
         if running and step in stops:
-            if held_back:
-                _evaluate(stack, running, held_back, step)
+            if batches := held_back(step):
+                _evaluate(stack, running, batches, step)
             mark = _share(running, mark)
             yield [run for run in running if run.going]
             mark = time.perf_counter()

@@ -83,6 +83,7 @@ class Processes:
     """
 
     name = "processes"
+    keeps = True
 
     def __init__(self, bench: Bench, count: int, patience: float = PACE_SECONDS) -> None:
         if count < 1:
@@ -94,20 +95,19 @@ class Processes:
         self._patience = min(PACE_SECONDS, max(LEAST_PATIENCE, patience))
         self._crew = Crew(bench)
         self._current: Turns | None = None
+        self._keepers: dict[int, Worker] = {}
 
     def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
         """Yields what came of each job, in their order."""
         self._settle()
         turns = self._current = Turns(jobs, on_rung)
-        unstarted = iter(range(len(jobs)))
-        upcoming = next(unstarted, None)
+        unstarted = list(range(len(jobs)))
         try:
             for place in range(len(jobs)):
                 while True:
                     if self._current is not turns:
                         raise RuntimeError("This run was given up: its executor was closed, or has begun another run.")
-                    while upcoming is not None and self._start(turns, upcoming):
-                        upcoming = next(unstarted, None)
+                    self._hand_out(turns, unstarted)
                     if (outcome := turns.outcome(place)) is not None:
                         break
                     self._listen(turns)
@@ -153,21 +153,40 @@ class Processes:
         idle = self._crew.idle()
         self._crew.dismiss([worker for worker in self._crew.workers if worker not in idle])
 
+    def _hand_out(self, turns: Turns, unstarted: list[int]) -> None:
+        """Starts the jobs that need not wait for a worker, in their order, and takes them off the list."""
+        for place in tuple(unstarted):
+            if self._start(turns, place):
+                unstarted.remove(place)
+
     def _start(self, turns: Turns, place: int) -> bool:
         """Returns whether a job was started, or failed for want of a worker; False where it has to wait for one."""
+        keeper = self._keeper(turns.jobs[place])
         for worker in self._crew.idle():
-            if worker.start(turns, place):
-                return True
-            self._crew.dismiss([worker])  # it died while it was idle
-        if len(self._crew.workers) >= self.concurrency:
+            if keeper in (None, worker):
+                if self._begun(worker, turns, place):
+                    return True
+                self._crew.dismiss([worker])  # it died while it was idle, and with it what it kept
+                keeper = None
+        if keeper is not None or len(self._crew.workers) >= self.concurrency:
             return False
         try:
-            self._crew.hire().start(turns, place)
+            self._begun(self._crew.hire(), turns, place)
         except OSError as problem:
             if self._crew.busy(turns):
                 return False
             turns.end(place, Outcome(None, 1, f"no worker process could be started ({described(problem)})"))
         return True
+
+    def _begun(self, worker: Worker, turns: Turns, place: int) -> bool:
+        """Returns whether a worker was alive to get a job, whose training it may keep."""
+        self._keepers[turns.jobs[place].number] = worker
+        return worker.start(turns, place)
+
+    def _keeper(self, job: Job) -> Worker | None:
+        """Returns the living worker that keeps the training which a job goes on with; None where any one will do."""
+        keeper = self._keepers.get(job.number) if job.goes_on else None
+        return keeper if keeper in self._crew.workers else None
 
     def _listen(self, turns: Turns) -> None:
         """Waits for messages of this batch's workers, and answers the questions whose turn has come."""

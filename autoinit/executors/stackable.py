@@ -87,7 +87,7 @@ def _compared(task: Task, snapshot: Snapshot) -> str:
     snapshot.rewind()
     stack.start([1.0] * len(TRIED))
     before = _state(task.model)
-    for _ in lockstep(task, stack, runs, held_back):
+    for _ in lockstep(task, stack, runs, lambda step: held_back):
         pass
     if why := _kept(before, _state(task.model)):
         return why

@@ -35,11 +35,13 @@ class Stacked:
     rounding. What fails in a stack is run again in smaller ones, or one by one.
 
     Attributes:
+        keeps: it does not: a stack trains from the start.
         concurrency: jobs at a time; halved when memory runs out, 1 when a stack fails otherwise.
         notes: why it was lowered, in words.
     """
 
     name = "stacked"
+    keeps = False
 
     def __init__(self, bench: Bench, concurrency: int) -> None:
         self.concurrency = concurrency
@@ -200,7 +202,7 @@ class _Training:
         """Adds the outcomes of the runs that have ended."""
         for run in self.runs:
             if run.ended:
-                done[run.job.number] = run.outcome(len(self._held_back))
+                done[run.job.number] = run.outcome(self._held_back)
         self.runs = [run for run in self.runs if not run.ended]
 
 

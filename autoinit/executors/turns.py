@@ -13,8 +13,8 @@ from .executor import OnRung
 class Turns:
     """The questions and outcomes of one batch of jobs, each in its turn.
 
-    A job is asked about at a rung only once every job before it has been asked there or has ended. Jobs start in
-    their order, so the first one that has not ended is never kept waiting, and the others follow.
+    A job is asked about at a rung only once every job before it has been asked there or has ended. Each worker starts
+    jobs in their order, so the first one that has not ended is never kept waiting, and the others follow.
 
     Args:
         jobs: in their order; a job is named by its place among them.
