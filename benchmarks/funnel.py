@@ -24,7 +24,7 @@ from .jobs import Row
 from .tasks import TASKS, chosen, log_ratio
 
 PATH = jobs.RESULTS / "funnel.jsonl"
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2, 3)
 SHARE = 1 / 8
 """Of the exhaustive run's steps: what search and finals may take together."""
 CLOSE = math.log(1.05)

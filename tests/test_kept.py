@@ -24,7 +24,7 @@ from autoinit.kept import MOST_BYTES, can_be_kept
 from autoinit.probe import Training
 from autoinit.recipe import Recipe
 from autoinit.records import OWN, Candidate, Job, Outcome
-from autoinit.score import Curve
+from autoinit.score import Curve, Reference
 from autoinit.task import make_task
 from autoinit.tracing import trace_task
 
@@ -180,6 +180,28 @@ def test_what_a_dead_worker_kept_is_trained_from_the_start(bench: Bench) -> None
         assert [one.losses for one in curves(iter(found))] == [one.losses for one in whole]
     finally:
         executor.close()
+
+
+def test_a_veto_that_comes_late_is_heard() -> None:
+    """In float16 the first gradients tell of the loss scale only, until that has come down."""
+
+    def large(output: Tensor, target: Tensor) -> Tensor:
+        return 3e4 * nn.functional.cross_entropy(output.float(), target)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    task = make_task(model, DATA, optimizer=momentum, loss=large, autocast=torch.float16)
+    graph = trace_task(task)
+    with task.preserved() as snapshot:
+        half = Bench(task, graph, snapshot, seed=0)
+        job = Job(0, "search", Candidate(Recipe(base="he_normal")), 7, 8, reference=Reference(1e-2), kept=True)
+        first = half.perform(job, lambda curve: True)
+        assert first.curve is not None
+        assert (first.curve.steps, first.curve.glance, first.reason) == (8, None, "")
+        second = half.perform(dataclasses.replace(job, steps=30, goes_on=True), lambda curve: True)
+        assert second.curve is not None
+        assert 8 < second.curve.steps < 30
+        assert "times that of a constant guess" in second.reason
 
 
 def test_large_models_and_what_stores_much_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
