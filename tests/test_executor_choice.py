@@ -43,7 +43,7 @@ def paces(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     found = dict(PACES)
     for kind in (Sequential, Processes, Stacked):
         monkeypatch.setattr(kind, "pace", lambda self, steps: found[self.name])
-    monkeypatch.setattr("autoinit.executors.choice._cores", lambda: 2)
+    monkeypatch.setattr("autoinit.executors.choice.usable_cores", lambda: 2)
     return found
 
 
@@ -69,7 +69,7 @@ def test_a_repeatable_search_has_no_more_workers_than_a_batch_has_jobs(
     bench: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch, asked: int, repeatable: bool, count: int
 ) -> None:
     paces["processes"] = 1000.0
-    monkeypatch.setattr("autoinit.executors.choice._cores", lambda: 11)
+    monkeypatch.setattr("autoinit.executors.choice.usable_cores", lambda: 11)
     for executor in (None, "processes"):
         choice = choose(bench, executor=executor, concurrency=asked, repeatable=repeatable)
         choice.executor.close()
@@ -81,7 +81,7 @@ def test_there_are_no_more_workers_than_memory_holds(
     bench: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch, executor: str | None
 ) -> None:
     paces["processes"] = 1000.0
-    monkeypatch.setattr("autoinit.executors.choice._cores", lambda: 6)
+    monkeypatch.setattr("autoinit.executors.choice.usable_cores", lambda: 6)
     monkeypatch.setattr("autoinit.executors.choice._workers_that_fit", lambda bench: 3)
     choice = choose(bench, executor=executor)
     choice.executor.close()
@@ -144,7 +144,7 @@ def test_why_there_are_no_workers_is_told_where_they_could_help(
     assert choice.executor.name == "sequential"
     assert "; no worker processes: autograd keeps threads for this machine's accelerator" in choice.why
     assert "CUDA_VISIBLE_DEVICES" in choice.why
-    monkeypatch.setattr("autoinit.executors.choice._cores", lambda: 1)
+    monkeypatch.setattr("autoinit.executors.choice.usable_cores", lambda: 1)
     assert "no worker processes" not in choose(bench).why
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "autoinit"
 
 FLOORS = (
-    "errors text jsonfile factories",
+    "errors text jsonfile cores factories",
     "activations graph formulas attention_rules needs schemes",
     "recipe entries catalogue_docs space",
     "fill fill_table lr_groups plan depth_rules width_rules bias_rules rules metafeatures",

@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import joblib
 import torch
 
 from ..bench import Bench, steps_per_second
 from ..budget import BATCH
+from ..cores import usable_cores
 from ..errors import ArgumentError
 from ..text import number
 from ..threads import using_threads
@@ -226,19 +226,14 @@ def _unforked(bench: Bench) -> str:
 
     With an accelerator beside it, it gets none and the remedy is its owner's: so it must not stay unsaid.
     """
-    why_not = processes.why_not(bench) if bench.task.device.type == "cpu" and _cores() > 1 else ""
+    why_not = processes.why_not(bench) if bench.task.device.type == "cpu" and usable_cores() > 1 else ""
     return f"; no worker processes: {why_not}" if why_not else ""
 
 
 def _workers(concurrency: int | None, repeatable: bool) -> int:
     """Returns how many worker processes are of use: a repeatable search has hardly more jobs at a time than a batch."""
-    wanted = concurrency or _cores()
+    wanted = concurrency or usable_cores()
     return min(BATCH, wanted) if repeatable else wanted
-
-
-def _cores() -> int:
-    """Returns the cores that this process may use, by its affinity and by its container's share of time."""
-    return int(joblib.cpu_count())
 
 
 def _workers_that_fit(bench: Bench) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from ..cores import usable_cores
 from ..errors import ArgumentError
 from .orders import Died, Ended, Order, Raised, Reply
 from .spec import Study
@@ -46,7 +47,7 @@ class Local:
 
     def __init__(self, study: Study, folders: Sequence[Path] = (), workers: int | None = None) -> None:
         devices = gpus()
-        count = workers if workers is not None else (len(devices) or max(1, cores() // study.threads))
+        count = workers if workers is not None else (len(devices) or max(1, usable_cores() // study.threads))
         if count < 1:
             raise ArgumentError(f"{count} workers cannot run anything. Allowed: a whole number from 1.")
         self.slots = tuple(range(count))
@@ -152,11 +153,6 @@ def _buried(at: _Slot) -> str:
     name = signal.Signals(-code).name
     memory = ", as one is that needs more memory than there is" if -code == signal.SIGKILL else ""
     return f"the worker process was ended by {name}{memory}"
-
-
-def cores() -> int:
-    """Returns the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
