@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .bench import Bench
 from .budget import Meter, Schedule
-from .executors import WORKER_DIED, Executor
+from .executors import WORKER_DIED, Executor, OnRung
 from .records import OWN, Candidate, Job, Outcome, Record, Stage, State, ranking, stream
 from .score import Curve, Reference, Score, score
+from .space import GRADIENT_CALIBRATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,34 @@ class Campaign:
                 problems.append(problem)
             return not problems and not ended[job.number]
 
-        outcomes = self.executor.run(jobs, on_rung)
+        outcomes = self._outcomes(jobs, on_rung)
         records = [self._log(job, out, ended.get(job.number, "")) for job, out in zip(jobs, outcomes, strict=True)]
         if problems:
             raise problems[0]
         return records
+
+    def _outcomes(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
+        """Yields what came of each job, in their order; one that would cost more than the search has is not begun."""
+        dear = self._too_dear(jobs)
+        ran = iter(self.executor.run([job for job in jobs if job.number not in dear], on_rung))
+        for job in jobs:
+            yield Outcome(None, 0.0, dear[job.number]) if job.number in dear else next(ran)
+        next(ran, None)  # nothing: it has cleaned up
+
+    def _too_dear(self, jobs: Sequence[Job]) -> dict[int, str]:
+        """Returns why jobs are not begun, in words, by their numbers."""
+        share, found = self.schedule.search_until, dict[int, str]()
+        left = self.meter.left(share)
+        for job in jobs:
+            cost = GRADIENT_CALIBRATIONS.get(job.candidate.recipe.calibration, 0)
+            if job.stage == "search" and not job.goes_on and cost > left:
+                found[job.number] = (
+                    f"its calibration takes about {cost} training steps, more than the {max(0.0, left):.0f} that the "
+                    f"search has left; leave it out, or give {100 * math.ceil(1.2 * cost / share / 100):,} steps"
+                )
+            else:
+                left -= cost
+        return found
 
     def run_first(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Record]:
         """Returns the records of a search's first jobs; they are run again where a worker died of the owner's.

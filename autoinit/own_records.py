@@ -36,8 +36,8 @@ def keep_records(
 ) -> int:
     """Appends what a search found to the person's own records, and returns how many are new.
 
-    Kept are the probes that went the whole way, and those that diverged or failed. A folder that cannot be written
-    costs a warning and nothing else.
+    Kept are the probes that went the whole way, and those that were begun and diverged or failed. A folder that cannot
+    be written costs a warning and nothing else.
 
     Args:
         records: of the search.
@@ -48,7 +48,7 @@ def keep_records(
         seed: of the search.
     """
     told = fingerprint(task, graph, {"loss": task.loss_name, "optimizer": task.optimizer_name, "lr": task.lr})
-    kept = [record for record in records if record.stage == "search" and record.state in _STATES]
+    kept = [one for one in records if one.stage == "search" and one.state in _STATES and one.spent > 0]
     lines = [_line(record, task, graph, features, own, seed, told) for record in kept]
     path = records_path()
     try:

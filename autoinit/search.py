@@ -87,12 +87,13 @@ def _explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
     lr_steps = NEAREST_FIRST if space.has("lr_step") else [0]
     known = [Candidate(OWN, lr_step) for lr_step in lr_steps]
     known += [Candidate(one, lr_step) for lr_step in (lr_steps if space.listed else [0]) for one in space.opening]
+    limit = min(float(campaign.meter.budget.trials or math.inf), len(known) if space.listed else math.inf)
+    known = known[: int(min(limit, len(known)))]
     for candidate in known:
         study.enqueue_trial(space.encode(candidate.recipe, candidate.lr_step))
-    limit = min(float(campaign.meter.budget.trials or math.inf), len(known) if space.listed else math.inf)
     halving = Halving(campaign.schedule.rungs)
-    # A listed recipe at five learning rates would fill the last round alone.
-    together = limit >= len(known) and not (space.listed and len(lr_steps) > 1)
+    # Not where learning rates are listed too: one recipe at all of them would fill the last round alone.
+    together = not (space.listed and len(lr_steps) > 1)
     rounds = Rounds.worth_it(campaign, known, proposes=not space.listed) if together else None
     if rounds is not None:
         halving = Halving(_try_known(campaign, space, study, rounds))

@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+import autoinit
 from autoinit.bench import Bench
 from autoinit.budget import Budget, Meter, Schedule
 from autoinit.campaign import Campaign, ProgressEvent
@@ -142,3 +143,27 @@ def test_what_ran_before_an_interruption_is_kept(campaign: Campaign) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(campaign, Candidate(OWN), HE)
     assert len(campaign.records) == 1
+
+
+@pytest.mark.parametrize(("budget", "begun"), [(150, set()), (600, {"gradinit"}), (1500, {"gradinit", "nio"})])
+def test_a_calibration_that_costs_more_than_the_search_has_is_not_begun(budget: int, begun: set[str]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    costly = [Recipe(base="he_normal", calibration=name) for name in ("gradinit", "nio", "metainit")]
+    selection = autoinit.select(
+        model,
+        DATA,
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.1),
+        recipes=[*costly, "orthogonal", "xavier_normal"],
+        budget=Budget(steps=budget),
+    )
+    rows = selection.trials[selection.trials.stage == "search"].set_index("recipe")
+    assert len(rows) == 6
+    for recipe in costly:
+        row = rows.loc[recipe.key]
+        assert (row.spent > 0) == (recipe.calibration in begun), row.reason
+        if row.spent == 0:
+            assert row.state == "failed"
+            assert "its calibration takes about" in row.reason
+            assert "leave it out, or give" in row.reason
+    assert selection.cost.steps <= 1.1 * budget
