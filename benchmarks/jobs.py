@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import subprocess
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -43,6 +44,19 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def _begin_worker() -> None:
+    one_thread()
+    threading.Thread(target=_end_with_the_coordinator, daemon=True).start()
+
+
+def _end_with_the_coordinator() -> None:
+    """Ends this worker when the process that started it is gone, even by a signal that lets it clean up nothing."""
+    coordinator = multiprocessing.parent_process()
+    if coordinator is not None:
+        coordinator.join()
+        os._exit(1)
+
+
 def run_all(
     work: Callable[..., Row],
     jobs: Sequence[tuple[Any, ...]],
@@ -75,7 +89,7 @@ def run_all(
             _contained(lambda job=job: work(*job), job, lambda row, count=count: finish(count, row))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=one_thread) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
         futures = {pool.submit(work, *job): job for job in jobs}
         for count, future in enumerate(as_completed(futures), 1):
             _contained(future.result, futures[future], lambda row, count=count: finish(count, row))

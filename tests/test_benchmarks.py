@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from study_runs import alive
 from torch import nn
 
 pytest.importorskip("sklearn")
@@ -194,3 +199,34 @@ def test_the_report_says_which_tasks_train_by_themselves(tmp_path: Path) -> None
     text = select_vs_default.report(path)
     assert "| mlp_tanh † | 3 | 2.3 | 0.1 |" in text
     assert "training: no harm shown for 2 of 2 tasks" in text
+
+
+SLEEPERS = """
+import os, sys, time
+from pathlib import Path
+from benchmarks import jobs
+
+def work(number):
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    jobs.run_all(work, [(1,), (2,)], Path("rows.jsonl"), 2, str)
+"""
+
+
+def test_workers_end_with_a_killed_coordinator(tmp_path: Path) -> None:
+    (tmp_path / "sleepers.py").write_text(SLEEPERS)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(
+        [sys.executable, "sleepers.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers)
+    process.stdout.close()
