@@ -112,9 +112,11 @@ def places() -> list[tuple[str, Place]]:
     """Returns the functions of autoinit and Optuna that the rest of the time is split by, each with its region."""
     import optuna
 
-    from autoinit import apply, bench, calibrations, campaign, contest, selector
+    from autoinit import apply, bench, calibrations, campaign, contest, rounds, selector
     from autoinit import probe as probe_function  # noqa: F401  (loads the module)
     from autoinit.halving import Halving
+    from autoinit.kept import KeptTrainings
+    from autoinit.probe import Training
     from autoinit.snapshot import Snapshot
     from autoinit.task import Task
 
@@ -134,9 +136,12 @@ def places() -> list[tuple[str, Place]]:
         ("snapshot", (Snapshot, "restore")),
         ("rewinding", (Snapshot, "rewind")),
         ("building optimizers", (Task, "build_optimizer")),
-        (LOOP, (vars(bench), "probe")),
+        (LOOP, (Training, "go_on")),
         ("evaluation", (vars(probing), "evaluate")),
         ("norms of gradients", (vars(probing), "_gradient_norms")),
+        ("trainings that wait", (KeptTrainings, "keep")),
+        ("trainings that wait", (KeptTrainings, "take")),
+        ("trainings that wait", (vars(rounds), "can_be_kept")),
         ("records", (campaign.Campaign, "run")),
         ("halving", (Halving, "judge")),
         ("gate and its statistics", (vars(contest), "judge")),
