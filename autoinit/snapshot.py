@@ -106,7 +106,8 @@ class _ModuleState:
         self.module = module
         self.kind = type(module)
         self.attributes = dict(module.__dict__)
-        self.contents = [(value, value.copy()) for value in self.attributes.values() if isinstance(value, _CONTAINERS)]
+        held = [value for value in self.attributes.values() if isinstance(value, _CONTAINERS)]
+        self.contents: list[tuple[Any, Any]] = [(value, value.copy() if value else ()) for value in held]
 
     def tensors(self) -> Iterator[Tensor]:
         """Yields buffers and tensor attributes, also those inside plain containers."""
