@@ -118,7 +118,8 @@ class Campaign:
         left = self.meter.left(share)
         for job in jobs:
             cost = GRADIENT_CALIBRATIONS.get(job.candidate.recipe.calibration, 0)
-            if job.stage == "search" and not job.goes_on and cost > left:
+            begun = job.number < len(self.records)  # and its record must not be lost
+            if job.stage == "search" and not begun and cost > left:
                 found[job.number] = (
                     f"its calibration takes about {cost} training steps, more than the {max(0.0, left):.0f} that the "
                     f"search has left; leave it out, or give {100 * math.ceil(1.2 * cost / share / 100):,} steps"

@@ -72,11 +72,12 @@ def can_be_kept(task: Task, snapshot: Snapshot, count: int, tally: Tally) -> boo
         return False
     tally.spend(steps=1)
     try:
+        before = {id(tensor) for tensor in _stored(task.model)}
         training = Training(task, seed=0)
         training.go_on(1)
-        copied = _stopped(task.model).bytes
-        stored = copied - _bytes(own)  # what a pass has left in the model stays as it is, beside its copy
-        return count * (copied + stored + _bytes(tree_leaves(list(training.optimizer.state.values())))) <= MOST_BYTES
+        left = [tensor for tensor in _stored(task.model) if id(tensor) not in before]  # by a pass; held as it is
+        states = tree_leaves(list(training.optimizer.state.values()))
+        return count * (_stopped(task.model).bytes + _bytes(left) + _bytes(states)) <= MOST_BYTES
     except Exception:  # whatever it is, the first trial meets it too and can say so
         return False
     finally:
@@ -87,6 +88,12 @@ def _stopped(model: nn.Module) -> Snapshot:
     for parameter in model.parameters():
         parameter.grad = None  # each step begins so: the copy would be for nothing
     return Snapshot(model)
+
+
+def _stored(model: nn.Module) -> list[Tensor]:
+    """Returns every tensor that a model's modules hold, in containers too, each once."""
+    leaves = tree_leaves([list(vars(module).values()) for module in model.modules()])
+    return list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}.values())
 
 
 def _bytes(values: Iterable[Any]) -> int:

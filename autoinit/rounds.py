@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .budget import FIRST_RUNG, FORWARD_COST, LONGEST_PROBE, evaluated
@@ -80,7 +79,7 @@ class Rounds:
             The steps at which rounds ended, for others to be judged there too.
         """
         records, reached = self._first(candidates), self.ladder[0]
-        drawing = max(0.0, statistics.fmean(one.spent for one in records) - self._cost(0, reached))
+        drawing = {one.number: max(0.0, one.spent - self._cost(0, reached)) for one in records}
         for twice in self.ladder[1:]:
             owners, others = _ranked(records, own=True), _ranked(records, own=False)
             if _owner_failed(records) or not (others or (owners and self.proposes)):
@@ -97,7 +96,7 @@ class Rounds:
         return (*(steps for steps in self.ladder if steps < reached), reached)
 
     def _standing(
-        self, owners: Sequence[Record], others: Sequence[Record], reach: tuple[int, int], drawing: float
+        self, owners: Sequence[Record], others: Sequence[Record], reach: tuple[int, int], drawing: Mapping[int, float]
     ) -> tuple[list[Record], int]:
         """Returns who is in the next round, and to which step it goes.
 
@@ -107,18 +106,20 @@ class Rounds:
             owners: the owner's weights at the learning rates that are left, best first.
             others: likewise.
             reach: the steps of the last round, and twice as many.
-            drawing: what it cost to set a candidate's weights, calibrations included.
+            drawing: what it cost to set each candidate's weights, calibrations included, by its record's number.
         """
         reached, twice = reach
 
-        def cost(steps: int) -> float:
-            return self._cost(reached, steps) if self.keeps else drawing + self._cost(0, steps)
+        def cost(records: Sequence[Record], steps: int) -> float:
+            if self.keeps:
+                return len(records) * self._cost(reached, steps)
+            return sum(drawing[one.number] + self._cost(0, steps) for one in records)
 
         better = [*owners[: _better(len(owners), OWN_RATES)], *others[: _better(len(others), FINALISTS)]]
-        if len(better) * cost(twice) <= self._left(len(better)):
+        if cost(better, twice) <= self._left(len(better)):
             return better, twice
         few = [*owners[:1], *others[:FINALISTS]]
-        return few, longest(twice, self._left(len(few)) / len(few), cost)
+        return few, longest(twice, self._left(len(few)), lambda steps: cost(few, steps))
 
     def _leave_behind(self, group: Sequence[Record], standing: Sequence[Record], reached: int) -> None:
         """Says why who is not in the next round is not."""

@@ -226,6 +226,13 @@ def test_large_models_and_what_stores_much_keep_nothing(monkeypatch: pytest.Monk
             self.seen = super().forward(x).detach().repeat(1, 1000)
             return self.seen[:, :10] * 0 + super().forward(x)
 
+    class Hides(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            self.state = {"last": [(super().forward(x).detach().repeat(1, 1000),)]}
+            return super().forward(x)
+
+    assert can(Hides(nn.Linear(64, 10)), 10)
+    assert not can(Hides(nn.Linear(64, 10)), 400)
     assert can(Stores(nn.Linear(64, 10)), 10)
     assert not can(Stores(nn.Linear(64, 10)), 200)
     monkeypatch.setattr(Training, "go_on", raising)

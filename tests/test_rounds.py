@@ -316,3 +316,23 @@ def test_where_nothing_can_be_kept_a_search_judges_one_after_the_other(
     search(campaign, space_of(campaign.bench.graph, lr_searched=False))
     mine = [record.candidate for record in campaign.records if record.stage == "search"]
     assert len(mine) == len(set(mine))
+
+
+@pytest.mark.parametrize("budget", [900, 1000, 1124, 1300])
+def test_a_costly_candidate_that_was_tried_keeps_its_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, budget: int
+) -> None:
+    """Where trainings begin anew, another round of it may cost more than what is left."""
+    monkeypatch.setenv("AUTOINIT_DATA", str(tmp_path))
+    monkeypatch.setattr(Sequential, "keeps", False)
+    costly = Recipe(calibration="gradinit")
+    others = [Recipe(base="orthogonal", log2_gain=gain) for gain in (1.5, 1.7, 1.9, 2.1, 2.3, 2.5, 2.7)]
+    selection = autoinit.select(
+        deep_tanh(), DATA, optimizer=sgd, recipes=[costly, *others], budget=Budget(steps=budget), record=True
+    )
+    (row,) = selection.trials[
+        (selection.trials.recipe == costly.key) & (selection.trials.stage == "search")
+    ].itertuples()
+    assert row.state in ("complete", "pruned")
+    assert row.steps > 0
+    assert selection.cost.steps <= 1.1 * budget
