@@ -146,7 +146,10 @@ class Rounds:
         """Returns the records of those that are left, in their order."""
         campaign = self.campaign
         entries = [(record.candidate, "search") for record in standing]
-        jobs = campaign.jobs("search", entries, steps, kept=kept, goes_on=self.keeps, reference=campaign.reference)
+        # What was lost begins anew, and looks where the rounds before ended: its curve is as if it had gone on.
+        rungs = tuple(rung for rung in self.ladder if rung < steps) if self.keeps else ()
+        more = {"kept": kept, "goes_on": self.keeps, "rungs": rungs, "reference": campaign.reference}
+        jobs = campaign.jobs("search", entries, steps, **more)
         numbered = [dataclasses.replace(job, number=one.number) for job, one in zip(jobs, standing, strict=True)]
         return self._noted(campaign.run_on(campaign.spared(numbered)))
 
