@@ -68,14 +68,11 @@ class Campaign:
             **rest: further fields of `Job`, the same for all.
         """
         first = len(self.records)
-        return [
+        jobs = [
             Job(first + place, stage, candidate, stream(self.bench.seed, order), steps, **rest)  # type: ignore[arg-type]
             for place, (candidate, order) in enumerate(entries)
         ]
-
-    @staticmethod
-    def spared(jobs: Sequence[Job]) -> list[Job]:
-        """Returns jobs without a veto where it is the owner's weights, which are carried along whatever they are."""
+        # The owner's weights are carried along whatever they are: nothing vetoes them.
         return [dataclasses.replace(job, reference=None) if job.candidate.recipe == OWN else job for job in jobs]
 
     def run(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Record]:

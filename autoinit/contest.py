@@ -79,7 +79,7 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
             runs.setdefault(arm, []).append(record)
         if order == 0:
             arms = [_best_lr(runs, arm) for arm in arms]
-        if campaign.left(campaign.schedule.finals_until, len(arms)) < len(arms) * final_cost(campaign, steps):
+        if campaign.left(campaign.schedule.finals_until, len(arms)) < len(arms) * _final_cost(campaign, steps):
             break
     decided = _decided(arms, runs)
     _say_who_goes_on(campaign, decided, runs)
@@ -103,9 +103,14 @@ def _probed(campaign: Campaign) -> int:
     return max((record.curve.steps for record in ranking(campaign.records) if record.curve is not None), default=0)
 
 
-def final_cost(campaign: Campaign, steps: int) -> float:
+def _final_cost(campaign: Campaign, steps: int) -> float:
     """Returns what a final run of some steps costs, evaluation included, in steps."""
-    return DRAW_COST * steps + len(evaluated(campaign.bench.task.probe_eval, steps)) * FORWARD_COST
+    return DRAW_COST * steps + look_cost(campaign, steps)
+
+
+def look_cost(campaign: Campaign, step: int) -> float:
+    """Returns what an evaluation at some step of the search or the finals costs, in steps."""
+    return len(evaluated(campaign.bench.task.probe_eval, step)) * FORWARD_COST
 
 
 def _gate_cost(campaign: Campaign, steps: int) -> float:
@@ -137,7 +142,7 @@ def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, i
     for orders, most in ((runs, FINALISTS), (runs, FINALISTS - 1), (1, FINALISTS)):
         count = min(most, rivals)
         steps = longest(
-            campaign.schedule.final, left / (orders * (1 + count)), lambda steps: final_cost(campaign, steps)
+            campaign.schedule.final, left / (orders * (1 + count)), lambda steps: _final_cost(campaign, steps)
         )
         if steps >= useful:
             return count, FINAL_ORDERS if tune_lr else orders, steps
@@ -173,7 +178,7 @@ def _with_neighbours(campaign: Campaign, arms: list[Candidate], steps: int) -> l
             for sign in (-1, 1)
             if arm.lr_step + sign * distance in LR_STEPS
         ]
-        cost = (len(entered) + len(around)) * final_cost(campaign, steps)
+        cost = (len(entered) + len(around)) * _final_cost(campaign, steps)
         if campaign.left(campaign.schedule.finals_until, len(entered)) < cost:
             break
         entered += around

@@ -14,9 +14,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .budget import FIRST_RUNG, FORWARD_COST, LONGEST_PROBE, evaluated
+from .budget import FIRST_RUNG, LONGEST_PROBE
 from .campaign import Campaign
-from .contest import DRAW_COST, FINALISTS, longest
+from .contest import DRAW_COST, FINALISTS, longest, look_cost
 from .kept import can_be_kept
 from .records import OWN, Candidate, Record
 
@@ -139,7 +139,7 @@ class Rounds:
         if found[0].state != "failed":
             entries = [(other, "search") for other in others]  # all are measured against it
             jobs = campaign.jobs("search", entries, steps, kept=self.keeps, reference=campaign.reference)
-            found += campaign.run(campaign.spared(jobs))
+            found += campaign.run(jobs)
         return self._noted(found)
 
     def _next(self, standing: Sequence[Record], steps: int, *, kept: bool) -> list[Record]:
@@ -151,7 +151,7 @@ class Rounds:
         more = {"kept": kept, "goes_on": self.keeps, "rungs": rungs, "reference": campaign.reference}
         jobs = campaign.jobs("search", entries, steps, **more)
         numbered = [dataclasses.replace(job, number=one.number) for job, one in zip(jobs, standing, strict=True)]
-        return self._noted(campaign.run_on(campaign.spared(numbered)))
+        return self._noted(campaign.run_on(numbered))
 
     def _noted(self, records: list[Record]) -> list[Record]:
         for record in records:
@@ -172,7 +172,7 @@ class Rounds:
 
     def _cost(self, before: int, steps: int) -> float:
         """Returns what it costs to train one candidate from some step to another one, and evaluate it there."""
-        return steps - before + len(evaluated(self.campaign.bench.task.probe_eval, steps)) * FORWARD_COST
+        return steps - before + look_cost(self.campaign, steps)
 
 
 def _doublings(top: int) -> tuple[int, ...]:

@@ -176,7 +176,7 @@ def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: H
             asked.append(study.ask(distributions))
         entries = [(Candidate(*space.decode(trial.params)), "search") for trial in asked]
         jobs = campaign.jobs("search", entries, rungs[-1], rungs=rungs, reference=campaign.reference)
-        return (campaign.run if first else campaign.run_first)(campaign.spared(jobs), decide)
+        return (campaign.run if first else campaign.run_first)(jobs, decide)
     finally:  # also after Ctrl-C: no trial is left running in the storage
         with uninterrupted():
             for trial, record in itertools.zip_longest(asked, campaign.records[first:]):
