@@ -12,20 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .assign import assign, is_parametrized, padding_row, read, shapes
-from .calibrations import CALIBRATIONS, Subject
-from .entries import ALIASES, NAMED, as_recipe
+from .calibrations.methods import CALIBRATIONS
+from .calibrations.subject import Subject
 from .errors import ArgumentError, PlanMismatchError, RecipeError
-from .fill import Fill
-from .graph import Graph
-from .initializers import COSTLY, DRAWS, Geometry, chrono_
-from .plan import HasPlan, Plan
-from .recipe import Recipe
-from .rules import resolve
-from .task import Task, example_task, unwrap
+from .initializers.draws import COSTLY, DRAWS
+from .initializers.geometry import Geometry
+from .initializers.recurrent import chrono_
+from .plans.fill import Fill
+from .plans.plan import HasPlan, Plan
+from .plans.rules import resolve
+from .recipes.catalogue import ALIASES, NAMED, as_recipe
+from .recipes.recipe import Recipe
+from .task.assign import assign, is_parametrized, padding_row, read, shapes
+from .task.checks import unwrap
+from .task.machine import using_threads
+from .task.task import Task, example_task
 from .text import few
-from .threads import using_threads
-from .tracing import trace, trace_task
+from .tracing.choices import keep_choices
+from .tracing.tracing import trace, trace_task
 
 Memory = dict[tuple[int, str, str], Tensor]
 """Costly draws of unit std by seed, parameter name and distribution: a search makes each of them once."""
@@ -190,37 +194,6 @@ def _stream(seed: int, name: str) -> torch.Generator:
     """Returns the generator of one parameter: it depends on the seed and the name alone."""
     digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-
-
-def keep_choices(model: nn.Module, graph: Graph) -> Graph:
-    """Returns the graph in which what its owner has set on purpose must stay.
-
-    That is a weight that is all zeros (a zero head, an adapter, the last convolution of a branch), and a bias that
-    is one constant other than zero (a prior, a forget gate at 1). A model whose weights are all zeros is left free:
-    it could not train.
-    """
-    chosen: dict[str, str] = {}
-    for layer in graph.weights:
-        tensor = read(model, layer.name)
-        # The first rows settle it for all but zeros: looking at every value costs a third of drawing it.
-        if not tensor.is_meta and not bool(tensor[:1].any()) and not bool(tensor.any()):
-            chosen[layer.name] = "its owner starts it at zero"
-    if len(chosen) == len(graph.weights):
-        chosen = {}
-    for layer in graph.layers:
-        if layer.role == "bias" and not layer.keep and _is_set(read(model, layer.name), layer.slices):
-            chosen[layer.name] = "its owner sets it to a constant"
-    layers = (
-        dataclasses.replace(layer, keep=chosen[layer.name]) if layer.name in chosen else layer for layer in graph.layers
-    )
-    return dataclasses.replace(graph, layers=tuple(layers)) if chosen else graph
-
-
-def _is_set(bias: Tensor, slices: int) -> bool:
-    """Whether each slice of a bias holds one value throughout, and not all of them are zero."""
-    if bias.is_meta or bias.numel() < 2 * slices or not bool(bias.any()):
-        return False
-    return all(bool((part == part.flatten()[0]).all()) for part in bias.detach().chunk(slices))
 
 
 def realize(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Memory | None = None) -> Plan:

@@ -18,19 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from .apply import apply_
-from .data import Batch
-from .entries import as_recipe, named
 from .errors import ArgumentError, OptimizerError
 from .graph import Graph
 from .jsonfile import finite
-from .lr_groups import family_of
-from .recipe import Recipe
-from .snapshot import preserved_random
-from .tape import watch_products
-from .task import Task, example_task
+from .plans.rates import family_of
+from .plans.width import tied_heads, width_of
+from .recipes.catalogue import as_recipe, named
+from .recipes.recipe import Recipe
+from .task.batches import Batch
+from .task.products import watch_products
+from .task.snapshot import preserved_random
+from .task.task import Task, example_task
 from .text import few, number, table
-from .tracing import trace_task
-from .width_rules import tied_heads, width_of
+from .tracing.tracing import trace_task
 
 Verdict = Literal["flat", "growing", "vanishing"]
 

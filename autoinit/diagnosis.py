@@ -12,15 +12,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .assign import read
-from .data import tensors
 from .graph import Graph, Layer
 from .jsonfile import finite
-from .losses import split, targets
-from .signals import LayerSignal, Signals, measure
-from .task import Task, make_task, not_finite
+from .probing.signals import LayerSignal, Signals, measure
+from .task.assign import read
+from .task.batches import tensors
+from .task.checks import not_finite
+from .task.losses import split, targets
+from .task.task import Task, make_task
 from .text import few, number, percent, table
-from .tracing import trace_task
+from .tracing.tracing import trace_task
 
 Severity = Literal["error", "warning", "note"]
 """error: it will hardly train; warning: it trains worse than it could; note: good to know."""

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from .activations import FORMULAS, Activation
 from .errors import ArgumentError, did_you_mean
-from .initializers import Geometry, fill_
-from .initializers import chrono_ as _chrono_
+from .initializers.draws import fill_
+from .initializers.geometry import Geometry
+from .initializers.recurrent import chrono_ as _chrono_
 
 Mode = Literal["fan_in", "fan_out", "fan_avg", "fan_geometric"]
 Entries = Literal["normal", "uniform", "truncated_normal"]

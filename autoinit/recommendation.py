@@ -13,23 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from . import text
-from .apply import keep_choices
-from .entries import check_fits, entry_of
 from .errors import ArgumentError, RecipeError
-from .glimpse import glimpse
 from .graph import Globs, Graph
-from .metafeatures import FEATURES, Features, architecture_features, own_features, recipe_features
-from .optimizers import OptimizerBuilder
-from .recipe import Recipe
+from .knowledge.features import FEATURES, Features, architecture_features, own_features, recipe_features
+from .plans.rules import resolve
+from .recipes.catalogue import check_fits, entry_of
+from .recipes.recipe import OWN, Recipe
+from .recipes.space import space_of
 from .recommender.examples import NAMES, TASK_NAMES, matrix
 from .recommender.model import NEAREST, Recommender
 from .recommender.source import Source, recommender_from
-from .records import OWN
-from .rules import resolve
-from .snapshot import preserved_random
-from .space import space_of
-from .task import unwrap
-from .task_features import own_scales, training_features
+from .task.checks import unwrap
+from .task.features import own_scales, training_features
+from .task.optimizers import OptimizerBuilder
+from .task.snapshot import preserved_random
+from .tracing.choices import keep_choices
+from .tracing.glimpse import glimpse
 
 REASONS = 3
 """Features that are named at most."""
@@ -40,7 +39,7 @@ class Reason:
     """A feature of the task that spoke for a recipe.
 
     Attributes:
-        feature: its name in `autoinit.metafeatures.FEATURES`.
+        feature: its name in `autoinit.knowledge.features.FEATURES`.
         meaning: what it says, from there.
         value: of this task.
         usual: mean of the studied tasks.

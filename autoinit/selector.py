@@ -12,31 +12,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .apply import apply_plan, check_seed, keep_choices
-from .bench import Bench
-from .budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Budget, Meter, Schedule, parse_budget
-from .campaign import Campaign, Progress
-from .data import Batch
-from .device_memory import PeakMemory, peak_memory
-from .executors import Sequential
+from .apply import apply_plan, check_seed
 from .executors.choice import check_executor, choose, fastest_threads
+from .executors.sequential import Sequential
 from .graph import Graph
-from .own_records import keep_records
-from .proxy import Original, carried, joint_space, original_of, proxy_meant
-from .reasons import described_task, too_small, why
-from .recipe import Recipe
+from .judging.budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Budget, Meter, Schedule, parse_budget
+from .judging.trials import Candidate
+from .plans.rules import resolve
+from .probing.bench import Bench
+from .recipes.recipe import OWN, Recipe
+from .recipes.space import LR_RATIO, Space, space_of
 from .recommender.model import Recommender
 from .recommender.source import recommender_from
-from .records import OWN, Candidate
-from .rules import resolve
-from .search import Found, search
-from .selection import Cost, Selection, trial_table
-from .space import LR_RATIO, Space, space_of
-from .task import make_task
-from .task_features import own_scales, task_features
-from .threads import using_threads
-from .tracing import trace_task
-from .warm import warmed
+from .recommender.warm import warmed
+from .search.campaign import Campaign, Progress
+from .search.funnel import Found, search
+from .search.own_records import keep_records
+from .search.proxy import Original, carried, joint_space, original_of, proxy_meant
+from .search.reasons import described_task, too_small, why
+from .search.selection import Cost, Selection, trial_table
+from .task.batches import Batch
+from .task.features import own_scales, task_features
+from .task.machine import PeakMemory, peak_memory, using_threads
+from .task.task import make_task
+from .tracing.choices import keep_choices
+from .tracing.tracing import trace_task
 
 
 def select(

@@ -1,7 +1,8 @@
 """What every draw must do, as a suite that runs on one's own: moments, support, orthogonality, determinism, layouts.
 
-A draw is a function of a tensor, its geometry, a std and a generator, like those in `autoinit.initializers.DRAWS`.
-`check_draw` runs every property; `PROPERTIES` has them by name, for a parametrized test:
+A draw is a function of a tensor, its geometry, a std and a generator, like those in
+`autoinit.initializers.draws.DRAWS`. `check_draw` runs every property; `PROPERTIES` has them by name, for a
+parametrized test:
 
     >>> def laplace_(tensor, geometry, std, generator):
     ...     signs = torch.empty_like(tensor).bernoulli_(0.5, generator=generator).mul_(2.0).sub_(1.0)
@@ -29,7 +30,8 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError, did_you_mean
-from .initializers import Draw, Geometry, fill_
+from .initializers.draws import Draw, fill_
+from .initializers.geometry import Geometry
 
 STD = 0.25
 """What the draws are asked for."""

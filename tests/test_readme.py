@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import autoinit
-from autoinit import cli
+from autoinit.cli import main as cli
 
 README = Path(__file__).parent.parent / "README.md"
 FENCE = re.compile(r"(?P<note><!--[^>]*-->\n)?```(?P<language>\w+)\n(?P<body>.*?)```", re.DOTALL)

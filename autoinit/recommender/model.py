@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import KnowledgeError
+from ..knowledge.features import Features
 from ..knowledge.tables import Knowledge
-from ..metafeatures import Features
-from ..recipe import Recipe
+from ..recipes.recipe import Recipe
 from .examples import BLIND, TASK_NAMES, Examples, examples_of, matrix
 from .learner import Learner, Predicted, fitted_learner
 from .portfolio import portfolio

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ..budget import parse_budget
 from ..errors import ArgumentError
+from ..judging.budget import parse_budget
 from .coordinator import Coordinator, Progress
 from .local import Local
 from .orders import Workers

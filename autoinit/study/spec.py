@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ..budget import parse_budget
-from ..entries import as_recipe
 from ..errors import did_you_mean
-from ..recipe import Calibration, Recipe
-from ..space import LR_STEPS
+from ..judging.budget import parse_budget
+from ..recipes.catalogue import as_recipe
+from ..recipes.recipe import Calibration, Recipe
+from ..recipes.space import LR_STEPS
 from .problems import FACTORY, LOSS, NAME, Misplaced, Spec
 
 DIMENSIONS = (
@@ -31,7 +31,7 @@ DIMENSIONS = (
     "recurrent",
     "calibration",
 )
-"""Names of every `autoinit.space.Dimension` of a recipe, in the order of the table."""
+"""Names of every `autoinit.recipes.space.Dimension` of a recipe, in the order of the table."""
 
 
 def _as_data(value: Any, what: str) -> Any:
