@@ -472,7 +472,7 @@ class TestCost:
         ticks = iter([0, 9])  # the first plain step is not counted
         taken = [(6, 2), (100, 1), (4, 2)]  # seconds of an iteration, and of the plain step after it
         clock = itertools.chain(ticks, *((0, iteration, 0, plain) for iteration, plain in taken))
-        monkeypatch.setattr("benchmarks.peers.cost.time.process_time", lambda: next(clock))
+        monkeypatch.setattr("benchmarks.versus.peers.cost.time.process_time", lambda: next(clock))
         watch = Watch(model, CLASSES, batches)
         assert watch.steps == 0
         for _ in taken:
