@@ -121,13 +121,47 @@ def diagnose(
 ) -> Diagnosis:
     """Returns how signals and gradients pass through the model as it is, and what stands out.
 
-    The model is left as it was.
+    One batch is sent forward and backward through the model, and once more in halves. Of each weight the spread of its
+    outputs, the size of its gradient, and the shares of dead and of saturated units are measured, and compared with
+    what healthy networks have: vanishing or exploding gradients, signals that fade, units that start equal, a first
+    loss far above that of the best constant guess, weights that hold NaN.
+
+    It takes as long as a few training steps. Nothing is trained, and the model and every random state are left as they
+    were: what it finds, `apply_` or `select` mend.
 
     Args:
-        model: any module with a trainable parameter.
-        data: batches, a Dataset or arrays.
-        loss: callable(output, target) -> scalar; inferred where None.
-        step: callable(model, batch) -> scalar, in the place of a loss.
+        model: This module is looked at as it is, freshly drawn or trained; one parameter at least is trainable.
+        data: The batch is taken from this, of the kinds that `select` takes: a DataLoader, a Dataset, (X, y) with X of
+            shape (rows, …) and y of shape (rows,) or (rows, …), or any iterable of batches, two at least.
+        loss: This callable (output, target) -> scalar tensor is the loss. None means that it is inferred, as in
+            `select`.
+        step: This callable (model, batch) -> scalar takes the place of `loss`, for whatever else trains by one loss.
+
+    Returns:
+        A `Diagnosis`. Print it for a row of each weight and the findings with their remedies; `healthy` is false where
+        one of them is a warning or an error.
+
+    Raises:
+        DataError: The data are empty or one batch, hold NaN or infinity, have labels out of range, or the model rejects
+            them.
+        ModelError: Nothing is trainable, no gradient arrives, or the model is on the meta device.
+        StepError: The loss or the step cannot be called, or returns no scalar.
+
+    Example:
+        >>> import autoinit, torch
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> pixels, labels = load_digits(return_X_y=True)
+        >>> hidden = [nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(14)]
+        >>> model = nn.Sequential(*hidden, nn.Linear(64, 10))
+        >>> diagnosis = autoinit.diagnose(model, (pixels / 16, labels))
+        >>> diagnosis.healthy
+        False
+        >>> for finding in diagnosis.findings:
+        ...     print(finding)
+        warning: gradients vanish: 0.0.weight gets 0.00... of what 14.weight gets
+            → try autoinit.apply_(model, 'orthogonal', data), or let autoinit.select(model, data) choose
     """
     task = make_task(model, data, loss=loss, step=step, finite=False)
     graph = trace_task(task)

@@ -22,13 +22,40 @@ from .width import mup, mup_left_out
 def resolve(recipe: Recipe | str, graph: Graph, seed: int = 0) -> Plan:
     """Returns what each parameter of the graph gets under a recipe.
 
+    A recipe names roles and no parameters; the plan that comes of it names every parameter of one architecture, with
+    its distribution, its standard deviation or value, its learning-rate factor, and the reason in words. This is
+    arithmetic on shapes: no model is needed, no weight is drawn or changed, and it takes milliseconds.
+
+    Draw the plan with `apply_(model, plan)`, or call `apply_(model, recipe, data)`, which traces, resolves and draws in
+    one call.
+
     Args:
-        recipe: the portable choice, or its name.
-        graph: the architecture.
-        seed: of the draws to come; arithmetic here does not depend on it.
+        recipe: This is the portable choice, a `Recipe` or its name ("he_normal"; `catalogue()` lists them).
+        graph: This is the architecture, from `trace`.
+        seed: This whole number decides the draws when the plan is applied; nothing in the arithmetic depends on it.
+
+    Returns:
+        A `Plan`, a mapping from the parameter's name to its `Fill`. Print it for the table; `save(path)` writes it as
+        JSON.
 
     Raises:
-        RecipeError: the recipe is for other architectures; the message says what it needs and what to use.
+        RecipeError: The name is unknown, or the recipe is for other architectures than this one; the message says what
+            it needs and what to use.
+
+    Example:
+        A plan for a model whose weights have no memory yet:
+
+        >>> import autoinit, torch
+        >>> from torch import nn
+        >>> with torch.device("meta"):
+        ...     model = nn.Sequential(nn.Linear(784, 4096), nn.ReLU(), nn.Linear(4096, 10))
+        >>> plan = autoinit.resolve("orthogonal", autoinit.trace(model, torch.empty(8, 784, device="meta")))
+        >>> for name, fill in plan.items():
+        ...     print(f"{name:8}  {fill.distribution:10}  {fill.reason}")
+        0.weight  orthogonal  Orthogonal for relu: std = √2/√4096 = 0.0221
+        0.bias    constant    biases start at zero
+        2.weight  orthogonal  Orthogonal: std = 1/√4096 = 0.0156
+        2.bias    constant    biases start at zero
     """
     recipe = as_recipe(recipe)
     check_fits(recipe, graph)

@@ -363,9 +363,31 @@ def check_fits(recipe: Recipe, graph: Graph) -> None:
 
 
 def catalogue() -> pd.DataFrame:
-    """Returns every named recipe, one a row.
+    """Returns every initialization that has a name, one a row.
 
-    Columns: name, kind, recipe (its key), title, purpose, formula, source, prefer, cost, left_out, needs (in words).
+    These are the names that `apply_`, `select` and `recommend` take as recipes: formulas for each weight (He, Xavier,
+    orthogonal), recipes by role and depth (Fixup, μP, GPT-2's), and calibrations that measure on batches (LSUV,
+    GradInit). Look up here what a method is for, what it asks of the architecture, and what it costs. Nothing is run,
+    and no torch is loaded.
+
+    Names that PyTorch and Keras have for the same thing, such as kaiming_normal and glorot_uniform, are understood too.
+    `autoinit catalogue NAME` prints one row on the command line.
+
+    Returns:
+        A pandas.DataFrame with the columns name, kind (scheme, recipe or calibration), recipe (its fields as one text),
+        title, purpose, formula, source (author, year, arXiv number), prefer (when to take it rather than another),
+        cost, left_out (the part of the paper that is no weight, and so is not done) and needs (what the architecture
+        must have, in words; empty for nothing).
+
+    Example:
+        >>> import autoinit
+        >>> table = autoinit.catalogue().set_index("name")
+        >>> table.loc["lsuv", "source"]
+        'Mishkin & Matas 2016, arXiv:1511.06422'
+        >>> table.loc["fixup", "needs"]
+        'residual branches'
+        >>> sorted(set(table["kind"]))
+        ['calibration', 'recipe', 'scheme']
     """
     import pandas as pd
 

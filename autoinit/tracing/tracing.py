@@ -40,12 +40,49 @@ def trace(
 ) -> Graph:
     """Returns the architecture of a model; the model is left as it was.
 
+    The graph has one `Layer` for every parameter: what it is for (input, hidden, query, bias, …), its fans, the
+    activation that follows, its depth, the residual branch it lies in. It is read from the autograd graph of one
+    forward pass, so functional calls, shared weights and skips are seen whatever the model's code looks like.
+
+    A recipe is resolved for a graph (`resolve`); `apply_` and `select` trace by themselves, so call this to see what
+    they see, or to plan for a model that is too large to build. It takes one forward pass of one batch, and no memory
+    for weights on the meta device. Nothing is trained and no weight is changed.
+
     Args:
-        model: on any device, the meta device included.
-        data: batches, one batch or one example input. None: the model's own `dummy_inputs` (transformers) are used,
-            else the module tree is read, and what it cannot tell is kept.
-        loss: callable(output, target) -> scalar; inferred where it is None.
-        step: callable(model, batch) -> scalar, for whatever else trains by one loss.
+        model: This module is read. It may be on any device, the meta device included.
+        data: One batch of this is passed through the model: batches, one batch, (X, y) with X of shape (rows, …) and y
+            of shape (rows,) or (rows, …), or one example input. None means that the model's own `dummy_inputs`
+            (transformers) are used, or else that the module tree is read, and what it cannot tell is kept.
+        loss: This callable (output, target) -> scalar tensor is the loss. None means that it is inferred, as in
+            `select`; without a target any output will do.
+        step: This callable (model, batch) -> scalar takes the place of `loss`, for whatever else trains by one loss.
+
+    Returns:
+        A `Graph`, a mapping from the parameter's name to its `Layer`. Print it for a table, and pass it to `resolve`.
+
+    Raises:
+        ModelError: The model is no module or has no trainable parameter, or the loss has no gradient or reaches no
+            parameter.
+        DataError: The model or the loss cannot take the batch; the message has the shapes of both.
+        StepError: The loss or the step cannot be called, or returns no scalar.
+
+    Example:
+        >>> import autoinit
+        >>> from sklearn.datasets import load_iris
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> graph = autoinit.trace(model, load_iris(return_X_y=True))
+        >>> print(graph)
+        4 parameters read from the autograd graph of one step
+        <BLANKLINE>
+        parameter  shape  kind    role    fan in  fan out  activation  depth  kept because
+        ─────────  ─────  ──────  ──────  ──────  ───────  ──────────  ─────  ────────────
+        0.weight   16×4   linear  input        4       16  relu            0
+        0.bias     16     bias    bias         -        -  -               0
+        2.weight   3×16   linear  output      16        3  linear          1
+        2.bias     3      bias    bias         -        -  -               1
+        >>> graph["2.weight"].role
+        'output'
     """
     if data is not None:
         return trace_task(example_task(model, data, loss=loss, step=step))
