@@ -261,8 +261,8 @@ def apply_(
     Only values of parameters change; buffers, modes, gradients and random states stay. What is frozen, or was set on
     purpose (weights of zeros, constant biases), is kept, and the plan says so: each parameter has its reason there.
 
-    A plan, a selection or a saved plan gives the very weights that it stands for: the same plan gives every instance of
-    the model the same weights, bit for bit, on any device.
+    A plan, a selection or a saved plan gives the weights that it stands for: what it draws is the same in every
+    instance of the model, bit for bit; what it keeps or rescales is the instance's own.
 
     Args:
         model: The parameters of this module are set. Wrappers of torch.compile and of data parallelism are looked

@@ -86,15 +86,19 @@ class Coordinates:
 class CoordinateCheck:
     """How the outputs of each layer follow the width, before and after a few steps.
 
+    `autoinit.coordinate_check` returns it. Print it for a line of each layer: how far its outputs moved at each width,
+    the exponent of the width in that, and the verdict, flat, growing or vanishing. `flat` tells whether all are flat,
+    so that one learning rate serves all widths, which a test of your own may assert.
+
     Attributes:
-        recipe: that each model was initialized with.
-        optimizer: in words.
+        recipe: the recipe that each model was initialized with.
+        optimizer: the optimizer's name.
         lr: learning rate at the smallest width.
-        steps: of training.
-        widths: as they were given.
-        seeds: that the numbers are means over.
-        layers: in the order of the model.
-        unseen: weights whose products could not be watched.
+        steps: number of training steps.
+        widths: the widths, the smallest first.
+        seeds: seeds that the numbers are means over.
+        layers: what was measured of each weight, in the order of the model.
+        unseen: names of the weights whose products could not be watched.
     """
 
     recipe: Recipe

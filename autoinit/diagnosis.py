@@ -63,8 +63,12 @@ _ASIDE = ("query", "key", "qkv", "embedding", "position", "gate", "router", "lor
 class Finding:
     """Something that was found, and its remedy.
 
+    `autoinit.diagnose` makes them, in the `findings` of its answer; printed, one is a line with what was measured, and
+    a line with what to do about it, often a call that can be pasted.
+
     Attributes:
-        severity: how much it matters.
+        severity: how much it matters: "error" (the model will hardly train), "warning" (it trains worse than it could)
+            or "note" (good to know).
         text: what was measured, with numbers.
         remedy: what would mend it.
     """
@@ -81,11 +85,17 @@ class Finding:
 class Diagnosis:
     """The signals of a model as it is, with findings.
 
+    `autoinit.diagnose` returns it. Print it for a row of each weight and for the findings with their remedies; ask
+    `healthy` whether anything is wrong, for example in a test of your own; write it with `to_json`, or as a page with
+    `autoinit.report`.
+
     Attributes:
-        signals: what was measured.
-        graph: the architecture.
+        signals: what was measured: the loss, the gradient's norm, how far the halves of the batch agree, and of each
+            weight the outputs and gradients.
+        graph: the architecture as it was read.
         findings: what stands out, the gravest first; empty where all is healthy.
-        reference: loss of the best constant predictor; None where it is unknown.
+        reference: loss of the best constant predictor (entropy of the labels, variance of the targets); None where it
+            is unknown.
     """
 
     signals: Signals

@@ -60,6 +60,11 @@ class Reason:
 class Recommendation:
     """The answer of `recommend`.
 
+    It ranks recipes by what studies have found on other models; nothing was trained for it. Print it for the choice,
+    what it promises, the reasons and the table. `autoinit.apply_(model, found.best, data)` draws the best one, which
+    leaves the weights as they are where `abstained` is true; `recipes` are what is worth trying, for example by
+    `autoinit.select(model, data, recipes=found.recipes)`.
+
     Attributes:
         best: the recipe to use; `as_is` where nothing can be recommended.
         abstained: whether nothing is recommended, so that `best` is as-is.
@@ -143,7 +148,7 @@ def recommend(
         best one, which is `as_is` where `abstained` is true.
 
     Raises:
-        ArgumentError: k is below 1, or the recommender is of another kind.
+        ArgumentError: The number k is below 1, or the recommender is of another kind.
         KnowledgeError: A recommender's file cannot be used.
         RecipeError: A recipe is unknown, or for other networks than this one.
         DataError: The data are of no kind that is taken, hold NaN or infinity, or the model cannot take them.

@@ -21,10 +21,15 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 class Budget:
     """Upper limits of a search; None for no limit. At least one is set.
 
+    Make one to limit a search by its training steps or its candidates, `autoinit.select(model, data,
+    budget=autoinit.Budget(steps=2000))`: the same seed then gives the same selection, on any number of processes. For
+    wall time alone a text such as "5m" will do in its place. The first limit that is reached ends the search. A limit
+    that is no positive number, or none at all, is a `BudgetError`.
+
     Attributes:
-        seconds: wall time, from the call of `select` to its return.
-        trials: candidates tried, the owner's own included.
-        steps: training steps, or their equivalents (a forward pass counts as a third).
+        seconds: wall time in seconds, from the call of `select` to its return.
+        trials: number of candidates that are tried, the owner's own included.
+        steps: number of training steps, or of their equivalents (a forward pass counts as a third).
     """
 
     seconds: float | None = None

@@ -16,13 +16,17 @@ from ..recipes.formulas import Distribution
 class Fill:
     """What one parameter gets.
 
+    A `Plan` maps the name of each parameter to one: `plan["0.weight"].std`. The rules of a recipe make it, and a
+    calibration may change its factors; `reason` says why the parameter gets what it gets. It is plain data; unless the
+    owner's draw is kept, it decides the parameter's values together with the plan's seed, bit for bit.
+
     Attributes:
-        name: the parameter's, as in `Layer.name`.
-        shape: of the tensor.
+        name: name of the parameter, as in `Layer.name`.
+        shape: shape of the tensor.
         role: what the parameter is for.
-        distribution: of its entries; "keep" is the owner's own draw, times `factor` and `slice_factors`.
+        distribution: distribution of its entries; "keep" is the owner's own draw, times `factor` and `slice_factors`.
         std: standard deviation of the entries before `factor`; None where the draw is kept.
-        values: of a constant: one for all entries, one per slice, or one per entry.
+        values: values of a constant: one for all entries, one per slice, or one per entry.
         factor: multiplies the draw; a calibration sets it.
         scale: the recipe's own factors on this matrix, a part of `std` (of `factor`, where the draw is kept);
             a calibration aims at it.
@@ -32,7 +36,7 @@ class Fill:
         stream: the parameter whose random stream the draw uses; empty for its own. A pair that is drawn as one
             (queries and keys) shares a stream.
         lr_adam, lr_sgd: factor on the parameter's learning rate (μP), under Adam and its kin, and under SGD.
-        result: of a rescaled draw, the fingerprint of what it became; tells it from a fresh one.
+        result: fingerprint of what a rescaled draw became; tells it from a fresh one.
         reason: why, in words.
     """
 

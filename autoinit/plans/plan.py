@@ -30,12 +30,19 @@ FORMAT, VERSION = "autoinit-plan", 1
 class Plan(Mapping[str, Fill]):
     """Parameter name → `Fill`, for every parameter of one model.
 
+    A plan is a recipe that was resolved for one architecture: it says what each parameter gets, and why. `apply_`,
+    `resolve` and `select` (as `Selection.plan`) make plans. Print one for a table; look a parameter up by its name,
+    `plan["0.weight"].reason`; `save` it as JSON, from which `Plan.load` and `autoinit.apply_(model, path)` read it; and
+    take `param_groups` from it for the learning rates of μP. What it draws is the same in every instance of the model,
+    bit for bit.
+
     Attributes:
-        recipe: what was resolved.
-        seed: of the draws; each parameter has a stream of its own, named by seed and name.
-        fills: in the order of the graph.
+        recipe: the recipe that was resolved.
+        seed: the seed of the draws; each parameter has a stream of its own, named by seed and name.
+        fills: what each parameter gets, in the order of the graph.
         drawn_with: versions and device of the draws that the plan stands for; empty before a draw.
-        notes: what the reader of the architecture could not see, in words.
+        notes: what the reader of the architecture could not see, and what the recipe's paper asks for beside weights,
+            in words.
     """
 
     recipe: Recipe

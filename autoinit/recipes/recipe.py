@@ -41,6 +41,13 @@ Calibration = Literal[
 class Recipe:
     """How to draw the weights of any network.
 
+    A recipe names roles (hidden weights, heads, biases, residual branches) and no parameter, so one recipe serves every
+    architecture. `autoinit.catalogue()` lists those that have a name; make one to vary them, as
+    `autoinit.Recipe(base="orthogonal", head="zero")`, or take a `Selection`'s. `apply_` draws it into a model,
+    `resolve` says what it gives each parameter, and `select(recipes=[…])` tries it. Every field has a default that
+    changes nothing: a recipe without fields leaves all weights as they are. A value outside its range is a
+    `RecipeError`.
+
     Attributes:
         base: the scheme of every weight matrix, a name of `autoinit.recipes.schemes.SCHEMES`.
         mode: the fan that a variance is divided by, in the place of the base's own.

@@ -45,16 +45,24 @@ class Cost:
 class Selection:
     """The answer of `select`.
 
+    It says which initial weights were chosen, by how much they are better than your own, and what everything that was
+    tried came to. Print it for all of that on a screen; where `kept` is true the model's own weights stay, because
+    nothing beat them beyond noise. Train with `lr`, `save` the plan for other instances (`autoinit.apply_(model,
+    path)`), or give it to `autoinit.report` for a page of figures.
+
     Attributes:
         recipe: what was chosen; `as_is` where the model's own weights were kept.
         plan: the same, parameter by parameter, with the very draw that won.
         kept: whether the model's own weights stay.
-        gain: log-loss ratio to the model's own weights, from the gate's runs only; None where there were none.
+        gain: log of the ratio of the training loss to that from the model's own weights, from the gate's runs only,
+            with its interval; negative is better, and `gain.factor` is the ratio itself. None where there were no such
+            runs.
         held_back: the same on rows that the search never saw.
         lr: learning rate that goes with the choice; None where the optimizer has none to read.
         why: the reason for the choice, in words.
-        trials: a row per trial, in order.
-        cost: what it took.
+        trials: a pandas.DataFrame with a row per trial, in order: its stage, recipe, lr, state, steps, score, losses
+            and the reason why it ended.
+        cost: what it took: seconds, training steps, trials, and how they were run.
         graph: the architecture as it was read.
         interrupted: whether Ctrl-C ended the search early.
         task: what was trained, in words: the loss and the optimizer.

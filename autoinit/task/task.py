@@ -47,8 +47,13 @@ USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError,
 class Task:
     """What will be trained.
 
+    A task holds a model, its batches, its loss and its optimizer, checked by one step, and puts the model back exactly
+    as it was found. `select`, `diagnose` and the others make one of their arguments, so you will meet it in their code
+    rather than make it yourself; inside `with task.preserved():` the model may be trained, and afterwards nothing of
+    that is left.
+
     Attributes:
-        model: the owner's, unwrapped from torch.compile and data parallelism.
+        model: the owner's model, unwrapped from torch.compile and data parallelism.
         device: where batches are used, and where the model is inside `preserved`.
         autocast: dtype of mixed precision; None where it is off.
         train: batches to train probes on.
@@ -59,7 +64,7 @@ class Task:
         reference: loss of the best constant predictor (label entropy, target variance); None if unknown.
         lr: the optimizer's own learning rate; None where there is none to read.
         lr_searched: whether learning rates around `lr` are candidates.
-        optimizer_name: class of the optimizer.
+        optimizer_name: name of the optimizer's class.
     """
 
     model: nn.Module
