@@ -128,8 +128,8 @@ def check_draw(draw: Draw, claims: Claims | None = None) -> None:
     """Runs every property of `PROPERTIES` on a draw, and returns where all of them hold.
 
     The draw fills many small tensors, of every layout that layers have, from generators of its own; what is looked at
-    is moments, support, orthogonality, determinism, and that nothing outside the tensor is touched. It takes about a
-    second. The module's docstring has an example, and a parametrized test of one property at a time.
+    is moments, support, orthogonality, determinism, and that nothing outside the tensor is touched. It takes a
+    fraction of a second. The module's docstring has an example, and a parametrized test of one property at a time.
 
     Args:
         draw: This callable (tensor, geometry, std, generator) fills a contiguous float32 or float64 tensor on the CPU
