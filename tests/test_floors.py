@@ -320,7 +320,7 @@ def test_test_files_have_names_of_their_own() -> None:
 
 def test_tests_mirror_the_wings() -> None:
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == {*WINGS, "benchmarks"}
+    assert folders == {*WINGS, "benchmarks", "before"}
 
 
 def test_exceptions_name_modules_that_exist() -> None:
