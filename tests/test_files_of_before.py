@@ -61,7 +61,7 @@ def test_records_and_knowledge_are_read_as_they_were(tmp_path: Path) -> None:
     assert len(read.lines) == 12
     assert not read.skipped
     knowledge = read_knowledge(BEFORE / "knowledge.jsonl.xz")
-    assert knowledge == knowledge_of(read.lines)
+    assert knowledge.hash == knowledge_of(read.lines).hash == "7070acd16f717df4"
     write_knowledge(tmp_path / "again.jsonl.xz", knowledge)
     assert read_knowledge(tmp_path / "again.jsonl.xz") == knowledge
 
