@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import init as init
     from . import testing as testing
     from .apply import apply_ as apply_
-    from .budget import Budget as Budget
     from .coordinates import CoordinateCheck as CoordinateCheck
     from .coordinates import coordinate_check as coordinate_check
     from .diagnosis import Diagnosis as Diagnosis
     from .diagnosis import Finding as Finding
     from .diagnosis import diagnose as diagnose
-    from .entries import catalogue as catalogue
     from .errors import ArgumentError as ArgumentError
     from .errors import AutoInitError as AutoInitError
     from .errors import BudgetError as BudgetError
@@ -35,28 +33,30 @@ if TYPE_CHECKING:
     from .errors import RecipeError as RecipeError
     from .errors import StepError as StepError
     from .errors import StorageError as StorageError
-    from .fill import Fill as Fill
     from .graph import Graph as Graph
     from .graph import Layer as Layer
-    from .plan import Plan as Plan
-    from .recipe import Recipe as Recipe
+    from .judging.budget import Budget as Budget
+    from .plans.fill import Fill as Fill
+    from .plans.plan import Plan as Plan
+    from .plans.rules import resolve as resolve
+    from .recipes.catalogue import catalogue as catalogue
+    from .recipes.recipe import Recipe as Recipe
     from .recommendation import Recommendation as Recommendation
     from .recommendation import recommend as recommend
     from .recommender.model import Recommender as Recommender
-    from .reports import report as report
-    from .rules import resolve as resolve
-    from .selection import Selection as Selection
+    from .reports.reporting import report as report
+    from .search.selection import Selection as Selection
     from .selector import select as select
     from .study.runner import run_study as run_study
     from .study.spec import Study as Study
-    from .task import Task as Task
-    from .tracing import trace as trace
+    from .task.task import Task as Task
+    from .tracing.tracing import trace as trace
 
 _HOMES = {
-    "catalogue": "entries",
+    "catalogue": "recipes.catalogue",
     "ArgumentError": "errors",
     "AutoInitError": "errors",
-    "Budget": "budget",
+    "Budget": "judging.budget",
     "BudgetError": "errors",
     "CalibrationError": "errors",
     "CoordinateCheck": "coordinates",
@@ -64,34 +64,34 @@ _HOMES = {
     "DeviceError": "errors",
     "Diagnosis": "diagnosis",
     "FactoryError": "errors",
-    "Fill": "fill",
+    "Fill": "plans.fill",
     "Finding": "diagnosis",
     "Graph": "graph",
     "Layer": "graph",
     "KnowledgeError": "errors",
     "ModelError": "errors",
     "OptimizerError": "errors",
-    "Plan": "plan",
+    "Plan": "plans.plan",
     "PlanFileError": "errors",
     "PlanMismatchError": "errors",
-    "Recipe": "recipe",
+    "Recipe": "recipes.recipe",
     "RecipeError": "errors",
     "Recommendation": "recommendation",
     "Recommender": "recommender.model",
-    "Selection": "selection",
+    "Selection": "search.selection",
     "StepError": "errors",
     "StorageError": "errors",
     "Study": "study.spec",
-    "Task": "task",
+    "Task": "task.task",
     "apply_": "apply",
     "coordinate_check": "coordinates",
     "diagnose": "diagnosis",
     "recommend": "recommendation",
-    "report": "reports",
-    "resolve": "rules",
+    "report": "reports.reporting",
+    "resolve": "plans.rules",
     "run_study": "study.runner",
     "select": "selector",
-    "trace": "tracing",
+    "trace": "tracing.tracing",
 }
 """Public name → the module it lives in."""
 

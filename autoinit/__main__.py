@@ -1,5 +1,5 @@
 """`python -m autoinit` is the command `autoinit`."""
 
-from .cli import main
+from .cli.main import main
 
 main()

@@ -12,20 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .assign import assign, is_parametrized, padding_row, read, shapes
-from .calibrations import CALIBRATIONS, Subject
-from .entries import ALIASES, NAMED, as_recipe
+from .calibrations.methods import CALIBRATIONS
+from .calibrations.subject import Subject
 from .errors import ArgumentError, PlanMismatchError, RecipeError
-from .fill import Fill
-from .graph import Graph
-from .initializers import COSTLY, DRAWS, Geometry, chrono_
-from .plan import HasPlan, Plan
-from .recipe import Recipe
-from .rules import resolve
-from .task import Task, example_task, unwrap
+from .initializers.draws import COSTLY, DRAWS
+from .initializers.geometry import Geometry
+from .initializers.recurrent import chrono_
+from .plans.fill import Fill
+from .plans.plan import HasPlan, Plan
+from .plans.rules import resolve
+from .recipes.catalogue import ALIASES, NAMED, as_recipe
+from .recipes.recipe import Recipe
+from .task.assign import assign, is_parametrized, padding_row, read, shapes
+from .task.checks import unwrap
+from .task.machine import using_threads
+from .task.task import Task, example_task
 from .text import few
-from .threads import using_threads
-from .tracing import trace, trace_task
+from .tracing.choices import keep_choices
+from .tracing.tracing import trace, trace_task
 
 Memory = dict[tuple[int, str, str], Tensor]
 """Costly draws of unit std by seed, parameter name and distribution: a search makes each of them once."""
@@ -192,37 +196,6 @@ def _stream(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def keep_choices(model: nn.Module, graph: Graph) -> Graph:
-    """Returns the graph in which what its owner has set on purpose must stay.
-
-    That is a weight that is all zeros (a zero head, an adapter, the last convolution of a branch), and a bias that
-    is one constant other than zero (a prior, a forget gate at 1). A model whose weights are all zeros is left free:
-    it could not train.
-    """
-    chosen: dict[str, str] = {}
-    for layer in graph.weights:
-        tensor = read(model, layer.name)
-        # The first rows settle it for all but zeros: looking at every value costs a third of drawing it.
-        if not tensor.is_meta and not bool(tensor[:1].any()) and not bool(tensor.any()):
-            chosen[layer.name] = "its owner starts it at zero"
-    if len(chosen) == len(graph.weights):
-        chosen = {}
-    for layer in graph.layers:
-        if layer.role == "bias" and not layer.keep and _is_set(read(model, layer.name), layer.slices):
-            chosen[layer.name] = "its owner sets it to a constant"
-    layers = (
-        dataclasses.replace(layer, keep=chosen[layer.name]) if layer.name in chosen else layer for layer in graph.layers
-    )
-    return dataclasses.replace(graph, layers=tuple(layers)) if chosen else graph
-
-
-def _is_set(bias: Tensor, slices: int) -> bool:
-    """Whether each slice of a bias holds one value throughout, and not all of them are zero."""
-    if bias.is_meta or bias.numel() < 2 * slices or not bool(bias.any()):
-        return False
-    return all(bool((part == part.flatten()[0]).all()) for part in bias.detach().chunk(slices))
-
-
 def realize(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Memory | None = None) -> Plan:
     """Sets the weights and calibrates them; returns the plan that gives these very weights by itself.
 
@@ -280,22 +253,63 @@ def apply_(
 ) -> Plan:
     """Sets the weights of a model in place and returns the plan of what was done.
 
+    Name a recipe, and every parameter gets the distribution and the scale that are right for its place in the network:
+    the architecture is read, the recipe is resolved for it, and the weights are drawn. Nothing is trained, nor
+    searched. It takes a forward pass and a pass over the weights; a recipe with a calibration takes the passes that
+    `catalogue()` tells.
+
+    Only values of parameters change; buffers, modes, gradients and random states stay. What is frozen, or was set on
+    purpose (weights of zeros, constant biases), is kept, and the plan says so: each parameter has its reason there.
+
+    A plan, a selection or a saved plan gives the weights that it stands for: what it draws is the same in every
+    instance of the model, bit for bit; what it keeps or rescales is the instance's own.
+
     Args:
-        model: any module; wrappers of torch.compile and data parallelism are looked through.
-        what: a recipe's name ("he_normal"), a `Recipe`, a `Plan`, a `Selection`, or the path of a saved plan.
-        data: batches or one example input, to read the architecture from; None: HF's `dummy_inputs`, else the
-            module tree. A calibration needs it. Not used for a plan.
-        seed: of the draws; a plan has its own.
-        loss: callable(output, target), where it cannot be inferred.
-        step: callable(model, batch) -> scalar, for whatever else trains by one loss.
+        model: The parameters of this module are set. Wrappers of torch.compile and of data parallelism are looked
+            through; on the meta device the plan is all that comes of it.
+        what: This says what to draw: the name of a recipe ("he_normal"; `catalogue()` lists them), a `Recipe`, a
+            `Plan`, a `Selection`, or the path of a saved plan.
+        data: The architecture is read from one batch of this: batches, (X, y) with X of shape (rows, …) and y of shape
+            (rows,) or (rows, …), or one example input. None means that transformers' `dummy_inputs` are used, or else
+            that the module tree is read, which sees no residual branches and no functional calls. A calibration needs
+            data; a plan does not use them.
+        seed: This whole number decides the draws, each by the parameter's name. A plan has a seed of its own.
+        loss: This callable (output, target) -> scalar tensor is the loss. None means that it is inferred, as in
+            `select`.
+        step: This callable (model, batch) -> scalar takes the place of `loss`, for whatever else trains by one loss.
+
+    Returns:
+        A `Plan`, a mapping from the parameter's name to its `Fill`. Print it for the table of what was drawn and why,
+        `save(path)` it to get the same weights again, and take `param_groups(model, lr)` from it for the learning rates
+        of μP.
 
     Raises:
-        RecipeError: an unknown name, a recipe for other architectures, or a calibration without data.
-        ArgumentError: a seed out of range.
-        DataError: data that the model cannot take, or that a calibration cannot measure on (NaN, inf).
-        CalibrationError: a model that cannot be differentiated twice, where a calibration needs that.
-        PlanFileError: a plan file that cannot be read.
-        PlanMismatchError: a plan of another architecture. In every case the model is unchanged.
+        RecipeError: The name is unknown, the recipe is for other architectures, or a calibration is given no data.
+        ArgumentError: The seed is out of range.
+        ModelError: The model is no module, nothing of it is trainable, or the loss reaches no parameter.
+        StepError: The loss or the step cannot be called, or returns no scalar.
+        DataError: The model cannot take the data, or a calibration cannot measure on them (NaN, infinity).
+        CalibrationError: The model cannot be differentiated twice, where a calibration needs that.
+        PlanFileError: A plan file cannot be read.
+        PlanMismatchError: A plan is of another architecture. After this and any other error the model is unchanged.
+
+    Example:
+        >>> import autoinit
+        >>> from sklearn.datasets import load_iris
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> plan = autoinit.apply_(model, "he_normal", load_iris(return_X_y=True))
+        >>> print(plan)
+        he_normal, seed 0
+        <BLANKLINE>
+        parameter  shape  role    draw      std or value  why
+        ─────────  ─────  ──────  ────────  ────────────  ────────────────────────────────
+        0.weight   16×4   input   normal           0.707  He for relu: std = √2/√4 = 0.707
+        0.bias     16     bias    constant             0  biases start at zero
+        2.weight   3×16   output  normal            0.25  He: std = 1/√16 = 0.25
+        2.bias     3      bias    constant             0  biases start at zero
+        <BLANKLINE>
+        Sets 4 and rescales 0 of 4 parameters (100 % of 131 values); keeps 0.
     """
     inner = unwrap(model)
     plan = _as_plan(what)

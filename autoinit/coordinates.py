@@ -18,19 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from .apply import apply_
-from .data import Batch
-from .entries import as_recipe, named
 from .errors import ArgumentError, OptimizerError
 from .graph import Graph
 from .jsonfile import finite
-from .lr_groups import family_of
-from .recipe import Recipe
-from .snapshot import preserved_random
-from .tape import watch_products
-from .task import Task, example_task
+from .plans.rates import family_of
+from .plans.width import tied_heads, width_of
+from .recipes.catalogue import as_recipe, named
+from .recipes.recipe import Recipe
+from .task.batches import Batch
+from .task.products import watch_products
+from .task.snapshot import preserved_random
+from .task.task import Task, example_task
 from .text import few, number, table
-from .tracing import trace_task
-from .width_rules import tied_heads, width_of
+from .tracing.tracing import trace_task
 
 Verdict = Literal["flat", "growing", "vanishing"]
 
@@ -86,15 +86,19 @@ class Coordinates:
 class CoordinateCheck:
     """How the outputs of each layer follow the width, before and after a few steps.
 
+    `autoinit.coordinate_check` returns it. Print it for a line of each layer: how far its outputs moved at each width,
+    the exponent of the width in that, and the verdict, flat, growing or vanishing. `flat` tells whether all are flat,
+    so that one learning rate serves all widths, which a test of your own may assert.
+
     Attributes:
-        recipe: that each model was initialized with.
-        optimizer: in words.
+        recipe: the recipe that each model was initialized with.
+        optimizer: the optimizer's name.
         lr: learning rate at the smallest width.
-        steps: of training.
-        widths: as they were given.
-        seeds: that the numbers are means over.
-        layers: in the order of the model.
-        unseen: weights whose products could not be watched.
+        steps: number of training steps.
+        widths: the widths, the smallest first.
+        seeds: seeds that the numbers are means over.
+        layers: what was measured of each weight, in the order of the model.
+        unseen: names of the weights whose products could not be watched.
     """
 
     recipe: Recipe
@@ -137,30 +141,56 @@ def coordinate_check(
 
     Under μP these changes depend on the width in no layer, so that a learning rate that was tuned at one width serves
     all. Under one learning rate for all parameters they do: with Adam, hidden layers' and the head's grow like the
-    width; with SGD, the head's grow like the width, hidden ones' like its root, and the first layer's shrink.
+    width; with SGD, the head's grow like the width, hidden ones' like its root, and the first layer's shrink. So this
+    tells whether a model of yours follows μP before a long training relies on it.
 
-        check = autoinit.coordinate_check(make_model, data)
-        print(check)    # a line for each layer, and the exponent of the width
-        check.flat
-
-    Yang et al. 2022, arXiv:2203.03466, appendix D.1. The global random state is left as it was.
+    For each width and seed a model is made, initialized and trained for a few steps, which takes seconds for small
+    networks. The models are its own, and the global random state is left as it was. Narrow networks and one seed are
+    noisy: take widths from 64 on and several seeds.
 
     Args:
-        make_model: called with a width, returns a new model; all have parameters of the same names.
-        data: batches, one batch, a Dataset or arrays; `steps` batches of it are trained on.
-        recipe: a name or a `Recipe`. Of one with μP, the base width becomes that of the smallest model. The default is
-            `MUP`, which says why its head starts at zero.
-        widths: at least two.
-        steps: of training.
-        lr: learning rate at the smallest width; None: one of `RATES`.
-        seeds: of the draws and the order of batches; numbers are means over them.
-        loss: callable(output, target) -> scalar; inferred where None.
-        optimizer: a name in `OPTIMIZERS`, or a class of torch.optim.
+        make_model: This callable takes a width, a whole number, and returns a new model of it. All have parameters of
+            the same names and differ in width alone.
+        data: The models are trained on this: batches, one batch, a Dataset, or (X, y) with X of shape (rows, …) and y
+            of shape (rows,) or (rows, …). `steps` batches of it are used.
+        recipe: Each model is initialized with this, a name or a `Recipe`. Where it has μP, the base width becomes that
+            of the smallest model. The default is `MUP`, which says why its head starts at zero.
+        widths: Models of these widths are compared, two different ones at least.
+        steps: Each model is trained for so many steps, one at least.
+        lr: This is the learning rate at the smallest width. None means one of `RATES`, by the optimizer.
+        seeds: These seed the draws and the order of batches; the numbers are means over them.
+        loss: This callable (output, target) -> scalar tensor is the loss. None means that it is inferred, as in
+            `select`.
+        optimizer: The models are trained with this, a name in `OPTIMIZERS` or a class of torch.optim.
+
+    Returns:
+        A `CoordinateCheck`. Print it for a line of each layer with the exponent of the width; `flat` tells whether one
+        learning rate serves all widths.
 
     Raises:
-        ArgumentError: fewer than two widths, no step, no seed, or models whose parameters have other names.
-        RecipeError: an unknown recipe, or one that is for other architectures.
-        OptimizerError: an unknown optimizer.
+        ArgumentError: There are fewer than two widths, no step or no seed, the models have parameters of other names or
+            one width, or the learning rate is no positive number.
+        RecipeError: The recipe is unknown, or for other architectures.
+        OptimizerError: The optimizer is unknown, or it is not known how its learning rate follows the width.
+        DataError: A model cannot take the data.
+
+    Reference:
+        Yang et al. 2022, "Tensor Programs V", arXiv:2203.03466, appendix D.1 and figure 5.
+
+    Example:
+        >>> import autoinit
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> pixels, labels = load_digits(return_X_y=True)
+        >>> def make_model(width):
+        ...     inner = [nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+        ...     return nn.Sequential(*inner, nn.Linear(width, 10))
+        >>> data, widths = (pixels / 16, labels), (64, 128, 256)
+        >>> autoinit.coordinate_check(make_model, data, widths=widths).flat
+        True
+        >>> check = autoinit.coordinate_check(make_model, data, widths=widths, recipe="he_normal")
+        >>> {layer.name: layer.verdict for layer in check.layers}
+        {'0.weight': 'flat', '2.weight': 'growing', '4.weight': 'growing'}
     """
     if isinstance(make_model, nn.Module):
         raise ArgumentError("make_model is called with each width and returns a new model of it. Got a model.")

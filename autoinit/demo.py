@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from . import text
-from .campaign import Progress
 from .errors import DataError
-from .selection import Selection
+from .search.campaign import Progress
+from .search.selection import Selection
 from .selector import select
-from .task import check_device
+from .task.checks import check_device
 
 LAYERS, WIDTH, CLASSES, PIXELS = 15, 128, 10, 784
 TRAIN_ROWS, BATCH = 4000, 64

@@ -12,15 +12,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .assign import read
-from .data import tensors
 from .graph import Graph, Layer
 from .jsonfile import finite
-from .losses import split, targets
-from .signals import LayerSignal, Signals, measure
-from .task import Task, make_task, not_finite
+from .probing.signals import LayerSignal, Signals, measure
+from .task.assign import read
+from .task.batches import tensors
+from .task.checks import not_finite
+from .task.losses import split, targets
+from .task.task import Task, make_task
 from .text import few, number, percent, table
-from .tracing import trace_task
+from .tracing.tracing import trace_task
 
 Severity = Literal["error", "warning", "note"]
 """error: it will hardly train; warning: it trains worse than it could; note: good to know."""
@@ -62,8 +63,12 @@ _ASIDE = ("query", "key", "qkv", "embedding", "position", "gate", "router", "lor
 class Finding:
     """Something that was found, and its remedy.
 
+    `autoinit.diagnose` makes them, in the `findings` of its answer; printed, one is a line with what was measured, and
+    a line with what to do about it, often a call that can be pasted.
+
     Attributes:
-        severity: how much it matters.
+        severity: how much it matters: "error" (the model will hardly train), "warning" (it trains worse than it could)
+            or "note" (good to know).
         text: what was measured, with numbers.
         remedy: what would mend it.
     """
@@ -80,11 +85,17 @@ class Finding:
 class Diagnosis:
     """The signals of a model as it is, with findings.
 
+    `autoinit.diagnose` returns it. Print it for a row of each weight and for the findings with their remedies; ask
+    `healthy` whether anything is wrong, for example in a test of your own; write it with `to_json`, or as a page with
+    `autoinit.report`.
+
     Attributes:
-        signals: what was measured.
-        graph: the architecture.
+        signals: what was measured: the loss, the gradient's norm, how far the halves of the batch agree, and of each
+            weight the outputs and gradients.
+        graph: the architecture as it was read.
         findings: what stands out, the gravest first; empty where all is healthy.
-        reference: loss of the best constant predictor; None where it is unknown.
+        reference: loss of the best constant predictor (entropy of the labels, variance of the targets); None where it
+            is unknown.
     """
 
     signals: Signals
@@ -120,13 +131,47 @@ def diagnose(
 ) -> Diagnosis:
     """Returns how signals and gradients pass through the model as it is, and what stands out.
 
-    The model is left as it was.
+    One batch is sent forward and backward through the model, and once more in halves. Of each weight the spread of its
+    outputs, the size of its gradient, and the shares of dead and of saturated units are measured, and compared with
+    what healthy networks have: vanishing or exploding gradients, signals that fade, units that start equal, a first
+    loss far above that of the best constant guess, weights that hold NaN.
+
+    It takes as long as a few training steps. Nothing is trained, and the model and every random state are left as they
+    were: what it finds, `apply_` or `select` mend.
 
     Args:
-        model: any module with a trainable parameter.
-        data: batches, a Dataset or arrays.
-        loss: callable(output, target) -> scalar; inferred where None.
-        step: callable(model, batch) -> scalar, in the place of a loss.
+        model: This module is looked at as it is, freshly drawn or trained; one parameter at least is trainable.
+        data: The batch is taken from this, of the kinds that `select` takes: a DataLoader, a Dataset, (X, y) with X of
+            shape (rows, …) and y of shape (rows,) or (rows, …), or any iterable of batches, two at least.
+        loss: This callable (output, target) -> scalar tensor is the loss. None means that it is inferred, as in
+            `select`.
+        step: This callable (model, batch) -> scalar takes the place of `loss`, for whatever else trains by one loss.
+
+    Returns:
+        A `Diagnosis`. Print it for a row of each weight and the findings with their remedies; `healthy` is false where
+        one of them is a warning or an error.
+
+    Raises:
+        DataError: The data are empty or one batch, hold NaN or infinity, have labels out of range, or the model rejects
+            them.
+        ModelError: Nothing is trainable, no gradient arrives, or the model is on the meta device.
+        StepError: The loss or the step cannot be called, or returns no scalar.
+
+    Example:
+        >>> import autoinit, torch
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> pixels, labels = load_digits(return_X_y=True)
+        >>> hidden = [nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(14)]
+        >>> model = nn.Sequential(*hidden, nn.Linear(64, 10))
+        >>> diagnosis = autoinit.diagnose(model, (pixels / 16, labels))
+        >>> diagnosis.healthy
+        False
+        >>> for finding in diagnosis.findings:
+        ...     print(finding)
+        warning: gradients vanish: 0.0.weight gets 0.00... of what 14.weight gets
+            → try autoinit.apply_(model, 'orthogonal', data), or let autoinit.select(model, data) choose
     """
     task = make_task(model, data, loss=loss, step=step, finite=False)
     graph = trace_task(task)

@@ -72,3 +72,9 @@ def did_you_mean(name: str, known: Iterable[str], listed: str = "") -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f"Did you mean {near[0]!r}? " if near else ""
     return f"{guess}{listed} lists all." if listed else f"{guess}Known: {', '.join(names)}."
+
+
+def described(problem: BaseException) -> str:
+    """Returns an exception's kind and the first line of what it says."""
+    lines = str(problem).strip().splitlines()
+    return f"{type(problem).__name__}: {lines[0]}" if lines else type(problem).__name__

@@ -65,17 +65,21 @@ MATRIX_KINDS = frozenset({"linear", "conv", "conv_transposed", "bilinear", "recu
 class Layer:
     """One parameter and its place in the network.
 
+    `autoinit.trace` reads one from each parameter, and a `Graph` maps names to them: `graph["0.weight"].role`. It is
+    plain data, the same on every device and without the parameter's values, and all that a recipe's rules look at when
+    they decide what the parameter gets.
+
     Attributes:
-        name: as in `model.named_parameters()`; of a parametrized weight, the name of the derived
-            tensor ("0.weight", not "0.parametrizations.weight.original0").
-        shape: of the tensor that is filled.
+        name: name as in `model.named_parameters()`; of a parametrized weight, the name of the derived tensor
+            ("0.weight", not "0.parametrizations.weight.original0").
+        shape: shape of the tensor that is filled.
         kind: the operation that consumes it.
         role: what it is for.
         fan_in: inputs summed into one output unit, receptive field included; 0 for what is no matrix.
         fan_out: outputs that one input unit reaches; 0 for what is no matrix. Of a fused weight, of one slice.
         out_axes: axes of the tensor that index output units.
         in_axes: axes that are contracted with the input (kernel axes of a convolution included).
-        groups: of a grouped convolution.
+        groups: number of groups of a grouped convolution.
         slices: equal blocks along the first out axis, each a matrix of its own (fused QKV 3, LSTM 4, GRU 3).
         cell: the recurrent cell it belongs to.
         activation: the function between this layer's output and the next weight.
@@ -88,12 +92,12 @@ class Layer:
         post_norm: it closes a branch whose residual add is followed at once by a normalization (post-LN).
         normalized: a normalization follows before any nonlinearity or residual add, so its scale does nothing.
         attention: the attention that it feeds or follows, named by one of its weights; empty outside attention.
-        heads: of that attention, of keys and values their own number where it is smaller; 0 outside.
+        heads: number of heads of that attention, of keys and values their own number where it is smaller; 0 outside.
         cross: that attention takes its keys from another stream than its queries.
         stack: "encoder" for what makes the keys of cross attentions, "decoder" for what else they depend on and for
             what comes after them; empty without cross attention, and for what is part of both.
-        of: for a bias, the weight whose output it shifts; for a multiplier of a residual branch (role "layer_scale")
-            or of its skip, the weight that closes the branch.
+        of: the weight that it belongs to: for a bias, the one whose output it shifts; for a multiplier of a residual
+            branch (role "layer_scale") or of its skip, the one that closes the branch.
         on_skip: it multiplies the skip of a residual add (Admin's ω, a learned DeepNorm α).
         tied_to: other names of the same tensor.
         parametrized: how the tensor is derived ("weight_norm", "orthogonal", …); empty where it is a leaf.
@@ -155,6 +159,10 @@ _SOURCES = {"autograd": "autograd graph of one step", "modules": "module tree, w
 @dataclass(frozen=True)
 class Graph(Mapping[str, Layer]):
     """The architecture: parameter name → `Layer`, in the order of `model.named_parameters()`.
+
+    `autoinit.trace(model, data)` reads one, and a `Selection` and a `Diagnosis` carry the one that they are about.
+    Print it for a table; look a parameter up by its name; give it to `autoinit.resolve` for the plan of a recipe. It
+    holds no weights and does not refer to the model.
 
     Attributes:
         layers: every parameter of the model, frozen and unreached ones included (see `Layer.keep`).

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from .activations import FORMULAS, Activation
 from .errors import ArgumentError, did_you_mean
-from .initializers import Geometry, fill_
-from .initializers import chrono_ as _chrono_
+from .initializers.draws import fill_
+from .initializers.geometry import Geometry
+from .initializers.recurrent import chrono_ as _chrono_
 
 Mode = Literal["fan_in", "fan_out", "fan_avg", "fan_geometric"]
 Entries = Literal["normal", "uniform", "truncated_normal"]
@@ -42,9 +43,9 @@ class Layout(TypedDict, total=False):
     """What every function takes by keyword.
 
     Attributes:
-        transposed: the weight is [inputs, outputs, *kernel].
-        groups: of a convolution.
-        generator: of the draw, on the CPU; None: torch's default generator.
+        transposed: whether the weight is [inputs, outputs, *kernel].
+        groups: number of groups of a convolution.
+        generator: generator of the draw, on the CPU; None: torch's default generator.
     """
 
     transposed: bool
@@ -295,13 +296,14 @@ def mimetic_(
     Trockman & Kolter 2023, arXiv:2305.09828.
 
     Args:
-        query: [heads · head width, width]; of a fused weight pass its slices, `*weight.chunk(3)`.
-        key: of the same shape.
-        value: [any, width].
-        out: [width, outputs of value].
-        heads: of the attention.
-        transposed: all four are the other way round.
-        generator: as for every function here.
+        query: weight of the queries, [heads · head width, width]; of a fused weight pass its slices,
+            `*weight.chunk(3)`.
+        key: weight of the keys, of the same shape.
+        value: weight of the values, [any, width].
+        out: weight of the output projection, [width, outputs of value].
+        heads: number of heads of the attention.
+        transposed: whether all four are the other way round.
+        generator: generator of the draws, on the CPU; None: torch's default generator.
 
     Raises:
         ArgumentError: shapes that do not fit together, or heads that do not divide the outputs of the query.

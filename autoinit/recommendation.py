@@ -13,23 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from . import text
-from .apply import keep_choices
-from .entries import check_fits, entry_of
 from .errors import ArgumentError, RecipeError
-from .glimpse import glimpse
 from .graph import Globs, Graph
-from .metafeatures import FEATURES, Features, architecture_features, own_features, recipe_features
-from .optimizers import OptimizerBuilder
-from .recipe import Recipe
+from .knowledge.features import FEATURES, Features, architecture_features, own_features, recipe_features
+from .plans.rules import resolve
+from .recipes.catalogue import check_fits, entry_of
+from .recipes.recipe import OWN, Recipe
+from .recipes.space import space_of
 from .recommender.examples import NAMES, TASK_NAMES, matrix
 from .recommender.model import NEAREST, Recommender
 from .recommender.source import Source, recommender_from
-from .records import OWN
-from .rules import resolve
-from .snapshot import preserved_random
-from .space import space_of
-from .task import unwrap
-from .task_features import own_scales, training_features
+from .task.checks import unwrap
+from .task.features import own_scales, training_features
+from .task.optimizers import OptimizerBuilder
+from .task.snapshot import preserved_random
+from .tracing.choices import keep_choices
+from .tracing.glimpse import glimpse
 
 REASONS = 3
 """Features that are named at most."""
@@ -40,7 +39,7 @@ class Reason:
     """A feature of the task that spoke for a recipe.
 
     Attributes:
-        feature: its name in `autoinit.metafeatures.FEATURES`.
+        feature: its name in `autoinit.knowledge.features.FEATURES`.
         meaning: what it says, from there.
         value: of this task.
         usual: mean of the studied tasks.
@@ -60,6 +59,11 @@ class Reason:
 @dataclass(frozen=True, eq=False)
 class Recommendation:
     """The answer of `recommend`.
+
+    It ranks recipes by what studies have found on other models; nothing was trained for it. Print it for the choice,
+    what it promises, the reasons and the table. `autoinit.apply_(model, found.best, data)` draws the best one, which
+    leaves the weights as they are where `abstained` is true; `recipes` are what is worth trying, for example by
+    `autoinit.select(model, data, recipes=found.recipes)`.
 
     Attributes:
         best: the recipe to use; `as_is` where nothing can be recommended.
@@ -107,26 +111,72 @@ def recommend(
 ) -> Recommendation:
     """Returns which recipes suit a model, by what studies have found on others. Nothing is trained or changed.
 
+    The model and its data are described by some fifty numbers (depth, activations, normalization, the scale of your own
+    weights and of the inputs, the optimizer), and a model that was fitted to the trainings of earlier studies says of
+    each recipe how likely it does well on such a task, by how much, and at what risk. It is an estimate where `select`
+    measures.
+
+    It takes a second, and no pass through your weights where the model can be read without them. The first call on a
+    machine fits the recommender, which takes up to half a minute, and keeps it in the cache folder ($AUTOINIT_CACHE or
+    the platform's own). Where the task is unlike all studied ones, or the risk is not worth it, it abstains and
+    recommends your own weights.
+
     Args:
-        model: on any device, the meta device included, where its own draw is not known.
-        data: as for `autoinit.select`; a thousand rows are looked at. None: what the data are is not known.
-        k: how many recipes to list.
-        loss: callable(output, target) -> scalar; inferred where it is None.
-        step: callable(model, batch) -> scalar, in the place of a loss.
-        optimizer: callable(params) -> Optimizer, or an existing one; None: AdamW, and not known without data.
-        lr: learning rate, where it is not the optimizer's own.
-        recipes: the only candidates, by name or as `Recipe`; None: what a search on this architecture begins with,
-            and what did well on all studied tasks.
-        only: globs of the parameter names that may change.
-        exclude: globs of the parameter names that must stay.
-        recommender: None for the one that is shipped, one fitted by `autoinit.Recommender.fit`, or the path of one
-            (.npz), of knowledge (.jsonl.xz) or of records of studies, which are added to the shipped ones.
+        model: The recipes are for this module. It may be on any device, the meta device included, where your own draw
+            is not known.
+        data: This is what the model will be trained on, of the kinds that `select` takes: batches, or (X, y) with X of
+            shape (rows, …) and y of shape (rows,) or (rows, …). About a thousand rows are looked at. None means that
+            nothing is known of the data, and the answer is less sure.
+        k: At most so many recipes are listed.
+        loss: This callable (output, target) -> scalar tensor is the loss. None means that it is inferred, as in
+            `select`.
+        step: This callable (model, batch) -> scalar takes the place of `loss`, for whatever else trains by one loss.
+        optimizer: The model will be trained with this: a callable (params) -> Optimizer, or an existing one. None means
+            AdamW where there are data, and that it is not known where there are none.
+        lr: This is the learning rate, a number, where it is not the optimizer's own.
+        recipes: These are the only candidates, by name or as `Recipe`. None means what a search on this architecture
+            begins with, and what did well on all studied tasks.
+        only: Only parameters whose names match these globs may change; one text or several. None means all.
+        exclude: Parameters whose names match these globs stay as they are; one text or several. None means that none
+            has to.
+        recommender: This one is asked: a `Recommender`, or the path of a fitted one (.npz), of knowledge (.jsonl.xz) or
+            of records of studies, which are added to the shipped ones. None or "default" means the one that is fitted
+            to what ships.
+
+    Returns:
+        A `Recommendation`. Print it for the ranked table and the reasons; `apply_(model, found.best, data)` draws the
+        best one, which is `as_is` where `abstained` is true.
 
     Raises:
-        ArgumentError: a `k` below 1, or a recommender of another kind.
-        KnowledgeError: a recommender's file that cannot be used.
-        RecipeError: a recipe that is unknown, or for other networks.
-        DataError, ModelError, StepError, OptimizerError: a wrong argument of that kind.
+        ArgumentError: The number k is below 1, or the recommender is of another kind.
+        KnowledgeError: A recommender's file cannot be used.
+        RecipeError: A recipe is unknown, or for other networks than this one.
+        DataError: The data are of no kind that is taken, hold NaN or infinity, or the model cannot take them.
+        ModelError: Nothing is trainable, no gradient arrives, or a glob matches nothing.
+        StepError: The loss or the step cannot be called, or returns no scalar.
+        OptimizerError: The optimizer is none and makes none, or the learning rate is no positive number.
+
+    Reference:
+        The forests are those of Geurts, Ernst & Wehenkel 2006, "Extremely randomized trees".
+
+    Example:
+        >>> import autoinit, torch
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> pixels, labels = load_digits(return_X_y=True)
+        >>> hidden = [nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(14)]
+        >>> model = nn.Sequential(*hidden, nn.Linear(64, 10))
+        >>> def sgd(parameters):
+        ...     return torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
+        >>> found = autoinit.recommend(model, (pixels / 16, labels), optimizer=sgd)
+        >>> print(found)
+        Try orthogonal...
+          why      of ... recipes the likeliest to do well, at little risk, on tasks like this one
+          promise  loss × 0... after a short training, against the model's own weights
+        ...
+        >>> found.abstained, len(found.recipes)
+        (False, 5)
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ArgumentError(f"k must be a whole number from 1: how many recipes to list. Got {k!r}.")

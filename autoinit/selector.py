@@ -12,31 +12,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .apply import apply_plan, check_seed, keep_choices
-from .bench import Bench
-from .budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Budget, Meter, Schedule, parse_budget
-from .campaign import Campaign, Progress
-from .data import Batch
-from .device_memory import PeakMemory, peak_memory
-from .executors import Sequential
+from .apply import apply_plan, check_seed
 from .executors.choice import check_executor, choose, fastest_threads
+from .executors.sequential import Sequential
 from .graph import Graph
-from .own_records import keep_records
-from .proxy import Original, carried, joint_space, original_of, proxy_meant
-from .reasons import described_task, too_small, why
-from .recipe import Recipe
+from .judging.budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Budget, Meter, Schedule, parse_budget
+from .judging.trials import Candidate
+from .plans.rules import resolve
+from .probing.bench import Bench
+from .recipes.recipe import OWN, Recipe
+from .recipes.space import LR_RATIO, Space, space_of
 from .recommender.model import Recommender
 from .recommender.source import recommender_from
-from .records import OWN, Candidate
-from .rules import resolve
-from .search import Found, search
-from .selection import Cost, Selection, trial_table
-from .space import LR_RATIO, Space, space_of
-from .task import make_task
-from .task_features import own_scales, task_features
-from .threads import using_threads
-from .tracing import trace_task
-from .warm import warmed
+from .recommender.warm import warmed
+from .search.campaign import Campaign, Progress
+from .search.funnel import Found, search
+from .search.own_records import keep_records
+from .search.proxy import Original, carried, joint_space, original_of, proxy_meant
+from .search.reasons import described_task, too_small, why
+from .search.selection import Cost, Selection, trial_table
+from .task.batches import Batch
+from .task.features import own_scales, task_features
+from .task.machine import PeakMemory, peak_memory, using_threads
+from .task.task import make_task
+from .tracing.choices import keep_choices
+from .tracing.tracing import trace_task
 
 
 def select(
@@ -67,51 +67,108 @@ def select(
 ) -> Selection:
     """Returns the best initial weights found for a model, and sets them.
 
-    The weights as the model's own code drew them are candidate 0. They stay unless another candidate beats them
-    beyond noise on fresh batch orders and on held-back data. Everything else about the model, and every random
-    state, is as it was, also after an exception or Ctrl-C. A first Ctrl-C ends the search and lets the gate judge the
-    best so far, which takes a while; a second one is raised.
+    `select` trains the model for a few steps from many different starts, on your data, with your loss and your
+    optimizer, and finds the start that trains best. Your own weights are candidate 0: they stay unless another start
+    beats them beyond noise, in fresh paired runs on other batch orders and on held-back data. "No change" is an answer.
+
+    It takes as long as the budget says. Afterwards the model carries the chosen weights, untrained, and you train it as
+    you were going to. Everything else about the model (buffers, modes, hooks, gradients), your optimizer, your data and
+    every random state are as they were, also after an exception or Ctrl-C. A first Ctrl-C ends the search and lets the
+    gate judge the best so far, which takes a while; a second one is raised.
 
     Args:
-        model: what will be trained.
-        data: DataLoader, Dataset, (X, y) as tensors, arrays or frames, or any iterable of batches.
-        loss: callable(output, target) -> scalar; None: the output's `.loss`, cross-entropy for integer targets,
-            mean squared error for others.
-        step: callable(model, batch) -> scalar loss, in the place of `loss`, for whatever else trains by one loss.
-            It may accumulate and clip gradients if it calls backward itself.
-        optimizer: callable(params) -> Optimizer or (Optimizer, scheduler), or an existing Optimizer, which is
-            left alone; None: AdamW. A scheduler is stepped after every training step.
-        lr: a number; "search" to search around the optimizer's own; None: the given optimizer's own, or
-            searched where none is given and the budget pays for 2,000 training steps.
-        val_data: data to hold back, in the place of a fifth of `data`; of either, 1,024 rows at the most.
-        budget: seconds (a number, "90s", "5m", "8h") or a `Budget`; None: a minute. Nothing is searched where it
-            pays for fewer than 150 training steps.
-        only: globs of the parameter names that may change.
-        exclude: globs of the parameter names that must stay.
-        recipes: the only candidates to consider, by name or as `Recipe`.
-        storage: Optuna storage URL that keeps the trials.
-        study_name: in that storage.
-        seed: of the draws, the batch orders and the proposals.
-        apply: whether to set the chosen weights; False leaves the model as it was.
-        progress: called after each trial; True or False for a line on stderr or none; None: where it is a
+        model: The weights of this module are chosen; one parameter at least is trainable. Wrappers of torch.compile and
+            of data parallelism are looked through.
+        data: The probes are trained on this: a DataLoader, a Dataset, (X, y) as tensors, numpy arrays or pandas frames
+            (X of shape (rows, …); y of shape (rows,) int64 for classes, or of the output's shape for numbers), or any
+            iterable of batches, two at least. An iterator is consumed as far as it is read.
+        loss: This callable (output, target) -> scalar tensor is minimized. None means the output's own `.loss` where it
+            has one, cross-entropy for integer targets, and the mean squared error for others.
+        step: This callable (model, batch) -> scalar loss takes the place of `loss`, for whatever else trains by one
+            loss. It may accumulate and clip gradients if it calls backward itself.
+        optimizer: This callable (params) -> Optimizer or (Optimizer, scheduler) makes the optimizer of each probe; an
+            existing Optimizer is copied and left alone. None means AdamW. A scheduler is stepped after every training
+            step.
+        lr: A number is the learning rate of every probe, and "search" has rates around the optimizer's own tried along.
+            None means the given optimizer's own; without an optimizer rates are searched if the budget pays for 2,000
+            training steps.
+        val_data: This is held back to judge candidates, and is of any kind that `data` may be. None means that a fifth
+            of `data` is held back, more where that is few rows. Of either about 1,024 rows are used.
+        budget: A number or a text ("90s", "5m", "8h") is wall time in seconds, minutes or hours; a `Budget` may limit
+            training steps or trials instead. None means a minute. Nothing is searched where it pays for fewer than 150
+            training steps: the weights stay, and the answer names a budget that would do.
+        only: Only parameters whose names match these globs, such as "head.*", may change; one text or several. None
+            means all.
+        exclude: Parameters whose names match these globs stay as they are; one text or several. None means that none
+            has to.
+        recipes: These are the only candidates beside your own weights, by name or as `Recipe`. None means those that
+            are known to suit the architecture, and variations of them.
+        storage: The trials are kept in this Optuna storage, a URL such as "sqlite:///trials.db". None means in memory.
+        study_name: The trials have this name in the storage, where it must be new. None means that Optuna makes one up.
+        seed: This whole number decides the draws, the batch orders and the proposals; no global generator is used. With
+            a budget in steps or trials the same seed gives the same selection, on any number of processes.
+        apply: Whether the chosen weights are set. False leaves the model as it was; `apply_(model, selection)` sets
+            them later.
+        progress: This callable is told after each trial where the search stands: its `stage`, the share `done` of the
+            budget, and a `message`. True writes a line on stderr and False nothing; None writes one where stderr is a
             terminal.
-        autocast: dtype of mixed precision; None: as an active torch.autocast has it.
-        device: where to probe; None: where the model is.
-        executor: how probes run: "sequential", "processes" (workers of one thread each, on a CPU), or "stacked"
-            (several candidates in one pass); None: what is fastest, measured on the first steps.
-        concurrency: probes at a time; None: measured. A budget in steps or trials gives the same selection for the
-            same seed whatever the number of processes, since then each probe has one thread.
-        proxy: a smaller model of the same architecture (fewer layers, narrower) to probe in the place of `model`; the
-            recipe that it finds is drawn into `model`, which is not trained. Gain and learning rate are the proxy's.
-        recommender: says what is tried first, and what need not be: "default" for the shipped knowledge, a
-            `Recommender`, or the path of one, of knowledge or of records; None: the well-known recipes come first.
-        record: whether what the search found is added to your own records (in $AUTOINIT_DATA, or in your data folder),
-            for `autoinit recommender fit` to learn from.
+        autocast: Probes run in mixed precision of this dtype, torch.bfloat16 or torch.float16. None means as an active
+            torch.autocast has it.
+        device: Probes run on this device, such as "cuda"; afterwards the model is where it was. None means where the
+            model is.
+        executor: This is how probes run: "sequential" (one after the other), "processes" (workers of one thread each,
+            on a CPU) or "stacked" (several candidates in one pass). None means what is fastest, measured on the first
+            steps.
+        concurrency: This many probes run at a time. None means as many as were measured to pay.
+        proxy: This smaller model of the same architecture (fewer layers, or narrower) is probed in the place of
+            `model`, which is not trained; the recipe that it finds is drawn into `model`. Gain and learning rate are
+            the proxy's. None means that `model` itself is probed.
+        recommender: This says what is tried first, and what need not be: "default" for the shipped knowledge, a
+            `Recommender`, or the path of one, of knowledge or of records. None means that the well-known recipes come
+            first.
+        record: Whether what the search found is added to your own records, in the folder $AUTOINIT_DATA or in your data
+            folder. `autoinit recommender fit` learns from them.
+
+    Returns:
+        A `Selection`. Print it for the reason, the gain with its interval and the leaderboard; `kept` tells whether
+        your weights stayed, `lr` is the learning rate to train with, and `save(path)` writes the plan, which `apply_`
+        gives to another instance.
 
     Raises:
-        DataError: empty or one-batch data, values not finite, labels out of range, batches the model rejects.
-        ModelError: nothing to train, no gradient arrives, or a proxy of another kind or larger than the model.
-        StepError, OptimizerError, RecipeError, BudgetError, DeviceError: a wrong argument of that kind.
+        DataError: The data are empty or one batch, hold NaN or infinity, have labels out of range, or the model rejects
+            them.
+        ModelError: Nothing is trainable, no gradient arrives, weights are NaN or on the meta device, a glob matches
+            nothing, or the proxy is of another kind or larger than the model.
+        StepError: The loss or the step cannot be called, or returns no scalar.
+        OptimizerError: The optimizer is none and makes none, or the learning rate is no positive number.
+        RecipeError: A recipe is unknown, or for other architectures than this one.
+        BudgetError: The budget is not a positive amount, or not understood.
+        DeviceError: The device is not on this machine, or autocast has another dtype.
+        ArgumentError: The seed, executor, concurrency or recommender is out of range, or the storage cannot be opened.
+        KnowledgeError: The recommender's file cannot be used.
+
+    Example:
+        Fifteen tanh layers do not train from PyTorch's default weights. Four hundred training steps find weights that
+        do:
+
+        >>> import autoinit, torch
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> pixels, labels = load_digits(return_X_y=True)
+        >>> hidden = [nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(14)]
+        >>> model = nn.Sequential(*hidden, nn.Linear(64, 10))
+        >>> def sgd(parameters):
+        ...     return torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
+        >>> selection = autoinit.select(model, (pixels / 16, labels), optimizer=sgd, budget=autoinit.Budget(steps=400))
+        >>> selection.kept
+        False
+        >>> selection.why
+        "it beats the model's own weights on fresh batch orders"
+        >>> selection.recipe.base
+        'orthogonal'
+        >>> selection.gain.factor < 0.5  # the training loss after as many steps, against that from your own weights
+        True
     """
     meter = Meter(budget=parse_budget(budget))
     check_seed(seed)

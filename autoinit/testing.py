@@ -1,7 +1,8 @@
 """What every draw must do, as a suite that runs on one's own: moments, support, orthogonality, determinism, layouts.
 
-A draw is a function of a tensor, its geometry, a std and a generator, like those in `autoinit.initializers.DRAWS`.
-`check_draw` runs every property; `PROPERTIES` has them by name, for a parametrized test:
+A draw is a function of a tensor, its geometry, a std and a generator, like those in
+`autoinit.initializers.draws.DRAWS`. `check_draw` runs every property; `PROPERTIES` has them by name, for a
+parametrized test:
 
     >>> def laplace_(tensor, geometry, std, generator):
     ...     signs = torch.empty_like(tensor).bernoulli_(0.5, generator=generator).mul_(2.0).sub_(1.0)
@@ -29,7 +30,8 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError, did_you_mean
-from .initializers import Draw, Geometry, fill_
+from .initializers.draws import Draw, fill_
+from .initializers.geometry import Geometry
 
 STD = 0.25
 """What the draws are asked for."""
@@ -89,7 +91,7 @@ class Claims:
         orthogonal: each matrix has orthonormal rows or columns, whichever are fewer, times a number: over all taps
             of a kernel ("matrix") or of its centre tap alone ("centre").
         cases: the tensors it can fill; names of `CASES`, `THIN` and `EMPTY`; all of them when empty.
-        heads: of attention, which the cases then have.
+        heads: number of heads of the attention that the cases then have.
     """
 
     random: bool = True
@@ -123,14 +125,21 @@ Property = Callable[[Draw, Claims], None]
 
 
 def check_draw(draw: Draw, claims: Claims | None = None) -> None:
-    """Runs every property of `PROPERTIES` on a draw.
+    """Runs every property of `PROPERTIES` on a draw, and returns where all of them hold.
+
+    The draw fills many small tensors, of every layout that layers have, from generators of its own; what is looked at
+    is moments, support, orthogonality, determinism, and that nothing outside the tensor is touched. It takes a
+    fraction of a second. The module's docstring has an example, and a parametrized test of one property at a time.
 
     Args:
-        draw: fills a contiguous float32 or float64 tensor on the CPU in place.
-        claims: what it claims; None: independent random entries, centred, of the given std.
+        draw: This callable (tensor, geometry, std, generator) fills a contiguous float32 or float64 tensor on the CPU
+            in place, with entries of that std from that generator.
+        claims: The properties are checked as far as they are claimed here. None means independent random entries,
+            centred, of the given std, for tensors of every layout.
 
     Raises:
-        AssertionError: a property does not hold; the message names it.
+        AssertionError: A property does not hold; the message names it, the tensor, what was found and what was
+            expected.
     """
     for name, check in PROPERTIES.items():
         try:

@@ -20,7 +20,7 @@ import torch
 from autoinit.study.spec import Study, TaskSpec
 from autoinit.study.toml_file import read_study
 from autoinit.study.workbench import Workbench
-from autoinit.task import Task
+from autoinit.task.task import Task
 
 STEPS, WARM_UP = 20, 3
 

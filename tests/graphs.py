@@ -119,3 +119,34 @@ def spiking(width: int = 6) -> Graph:
     """Two layers of spiking neurons."""
     spike = Activation("spike", table=tuple(float(x >= 0) for x in GRID))
     return Graph((linear("0.weight", width, 3, activation=spike), linear("1.weight", 2, width, activation=spike)))
+
+
+GRAPHS = {
+    "relu": mlp(RELU),
+    "tanh": mlp(TANH),
+    "sine": mlp(Activation("sin", (30.0,))),
+    "selu": mlp(Activation("selu")),
+    "pre_ln": transformer(),
+    "post_ln": transformer(post_norm=True),
+    "lstm": lstm(),
+    "relu_rnn": relu_rnn(),
+    "spiking": spiking(),
+}
+ONLY_FOR = {
+    "siren": {"sine"},
+    "selu": {"selu"},
+    "looks_linear": {"relu", "pre_ln", "post_ln", "relu_rnn"},
+    "dynamical_isometry": {"tanh", "sine", "lstm"},
+    "edge_of_chaos": set(GRAPHS) - {"spiking"},
+    "gpt2": {"pre_ln", "post_ln"},
+    "zero_residual": {"pre_ln", "post_ln"},
+    "fixup": {"pre_ln", "post_ln"},
+    "t_fixup": {"pre_ln", "post_ln"},
+    "deepnorm": {"pre_ln", "post_ln"},
+    "admin": {"post_ln"},
+    "mimetic": {"pre_ln", "post_ln"},
+    "irnn": {"relu_rnn"},
+    "chrono": {"lstm"},
+    "label_prior": {"relu", "tanh", "sine", "selu"},
+    "fluctuation_driven": {"spiking"},
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,11 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         after = observed(model)
         changed = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
         assert not changed, f"changed: {', '.join(sorted(changed))}"
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be buried does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False

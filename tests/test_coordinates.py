@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import autoinit
 from autoinit.coordinates import FLAT, MUP, WIDTHS, CoordinateCheck, Coordinates, coordinate_check, slope
 from autoinit.errors import ArgumentError, OptimizerError, RecipeError
-from autoinit.recipe import Recipe
+from autoinit.recipes.recipe import Recipe
 
 STANDARD = Recipe(base="he_normal", head="zero")
 """What `MUP` is at its base width, with one learning rate for all."""

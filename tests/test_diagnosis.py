@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from autoinit.apply import apply_
 from autoinit.diagnosis import Diagnosis, Finding, diagnose
 from autoinit.errors import DataError
-from autoinit.recipe import Recipe
+from autoinit.recipes.recipe import Recipe
 
 X, Y = mnist_data()
 X = X[::5] / 255

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import autoinit
-from autoinit import cli
+from autoinit.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(

@@ -1,4 +1,4 @@
-"""The floors of the house: a module imports only modules that stand earlier in the spine."""
+"""The stairs of the house: a module imports only from what stands earlier, and inside its wing in no circle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,42 +17,33 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "autoinit"
 
 FLOORS = (
-    "errors text jsonfile cores factories",
-    "activations graph formulas attention_rules needs schemes",
-    "recipe entries catalogue_docs space",
-    "fill fill_table lr_groups plan depth_rules width_rules bias_rules rules metafeatures",
-    "score lines budget records screening halving gate",
-    "knowledge recommender",
-    "snapshot threads device_memory data losses optimizers precision sharding task",
-    "tape walk layout axes normalization blocks residuals attentions streams responses vectors recurrent inventory",
-    "roles module_tree tracing",
-    "initializers init assign task_features signals calibrations apply",
-    "probe kept bench executors campaign contest rounds",
-    "search",
-    "selection reasons proxy warm own_records selector glimpse recommendation diagnosis coordinates",
-    "demo testing",
-    "study",
-    "reports",
-    "cli_study cli_recommend",
-    "cli",
-    "__main__",
+    "version errors text jsonfile factories activations graph",
+    "recipes plans judging knowledge recommender",
+    "task tracing initializers init calibrations apply",
+    "probing executors search",
+    "selector recommendation diagnosis coordinates demo testing",
+    "study reports cli __main__",
 )
-SPINE = [name for floor in FLOORS for name in floor.split()]
-"""The order of imports, from the ground up; `initializers` and `calibrations` are folders."""
+STAIRS = [name for floor in FLOORS for name in floor.split()]
+"""The order of imports, from the ground up: files of the root, and wings, which are folders."""
 
-TORCH_FREE = SPINE[: SPINE.index("snapshot")]
+WINGS = [name for name in STAIRS if (PACKAGE / name).is_dir()]
+SMALLEST, LARGEST = 4, 20
+"""Modules in a wing: fewer are no room of their own, more are a corridor."""
+
+TORCH_FREE = STAIRS[: STAIRS.index("task")]
 """Pure arithmetic on data: it must run, and be read, without torch."""
 
 ONLY_IN = {
-    "optuna": {"search", "study"},
+    "optuna": {"search.explore", "study"},
     "sqlalchemy": {"study"},
     "ray": {"study"},
     "pydantic": {"jsonfile", "study"},
     "plotly": {"reports"},
     "jinja2": {"reports"},
-    "typer": {"cli", "cli_study", "cli_recommend"},
-    "click": {"cli", "cli_study", "cli_recommend"},
-    "rich": {"cli", "cli_study", "cli_recommend"},
+    "typer": {"cli"},
+    "click": {"cli"},
+    "rich": {"cli"},
     "mlxtend": {"demo"},
     "sklearn": {"recommender"},
     "tests": set(),
@@ -62,45 +53,53 @@ ONLY_IN = {
 """Who may import what; the last three depend on the package, never the other way round."""
 
 BLIND = {
-    "score": {"schemes", "recipe", "space", "plan"},
-    "signals": {"schemes", "recipe", "space", "plan", "initializers"},
-    "probe": {"schemes", "recipe", "space", "plan", "initializers", "apply"},
-    "initializers": {"graph", "recipe", "space", "plan", "task", "tracing"},
+    "judging.score": {"recipes", "plans"},
+    "judging.gate": {"recipes", "plans"},
+    "probing.signals": {"recipes", "plans", "initializers", "apply"},
+    "probing.probe": {"recipes", "plans", "initializers", "apply"},
+    "initializers": {"graph", "recipes.recipe", "recipes.space", "plans", "task", "tracing"},
 }
 """The judge must not know what it judges; an initializer sees one tensor's facts, never a graph."""
 
 ATTRIBUTES_BY_NAME = {
     "__init__": "public names are loaded on first use",
-    "walk": "autograd keeps what an operation saved in `_saved_*` attributes",
+    "tracing.walk": "autograd keeps what an operation saved in `_saved_*` attributes",
     "factories": "the user names an object as module:callable",
 }
 """Modules that may call getattr or hasattr, and why. Registries are explicit dicts instead."""
 
 GLOBAL_RNG = {
     # The demo plays the part of the user, in fork_rng.
-    "torch.manual_seed": {"snapshot", "probe", "calibrations", "coordinates", "demo"},
+    "torch.manual_seed": {"task.snapshot", "probing.probe", "calibrations", "coordinates", "demo"},
     "torch.seed": set(),
-    "torch.set_rng_state": {"snapshot"},
-    "torch.random.set_rng_state": {"snapshot"},
-    "torch.cuda.manual_seed": {"snapshot", "probe"},
-    "torch.cuda.manual_seed_all": {"snapshot", "probe"},
-    "torch.cuda.set_rng_state": {"snapshot"},
-    "torch.cuda.set_rng_state_all": {"snapshot"},
-    "torch.mps.manual_seed": {"snapshot", "probe"},
-    "torch.mps.set_rng_state": {"snapshot"},
-    "np.random.seed": {"snapshot", "probe"},
-    "np.random.set_state": {"snapshot"},
-    "numpy.random.seed": {"snapshot", "probe"},
-    "numpy.random.set_state": {"snapshot"},
-    "random.seed": {"snapshot", "probe"},
-    "random.setstate": {"snapshot"},
+    "torch.set_rng_state": {"task.snapshot"},
+    "torch.random.set_rng_state": {"task.snapshot"},
+    "torch.cuda.manual_seed": {"task.snapshot", "probing.probe"},
+    "torch.cuda.manual_seed_all": {"task.snapshot", "probing.probe"},
+    "torch.cuda.set_rng_state": {"task.snapshot"},
+    "torch.cuda.set_rng_state_all": {"task.snapshot"},
+    "torch.mps.manual_seed": {"task.snapshot", "probing.probe"},
+    "torch.mps.set_rng_state": {"task.snapshot"},
+    "np.random.seed": {"task.snapshot", "probing.probe"},
+    "np.random.set_state": {"task.snapshot"},
+    "numpy.random.seed": {"task.snapshot", "probing.probe"},
+    "numpy.random.set_state": {"task.snapshot"},
+    "random.seed": {"task.snapshot", "probing.probe"},
+    "random.setstate": {"task.snapshot"},
 }
 """Calls that change a global random generator, and who may make them: only what puts it back."""
 
+WHOLE = ("calibrations", "cli", "executors", "initializers", "knowledge", "recommender", "reports", "study")
+"""Wings whose files serve one thing and are tested together; of every other wing each module has a test file."""
+
 TESTED_ELSEWHERE: dict[str, str] = {
-    "__main__": "test_cli.py",
+    "__main__": "cli/test_cli.py",
+    "version": "cli/test_cli.py",
     "init": "test_init_functions.py",
-    "cli_study": "test_study.py",
+    "search.costs": "search/test_finals.py",
+    "search.duel": "search/test_finals.py",
+    "search.explore": "search/test_funnel.py",
+    "task.features": "task/test_task_features.py",
 }
 """Modules without a test file of their own, and where they are tested."""
 
@@ -112,9 +111,18 @@ class Module:
     path: Path
 
     @property
-    def floor(self) -> str:
-        """Its place in the spine: the file's name, or the folder's of a catalogue."""
-        return self.path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    def name(self) -> str:
+        """Its dotted name below the package; a wing's own name for the wing's `__init__`."""
+        return ".".join(self.path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+    @property
+    def step(self) -> str:
+        """Its place on the stairs: the file's name in the root, else its wing's."""
+        return self.name.partition(".")[0]
+
+    def is_in(self, places: Iterable[str]) -> bool:
+        """Whether it is one of these modules, or stands in one of these wings."""
+        return bool({self.name, self.step} & set(places))
 
     @property
     def tree(self) -> ast.Module:
@@ -139,16 +147,22 @@ def imports(module: Module) -> Iterator[tuple[str, int]]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             path = ".".join([*base, *([node.module] if node.module else [])])
-            names = [f"{path}.{alias.name}" for alias in node.names] if path == "autoinit" else [path]
-            yield from ((name, node.lineno) for name in names)
+            modules = [f"{path}.{alias.name}" for alias in node.names] if is_folder(path) else [path]
+            yield from ((name, node.lineno) for name in modules)
+
+
+def is_folder(path: str) -> bool:
+    """Whether a dotted path is the package or a wing, whose names are modules."""
+    top, _, rest = path.partition(".")
+    return top == "autoinit" and (not rest or (PACKAGE / rest.replace(".", "/")).is_dir())
 
 
 def inner(module: Module) -> Iterator[tuple[str, int]]:
-    """Yields the floor of every module of this package that the file imports."""
+    """Yields the dotted name, below the package, of every module of this package that the file imports."""
     for name, line in imports(module):
         top, _, rest = name.partition(".")
         if top == "autoinit":
-            yield rest.partition(".")[0], line
+            yield rest, line
 
 
 def violation(module: Module, line: int, what: str) -> str:
@@ -170,30 +184,58 @@ def calls(module: Module) -> Iterator[tuple[str, int]]:
             yield dotted(node.func), node.lineno
 
 
-def test_every_module_has_its_place_in_the_spine() -> None:
-    floors = {module.floor for module in MODULES} - {"__init__"}
-    assert sorted(floors - set(SPINE)) == [], "add the module to the table where its imports allow"
+def test_every_module_has_its_place_on_the_stairs() -> None:
+    steps = {module.step for module in MODULES} - {"__init__"}
+    assert sorted(steps ^ set(STAIRS)) == [], "the list names the ground, the wings and the verbs, and nothing else"
 
 
 @pytest.mark.parametrize("module", **ids)
-def test_module_imports_only_earlier_modules(module: Module) -> None:
+def test_module_imports_only_from_earlier_steps(module: Module) -> None:
     if module.path == PACKAGE / "__init__.py":
-        pytest.skip("lazy names: it imports nothing when it is loaded")
-    place = SPINE.index(module.floor)
-    allowed = {*SPINE[:place], "__version__"}
-    if (PACKAGE / module.floor).is_dir():
-        allowed.add(module.floor)  # inside a catalogue's own folder
+        pytest.skip("lazy names: it imports only the version when it is loaded")
+    allowed = {*STAIRS[: STAIRS.index(module.step)], *({module.step} & set(WINGS))}
     wrong = [
-        violation(module, line, f"imports {floor!r}, which does not stand before {module.floor!r}")
-        for floor, line in inner(module)
-        if floor not in allowed
+        violation(module, line, f"imports {name!r}, which does not stand before {module.step!r}")
+        for name, line in inner(module)
+        if name.partition(".")[0] not in allowed
     ]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.floor in TORCH_FREE], ids=lambda m: m.floor)
+@pytest.mark.parametrize("wing", WINGS)
+def test_no_circle_inside_a_wing(wing: str) -> None:
+    rooms = {module.name: {name for name, _ in inner(module)} for module in MODULES if module.step == wing}
+    assert circle(rooms) == []
+
+
+def circle(rooms: dict[str, set[str]]) -> list[str]:
+    """Returns the rooms from which, by imports, no way leads out of a circle; the first letters of none are equal."""
+    left = {room: {other for other in others if other in rooms} for room, others in rooms.items()}
+    while free := [room for room, others in left.items() if not others]:
+        left = {room: others - set(free) for room, others in left.items() if room not in free}
+    return sorted(left)
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+    assert circle({"a": {"b", "d"}, "b": {"d"}, "d": set()}) == []
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_wing_is_neither_a_closet_nor_a_corridor(wing: str) -> None:
+    assert SMALLEST <= len([module for module in MODULES if module.step == wing and module.name != wing]) <= LARGEST
+    assert not [path for path in (PACKAGE / wing).iterdir() if path.is_dir() and path.name != "__pycache__"]
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_wing_imports_nothing_by_itself(wing: str) -> None:
+    """So a module is loaded with what it names, and not with its neighbours."""
+    assert list(imports(Module(PACKAGE / wing / "__init__.py"))) == []
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.step in TORCH_FREE], ids=lambda m: m.name)
 def test_torch_free_module_does_not_name_torch(module: Module) -> None:
-    """With the floors in order, no torch-free module can reach torch through another one either."""
+    """With the stairs in order, no torch-free module can reach torch through another one either."""
     wrong = [violation(module, line, "imports torch") for name, line in imports(module) if is_of(name, "torch")]
     assert not wrong, "\n".join(wrong)
 
@@ -208,7 +250,7 @@ def test_heavy_library_is_imported_in_its_one_place(module: Module) -> None:
         violation(module, line, f"imports {name}, which only {sorted(places) or 'nobody'} may")
         for name, line in imports(module)
         for library, places in ONLY_IN.items()
-        if is_of(name, library) and module.floor not in places
+        if is_of(name, library) and not module.is_in(places)
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -228,12 +270,13 @@ def test_every_library_is_a_declared_dependency() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.floor in BLIND], ids=lambda m: m.path.stem)
+@pytest.mark.parametrize("module", [m for m in MODULES if m.is_in(BLIND)], ids=lambda m: m.name)
 def test_judge_does_not_know_what_it_judges(module: Module) -> None:
+    unknown = {name for place in (module.name, module.step) for name in BLIND.get(place, ())}
     wrong = [
-        violation(module, line, f"imports {floor}, of which {module.floor} must know nothing")
-        for floor, line in inner(module)
-        if floor in BLIND[module.floor]
+        violation(module, line, f"imports {name}, of which {module.name} must know nothing")
+        for name, line in inner(module)
+        if {name, name.partition(".")[0]} & unknown
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -243,7 +286,7 @@ def test_global_random_state_is_left_alone(module: Module) -> None:
     wrong = [
         violation(module, line, f"calls {name}; draw from a torch.Generator instead")
         for name, line in calls(module)
-        if name in GLOBAL_RNG and module.floor not in GLOBAL_RNG[name]
+        if name in GLOBAL_RNG and not module.is_in(GLOBAL_RNG[name])
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -253,30 +296,50 @@ def test_nothing_is_looked_up_by_attribute_name(module: Module) -> None:
     wrong = [
         violation(module, line, f"calls {name}; use an explicit dict, an annotation or isinstance")
         for name, line in calls(module)
-        if name in {"getattr", "hasattr"} and module.floor not in ATTRIBUTES_BY_NAME
+        if name in {"getattr", "hasattr"} and module.name not in ATTRIBUTES_BY_NAME
     ]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("floor", sorted({module.floor for module in MODULES} - {"__init__"}))
-def test_module_has_a_test_file(floor: str) -> None:
-    home = TESTED_ELSEWHERE.get(floor, f"test_{floor}.py")
-    assert (ROOT / "tests" / home).exists(), f"autoinit/{floor} has no tests/{home}"
+@pytest.mark.parametrize("module", [m for m in MODULES if m.path.name != "__init__.py"], ids=lambda m: m.name)
+def test_module_has_a_test_file(module: Module) -> None:
+    tests = ROOT / "tests"
+    if module.step in WHOLE:
+        assert list((tests / module.step).glob("test_*.py")), f"tests/{module.step} has no test"
+        return
+    *wing, name = module.name.split(".")
+    home = TESTED_ELSEWHERE.get(module.name, "/".join([*wing, f"test_{name}.py"]))
+    assert (tests / home).exists(), f"autoinit/{module.name} has no tests/{home}"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Without packages in between, two test files of one name would be one module."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_tests_mirror_the_wings() -> None:
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == {*WINGS, "benchmarks"}
 
 
 def test_exceptions_name_modules_that_exist() -> None:
-    floors = {module.floor for module in MODULES}
-    assert sorted((set(ATTRIBUTES_BY_NAME) | set(TESTED_ELSEWHERE)) - floors) == []
+    names = {module.name for module in MODULES} | {"__init__"}
+    excepted = {*ATTRIBUTES_BY_NAME, *TESTED_ELSEWHERE, *BLIND, *WHOLE}
+    excepted |= {place for places in (*ONLY_IN.values(), *GLOBAL_RNG.values(), *BLIND.values()) for place in places}
+    assert sorted(excepted - names) == []
 
 
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("from .task import Task", "autoinit.task"),
-        ("from . import task", "autoinit.task"),
-        ("from autoinit import task", "autoinit.task"),
-        ("import autoinit.task", "autoinit.task"),
-        ("def f():\n    from .task import Task", "autoinit.task"),
+        ("from .task.task import Task", "autoinit.task.task"),
+        ("from . import graph", "autoinit.graph"),
+        ("from .task import task", "autoinit.task.task"),
+        ("from autoinit import graph", "autoinit.graph"),
+        ("from autoinit.task import task", "autoinit.task.task"),
+        ("import autoinit.task.task", "autoinit.task.task"),
+        ("def f():\n    from .task.task import Task", "autoinit.task.task"),
         ("import torch.nn as nn", "torch.nn"),
     ],
 )

@@ -39,7 +39,7 @@ def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
     seen = {alias.asname: node.module for node in imports for alias in node.names}
-    assert seen == autoinit._HOMES | dict.fromkeys(autoinit._MODULES)
+    assert seen == autoinit._HOMES | dict.fromkeys(autoinit._MODULES) | {"__version__": "version"}
 
 
 def test_no_public_name_hides_a_module() -> None:

@@ -19,14 +19,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import autoinit
-from autoinit import snapshot as snapshot_module
-from autoinit import task as task_module
 from autoinit.errors import ModelError
-from autoinit.probe import probe
-from autoinit.task import make_task
-from autoinit.tracing import trace_task
-from benchmarks import memory
-from benchmarks.memory import Case, Transformer, accumulated, batches, counted
+from autoinit.probing.probe import probe
+from autoinit.task import snapshot as snapshot_module
+from autoinit.task import task as task_module
+from autoinit.task.task import make_task
+from autoinit.tracing.tracing import trace_task
+from benchmarks.speed import memory
+from benchmarks.speed.memory import Case, Transformer, accumulated, batches, counted
 
 CPU = torch.device("cpu")
 DATA = batches(64, CPU)

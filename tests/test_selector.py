@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import autoinit
 from autoinit import Budget, Selection
-from autoinit.campaign import ProgressEvent
 from autoinit.errors import AutoInitError, BudgetError, DataError, DeviceError, ModelError, OptimizerError, StepError
+from autoinit.search.campaign import ProgressEvent
 
 DIGITS = load_digits()
 DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)

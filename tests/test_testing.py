@@ -16,7 +16,8 @@ from torch import Tensor
 
 from autoinit import testing
 from autoinit.errors import ArgumentError
-from autoinit.initializers import DRAWS, Draw, Geometry
+from autoinit.initializers.draws import DRAWS, Draw
+from autoinit.initializers.geometry import Geometry
 from autoinit.testing import PROPERTIES, Claims, check_draw
 
 ORTHOGONAL = Claims(moments="exactly", orthogonal="matrix")

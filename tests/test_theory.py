@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import autoinit
 from autoinit.activations import FORMULAS, JACOBIAN_SPREAD, Activation, Array
-from autoinit.recipe import Recipe
+from autoinit.recipes.recipe import Recipe
 
 SEEDS = (0, 1, 2)
 Z = np.linspace(-10.0, 10.0, 8_001)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..assign import read
-from ..data import tensors
-from ..fill import Adjustment
 from ..graph import Graph, Layer
-from ..tape import watch_products
+from ..plans.fill import Adjustment
+from ..task.assign import read
+from ..task.batches import tensors
+from ..task.products import watch_products
 from .follower import Follower
 from .subject import Subject
 

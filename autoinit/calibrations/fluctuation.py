@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..data import tensors
-from ..fill import Adjustment
 from ..graph import Layer
-from ..tape import watch_products
+from ..plans.fill import Adjustment
+from ..task.batches import tensors
+from ..task.products import watch_products
 from .follower import Follower
 from .standardize import reason_to_skip
 from .subject import Subject

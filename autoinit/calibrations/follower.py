@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..data import tensors
+from ..task.batches import tensors
 
 Mark = TypeVar("Mark")
 

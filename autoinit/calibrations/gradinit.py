@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..data import Batch
-from ..fill import Adjustment
+from ..plans.fill import Adjustment
+from ..task.batches import Batch
 from .scales import Descent, ScaledModel, gradient, has_scale, norm, split, windows
 from .subject import Subject
 

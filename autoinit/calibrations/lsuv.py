@@ -5,7 +5,7 @@ Mishkin & Matas 2016, "All you need is a good init", arXiv:1511.06422.
 
 from __future__ import annotations
 
-from ..fill import Adjustment
+from ..plans.fill import Adjustment
 from .standardize import reason_to_skip, standardize
 from .subject import Subject
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..data import Batch
-from ..fill import Adjustment
 from ..graph import Layer
+from ..plans.fill import Adjustment
+from ..task.batches import Batch
 from .scales import SMALLEST, ScaledModel, gradient, sum_of
 from .subject import Subject
 

@@ -15,12 +15,12 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
-from ..assign import is_parametrized, read
-from ..data import Batch, halves
 from ..errors import CalibrationError
-from ..fill import Adjustment
 from ..graph import Layer
-from ..snapshot import seed_generators
+from ..plans.fill import Adjustment
+from ..task.assign import is_parametrized, read
+from ..task.batches import Batch, halves
+from ..task.snapshot import seed_generators
 from .subject import Subject
 
 SMALLEST = 0.01

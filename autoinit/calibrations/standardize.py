@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ..assign import read
-from ..fill import Adjustment
 from ..graph import Graph, Layer
-from ..tape import watch_products
+from ..plans.fill import Adjustment
+from ..task.assign import read
+from ..task.products import watch_products
 from .units import along_units, free_bias, moments, scale, set_bias, unit_axes, unit_count
 
 TOLERANCE = 0.004

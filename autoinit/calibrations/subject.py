@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ..data import Batch
 from ..graph import Graph
-from ..snapshot import seed_generators
-from ..task import Task
+from ..task.batches import Batch
+from ..task.snapshot import seed_generators
+from ..task.task import Task
 
 
 def _nothing(*, steps: float = 0.0, forwards: float = 0.0) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..assign import assign, is_parametrized, read
 from ..graph import Graph, Layer
-from ..initializers import Geometry
+from ..initializers.geometry import Geometry
+from ..task.assign import assign, is_parametrized, read
 
 _CONVOLUTIONS = ("conv", "conv_transposed")
 

@@ -6,7 +6,7 @@ arXiv:1511.06856.
 
 from __future__ import annotations
 
-from ..fill import Adjustment
+from ..plans.fill import Adjustment
 from .standardize import standardize
 from .subject import Subject
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from ..bench import Bench, steps_per_second
-from ..budget import BATCH
-from ..cores import usable_cores
 from ..errors import ArgumentError
+from ..executors import processes, stacked
+from ..judging.budget import BATCH
+from ..probing.bench import Bench, steps_per_second
+from ..task.machine import usable_cores, using_threads
 from ..text import number
-from ..threads import using_threads
-from . import processes, stacked
 from .executor import Executor
 from .processes import Processes
 from .sequential import Sequential

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from ..bench import Bench
-from ..snapshot import uninterrupted
+from ..probing.bench import Bench
+from ..task.snapshot import uninterrupted
 from .turns import Turns
 from .worker import work
 

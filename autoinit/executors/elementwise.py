@@ -24,8 +24,8 @@ from torch.optim import (
 )
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..optimizers import scheduler_parts, step_scheduler, unfuse_strided
-from ..task import Task
+from ..task.optimizers import scheduler_parts, step_scheduler, unfuse_strided
+from ..task.task import Task
 
 ELEMENTWISE: dict[type[Optimizer], bool] = {
     SGD: True,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from ..records import Job, Outcome
-from ..score import Curve
+from ..judging.score import Curve
+from ..judging.trials import Job, Outcome
 
 OnRung = Callable[[Job, Curve], bool]
 """Asked at each rung of a job, in the coordinating process; False ends the job there."""

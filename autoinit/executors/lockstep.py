@@ -7,15 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..bench import cost
-from ..budget import Tally
-from ..data import Batch
-from ..probe import HeldBack, log_range, mean_per_row
-from ..records import Job, Outcome
-from ..score import RANGE_STEP, Curve, Glance
-from ..screening import veto
-from ..snapshot import seed_generators
-from ..task import Task
+from ..judging.budget import Tally
+from ..judging.score import RANGE_STEP, Curve, Glance
+from ..judging.screening import veto
+from ..judging.trials import Job, Outcome
+from ..probing.bench import cost
+from ..probing.probe import HeldBack, log_range, mean_per_row
+from ..task.batches import Batch
+from ..task.snapshot import seed_generators
+from ..task.task import Task
 from .stack import Stack
 
 

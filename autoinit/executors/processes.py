@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from ..bench import Bench
-from ..errors import ArgumentError
-from ..records import Job, Outcome, described
-from ..score import Curve
+from ..errors import ArgumentError, described
+from ..judging.score import Curve
+from ..judging.trials import Job, Outcome
+from ..probing.bench import Bench
 from .crew import Crew, Worker
 from .executor import OnRung
 from .turns import Turns

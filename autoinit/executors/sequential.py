@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 
-from ..bench import Bench, steps_per_second
-from ..records import Job, Outcome
+from ..judging.trials import Job, Outcome
+from ..probing.bench import Bench, steps_per_second
 from .executor import OnRung
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..data import Batch
-from ..probe import eval_mode
-from ..task import Task
+from ..probing.probe import eval_mode
+from ..task.batches import Batch
+from ..task.task import Task
 from .dropout import SameDropout
 from .elementwise import StackedOptimizer
 

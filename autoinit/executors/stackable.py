@@ -9,13 +9,15 @@ from collections import deque
 import torch
 from torch import Tensor, nn
 
-from ..bench import Bench
-from ..budget import Tally
-from ..probe import probe
-from ..records import OWN, Candidate, Job, described
-from ..score import Curve
-from ..snapshot import Snapshot
-from ..task import Task
+from ..errors import described
+from ..judging.budget import Tally
+from ..judging.score import Curve
+from ..judging.trials import Candidate, Job
+from ..probing.bench import Bench
+from ..probing.probe import probe
+from ..recipes.recipe import OWN
+from ..task.snapshot import Snapshot
+from ..task.task import Task
 from .elementwise import why_not_elementwise
 from .lockstep import Run, lockstep
 from .stack import Stack, moving_buffers

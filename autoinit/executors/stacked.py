@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ..bench import Bench
-from ..budget import Tally
-from ..device_memory import free_cache
-from ..probe import RungReport
-from ..records import Job, Outcome, described
-from ..score import Curve
-from ..snapshot import RandomStates, preserved_random
-from ..space import LR_RATIO
+from ..errors import described
+from ..judging.budget import Tally
+from ..judging.score import Curve
+from ..judging.trials import Job, Outcome
+from ..probing.bench import Bench
+from ..probing.probe import RungReport
+from ..recipes.space import LR_RATIO
+from ..task.machine import free_cache
+from ..task.snapshot import RandomStates, preserved_random
 from .elementwise import mixes_rates
 from .executor import OnRung
 from .lockstep import Run, lockstep

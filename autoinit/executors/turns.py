@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from ..records import Job, Outcome
-from ..score import Curve
+from ..judging.score import Curve
+from ..judging.trials import Job, Outcome
 from .executor import OnRung
 
 

@@ -19,10 +19,11 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from ..bench import Bench
-from ..probe import probe
-from ..records import Job, described
-from ..score import Curve
+from ..errors import described
+from ..judging.score import Curve
+from ..judging.trials import Job
+from ..probing.bench import Bench
+from ..probing.probe import probe
 from .turns import at_last_step
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import KnowledgeError
-from ..lines import read_lines
+from .lines import read_lines
 from .tables import Knowledge, knowledge_of, merged, rows_of, task_of
 
 SCHEMA = 1

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..lines import Line
-from ..metafeatures import FEATURES, Features
-from ..recipe import Recipe
-from ..records import OWN
+from ..recipes.recipe import OWN, Recipe
+from .features import FEATURES, Features
+from .lines import Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def knowledge_of(lines: Iterable[Line], made: Mapping[str, Any] | None = None) -
     """Returns what record lines tell; a trial that is there twice counts once, and long trainings are left out.
 
     Args:
-        lines: as `autoinit.lines.read_lines` reads them.
+        lines: as `autoinit.knowledge.lines.read_lines` reads them.
         made: how they were made.
     """
     tasks: dict[str, Line] = {}

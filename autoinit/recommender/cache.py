@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..errors import AutoInitError, KnowledgeError
+from ..knowledge.features import FEATURES
 from ..knowledge.files import shipped, shipped_hash
 from ..knowledge.tables import Knowledge
-from ..metafeatures import FEATURES
-from ..recipe import Recipe
+from ..recipes.recipe import Recipe
+from ..version import __version__
 from .forest import Forest
 from .learner import Learner
 from .model import Recommender

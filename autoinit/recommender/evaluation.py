@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import KnowledgeError
-from ..records import OWN
+from ..recipes.recipe import OWN
 from .examples import HARM, MOST_GAIN, SMALLEST_SCALE, Examples, Results
 from .learner import Learner, folds
 from .model import fit_examples

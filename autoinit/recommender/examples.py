@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..judging.score import WORST_FINITE
+from ..knowledge.features import FEATURES, Features, first_pass_features
 from ..knowledge.tables import Knowledge, StudiedTask
-from ..metafeatures import FEATURES, Features, first_pass_features
-from ..records import OWN
-from ..score import WORST_FINITE
+from ..recipes.recipe import OWN
 
 Array = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import KnowledgeError
+from ..knowledge.features import Features
 from ..knowledge.tables import Knowledge
-from ..metafeatures import Features
-from ..recipe import Recipe
+from ..recipes.recipe import Recipe
 from .examples import BLIND, TASK_NAMES, Examples, examples_of, matrix
 from .learner import Learner, Predicted, fitted_learner
 from .portfolio import portfolio
@@ -31,11 +31,16 @@ PORTFOLIO = 8
 class Recommender:
     """Ranks recipes for tasks that nobody has studied.
 
+    The one that ships is fitted and kept by `recommend` itself, so few need to make one: `autoinit recommender fit
+    records.jsonl --out mine.npz` fits one to the records of your own studies, and `recommend` and `select` take it, or
+    the path of its file, as `recommender`. It is plain arrays, never pickled, and looks at no model: a task and a
+    recipe are described to it by numbers.
+
     Attributes:
         learner: predicts what recipes are worth, by what is known before any pass through the model.
-        centre, spread: of each task feature, over the studied tasks.
+        centre, spread: mean and standard deviation of each task feature, over the studied tasks.
         studied: [tasks, task features], standardized; 0 where one is unknown.
-        names: of the studied tasks.
+        names: names of the studied tasks.
         far: distance to the nearest studied tasks from which nothing is promised.
         portfolio: the recipes that do well together on all studied tasks, best first.
         source: hash of the knowledge that it was fitted to.

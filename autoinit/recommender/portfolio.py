@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..records import OWN
+from ..recipes.recipe import OWN
 from .examples import Examples
 
 SUPPORT = 0.3

@@ -10,21 +10,10 @@ from html import escape
 from typing import Any
 
 from .. import text
-from ..lines import Line
+from ..knowledge.lines import Line
 from ..study.results import StudyResults
 from .blocks import Drawing, Figure
-from .summary import (
-    AS_IS,
-    Mean,
-    Share,
-    TaskSummary,
-    grouped,
-    mean,
-    mean_curve,
-    mean_held_back,
-    thinned,
-    total,
-)
+from .summary import AS_IS, Mean, Share, TaskSummary, grouped, mean, mean_curve, mean_held_back, thinned, total
 
 INK, BLUE, ORANGE, GREEN = "#1d2733", "#0072b2", "#d55e00", "#009e73"
 COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00")

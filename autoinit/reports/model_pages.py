@@ -8,10 +8,10 @@ from typing import Any
 
 from .. import text
 from ..diagnosis import Diagnosis
-from ..fill import Fill
-from ..fill_table import coverage
-from ..gate import Gain
-from ..selection import Selection
+from ..judging.gate import Gain
+from ..plans.fill import Fill
+from ..plans.table import coverage
+from ..search.selection import Selection
 from .blocks import Figure, Folded, Page, Section, Table
 from .figures import first_and_last, intervals, signals, trials_figure
 from .summary import AS_IS, Mean

@@ -12,9 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import ArgumentError
 from ..jsonfile import finite
+from ..version import __version__
 from .blocks import Page
 
 _NEEDS = (

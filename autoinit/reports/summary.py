@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from ..lines import Line
+from ..knowledge.lines import Line
 from ..study.results import StudyResults
 
 AS_IS = "as_is"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..entries import check_fits
 from ..errors import RecipeError
 from ..graph import Graph
-from ..recipe import Recipe
-from ..records import OWN
-from ..space import Dimension, Space, random_recipes, space_of
+from ..recipes.catalogue import check_fits
+from ..recipes.recipe import OWN, Recipe
+from ..recipes.space import Dimension, Space, random_recipes, space_of
 from .spec import SpaceSpec
 
 

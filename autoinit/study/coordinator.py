@@ -10,13 +10,12 @@ from statistics import fmean
 from typing import Any
 
 from .. import text
-from ..budget import parse_budget
-from ..lines import Line
-from ..recipe import Recipe
-from ..records import OWN
+from ..judging.budget import parse_budget
+from ..knowledge.lines import Line
+from ..recipes.recipe import OWN, Recipe
 from .jobs import LAYERS, Described, StudyJob, dense_jobs, long_jobs, trials_of
 from .orders import Describe, Died, Ended, Layers, Order, Raised, Reply, Run, Workers
-from .perform import failed_line
+from .performer import failed_line
 from .proposals import search_jobs
 from .spec import Study
 from .storage import Claimed, Store

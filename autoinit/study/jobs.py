@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from .. import jsonfile
 from ..errors import ArgumentError
-from ..recipe import Recipe
-from ..records import OWN
-from ..space import Space
+from ..recipes.recipe import OWN, Recipe
+from ..recipes.space import Space
 from .spec import Study
 
 Stage = Literal["probe", "long"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from ..cores import usable_cores
 from ..errors import ArgumentError
+from ..task.machine import usable_cores
 from .orders import Died, Ended, Order, Raised, Reply
 from .spec import Study
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..lines import Line
-from ..recipe import Recipe
-from ..records import described as told
+from ..errors import described as told
+from ..knowledge.lines import Line
+from ..recipes.recipe import Recipe
 from .jobs import Described, StudyJob
-from .perform import Performer
+from .performer import Performer
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
-from ..lines import Line
-from ..recipe import Recipe
-from ..records import stream
-from ..search import distribution_of
-from ..space import Space
+from ..judging.trials import stream
+from ..knowledge.lines import Line
+from ..recipes.recipe import Recipe
+from ..recipes.space import Space
+from ..search.explore import distribution_of
 from .database import quiet
 from .jobs import Described, StudyJob
 from .spec import Study

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ArgumentError
 from .orders import Died, Ended, Order, Raised, Reply, carried_out
-from .perform import Performer
+from .performer import Performer
 from .spec import Study
 
 

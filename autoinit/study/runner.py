@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ..budget import parse_budget
 from ..errors import ArgumentError
+from ..judging.budget import parse_budget
 from .coordinator import Coordinator, Progress
 from .local import Local
 from .orders import Workers
@@ -49,22 +49,57 @@ def run_study(
 ) -> Ran:
     """Runs what is left of a study, and returns when everything is done or it was asked to stop.
 
+    A study trains every candidate of its space on every task, with every seed, in worker processes, and keeps a record
+    of each trial in its storage: an SQLite file in `folder`, or a PostgreSQL database that several machines may share.
+    Whatever ended an earlier run, a kill included, the next one goes on where it was; one that is done returns at once.
+
     SIGTERM and Ctrl-C stop it: running trials have a moment to end, and what is cut off waits for the next run. A
-    second Ctrl-C is raised.
+    second Ctrl-C is raised. `autoinit study status`, `export` and `report` show what came of a study that has a file
+    (TOML). Nothing of it runs in this process but the book-keeping, and no model of yours is touched.
 
     Args:
-        study: what to run.
-        folder: where its modules are looked up besides the current folder, and where its SQLite file is.
-        storage: Optuna's URL, in the place of the study's own.
-        workers: at a time, in the place of the study's own.
-        executor: "local" or "ray", likewise.
-        budget: wall time of this run, such as "8h", likewise.
-        resume: whether it must have been started before.
-        report: told of the progress.
+        study: This is run: tasks, candidates, seeds and lengths, as a `Study`.
+        folder: Modules that the study names are looked up here besides the current folder, and its SQLite file is here.
+        storage: The trials are kept at this URL of Optuna's ("sqlite:///file.db", "postgresql://user@host/database").
+            None means the study's own, or else the file NAME.db in `folder`.
+        workers: This many workers run at a time. None means as many as the study says, or else one on each GPU, or on
+            each core.
+        executor: Workers are processes of this machine ("local") or actors of a Ray cluster ("ray"). None means as the
+            study says.
+        budget: After this wall time, a text such as "90s" or "8h", the run stops. None means the study's own, or no
+            limit.
+        resume: Whether the study must have been started before; a study that was not is an error then.
+        report: This callable is told of the progress: `done`, `failed`, `running` and `total` count trials, `seconds`
+            and `left` are times of this run, and `news` says what happened.
+
+    Returns:
+        Why the run ended before everything was done (`reason`, an empty text where all is), and the URL at which its
+        trials are kept (`storage`).
 
     Raises:
-        ArgumentError: the study is not the one that was started under its name, or an argument is out of range.
-        StorageError: the storage cannot be used; another coordinator is at a SQLite file, a server is away.
+        ArgumentError: Another study was started under this name, none was where `resume` is true, or an argument is out
+            of range. What is in the storage stays.
+        BudgetError: The budget is not understood.
+        StorageError: The storage cannot be used: another coordinator is at the SQLite file, it is locked or full, or
+            the server is away. Trials that ended are kept.
+
+    Example:
+        Two recipes and as-is, twenty steps each. What a study names is looked up as module:callable:
+
+        >>> import autoinit, tempfile
+        >>> linear = {"name": "linear", "model": "torch.nn:Linear", "model_args": {"in_features": 4, "out_features": 3}}
+        >>> iris = {"data": "sklearn.datasets:load_iris", "data_args": {"return_X_y": True}}
+        >>> study = autoinit.Study(
+        ...     name="iris",
+        ...     tasks=[{**linear, **iris}],
+        ...     space={"recipes": ["he_normal", "xavier_uniform"]},
+        ...     probe={"steps": 20},
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     told = []
+        ...     ran = autoinit.run_study(study, folder=folder, workers=1, report=told.append)
+        ...     print(told[-1].done, "of", told[-1].total, "trials ended;", ran.reason or "done")
+        3 of 3 trials ended; done
     """
     home = Path(folder)
     url = storage_of(study, home, storage)

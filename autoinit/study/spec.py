@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ..budget import parse_budget
-from ..entries import as_recipe
 from ..errors import did_you_mean
-from ..recipe import Calibration, Recipe
-from ..space import LR_STEPS
+from ..judging.budget import parse_budget
+from ..recipes.catalogue import as_recipe
+from ..recipes.recipe import Calibration, Recipe
+from ..recipes.space import LR_STEPS
 from .problems import FACTORY, LOSS, NAME, Misplaced, Spec
 
 DIMENSIONS = (
@@ -31,7 +31,7 @@ DIMENSIONS = (
     "recurrent",
     "calibration",
 )
-"""Names of every `autoinit.space.Dimension` of a recipe, in the order of the table."""
+"""Names of every `autoinit.recipes.space.Dimension` of a recipe, in the order of the table."""
 
 
 def _as_data(value: Any, what: str) -> Any:
@@ -234,25 +234,30 @@ class LongSpec(Spec):
 class Study(Spec):
     """All that a study runs.
 
+    A study is made from Python, with keyword arguments of plain data, or written as a TOML file, and is run by
+    `autoinit.run_study` or `autoinit study run FILE`. It says which tasks are trained, from which candidates, how long
+    and with which seeds; what cannot be run is refused when it is made, with an `ArgumentError` that names the key.
+    Only name and tasks are required, beside something to compare with as-is in the space.
+
     Attributes:
-        name: of the study, in its storage too.
-        description: for people.
-        tasks: what is trained.
-        space: the candidates.
-        seeds: of the trials: each candidate is trained once with each.
+        name: the study's name, in its storage too.
+        description: a text for people.
+        tasks: what is trained: name, model and data of each task, and how it is trained.
+        space: the candidates: recipes, the library's own first ones, random ones.
+        seeds: seeds of the trials: each candidate is trained once with each.
         lr_steps: further places of the learning-rate grid, on the first seed only.
         mode: "dense": every candidate on every task; "search": Optuna proposes.
-        trials: of a search, for each task.
-        batch: candidates that a search asks for at a time.
+        trials: number of candidates of a search, for each task.
+        batch: number of candidates that a search asks for at a time.
         probe: the short training.
         long: the long training; None for none.
-        stack: candidates trained in lockstep in one worker.
+        stack: number of candidates trained in lockstep in one worker.
         budget: wall time of a run, such as "8h"; None for no limit.
         timeout: wall time of a trial, such as "10m", after which its worker counts as hung; None for no limit.
         storage: Optuna's URL; None for an SQLite file beside the study file.
         executor: where trials run.
         workers: how many at a time; None for as many as the machine takes.
-        threads: torch's, in each worker.
+        threads: threads of torch in each worker.
     """
 
     name: Name

@@ -14,24 +14,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from ..apply import keep_choices
-from ..bench import Bench
 from ..errors import ArgumentError, ModelError
 from ..executors import stacked
 from ..factories import called, named
 from ..graph import Graph
-from ..lines import rounded
-from ..metafeatures import recipe_features
-from ..probe import probe
-from ..recipe import Recipe
-from ..records import stream
-from ..rules import resolve
-from ..score import Reference
-from ..snapshot import preserved_random, seed_generators
-from ..task import Task, make_task
-from ..task_features import fingerprint as task_fingerprint
-from ..task_features import own_scales, task_features
-from ..tracing import trace_task
+from ..judging.score import Reference
+from ..judging.trials import stream
+from ..knowledge.features import recipe_features
+from ..knowledge.lines import rounded
+from ..plans.rules import resolve
+from ..probing.bench import Bench
+from ..probing.probe import probe
+from ..recipes.recipe import Recipe
+from ..task.features import fingerprint as task_fingerprint
+from ..task.features import own_scales, task_features
+from ..task.snapshot import preserved_random, seed_generators
+from ..task.task import Task, make_task
+from ..tracing.choices import keep_choices
+from ..tracing.tracing import trace_task
 from .candidates import allowed_space, candidates_of
 from .jobs import Described
 from .spec import Study, TaskSpec

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from .orders import carried_out
-from .perform import Performer
+from .performer import Performer
 from .spec import Study
 
 _PR_SET_PDEATHSIG = 1

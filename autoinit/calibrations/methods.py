@@ -1,0 +1,30 @@
+"""Rescalings of drawn weights that are measured on batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..plans.fill import Adjustment
+from .admin import admin
+from .fluctuation import fluctuation_driven
+from .gradinit import gradinit
+from .lsuv import lsuv, lsuv_centred
+from .metainit import metainit
+from .nio import nio
+from .subject import Subject
+from .within_layer import within_layer
+
+Calibration = Callable[[Subject], Mapping[str, Adjustment]]
+
+
+CALIBRATIONS: dict[str, Calibration] = {
+    "lsuv": lsuv,
+    "lsuv_centred": lsuv_centred,
+    "within_layer": within_layer,
+    "admin": admin,
+    "fluctuation_driven": fluctuation_driven,
+    "gradinit": gradinit,
+    "metainit": metainit,
+    "nio": nio,
+}
+"""Name → function of a drawn model and its data that returns what to change; it may tread on the model."""

@@ -1,0 +1,1 @@
+"""Recipe × Graph → Plan: what every parameter gets, and why; pure data, no torch."""

@@ -1,0 +1,194 @@
+"""A plan: what each parameter of one model gets, and why; as data, as a file and as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from .. import jsonfile
+from ..errors import ArgumentError, ModelError, PlanFileError
+from ..recipes.catalogue import entry_of
+from ..recipes.recipe import Recipe
+from .fill import Adjustment, Fill, adjusted
+from .rates import HasParameters, decayed, family_of, matched
+from .table import coverage, fill_table
+
+_OWNERS = (
+    "What is rescaled is the model's own draw: another instance gets its own one, rescaled. To keep these, save the "
+    "weights."
+)
+
+FORMAT, VERSION = "autoinit-plan", 1
+
+
+@dataclass(frozen=True)
+class Plan(Mapping[str, Fill]):
+    """Parameter name → `Fill`, for every parameter of one model.
+
+    A plan is a recipe that was resolved for one architecture: it says what each parameter gets, and why. `apply_`,
+    `resolve` and `select` (as `Selection.plan`) make plans. Print one for a table; look a parameter up by its name,
+    `plan["0.weight"].reason`; `save` it as JSON, from which `Plan.load` and `autoinit.apply_(model, path)` read it; and
+    take `param_groups` from it for the learning rates of μP. What it draws is the same in every instance of the model,
+    bit for bit.
+
+    Attributes:
+        recipe: the recipe that was resolved.
+        seed: the seed of the draws; each parameter has a stream of its own, named by seed and name.
+        fills: what each parameter gets, in the order of the graph.
+        drawn_with: versions and device of the draws that the plan stands for; empty before a draw.
+        notes: what the reader of the architecture could not see, and what the recipe's paper asks for beside weights,
+            in words.
+    """
+
+    recipe: Recipe
+    seed: int
+    fills: tuple[Fill, ...]
+    drawn_with: str = ""
+    notes: tuple[str, ...] = ()
+    _by_name: dict[str, Fill] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {fill.name: fill for fill in self.fills})
+
+    def __getitem__(self, name: str) -> Fill:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self.fills)
+
+    def __str__(self) -> str:
+        entry = entry_of(self.recipe)
+        key = self.recipe.key
+        title = key if entry is None or entry.name == key else f"{entry.name} ({key})"
+        seed = f", seed {self.seed}" if any(not fill.untouched for fill in self.fills) else ""
+        owners = any(fill.distribution == "keep" and not fill.untouched for fill in self.fills)
+        notes = "".join(f"\nNote: {note}" for note in (*self.notes, *[_OWNERS] * owners))
+        return f"{title}{seed}\n\n{fill_table(self.fills)}\n\n{coverage(self.fills)}{notes}"
+
+    def adjusted(self, adjustments: Mapping[str, Adjustment]) -> Plan:
+        """Returns the plan with a calibration's adjustments in its fills, by parameter name."""
+        fills = tuple(
+            adjusted(fill, adjustments[fill.name], self.recipe.calibration) if fill.name in adjustments else fill
+            for fill in self.fills
+        )
+        return dataclasses.replace(self, fills=fills)
+
+    def param_groups(
+        self, model: HasParameters, lr: float, *, optimizer: str | type = "adam", **options: Any
+    ) -> list[dict[str, Any]]:
+        """Returns the groups of a model's parameters for an optimizer, each with its own learning rate.
+
+        A parameter's learning rate is lr × `Fill.lr_adam` or lr × `Fill.lr_sgd`. These are not 1 under μP (Yang et al.
+        2022, arXiv:2203.03466, table 3), and where a multiplier has been folded into a weight. Parameters of one
+        factor share a group; a trainable parameter is in exactly one, tied ones once. The tensors behind a
+        parametrized weight get that weight's factor.
+
+            plan = autoinit.apply_(model, "mup", data)
+            optimizer = torch.optim.Adam(plan.param_groups(model, lr=3e-3))
+
+        Weight decay: torch's optimizers shrink a weight by lr × weight_decay in each step (AdamW) or add
+        weight_decay × weight to its gradient. So that both do the same at every width, a `weight_decay` among the
+        options is divided by the group's factor; one that is given to the optimizer itself is not. A `momentum` or
+        `betas` need no factor; an `eps` should stay far below the gradients, which shrink with the width.
+
+        Args:
+            model: that the plan was made for.
+            lr: learning rate at the base width.
+            optimizer: whose factors to take: "adam", "sgd", the name of another one of torch.optim, or its class.
+            options: more entries of each group.
+
+        Raises:
+            OptimizerError: an optimizer whose family is not known.
+            PlanMismatchError: the plan names other parameters than the model has.
+            ModelError: no parameter of the model is trainable.
+            ArgumentError: a learning rate that is no positive number.
+        """
+        family = family_of(optimizer)
+        if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not (math.isfinite(lr) and lr > 0):
+            raise ArgumentError(f"lr is the learning rate at the base width, a positive number. Got {lr!r}.")
+        groups: dict[float, list[Any]] = {}
+        for parameter, fill in matched(self, model.named_parameters()):
+            if parameter.requires_grad:
+                groups.setdefault(fill.lr_adam if family == "adam" else fill.lr_sgd, []).append(parameter)
+        if not groups:
+            raise ModelError("No parameter of the model is trainable. Unfreeze some with requires_grad_(True).")
+        return [
+            {**decayed(options, factor), "params": parameters, "lr": lr * factor}
+            for factor, parameters in groups.items()
+        ]
+
+    def save(self, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> None:
+        """Writes the plan as JSON; a crash on the way leaves an older file as it was.
+
+        Args:
+            path: of the file.
+            provenance: whatever should stand beside the plan (JSON values).
+        """
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "plan": _to_data(self),
+            "provenance": dict(provenance or {}),
+        }
+        jsonfile.write(path, data)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Plan:
+        """Returns the plan that `save` wrote.
+
+        Raises:
+            PlanFileError: the file is missing, damaged, no plan, or from a newer version of autoinit.
+        """
+        what = f"Plan file {os.fspath(path)!r}"
+        try:
+            content = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as problem:
+            raise PlanFileError(f"{what} cannot be read: {problem}.") from None
+        return _from_data(jsonfile.parse(content, PlanFileError, what), what)
+
+
+@runtime_checkable
+class HasPlan(Protocol):
+    """Whatever carries a plan, so that it can be applied: a selection."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that it carries."""
+
+
+def _to_data(plan: Plan) -> dict[str, Any]:
+    return {
+        "recipe": jsonfile.to_data(plan.recipe),
+        "seed": plan.seed,
+        "drawn_with": plan.drawn_with,
+        "notes": list(plan.notes),
+        "fills": [jsonfile.to_data(fill) for fill in plan.fills],
+    }
+
+
+def _from_data(data: dict[str, Any], what: str) -> Plan:
+    if data.get("format") != FORMAT:
+        raise PlanFileError(f"{what} is not an autoinit plan: its format is {data.get('format')!r}, not {FORMAT!r}.")
+    version = data.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise PlanFileError(
+            f"{what} has version {version!r}; this autoinit reads up to {VERSION}. Upgrade torch-autoinit to read it."
+        )
+    body = data.get("plan")
+    if not isinstance(body, dict) or {"recipe", "seed", "fills"} - body.keys() or not isinstance(body["fills"], list):
+        raise PlanFileError(f"{what} is damaged: its 'plan' lacks a recipe, a seed or a list of fills.")
+    return Plan(
+        recipe=jsonfile.from_data(Recipe, body["recipe"], PlanFileError, what),
+        seed=jsonfile.from_data(int, body["seed"], PlanFileError, what),
+        fills=tuple(jsonfile.from_data(Fill, fill, PlanFileError, what) for fill in body["fills"]),
+        drawn_with=str(body.get("drawn_with", "")),
+        notes=tuple(map(str, body.get("notes", ()))),
+    )

@@ -1,0 +1,1 @@
+"""Trying one draw: signals of a pass, the short training, trainings that wait."""

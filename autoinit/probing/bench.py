@@ -1,0 +1,149 @@
+"""Where a job is run: draw a candidate's weights, train them briefly, say what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..apply import Memory, apply_plan, set_calibrated, stamped
+from ..calibrations.subject import Subject
+from ..errors import described
+from ..graph import Graph
+from ..judging.budget import Tally, evaluated
+from ..judging.score import Curve, Glance
+from ..judging.screening import veto
+from ..judging.trials import Job, Outcome, stream
+from ..plans.plan import Plan
+from ..plans.rules import resolve
+from ..recipes.recipe import Recipe
+from ..recipes.space import LR_RATIO
+from ..task.snapshot import Snapshot
+from ..task.task import Task
+from .paused import KeptTrainings
+from .probe import HeldBack, RungReport, Training, probe
+
+
+@dataclass
+class Bench:
+    """One copy of the model that is about to be trained, with all that a job needs.
+
+    Attributes:
+        task: what is trained.
+        graph: its architecture.
+        snapshot: the owner's weights, rewound to before each job that begins anew.
+        seed: of the draws, the same for all candidates, so that they differ by what they are and not by luck.
+        memory: of costly draws.
+        kept: trainings that later jobs may go on with.
+    """
+
+    task: Task
+    graph: Graph
+    snapshot: Snapshot
+    seed: int
+    memory: Memory = field(default_factory=dict)
+    kept: KeptTrainings = field(default_factory=KeptTrainings)
+
+    def draw(self, recipe: Recipe, tally: Tally | None = None) -> Plan:
+        """Sets a candidate's weights, starting from the owner's; returns the plan that gives them again.
+
+        Args:
+            recipe: of the candidate.
+            tally: told what a calibration costs.
+        """
+        return stamped(self.task.model, self._draw(recipe, tally))
+
+    def _draw(self, recipe: Recipe, tally: Tally | None) -> Plan:
+        self.snapshot.rewind()
+        plan = resolve(recipe, self.graph, self.seed)
+        spend = (tally or Tally()).spend
+        subject = Subject(self.task, self.graph, seed=stream(self.seed, "calibration"), spend=spend)
+        return set_calibrated(subject, plan, self.snapshot.rewind, self.memory)
+
+    def set(self, plan: Plan) -> None:
+        """Sets the very weights of a plan that `draw` returned."""
+        self.snapshot.rewind()
+        apply_plan(self.task.model, plan, self.memory)
+
+    def place(self, job: Job, tally: Tally) -> None:
+        """Sets the weights that a job starts from."""
+        if job.plan is not None:
+            self.set(job.plan)
+        else:
+            self._draw(job.candidate.recipe, tally)  # nobody asks for the plan: fingerprints would cost a tenth more
+
+    def held_back(self, job: Job) -> HeldBack:
+        """Returns the batches that a job is evaluated on after so many steps.
+
+        The gate has its own, which the search never sees, and the same ones all the way: it looks where the loss is
+        going. In the search, what is compared at a rung was evaluated alike, however long the training is to become.
+        """
+        if job.stage == "gate":
+            return lambda step: evaluated(self.task.gate_eval, job.steps)
+        return lambda step: evaluated(self.task.probe_eval, step)
+
+    def perform(self, job: Job, on_rung: RungReport) -> Outcome:
+        """Returns what came of a job; the model is left with the trained weights.
+
+        What goes wrong ends this job only: out of memory, a shape that one draw cannot take, a user's own check.
+
+        Args:
+            job: what to run.
+            on_rung: asked with the curve at each rung; False ends the job there.
+        """
+        tally, vetoes = Tally(), list[str]()
+        held_back = self.held_back(job)
+        try:
+            training = self._begun(job, tally)
+            before = training.steps
+            curve = training.go_on(
+                job.steps, held_back=held_back, rungs=job.rungs, on_rung=on_rung, screen=_screen(job, vetoes)
+            )
+            if job.kept and curve.steps == job.steps and curve.diverged_at is None:
+                self.kept.keep(job.number, training, self.task.model)
+        except Exception as problem:
+            self.snapshot.rewind()
+            tally.spend(steps=1)
+            return Outcome(None, tally.steps, described(problem))
+        tally.spend(**cost(curve, held_back, before))
+        return Outcome(curve, tally.steps, *vetoes)
+
+    def _begun(self, job: Job, tally: Tally) -> Training:
+        """Returns the training that a job goes on with, or a new one from the weights that it starts from."""
+        if not (job.kept or job.goes_on):
+            self.kept.forget()  # the rounds are over
+        training = self.kept.take(job.number) if job.goes_on else None
+        if training is not None:
+            return training
+        self.place(job, tally)
+        return Training(self.task, seed=job.seed, lr_factor=LR_RATIO**job.candidate.lr_step)
+
+
+def cost(curve: Curve, held_back: HeldBack, before: int = 0) -> dict[str, float]:
+    """Returns the steps and forward passes of a training.
+
+    Args:
+        curve: of it.
+        held_back: batches of each evaluation.
+        before: steps that were paid for already.
+    """
+    forwards = sum(len(held_back(step)) for step, _ in curve.held_back if step > before)
+    return {"steps": curve.steps - before, "forwards": forwards}
+
+
+def steps_per_second(bench: Bench, steps: int) -> float:
+    """Returns how fast the owner's weights train, after a step that warms up; the bench is rewound."""
+    probe(bench.task, steps=1, seed=0)
+    curve = probe(bench.task, steps=steps, seed=0)
+    bench.snapshot.rewind()
+    return curve.steps / max(curve.seconds, 1e-9)
+
+
+def _screen(job: Job, vetoes: list[str]) -> Callable[[Glance], bool]:
+    """Returns what a probe asks after its first backward pass; a veto is added to the list."""
+
+    def screen(glance: Glance) -> bool:
+        why = veto(glance, job.reference) if job.reference is not None else ""
+        vetoes.extend([why] if why else [])
+        return not why
+
+    return screen

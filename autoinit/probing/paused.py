@@ -1,0 +1,100 @@
+"""Trainings that have stopped and may go on: their weights wait in memory while others train in the same model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ..judging.budget import Tally
+from ..task.snapshot import Snapshot
+from ..task.task import Task
+from .probe import Training
+
+MOST_BYTES = 256 * 2**20
+"""What all kept trainings of a search may hold together: 24 of a net with 900,000 weights that Adam trains."""
+
+
+class KeptTrainings:
+    """The kept trainings of one copy of a model, each under the number of its job."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Training, Snapshot]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, number: int, training: Training, model: nn.Module) -> None:
+        """Keeps a training as it stands, where there is memory for it.
+
+        Args:
+            number: of its job.
+            training: at its end.
+            model: as that left it.
+        """
+        with contextlib.suppress(MemoryError, RuntimeError):  # what torch raises where the host has no memory left
+            self._kept[number] = training, _stopped(model)
+
+    def take(self, number: int) -> Training | None:
+        """Returns a kept training, the model and all random states put back to where it stopped; None if there is none.
+
+        Shorter ones are forgotten: they were left behind in an earlier round.
+        """
+        training, stopped = self._kept.pop(number, (None, None))
+        if training is None or stopped is None:
+            return None
+        self._kept = {number: held for number, held in self._kept.items() if held[0].steps >= training.steps}
+        stopped.restore()
+        return training
+
+    def forget(self) -> None:
+        """Forgets all."""
+        self._kept.clear()
+
+
+def can_be_kept(task: Task, snapshot: Snapshot, count: int, tally: Tally) -> bool:
+    """Whether so many trainings of a model may be kept: it is on the host, and they are small.
+
+    A step is trained to see: what an optimizer keeps, and what a model stores in a pass, is theirs to say. On another
+    device than the host the optimizer's state would stay there and take the room of what trains.
+
+    Args:
+        task: whose model is trained.
+        snapshot: to rewind it to.
+        count: trainings.
+        tally: told of the step.
+    """
+    own = [*task.model.parameters(), *task.model.buffers()]
+    if any(tensor.device.type != "cpu" for tensor in own) or count * _bytes(own) > MOST_BYTES:
+        return False
+    tally.spend(steps=1)
+    try:
+        before = {id(tensor) for tensor in _stored(task.model)}
+        training = Training(task, seed=0)
+        training.go_on(1)
+        left = [tensor for tensor in _stored(task.model) if id(tensor) not in before]  # by a pass; held as it is
+        states = tree_leaves(list(training.optimizer.state.values()))
+        return count * (_stopped(task.model).bytes + _bytes(left) + _bytes(states)) <= MOST_BYTES
+    except Exception:  # whatever it is, the first trial meets it too and can say so
+        return False
+    finally:
+        snapshot.rewind()
+
+
+def _stopped(model: nn.Module) -> Snapshot:
+    for parameter in model.parameters():
+        parameter.grad = None  # each step begins so: the copy would be for nothing
+    return Snapshot(model)
+
+
+def _stored(model: nn.Module) -> list[Tensor]:
+    """Returns every tensor that a model's modules hold, in containers too, each once."""
+    leaves = tree_leaves([list(vars(module).values()) for module in model.modules()])
+    return list({id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}.values())
+
+
+def _bytes(values: Iterable[Any]) -> int:
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))

@@ -1,0 +1,153 @@
+"""What a method needs of an architecture, so that it is offered where it means something and refused elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import RecipeError
+from ..graph import Graph
+from .formulas import mimetic
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A condition on an architecture.
+
+    Attributes:
+        met: whether a graph meets it.
+        text: what is needed, to follow "is for networks with …".
+        instead: what to use where it is not met.
+    """
+
+    met: Callable[[Graph], bool]
+    text: str
+    instead: str
+
+
+def _has_residuals(graph: Graph) -> bool:
+    return any(layer.in_branch or layer.closes_branch for layer in graph.weights)
+
+
+def _has_attention(graph: Graph) -> bool:
+    return any(layer.attention and not layer.cross for layer in graph.weights)
+
+
+def _has_activation(name: str) -> Callable[[Graph], bool]:
+    return lambda graph: any(layer.activation.name == name for layer in graph.weights)
+
+
+def _bent(graph: Graph) -> list[bool]:
+    """Returns, for each activation in use, whether its odd part is a straight line."""
+    used = {layer.activation for layer in graph.weights if layer.activation.name != "linear"}
+    return [activation.odd_slope() is not None for activation in used]
+
+
+def _looks_linear(graph: Graph) -> bool:
+    lines = _bent(graph)
+    return bool(lines) and all(lines)
+
+
+def _reaches_isometry(graph: Graph) -> bool:
+    used = {layer.activation for layer in graph.weights}
+    return all(activation.isometry(len(graph.weights)) is not None for activation in used)
+
+
+def _has_critical_point(graph: Graph) -> bool:
+    used = {layer.activation for layer in graph.weights if layer.activation.name != "linear"}
+    return any(activation.edge_of_chaos() is not None for activation in used)
+
+
+def _is_relu_rnn(graph: Graph) -> bool:
+    states = [layer for layer in graph.weights if layer.role == "recurrent"]
+    return bool(states) and all(layer.cell == "rnn" and layer.activation.name == "relu" for layer in states)
+
+
+def _has_timed_gates(graph: Graph) -> bool:
+    gated = any(layer.cell in ("lstm", "gru") and layer.role == "bias" and not layer.keep for layer in graph.layers)
+    return gated and graph.sequence_length is not None and graph.sequence_length >= 3
+
+
+def _has_classes(graph: Graph) -> bool:
+    return any(bias.size == len(graph.label_prior) for bias in graph.output_biases)
+
+
+NEEDS: dict[str, Need] = {
+    "residuals": Need(_has_residuals, "residual branches", "he_normal or orthogonal on a plain network"),
+    "attention": Need(
+        lambda graph: any(mimetic(layer, graph) for layer in graph.weights),
+        "self-attention whose heads have keys of their own",
+        "he_normal or orthogonal elsewhere",
+    ),
+    "transformer": Need(
+        lambda graph: _has_residuals(graph) and _has_attention(graph),
+        "attention in residual branches (Transformers)",
+        "fixup on other residual networks",
+    ),
+    "post_norm": Need(
+        lambda graph: any(layer.post_norm for layer in graph.weights),
+        "a normalization right after each residual add (post-LN Transformers)",
+        "zero_residual or gpt2 where the normalization comes first",
+    ),
+    "sines": Need(_has_activation("sin"), "sines as activations", "he_normal, whose gain follows the activation"),
+    "selu": Need(_has_activation("selu"), "SELU activations", "he_normal, whose gain follows the activation"),
+    "straight": Need(
+        _looks_linear,
+        "activations for which φ(x) − φ(−x) is a straight line (ReLU, leaky ReLU, GELU, SiLU)",
+        "dynamical_isometry for tanh-like activations, orthogonal for others",
+    ),
+    "isometry": Need(
+        _reaches_isometry,
+        "activations that are nearly linear around 0, so that orthogonal weights make an isometry of this many layers "
+        "(tanh, erf, sines)",
+        "looks_linear for ReLU-like activations, edge_of_chaos or orthogonal for others",
+    ),
+    "critical": Need(
+        _has_critical_point,
+        "activations that have a critical point (most have; softplus, squared ReLU and steps have none)",
+        "he_normal or lsuv",
+    ),
+    "relu_rnn": Need(
+        _is_relu_rnn,
+        "recurrent layers of ReLU units (nn.RNN with nonlinearity='relu')",
+        "chrono or Recipe(recurrent='orthogonal') for other cells",
+    ),
+    "gates": Need(
+        _has_timed_gates,
+        "an LSTM or GRU with biases that was seen running over three or more time steps",
+        "data= so that the sequence length can be read",
+    ),
+    "spikes": Need(_has_activation("spike"), "spiking neurons", "lsuv for networks of continuous units"),
+    "classes": Need(
+        _has_classes,
+        "an output bias, and class labels in the data by a cross-entropy loss",
+        "data= with integer targets, or he_normal",
+    ),
+}
+"""What a method may need, by the name that it is asked for under."""
+
+
+def check_needs(what: str, names: tuple[str, ...], graph: Graph) -> None:
+    """Raises RecipeError where an architecture lacks what a method needs.
+
+    Args:
+        what: the method, as the user named it.
+        names: keys of `NEEDS`.
+        graph: the architecture.
+    """
+    for name in names:
+        need = NEEDS[name]
+        if not need.met(graph):
+            blind = "Its modules were read without data; pass data= to see the rest."
+            remedy = blind if graph.source == "modules" else f"Use {need.instead}."
+            raise RecipeError(f"{what!r} is for networks with {need.text}; {_lack(need, graph)}. {remedy}")
+
+
+def _lack(need: Need, graph: Graph) -> str:
+    """Returns whether a need is not there, or must stay as its owner made it."""
+    kept = [layer.keep for layer in graph.layers if layer.is_matrix and layer.keep]
+    free = (dataclasses.replace(layer, keep="") for layer in graph.layers)
+    if kept and need.met(dataclasses.replace(graph, layers=tuple(free))):
+        return f"in this one they must stay as they are ({kept[0]})"
+    return "this one has none"

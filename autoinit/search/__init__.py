@@ -1,0 +1,1 @@
+"""One search: from the first trial to the answer."""

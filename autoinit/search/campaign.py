@@ -1,0 +1,202 @@
+"""One search's book-keeping: jobs go to an executor, records come back, the budget is counted down."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..executors.executor import Executor, OnRung
+from ..executors.processes import WORKER_DIED
+from ..judging.budget import Meter, Schedule
+from ..judging.score import Curve, Reference, Score, score
+from ..judging.trials import Candidate, Job, Outcome, Record, Stage, State, ranking, stream
+from ..probing.bench import Bench
+from ..recipes.recipe import OWN
+from ..recipes.space import GRADIENT_CALIBRATIONS
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent:
+    """Where a search stands.
+
+    Attributes:
+        stage: what the last job was run for.
+        done: share of the whole budget that is spent, 0 to 1.
+        message: the leader so far, in words.
+    """
+
+    stage: Stage
+    done: float
+    message: str
+
+
+Progress = Callable[[ProgressEvent], None]
+
+Decide = Callable[[Job, Curve], str]
+"""Asked with a job's curve at each rung; what it returns is why the job ends there, empty to go on."""
+
+
+@dataclass
+class Campaign:
+    """What all stages of one search share.
+
+    Attributes:
+        bench: the owner's model, on which the champion is drawn.
+        executor: runs the jobs.
+        meter: what may be spent, and what has been.
+        schedule: how long each stage's runs are.
+        progress: told after each job.
+        records: the finished jobs so far, in the order of their numbers; who goes on in rounds has one for all of them.
+        reference: what losses are measured against; set by the first job, which is the owner's.
+    """
+
+    bench: Bench
+    executor: Executor
+    meter: Meter
+    schedule: Schedule
+    progress: Progress = lambda event: None
+    records: list[Record] = field(default_factory=list)
+    reference: Reference | None = None
+
+    def jobs(self, stage: Stage, entries: Sequence[tuple[Candidate, str]], steps: int, **rest: object) -> list[Job]:
+        """Returns the next jobs, numbered.
+
+        Args:
+            stage: what they are run for.
+            entries: each one's candidate and the name of its batch order.
+            steps: of each.
+            **rest: further fields of `Job`, the same for all.
+        """
+        first = len(self.records)
+        jobs = [
+            Job(first + place, stage, candidate, stream(self.bench.seed, order), steps, **rest)  # type: ignore[arg-type]
+            for place, (candidate, order) in enumerate(entries)
+        ]
+        # The owner's weights are carried along whatever they are: nothing vetoes them.
+        return [dataclasses.replace(job, reference=None) if job.candidate.recipe == OWN else job for job in jobs]
+
+    def run(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Record]:
+        """Returns the record of each job, logged as soon as it is there.
+
+        Args:
+            jobs: from `jobs`, run at the executor's concurrency.
+            decide: ends a job at a rung.
+
+        Raises:
+            Exception: what `decide` raised, after the jobs were ended and logged.
+        """
+        ended: dict[int, str] = {}
+        problems: list[Exception] = []
+
+        def on_rung(job: Job, curve: Curve) -> bool:
+            try:
+                ended[job.number] = decide(job, curve) if not problems else "a decision failed"
+            except Exception as problem:  # a storage's, say: not the candidate's, and the same for every executor
+                problems.append(problem)
+            return not problems and not ended[job.number]
+
+        outcomes = self._outcomes(jobs, on_rung)
+        records = [self._log(job, out, ended.get(job.number, "")) for job, out in zip(jobs, outcomes, strict=True)]
+        if problems:
+            raise problems[0]
+        return records
+
+    def _outcomes(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
+        """Yields what came of each job, in their order; one that would cost more than the search has is not begun."""
+        dear = self._too_dear(jobs)
+        ran = iter(self.executor.run([job for job in jobs if job.number not in dear], on_rung))
+        for job in jobs:
+            yield Outcome(None, 0.0, dear[job.number]) if job.number in dear else next(ran)
+        next(ran, None)  # nothing: it has cleaned up
+
+    def _too_dear(self, jobs: Sequence[Job]) -> dict[int, str]:
+        """Returns why jobs are not begun, in words, by their numbers."""
+        share, found = self.schedule.search_until, dict[int, str]()
+        left = self.meter.left(share)
+        for job in jobs:
+            cost = GRADIENT_CALIBRATIONS.get(job.candidate.recipe.calibration, 0)
+            begun = job.number < len(self.records)  # and its record must not be lost
+            if job.stage == "search" and not begun and cost > left:
+                found[job.number] = (
+                    f"its calibration takes about {cost} training steps, more than the {max(0.0, left):.0f} that the "
+                    f"search has left; leave it out, or give {100 * math.ceil(1.2 * cost / share / 100):,} steps"
+                )
+            else:
+                left -= cost
+        return found
+
+    def run_first(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Record]:
+        """Returns the records of a search's first jobs; they are run again where a worker died of the owner's.
+
+        It comes first, and the whole search hangs on it.
+        """
+        records = self.run(jobs, decide)
+        if records[0].reason.startswith(WORKER_DIED):
+            self.records.clear()
+            records = self.run(jobs, decide)
+        return records
+
+    def left(self, until: float, jobs: int) -> float:
+        """Returns the steps left until a share of the budget is spent, where only so many jobs run at a time.
+
+        By the clock, fewer jobs than the executor can run get fewer steps done.
+        """
+        share = min(1.0, jobs / self.executor.concurrency) if self.meter.budget.seconds is not None else 1.0
+        return self.meter.left(until) * share
+
+    def score(self, curve: Curve, planned: int) -> Score:
+        """Returns the score of a curve, also of an unfinished one."""
+        return score(curve, self.reference or Reference.of(self.bench.task.reference, curve.losses), planned)
+
+    def run_on(self, jobs: Sequence[Job]) -> list[Record]:
+        """Returns the records of jobs that go on with earlier ones, in whose place they stand; all or none of them do.
+
+        The owner's are run again where a worker died of them.
+        """
+        before = list(self.records)
+        try:
+            records = self.run(jobs)
+            for place, record in enumerate(records):
+                if record.candidate.recipe == OWN and record.reason.startswith(WORKER_DIED):
+                    records[place] = self.run([jobs[place]])[0]
+        except BaseException:  # a part of a round compares with nothing
+            pairs = zip(before, self.records, strict=True)
+            self.records[:] = [dataclasses.replace(then, spent=now.spent) for then, now in pairs]
+            raise
+        return records
+
+    def drop(self, record: Record, reason: str) -> None:
+        """Notes why a candidate goes no further than this record."""
+        self.records[record.number] = dataclasses.replace(self.records[record.number], reason=reason)
+
+    def prune(self, record: Record, reason: str) -> None:
+        """Notes that a run that was complete was left behind by others, which go on."""
+        self.records[record.number] = dataclasses.replace(self.records[record.number], state="pruned", reason=reason)
+
+    def _log(self, job: Job, outcome: Outcome, ended: str) -> Record:
+        self.meter.spend(steps=outcome.spent)
+        state, reason = _state(outcome, ended)
+        scored = self.score(outcome.curve, job.steps) if outcome.curve is not None and state != "vetoed" else None
+        before = self.records[job.number].spent if job.number < len(self.records) else 0.0
+        spent = before + outcome.spent
+        record = Record(job.number, job.stage, job.candidate, job.seed, outcome.curve, scored, state, reason, spent)
+        self.records[job.number : job.number + 1] = [record]
+        if self.reference is None and outcome.curve is not None:
+            self.reference = Reference.of(self.bench.task.reference, outcome.curve.losses)
+        leaders = ranking(self.records)
+        leader = f"{len(self.records)} runs, leading: {leaders[0].candidate.recipe}" if leaders else ""
+        self.progress(ProgressEvent(job.stage, self.meter.done(), leader))
+        return record
+
+
+def _state(outcome: Outcome, ended: str) -> tuple[State, str]:
+    curve = outcome.curve
+    if curve is None:
+        return "failed", outcome.reason
+    if outcome.reason:
+        return "vetoed", outcome.reason
+    if curve.diverged_at is not None:
+        return "diverged", f"the loss was not finite at step {curve.diverged_at}"
+    return ("pruned", ended) if ended else ("complete", "")

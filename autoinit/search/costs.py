@@ -1,0 +1,49 @@
+"""What runs of the finals and the gate cost, in training steps, and how long a budget lets them be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..judging.budget import FORWARD_COST, evaluated
+from .campaign import Campaign
+
+EARLY, LATE = (0.4, 0.5), (0.8, 0.9)
+"""Where a gate run is evaluated besides its end, halfway and towards it: where the held-back loss is going, from more
+than one iterate's, which is mostly the noise of its last steps."""
+ENOUGH_TO_WANDER = 32
+"""Steps below which there is one evaluation halfway and one at the end: one step moves little there, and costs less
+than to look at it."""
+
+
+SHORTEST_RUN = 8
+"""Steps below which a run on a fresh batch order tells nothing."""
+
+DRAW_COST = 1.05
+"""Cost of a run in its own steps, without evaluations: a twentieth more for drawing the weights."""
+
+
+def final_cost(campaign: Campaign, steps: int) -> float:
+    """Returns what a final run of some steps costs, evaluation included, in steps."""
+    return DRAW_COST * steps + look_cost(campaign, steps)
+
+
+def look_cost(campaign: Campaign, step: int) -> float:
+    """Returns what an evaluation at some step of the search or the finals costs, in steps."""
+    return len(evaluated(campaign.bench.task.probe_eval, step)) * FORWARD_COST
+
+
+def gate_cost(campaign: Campaign, steps: int) -> float:
+    """Returns what a gate run of some steps costs, evaluations included, in steps."""
+    early, late = evaluations(steps)
+    batches = len(evaluated(campaign.bench.task.gate_eval, steps))
+    return DRAW_COST * steps + (len(early) + len(late) + 1) * batches * FORWARD_COST
+
+
+def longest(most: int, left: float, cost: Callable[[int], float]) -> int:
+    """Returns the most steps, `most` at the most, of a run that what is left pays for; 0 where it pays for none."""
+    return next((steps for steps in range(most, 0, -1) if cost(steps) <= left), 0)
+
+
+def evaluations(steps: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the shares of a gate run's steps at which it is evaluated before its end: around its half, and later."""
+    return (EARLY, LATE) if steps >= ENOUGH_TO_WANDER else (EARLY[-1:], ())

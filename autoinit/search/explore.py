@@ -1,0 +1,181 @@
+"""The exploring half of a search: Optuna proposes candidates, and their probes are halved at rungs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from ..errors import ArgumentError, described
+from ..judging.budget import BATCH
+from ..judging.halving import Halving
+from ..judging.score import Curve
+from ..judging.trials import Candidate, Job, Record, stream
+from ..recipes.recipe import OWN
+from ..recipes.space import LR_STEPS, Dimension, Space
+from ..task.snapshot import uninterrupted
+from .campaign import Campaign
+from .finals import finalists
+from .rounds import Rounds
+
+NEAREST_FIRST = sorted(LR_STEPS, key=abs)
+
+MOST_FAILURES = 10
+"""Trials that fail one after the other before the search gives up."""
+
+
+def explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
+    """Tries the owner's weights, the well-known recipes, then what TPE proposes, while the budget's share lasts."""
+    lr_steps = NEAREST_FIRST if space.has("lr_step") else [0]
+    known = [Candidate(OWN, lr_step) for lr_step in lr_steps]
+    known += [Candidate(one, lr_step) for lr_step in (lr_steps if space.listed else [0]) for one in space.opening]
+    limit = min(float(campaign.meter.budget.trials or math.inf), len(known) if space.listed else math.inf)
+    known = known[: int(min(limit, len(known)))]
+    for candidate in known:
+        study.enqueue_trial(space.encode(candidate.recipe, candidate.lr_step))
+    halving = Halving(campaign.schedule.rungs)
+    # Not where learning rates are listed too: one recipe at all of them would fill the last round alone.
+    together = not (space.listed and len(lr_steps) > 1)
+    rounds = Rounds.worth_it(campaign, known, proposes=not space.listed) if together else None
+    if rounds is not None:
+        halving = Halving(_try_known(campaign, space, study, rounds))
+        halving.recall(rounds.totals)
+        halving.learn(campaign.records)
+        if space.listed or _hopeless(campaign.records):
+            return
+    while count := int(min(limit - len(campaign.records), _affordable(campaign, halving.rungs[-1]))):
+        # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
+        study.sampler = optuna.samplers.TPESampler(seed=stream(campaign.bench.seed, f"tpe {len(campaign.records)}"))
+        halving.learn(_try_batch(campaign, space, study, halving, count))
+        if count == len(campaign.records):
+            campaign.meter.pace_again()  # the owner's trial ran alone, which says little of a batch's pace
+        if _hopeless(campaign.records):
+            return
+
+
+def _try_known(campaign: Campaign, space: Space, study: optuna.Study, rounds: Rounds) -> tuple[int, ...]:
+    """Tries the study's first trials in rounds; returns the steps at which these ended."""
+    distributions = {dimension.name: distribution_of(dimension) for dimension in space.dimensions}
+    asked: list[optuna.Trial] = []
+    try:
+        while len(asked) < rounds.count:
+            asked.append(study.ask(distributions))
+        return rounds.run([Candidate(*space.decode(trial.params)) for trial in asked])
+    finally:  # also after Ctrl-C: no trial is left running in the storage
+        with uninterrupted():
+            for trial, record in itertools.zip_longest(asked, campaign.records):
+                for steps, total in rounds.totals[trial.number].items():
+                    trial.report(total, step=steps)
+                _tell(study, trial, record)
+
+
+def _affordable(campaign: Campaign, top: int) -> int:
+    """Returns how many trials the next batch has; 0 where the search's share cannot pay for another full probe.
+
+    What has no time to reach the last rung cannot catch the leader. As long as nothing beats the owner's weights, the
+    search uses the finals' share too.
+
+    Args:
+        campaign: with what is left of the budget.
+        top: steps of a full probe.
+    """
+    records, schedule = campaign.records, campaign.schedule
+    if not records:
+        return 1  # the owner's weights alone: they set the reference that all others are measured against
+    _, rivals = finalists(records)
+    left = campaign.meter.left(schedule.search_until if rivals else schedule.finals_until)
+    full = max(records[0].spent, float(top))
+    if left < full:
+        return 0
+    # Batches of one size are what makes a search repeatable; neither stacks nor seconds are.
+    free = campaign.executor.name == "stacked" or campaign.meter.budget.seconds is not None
+    together = max(BATCH, campaign.executor.concurrency if free else 0)
+    expected = sum(record.spent for record in records) / len(records)
+    # Most of a batch is pruned early; that half of it is not must not overrun what is left.
+    return int(max(1.0, min(together, left / expected, 2 * left / full)))
+
+
+def _hopeless(records: list[Record]) -> bool:
+    """Whether the owner's own trial failed, or as many trials in a row as leave no hope for the next."""
+    failed = [record.state == "failed" for record in records]
+    return failed[0] or (len(failed) >= MOST_FAILURES and all(failed[-MOST_FAILURES:]))
+
+
+def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: Halving, count: int) -> list[Record]:
+    """Runs the study's next trials and tells their results in the order of their numbers."""
+    distributions = {dimension.name: distribution_of(dimension) for dimension in space.dimensions}
+    first, rungs = len(campaign.records), halving.rungs
+    asked: list[optuna.Trial] = []
+
+    def decide(job: Job, curve: Curve) -> str:
+        total = campaign.score(curve, rungs[-1]).total
+        asked[job.number - first].report(total, step=curve.steps)
+        why = halving.judge(job.number, curve.steps, total)
+        return why if job.candidate.recipe != OWN else ""
+
+    try:
+        while len(asked) < count:
+            asked.append(study.ask(distributions))
+        entries = [(Candidate(*space.decode(trial.params)), "search") for trial in asked]
+        jobs = campaign.jobs("search", entries, rungs[-1], rungs=rungs, reference=campaign.reference)
+        return (campaign.run if first else campaign.run_first)(jobs, decide)
+    finally:  # also after Ctrl-C: no trial is left running in the storage
+        with uninterrupted():
+            for trial, record in itertools.zip_longest(asked, campaign.records[first:]):
+                _tell(study, trial, record)
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, record: Record | None) -> None:
+    if record is None:
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    trial.set_user_attr("recipe", record.candidate.recipe.key)
+    if record.reason:
+        trial.set_user_attr("reason", record.reason)
+    if record.state == "failed":
+        study.tell(trial, state=TrialState.FAIL)
+    elif record.state in ("pruned", "vetoed") or record.score is None:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, record.score.total)
+
+
+def distribution_of(dimension: Dimension) -> BaseDistribution:
+    """Returns Optuna's form of one dimension."""
+    if dimension.choices:
+        return CategoricalDistribution(dimension.choices)
+    if isinstance(dimension.default, int):
+        return IntDistribution(int(dimension.low), int(dimension.high))
+    return FloatDistribution(dimension.low, dimension.high)
+
+
+def new_study(storage: str | None, name: str | None) -> optuna.Study:
+    """Returns a new study. Trials are halved by `Halving`, which can say why.
+
+    Raises:
+        ArgumentError: the storage cannot be opened, or holds a study of that name already.
+    """
+    try:
+        return optuna.create_study(storage=storage, study_name=name, pruner=optuna.pruners.NopPruner())
+    except optuna.exceptions.DuplicatedStudyError:
+        raise ArgumentError(f"Storage {storage!r} holds a study {name!r} already. Choose another study_name.") from None
+    except Exception as problem:
+        raise ArgumentError(
+            f"Storage {storage!r} cannot be opened ({described(problem)}). Give a URL such as sqlite:///trials.db."
+        ) from None
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Silences Optuna's per-study messages, and puts its level back."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

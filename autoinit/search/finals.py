@@ -1,0 +1,212 @@
+"""The finals: the search's best against the owner's weights again, on fresh batch orders."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from ..judging.gate import Spread
+from ..judging.trials import Candidate, Record, ranking
+from ..recipes.recipe import OWN
+from ..recipes.space import LR_STEPS
+from ..text import number
+from .campaign import Campaign
+from .costs import SHORTEST_RUN, final_cost, longest
+
+FINALISTS = 3
+FINAL_ORDERS = 2
+
+
+EARLY_LEAD, EARLY_STEPS = 0.05, 16
+"""The lead, in nats, that a candidate needs where probes have fewer than so many steps: the gate costs as much as the
+search there. Of 32 smaller leads at eight steps four turned out to do harm and the median gained 6 %; of 85 larger ones
+six did, and the median gained 41 % (docs/scoring.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finals:
+    """Who goes to the gate.
+
+    Attributes:
+        own: the owner's weights at the best learning rate found for them.
+        champion: the candidate that beats them; None where there is none.
+        spread: of the finalists' paired differences, for the gate to pool.
+        why: there is no champion, in words.
+    """
+
+    own: Candidate
+    champion: Candidate | None
+    spread: Spread = field(default_factory=Spread)
+    why: str = ""
+
+
+_Runs = dict[Candidate, list[Record]]
+
+
+def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
+    """Returns the champion after running the search's best again, next to the owner's weights.
+
+    Args:
+        campaign: with the records of the search.
+        tune_lr: whether each finalist's neighbours on the learning-rate grid are tried too.
+    """
+    own, rivals = finalists(campaign.records)
+    if not rivals:
+        return Finals(own, None, why=_why_no_rival(campaign.records))
+    if why := _too_early(campaign):
+        decided = Finals(own, None, why=why)
+        _say_who_goes_on(campaign, decided, {})
+        return decided
+    runs: _Runs = {}
+    count, orders, steps = _layout(campaign, len(rivals), tune_lr)
+    arms = [own, *rivals[:count]]
+    for order in range(orders):
+        entered = _with_neighbours(campaign, arms, steps) if tune_lr and order == 0 else arms
+        jobs = campaign.jobs("final", [(arm, f"final {order}") for arm in entered], steps)
+        for arm, record in zip(entered, campaign.run(jobs), strict=True):
+            runs.setdefault(arm, []).append(record)
+        if order == 0:
+            arms = [_best_lr(runs, arm) for arm in arms]
+        if campaign.left(campaign.schedule.finals_until, len(arms)) < len(arms) * final_cost(campaign, steps):
+            break
+    decided = _decided(arms, runs)
+    _say_who_goes_on(campaign, decided, runs)
+    return decided
+
+
+def _too_early(campaign: Campaign) -> str:
+    """Returns why the search's leader is not worth a gate where all probes were very short; empty where it is."""
+    (best, *others), steps = ranking(campaign.records), _probed(campaign)
+    own = next((record for record in others if record.candidate.recipe == OWN), None)
+    if steps >= EARLY_STEPS or own is None or (lead := own.total - best.total) >= EARLY_LEAD:
+        return ""
+    return (
+        f"{best.candidate.recipe} led by {lead:.2g} in score after {steps} steps, and less than {EARLY_LEAD} so early "
+        "tells little; twice the budget looks at more steps"
+    )
+
+
+def _probed(campaign: Campaign) -> int:
+    """Returns the steps after which the search has ranked its candidates."""
+    return max((record.curve.steps for record in ranking(campaign.records) if record.curve is not None), default=0)
+
+
+def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, int]:
+    """Returns how many finalists run on how many batch orders for how many steps; (rivals, 0, 0) for no finals.
+
+    Two orders tell the noise as well, which the gate pools; with learning rates to compare, an arm and its two
+    neighbours come first. Runs below half of the search's or the gate's length would rank worse than the search did.
+    """
+    left = campaign.left(campaign.schedule.finals_until, 1 + min(rivals, FINALISTS))
+    useful = max(SHORTEST_RUN, _probed(campaign) / 2, campaign.schedule.gate / 2)
+    runs = 3 if tune_lr else FINAL_ORDERS
+    for orders, most in ((runs, FINALISTS), (runs, FINALISTS - 1), (1, FINALISTS)):
+        count = min(most, rivals)
+        steps = longest(
+            campaign.schedule.final, left / (orders * (1 + count)), lambda steps: final_cost(campaign, steps)
+        )
+        if steps >= useful:
+            return count, FINAL_ORDERS if tune_lr else orders, steps
+    return rivals, 0, 0
+
+
+def leader(campaign: Campaign) -> Finals:
+    """Returns the search's own leader, for a search that was interrupted before its finals were over."""
+    own, rivals = finalists(campaign.records)
+    if not rivals:
+        others = any(record.candidate.recipe != OWN for record in campaign.records)
+        why = _why_no_rival(campaign.records) if others else "no other candidate had been tried yet"
+        return Finals(own, None, why=why)
+    why = _too_early(campaign)
+    return Finals(own, None if why else rivals[0], why=why)
+
+
+def finalists(records: list[Record]) -> tuple[Candidate, list[Candidate]]:
+    """Returns the owner's candidate and the best of those that beat it in the search."""
+    ranked = [record.candidate for record in ranking(records)]
+    own = next((candidate for candidate in ranked if candidate.recipe == OWN), None)
+    better = ranked[: ranked.index(own)] if own is not None else ranked
+    return own or Candidate(OWN), better[:FINALISTS]
+
+
+def _with_neighbours(campaign: Campaign, arms: list[Candidate], steps: int) -> list[Candidate]:
+    """Returns the arms, and as many of their neighbours on the learning-rate grid as the budget allows."""
+    entered = list(arms)
+    for distance in (1, 2):
+        around = [
+            dataclasses.replace(arm, lr_step=arm.lr_step + sign * distance)
+            for arm in arms
+            for sign in (-1, 1)
+            if arm.lr_step + sign * distance in LR_STEPS
+        ]
+        cost = (len(entered) + len(around)) * final_cost(campaign, steps)
+        if campaign.left(campaign.schedule.finals_until, len(entered)) < cost:
+            break
+        entered += around
+    return entered
+
+
+def _best_lr(runs: _Runs, arm: Candidate) -> Candidate:
+    return min((other for other in runs if other.recipe == arm.recipe), key=lambda other: _mean(runs[other]))
+
+
+def _mean(records: list[Record]) -> float:
+    return sum(record.total for record in records) / len(records)
+
+
+def _decided(arms: list[Candidate], runs: _Runs) -> Finals:
+    own, rivals = arms[0], arms[1:]
+    if not runs:
+        return Finals(own, rivals[0])
+    champion = min(rivals, key=lambda arm: _mean(runs[arm]))
+    if _mean(runs[champion]) >= _mean(runs[own]):
+        return Finals(own, None, why="on fresh batch orders no finalist beat the model's own weights")
+    return Finals(own, champion, _spread(own, rivals, runs))
+
+
+def _spread(own: Candidate, rivals: list[Candidate], runs: _Runs) -> Spread:
+    """Returns the spread of the finalists' paired differences over the finals' batch orders."""
+
+    def tails(arm: Candidate) -> dict[int, float]:
+        scored = {record.seed: record.score for record in runs[arm]}
+        return {seed: scores.training for seed, scores in scored.items() if scores and not scores.diverged}
+
+    mine = tails(own)
+    paired = [{seed: tail - mine[seed] for seed, tail in tails(arm).items() if seed in mine} for arm in rivals]
+    return Spread.within([list(differences.values()) for differences in paired])
+
+
+def _say_who_goes_on(campaign: Campaign, decided: Finals, runs: _Runs) -> None:
+    """Notes at each candidate's last record why it goes no further."""
+    best = decided.champion or decided.own
+    entered = {best.recipe, decided.own.recipe, *(arm.recipe for arm in runs)}
+    ranked = ranking(campaign.records)
+    places = {record.candidate.recipe: (place, record.number) for place, record in enumerate(ranked, 1)}
+    for record in campaign.records:
+        if record.stage != "search" or record.state != "complete":
+            continue
+        place, number_of_best = places[record.candidate.recipe]
+        if record.number != number_of_best:
+            campaign.drop(record, f"its recipe did better in run {number_of_best}")
+        elif record.candidate.recipe not in entered:
+            campaign.drop(record, f"number {place} of {len(ranked)} in the search; {_who_went_on(len(entered) - 1)}")
+    for arm, records in runs.items():
+        if arm not in (best, decided.own):
+            mine, theirs = number(_mean(records)), number(_mean(runs[best]))
+            campaign.drop(records[-1], f"scored {mine} in the finals, {best.recipe.key} scored {theirs}")
+
+
+def _who_went_on(rivals: int) -> str:
+    return f"{rivals} went on, beside the model's own weights"
+
+
+def _why_no_rival(records: list[Record]) -> str:
+    if records and records[0].state == "failed":
+        return f"training the model's own weights failed ({records[0].reason})"
+    others = [record for record in records if record.candidate.recipe != OWN]
+    if not others:
+        return "the budget ended before another candidate could be tried"
+    broken = [record for record in others if record.state in ("vetoed", "diverged", "failed")]
+    if len(broken) == len(others):
+        return f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {broken[0].reason})"
+    return f"none of {len(others)} candidates beat the model's own weights in the search"

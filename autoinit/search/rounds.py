@@ -1,0 +1,199 @@
+"""Rounds over candidates that are known: all of them for a few steps, the better half for twice as many, and so on.
+
+So each is looked at before any is tried long. Judged one after the other, as a search judges what it does not know yet,
+the first ones pass by chance where all stand still at first, each takes a full probe, and the last are never tried.
+Trainings wait for their next round and go on with it where they can be kept; else they begin anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..judging.budget import FIRST_RUNG, LONGEST_PROBE
+from ..judging.trials import Candidate, Record
+from ..probing.paused import can_be_kept
+from ..recipes.recipe import OWN
+from .campaign import Campaign
+from .costs import DRAW_COST, longest, look_cost
+from .finals import FINALISTS
+
+WORTH_IT = 1.25
+"""How many times as long the next round has to be."""
+
+OWN_RATES = 2
+"""At how many learning rates at least the owner's weights go on: a few steps tell little of a rate."""
+
+
+@dataclass
+class Rounds:
+    """How the first candidates of a search are tried together.
+
+    Attributes:
+        campaign: with nothing tried yet.
+        ladder: steps at which the rounds end.
+        keeps: whether trainings go on in the next round.
+        proposes: whether the search proposes others afterwards, up to the ladder's end.
+        count: how many candidates take part.
+        totals: of each of them by its record's number, its score at the end of each round it was in.
+    """
+
+    campaign: Campaign
+    ladder: tuple[int, ...]
+    keeps: bool
+    proposes: bool
+    count: int = 0
+    totals: defaultdict[int, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+
+    @staticmethod
+    def worth_it(campaign: Campaign, candidates: Sequence[Candidate], *, proposes: bool) -> Rounds | None:
+        """Returns the rounds of a search; None where too few candidates could be paid for.
+
+        Args:
+            campaign: with nothing tried yet.
+            candidates: the owner's weights first, at all their learning rates.
+            proposes: whether the search proposes others afterwards. Then as many take part as all rounds can be paid
+                for, up to a full probe's length, and only where trainings are kept: what begins anew in each round
+                would be paid for out of what is proposed.
+        """
+        bench, schedule = campaign.bench, campaign.schedule
+        keeps = campaign.executor.keeps and can_be_kept(bench.task, bench.snapshot, len(candidates), campaign.meter)
+        ladder = _doublings(schedule.rungs[-1] if proposes else LONGEST_PROBE) if keeps else schedule.rungs
+        rounds = Rounds(campaign, ladder, keeps, proposes)
+        owners = sum(one.recipe == OWN for one in candidates)
+        counts = range(len(candidates), owners + FINALISTS, -1) if proposes else [len(candidates)]
+        whole = ladder if proposes else ladder[:1]
+        affordable = (count for count in counts if rounds._whole(owners, count, whole) <= rounds._left(count))
+        rounds.count = next(affordable, 0)
+        return rounds if rounds.count > owners + FINALISTS and (keeps or not proposes) else None
+
+    def run(self, candidates: Sequence[Candidate]) -> tuple[int, ...]:
+        """Runs the rounds; who came to the last one is complete in `campaign.records`, and all others are pruned.
+
+        Args:
+            candidates: those that take part.
+
+        Returns:
+            The steps at which rounds ended, for others to be judged there too.
+        """
+        records, reached = self._first(candidates), self.ladder[0]
+        drawing = {one.number: max(0.0, one.spent - self._cost(0, reached)) for one in records}
+        for twice in self.ladder[1:]:
+            owners, others = _ranked(records, own=True), _ranked(records, own=False)
+            if _owner_failed(records) or not (others or (owners and self.proposes)):
+                return self.ladder
+            standing, steps = self._standing(owners, others, (reached, twice), drawing)
+            if steps < WORTH_IT * reached:
+                break
+            records = self._next(standing, steps, kept=self.keeps and steps == twice < self.ladder[-1])
+            for group in (owners, others):
+                self._leave_behind(group, standing, reached)
+            reached = steps
+            if steps < twice:
+                break
+        return (*(steps for steps in self.ladder if steps < reached), reached)
+
+    def _standing(
+        self, owners: Sequence[Record], others: Sequence[Record], reach: tuple[int, int], drawing: Mapping[int, float]
+    ) -> tuple[list[Record], int]:
+        """Returns who is in the next round, and to which step it goes.
+
+        The better half goes on for twice as many steps; where that is too much, the finalists do as far as it is not.
+
+        Args:
+            owners: the owner's weights at the learning rates that are left, best first.
+            others: likewise.
+            reach: the steps of the last round, and twice as many.
+            drawing: what it cost to set each candidate's weights, calibrations included, by its record's number.
+        """
+        reached, twice = reach
+
+        def cost(records: Sequence[Record], steps: int) -> float:
+            if self.keeps:
+                return len(records) * self._cost(reached, steps)
+            return sum(drawing[one.number] + self._cost(0, steps) for one in records)
+
+        better = [*owners[: _better(len(owners), OWN_RATES)], *others[: _better(len(others), FINALISTS)]]
+        if cost(better, twice) <= self._left(len(better)):
+            return better, twice
+        few = [*owners[:1], *others[:FINALISTS]]
+        return few, longest(twice, self._left(len(few)), lambda steps: cost(few, steps))
+
+    def _leave_behind(self, group: Sequence[Record], standing: Sequence[Record], reached: int) -> None:
+        """Says why who is not in the next round is not."""
+        numbers = {record.number for record in standing}
+        on = sum(record.number in numbers for record in group)
+        for place, record in enumerate(group, 1):
+            if record.number not in numbers:
+                why = f"number {place} of {len(group)} at step {reached}, of which {on} went on"
+                self.campaign.prune(record, why)
+
+    def _first(self, candidates: Sequence[Candidate]) -> list[Record]:
+        """Returns the candidates' records in their order; only the owner's where that failed."""
+        campaign, steps = self.campaign, self.ladder[0]
+        own, *others = candidates
+        found = campaign.run_first(campaign.jobs("search", [(own, "search")], steps, kept=self.keeps))
+        campaign.meter.pace_again()  # it ran alone, which says little of a round's pace
+        if found[0].state != "failed":
+            entries = [(other, "search") for other in others]  # all are measured against it
+            jobs = campaign.jobs("search", entries, steps, kept=self.keeps, reference=campaign.reference)
+            found += campaign.run(jobs)
+        return self._noted(found)
+
+    def _next(self, standing: Sequence[Record], steps: int, *, kept: bool) -> list[Record]:
+        """Returns the records of those that are left, in their order."""
+        campaign = self.campaign
+        entries = [(record.candidate, "search") for record in standing]
+        # What was lost begins anew, and looks where the rounds before ended: its curve is as if it had gone on.
+        rungs = tuple(rung for rung in self.ladder if rung < steps) if self.keeps else ()
+        more = {"kept": kept, "goes_on": self.keeps, "rungs": rungs, "reference": campaign.reference}
+        jobs = campaign.jobs("search", entries, steps, **more)
+        numbered = [dataclasses.replace(job, number=one.number) for job, one in zip(jobs, standing, strict=True)]
+        return self._noted(campaign.run_on(numbered))
+
+    def _noted(self, records: list[Record]) -> list[Record]:
+        for record in records:
+            if record.state == "complete" and record.curve is not None:
+                self.totals[record.number][record.curve.steps] = record.total
+        return records
+
+    def _left(self, jobs: int) -> float:
+        return self.campaign.left(self.campaign.schedule.search_until, jobs)
+
+    def _whole(self, owners: int, count: int, ladder: Sequence[int]) -> float:
+        """Returns what rounds of so many candidates cost, in steps."""
+        others, cost = count - owners, count * (DRAW_COST - 1) * ladder[0]
+        for before, steps in itertools.pairwise((0, *ladder)):
+            cost += (owners + others) * self._cost(before, steps)
+            owners, others = _better(owners, OWN_RATES), _better(others, FINALISTS)
+        return cost
+
+    def _cost(self, before: int, steps: int) -> float:
+        """Returns what it costs to train one candidate from some step to another one, and evaluate it there."""
+        return steps - before + look_cost(self.campaign, steps)
+
+
+def _doublings(top: int) -> tuple[int, ...]:
+    """Returns all rungs up to some steps: where trainings go on, a round pays for its new steps only."""
+    return tuple(FIRST_RUNG * 2**doublings for doublings in range(int(math.log2(top / FIRST_RUNG)) + 1))
+
+
+def _ranked(records: Sequence[Record], *, own: bool) -> list[Record]:
+    """Returns the records that are complete, of the owner's weights or of the others, best first."""
+    alive = [one for one in records if one.state == "complete" and (one.candidate.recipe == OWN) == own]
+    return sorted(alive, key=lambda one: one.total)
+
+
+def _owner_failed(records: Sequence[Record]) -> bool:
+    """Whether the owner's weights could not be trained at any learning rate that was left."""
+    states = {one.state for one in records if one.candidate.recipe == OWN}
+    return states == {"failed"}
+
+
+def _better(alive: int, fewest: int) -> int:
+    """Returns how many of so many are the better ones."""
+    return min(alive, max(fewest, math.ceil(alive / 2)))

@@ -1,0 +1,299 @@
+"""The loss of one batch: how a batch splits into inputs and target, and which loss fits the two."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import DataError, StepError
+from .batches import Batch, describe, tensors
+from .data import TARGET_KEYS
+
+LossName = Literal["model", "cross_entropy", "mse", "custom", "step"]
+"""Where the loss comes from: the model's own `.loss`, inferred, given as `loss`, or computed by `step`."""
+
+IGNORED = -100
+"""The label that torch's cross-entropy leaves out."""
+
+
+@runtime_checkable
+class _HasLoss(Protocol):
+    loss: Any
+
+
+@runtime_checkable
+class _HasLogits(Protocol):
+    logits: Any
+
+
+def split(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Returns (positional inputs, keyword inputs, target or None) of a batch.
+
+    (x, y) and (x1, x2, …, y) have their target last; ((x1, x2), y) and ({…}, y) unpack their inputs;
+    a dict is passed as keywords, labels included, and its target is what stands under a `TARGET_KEYS`.
+    """
+    if not isinstance(batch, (tuple, list)):  # the commonest kind is asked for first: this is done in every step
+        return _split_one(batch)
+    if len(batch) == 1:
+        return split(batch[0])
+    *inputs, target = batch
+    if len(inputs) > 1:
+        return tuple(inputs), {}, target
+    if isinstance(inputs[0], Mapping):
+        return (), {str(key): value for key, value in inputs[0].items()}, target
+    return (tuple(inputs[0]) if isinstance(inputs[0], (tuple, list)) else (inputs[0],)), {}, target
+
+
+def _split_one(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Returns the parts of a batch that is no sequence."""
+    if isinstance(batch, Mapping):
+        target = next((batch[key] for key in TARGET_KEYS if key in batch), None)
+        return (), {str(key): value for key, value in batch.items()}, target
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return _split_one(vars(batch))
+    return (batch,), {}, None
+
+
+def prediction(output: Any) -> Tensor | None:
+    """Returns the tensor that an output predicts with: its logits, or its first tensor."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping) and "logits" in output:
+        return prediction(output["logits"])
+    if isinstance(output, _HasLogits):
+        return prediction(output.logits)
+    return next(iter(tensors(output)), None)
+
+
+def own_loss(output: Any) -> Tensor | None:
+    """Returns the loss that a model computed itself: `.loss`, ["loss"], or an output that is a scalar."""
+    # The commonest kind is asked for first: this is done in every step, and asking for a protocol takes microseconds.
+    if type(output) is Tensor and not vars(output):
+        return output if output.dim() == 0 else None
+    if isinstance(output, Mapping):
+        loss = output.get("loss")
+    elif isinstance(output, _HasLoss):
+        loss = output.loss
+    else:
+        loss = output if isinstance(output, Tensor) and output.dim() == 0 else None
+    return loss if isinstance(loss, Tensor) else None
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Returns the mean cross-entropy of integer targets, classes on whichever axis the shapes say.
+
+    Args:
+        logits: [B, C], [B, T, C] or torch's own [B, C, …].
+        target: [B], [B, 1], [B, T] or […].
+    """
+    logits, target = aligned(logits, target)
+    return F.cross_entropy(logits, target)
+
+
+def aligned(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns logits with classes on axis 1, and integer targets to match."""
+    target = target if target.dtype == torch.int64 else target.long()
+    if target.dim() == logits.dim() and target.shape[-1] == 1:
+        target = target.squeeze(-1)
+    if logits.dim() <= 2:
+        return logits, target
+    if logits.shape[:-1] == target.shape:
+        return logits.flatten(0, -2), target.flatten()
+    return logits, target
+
+
+def mse(output: Tensor, target: Tensor) -> Tensor:
+    """Returns the mean squared error; [B] and [B, 1] are the same thing here, not a [B, B] broadcast."""
+    if output.shape != target.shape and output.numel() == target.numel():
+        target = target.view_as(output)
+    if output.shape != target.shape:
+        raise DataError(
+            f"the model's output {describe(output)} and the target {describe(target)} differ in shape. "
+            "The mean squared error needs the same shape; pass loss= for anything else."
+        )
+    return F.mse_loss(output, target if target.is_floating_point() else target.to(output.dtype))
+
+
+def _inferred(output: Any, target: Any, inputs: tuple[Any, ...]) -> tuple[LossName, Tensor]:
+    """Returns the loss that the output and the target call for, with its name."""
+    own = own_loss(output)
+    if own is not None:
+        return "model", own
+    predicted = prediction(output)
+    if predicted is None:
+        raise StepError(
+            f"the model returned a {type(output).__name__} without a tensor, so no loss can be inferred. "
+            "Pass loss=callable(output, target) or step=callable(model, batch)."
+        )
+    if isinstance(target, Tensor):
+        if target.is_floating_point():
+            return "mse", mse(predicted, target)
+        return "cross_entropy", _checked_cross_entropy(predicted, target)
+    if target is None and isinstance(inputs[0] if inputs else None, Tensor):
+        if inputs[0].shape == predicted.shape and inputs[0].is_floating_point():
+            return "mse", mse(predicted, inputs[0])
+        raise DataError(
+            f"batches are single tensors {describe(inputs[0])} and the output {describe(predicted)} has "
+            "another shape, so there is nothing to compare it with. "
+            "Pass (input, target) batches, loss= or step=."
+        )
+    raise DataError(
+        f"no target was found to compare the output {describe(predicted)} with (got {describe(target)}). "
+        f"Pass (input, target) batches, dicts with one of {', '.join(TARGET_KEYS)}, loss= or step=."
+    )
+
+
+def _checked_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    aligned_logits, classes = aligned(logits, target)
+    lead = aligned_logits.shape[:1] + aligned_logits.shape[2:]
+    if aligned_logits.dim() < 2 or lead != classes.shape:
+        raise DataError(
+            f"the model's output {describe(logits)} does not fit integer targets {describe(target)}. "
+            "Cross-entropy needs one score per class for each target; make the targets floats for "
+            "regression, or pass loss=."
+        )
+    return F.cross_entropy(aligned_logits, classes)
+
+
+def is_plain(loss: Any, function: Callable[..., Any], module: type[nn.Module]) -> bool:
+    """Whether a given loss is torch's own without options, so that its best constant is known."""
+    if loss is function:
+        return True
+    if type(loss) is not module:
+        return False
+    if isinstance(loss, nn.CrossEntropyLoss):
+        plain = loss.weight is None and loss.label_smoothing == 0 and loss.ignore_index == IGNORED
+        return plain and loss.reduction == "mean"
+    return isinstance(loss, nn.MSELoss) and loss.reduction == "mean"
+
+
+class Loss:
+    """The scalar loss of a batch under a model; what is not given is inferred from each output.
+
+    Attributes:
+        name: where it comes from; known after the first call.
+        example: any output will do, as long as it gives a scalar with a gradient: for reading an
+            architecture from an example input without target.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[Any, Any], Tensor] | None = None,
+        step: Callable[[nn.Module, Batch], Tensor] | None = None,
+        example: bool = False,
+    ) -> None:
+        for label, value in (("loss", loss), ("step", step)):
+            if isinstance(value, type):
+                raise StepError(f"{label} is a class; pass {_class_name(value)}(), an instance of it. {_CALLABLES}")
+            if value is not None and not callable(value):
+                raise StepError(f"{label} is {value!r}, which cannot be called. {_CALLABLES}")
+        if loss is not None and step is not None:
+            raise StepError("loss and step are both given; a step computes its own loss, so pass only one.")
+        self._loss = loss
+        self._step = step
+        self.example = example
+        self.name: LossName = "step" if step is not None else "custom"
+        if is_plain(loss, F.cross_entropy, nn.CrossEntropyLoss):
+            self.name = "cross_entropy"
+        elif is_plain(loss, F.mse_loss, nn.MSELoss):
+            self.name = "mse"
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Returns the scalar loss."""
+        if self._step is not None:
+            return _scalar(self._step(model, batch), "step")
+        args, keywords, target = split(batch)
+        if self._loss is None:
+            return self.inferred(model(*args, **keywords), target, args)
+        if not args:  # a given loss takes the target, so the model need not
+            keywords = {key: value for key, value in keywords.items() if value is not target}
+        target = args[0] if target is None and args else target
+        return _scalar(self._loss(model(*args, **keywords), target), "loss")
+
+    @property
+    def may_classify(self) -> bool:
+        """Whether integer targets are class numbers: cross-entropy, given or to be inferred."""
+        return self.name == "cross_entropy" or (self._loss is None and self._step is None)
+
+    def inferred(self, output: Any, target: Any, args: tuple[Any, ...]) -> Tensor:
+        """Returns the inferred loss of one output, and remembers its name."""
+        try:
+            self.name, value = _inferred(output, target, args)
+        except (DataError, StepError):
+            if not self.example:
+                raise
+            floats = [tensor for tensor in tensors(output) if tensor.is_floating_point()]
+            self.name, value = "custom", sum((x.square().mean() for x in floats), torch.zeros(()))
+        return _scalar(value, "the model's loss")
+
+
+_CALLABLES = "Allowed: loss=callable(output, target) -> scalar, step=callable(model, batch) -> scalar."
+
+
+def _scalar(value: Any, source: str) -> Tensor:
+    if isinstance(value, Tensor) and value.dim() == 0:
+        return value
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.reshape(())
+    got = f"a tensor {describe(value)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    remedy = "Reduce it with .mean() or .sum(), and return the loss tensor itself."
+    if isinstance(value, Mapping) and "loss" in value:
+        remedy = "Return its ['loss']."
+    elif isinstance(value, _HasLoss):
+        remedy = "Return its .loss."
+    raise StepError(f"{source} returned {got} where one scalar is needed. {_CALLABLES} {remedy}")
+
+
+def _class_name(kind: type) -> str:
+    return f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn.") else kind.__name__
+
+
+def targets(batches: Sequence[Batch]) -> list[Tensor]:
+    """Returns the target of each batch, itself where a batch is a single tensor."""
+    found = []
+    for batch in batches:
+        args, _, target = split(batch)
+        found.append(target if target is not None else args[0] if args else None)
+    return [target for target in found if isinstance(target, Tensor)]
+
+
+def check_labels(labels: Sequence[Tensor], width: int, name: str = "data") -> None:
+    """Raises `DataError` where an integer label is no class of an output of `width` classes."""
+    for index, label in enumerate(labels):
+        wrong = label[(label != IGNORED) & ((label < 0) | (label >= width))]
+        if wrong.numel():
+            raise DataError(
+                f"label {int(wrong.flatten()[0])} in batch {index} of {name} is out of range: the model's "
+                f"output has {width} classes, so labels must lie in 0 … {width - 1} ({IGNORED} is ignored). "
+                "Widen the last layer, renumber the labels, or pass loss= for another kind of target."
+            )
+
+
+def class_frequencies(labels: Sequence[Tensor], width: int) -> tuple[float, ...]:
+    """Returns the relative frequency of each class; empty where every label is ignored."""
+    counts: Counter[int] = Counter()
+    for label in labels:
+        kept = label[label != IGNORED]
+        values, numbers = torch.unique(kept, return_counts=True)
+        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+    total = counts.total()
+    return tuple(counts[index] / total for index in range(width)) if total else ()
+
+
+def entropy(frequencies: Sequence[float]) -> float:
+    """Returns −Σ p log p in nats: the best constant predictor's cross-entropy."""
+    return -sum(p * math.log(p) for p in frequencies if p > 0)
+
+
+def variance(values: Sequence[Tensor]) -> float:
+    """Returns the mean over outputs of the variance over rows: the best constant's squared error."""
+    whole = torch.cat([value.detach().double().flatten(1) if value.dim() > 1 else value[:, None].double()
+                       for value in values])  # fmt: skip
+    return float(whole.var(dim=0, correction=0).mean())

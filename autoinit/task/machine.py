@@ -1,0 +1,56 @@
+"""What this machine offers, put back afterwards: cores, torch's threads, a device's memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import joblib
+import torch
+
+
+def usable_cores() -> int:
+    """Returns the cores that this process may use, by its affinity and by its container's share of time."""
+    return int(joblib.cpu_count())
+
+
+@dataclass
+class PeakMemory:
+    """The most bytes of tensors at a time; None while it is being watched, and on devices that do not count them."""
+
+    bytes: int | None = None
+
+
+@contextlib.contextmanager
+def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
+    """Yields where the peak of the block will stand; at its end, cached blocks go back to the device."""
+    peak = PeakMemory()
+    counted = device.type == "cuda"
+    if counted:
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        yield peak
+    finally:
+        if counted:
+            peak.bytes = torch.cuda.max_memory_allocated(device)
+        free_cache(device)
+
+
+def free_cache(device: torch.device) -> None:
+    """Gives memory that is only kept for reuse back to the device, for others to use."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+@contextlib.contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Lets torch compute with so many threads, and puts the number back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,111 @@
+"""Which parameter is the weight of each product, watched while a model runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
+
+from .batches import tensors
+
+
+def parameter_names(model: nn.Module) -> dict[int, str]:
+    """Returns id of each parameter tensor → its name; of tied ones the first."""
+    return {id(parameter): name for name, parameter in model.named_parameters()}
+
+
+def derived_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Returns name → tensor for every parametrized weight; call it under `parametrize.cached()`."""
+    found: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            parametrizations: Any = module.parametrizations
+            for name in parametrizations:
+                found[f"{path}.{name}" if path else name] = attrgetter(name)(module)
+    return found
+
+
+_PRODUCTS = frozenset(
+    "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d matmul mm bmm addmm baddbmm mv"
+    " __matmul__ __rmatmul__ einsum embedding embedding_bag bilinear".split()
+)
+_SAME_WEIGHT = frozenset(
+    "t transpose permute view reshape to float double half bfloat16 contiguous expand unsqueeze squeeze clone flatten"
+    " transpose_ swapaxes movedim type_as __get__".split()
+)
+
+
+class _Products(TorchFunctionMode):
+    """Calls back for every product of data and a named weight."""
+
+    def __init__(self, names: dict[int, str], on_product: Callable[[str, Tensor], None]) -> None:
+        super().__init__()
+        self._names = names
+        self._on_product = on_product
+        self._views: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = str(func.__name__)
+        if func is F.multi_head_attention_forward:
+            self._see_attention(result[0], inspect.signature(func).bind(*args, **kwargs).arguments)
+        if not isinstance(result, Tensor):
+            return result
+        if name in _SAME_WEIGHT and args and id(args[0]) in self._names:
+            self._names[id(result)] = self._names[id(args[0])]
+            self._views.append(result)
+        elif name in _PRODUCTS:
+            for tensor in tensors((args, dict(kwargs))):
+                weight = self._names.get(id(tensor))
+                if weight is not None and tensor.dim() > 1:
+                    self._on_product(weight, result)
+        return result
+
+    def _see_attention(self, output: Tensor, given: Mapping[str, Any]) -> None:
+        """Calls back for the weights of nn.MultiheadAttention, whose products happen out of sight.
+
+        The input projection is computed once more, so that whoever changes it in place changes a copy.
+        """
+        inputs = [given[key] for key in ("query", "key", "value")]
+        separate = [given.get(f"{key}_proj_weight") for key in "qkv"]
+        packed = given.get("in_proj_weight")
+        if isinstance(packed, Tensor) and id(packed) in self._names:
+            parts = [F.linear(x, w) for x, w in zip(inputs, packed.chunk(3), strict=True)]
+            self._on_product(self._names[id(packed)], torch.cat([part.flatten(0, -2) for part in parts]))
+        for x, weight in zip(inputs, separate, strict=True):
+            if isinstance(weight, Tensor) and id(weight) in self._names:
+                self._on_product(self._names[id(weight)], F.linear(x, weight))
+        if id(given["out_proj_weight"]) in self._names:
+            self._on_product(self._names[id(given["out_proj_weight"])], output)
+
+
+@contextmanager
+def watch_products(model: nn.Module, on_product: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Calls `on_product(weight name, output)` for every product with a weight, while the context lasts.
+
+    Linear layers, convolutions, embeddings, matrix products and einsum on bare parameters are seen, through views,
+    transposes and casts of the weight; of a parametrized weight under the name of the derived tensor. The output is
+    the raw one, bias included.
+    """
+    with parametrize.cached():
+        names = parameter_names(model)
+        derived = derived_tensors(model)
+        names.update({id(tensor): name for name, tensor in derived.items()})
+        mode: Any = _Products(names, on_product)
+        with mode:
+            yield

@@ -1,0 +1,422 @@
+"""What will be trained: model, batches, loss and optimizer; the model is put back exactly as found."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..errors import AutoInitError, DataError, DeviceError, ModelError
+from .batches import Batch, clone, describe, move, signature, tensors
+from .checks import check_memory, check_trainable, check_weights, device_of, unwrap
+from .data import all_batches, check_finite, fetch, first_batch, hold_out
+from .losses import (
+    Loss,
+    LossName,
+    aligned,
+    check_labels,
+    class_frequencies,
+    entropy,
+    own_loss,
+    prediction,
+    split,
+    targets,
+    variance,
+)
+from .optimizers import DEFAULT_LR, OptimizerBuilder
+from .precision import LossScale
+from .snapshot import Snapshot, preserved, preserved_random
+
+_AUTOCAST_DTYPES = (torch.bfloat16, torch.float16)
+VARIANCE_BATCHES = 64
+"""Enough for a variance to a few percent, where targets are images and there are gigabytes of them."""
+SIGNATURES = 8
+"""Batches of different shapes that are tried out; more of them are padded sequences of every length."""
+RESIDENT_BYTES = 256 << 20
+"""Data up to this size lie on the device throughout; of more, each batch is moved there when its turn comes."""
+USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
+"""What a model, a loss or a step raises on a batch that it cannot take."""
+
+
+@dataclass(kw_only=True)
+class Task:
+    """What will be trained.
+
+    A task holds a model, its batches, its loss and its optimizer, checked by one step, and puts the model back exactly
+    as it was found. `select`, `diagnose` and the others make one of their arguments, so you will meet it in their code
+    rather than make it yourself; inside `with task.preserved():` the model may be trained, and afterwards nothing of
+    that is left.
+
+    Attributes:
+        model: the owner's model, unwrapped from torch.compile and data parallelism.
+        device: where batches are used, and where the model is inside `preserved`.
+        autocast: dtype of mixed precision; None where it is off.
+        train: batches to train probes on.
+        probe_eval: held-back batches that rank candidates.
+        gate_eval: held-back batches that the search never sees.
+        loss_name: where the loss comes from.
+        label_prior: relative frequency of each class; empty where the loss is no classification.
+        reference: loss of the best constant predictor (label entropy, target variance); None if unknown.
+        lr: the optimizer's own learning rate; None where there is none to read.
+        lr_searched: whether learning rates around `lr` are candidates.
+        optimizer_name: name of the optimizer's class.
+    """
+
+    model: nn.Module
+    device: torch.device
+    autocast: torch.dtype | None = None
+    train: tuple[Batch, ...] = ()
+    probe_eval: tuple[Batch, ...] = ()
+    gate_eval: tuple[Batch, ...] = ()
+    loss_name: LossName = "custom"
+    label_prior: tuple[float, ...] = ()
+    reference: float | None = None
+    lr: float | None = DEFAULT_LR
+    lr_searched: bool = False
+    optimizer_name: str = "AdamW"
+    seed: int = 0
+    _loss: Loss = field(repr=False)
+    _builder: OptimizerBuilder | None = field(default=None, repr=False)
+    _own_backward: bool = False
+    _overwrites: bool = False
+    _streams: bool = False
+    _output: Tensor | None = field(default=None, repr=False)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Returns the scalar loss of a batch, with gradient unless the step calls backward itself."""
+        if self._streams:
+            batch = move(batch, self.device)
+        if self._overwrites:
+            batch = clone(batch)
+        if self.autocast is None:
+            return self._loss(self.model, batch)
+        with torch.autocast(self.device.type, dtype=self.autocast):
+            return self._loss(self.model, batch)
+
+    def backward(self, batch: Batch, scale: LossScale | None = None) -> float:
+        """Adds the gradients of a batch's loss to `.grad` and returns the loss.
+
+        Args:
+            batch: of the training data.
+            scale: from `loss_scale`, of the optimizer that will use the gradients.
+        """
+        value = self.loss(batch)
+        if self._own_backward:
+            pass  # the step did, scaling by itself where it wants to
+        elif scale is None:
+            value.backward()  # type: ignore[no-untyped-call]
+        else:
+            scale.backward(value)
+        return value.item()
+
+    def loss_scale(self, optimizer: Optimizer) -> LossScale | None:
+        """Returns a fresh loss scale for a training in float16, in which small gradients would become zero.
+
+        None for every other precision, for a step that calls backward itself, and for parameters that are float16
+        themselves, whose gradients torch does not unscale.
+        """
+        half = any(parameter.dtype == torch.float16 for parameter in self.model.parameters())
+        if self.autocast != torch.float16 or self._own_backward or half:
+            return None
+        return LossScale(optimizer, self.device)
+
+    def evaluate(self, batches: Sequence[Batch]) -> list[float]:
+        """Returns the loss of each batch, leaving no gradients.
+
+        Gradients are recorded only for a step that calls backward itself; what it adds is dropped.
+        """
+        with torch.set_grad_enabled(self._own_backward):
+            losses = [self.loss(batch).item() for batch in batches]
+        if self._own_backward:
+            self.model.zero_grad(set_to_none=True)
+        return losses
+
+    def build_optimizer(self, lr_factor: float = 1.0) -> tuple[Optimizer, Any]:
+        """Returns a fresh (optimizer, scheduler or None), every learning rate times `lr_factor`."""
+        builder = self._builder or OptimizerBuilder(self.model)
+        return builder(lr_factor)
+
+    def order(self, seed: int, steps: int) -> Iterator[Batch]:
+        """Yields `steps` training batches, epoch after epoch in an order that depends on the seed only."""
+        generator = torch.Generator().manual_seed(seed)
+        while steps > 0:
+            epoch = torch.randperm(len(self.train), generator=generator)[:steps].tolist()
+            yield from (self.train[index] for index in epoch)
+            steps -= len(epoch)
+
+    @contextlib.contextmanager
+    def preserved(self) -> Iterator[Snapshot]:
+        """Yields a snapshot to rewind to; inside, the model is on the task's device and may be changed."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            snapshot = stack.enter_context(preserved(self.model))
+            if any(tensor.device != self.device for tensor in self.model.parameters()):
+                self.model.to(self.device)
+                snapshot = Snapshot(self.model)
+            yield snapshot
+
+
+def make_task(
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    step: Callable[[nn.Module, Batch], Tensor] | None = None,
+    optimizer: Any = None,
+    lr: float | str | None = None,
+    val_data: Any = None,
+    autocast: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    finite: bool = True,
+) -> Task:
+    """Returns the task of training `model` on `data`, after one forward and backward as a check.
+
+    Args:
+        model: any module with a trainable parameter.
+        data: batches, a Dataset or arrays (see `autoinit.task.data.fetch`); an iterator is consumed.
+        loss: callable(output, target) -> scalar; inferred where None.
+        step: callable(model, batch) -> scalar, in the place of a loss; it may call backward itself.
+        optimizer: callable(params) -> Optimizer or (Optimizer, scheduler), or an existing Optimizer.
+        lr: a number, "search", or None for the optimizer's own (searched where there is no optimizer).
+        val_data: batches to hold back, in the place of a part of `data` (see `autoinit.task.data.hold_out`).
+        autocast: dtype of mixed precision; where None, that of an active torch.autocast.
+        device: where to train; where None, where the model is.
+        seed: of shuffling and of the choice of held-back batches.
+        finite: whether NaN and inf in trainable parameters are refused.
+    """
+    model = unwrap(model)
+    check_trainable(model)
+    objective = Loss(loss, step)
+    target = device_of(model, device)
+    check_memory(target, "train")
+    if finite:
+        check_weights(model)
+    with torch.inference_mode(False), preserved_random():
+        batches = fetch(data, dtype=_float_dtype(model), seed=seed)
+        val = None if val_data is None else fetch(val_data, dtype=_float_dtype(model), name="val_data")
+        check_finite(batches)
+        check_finite(val or [], "val_data")
+        parts = hold_out(batches, seed=seed, val=val)
+        streams = sum(tensor.nbytes for part in parts for batch in part for tensor in tensors(batch)) > RESIDENT_BYTES
+        train, probe_eval, gate_eval = (
+            tuple(batch if streams else move(batch, target) for batch in part) for part in parts
+        )
+    task = Task(
+        model=model,
+        device=target,
+        autocast=_autocast(autocast, target),
+        train=train,
+        probe_eval=probe_eval,
+        gate_eval=gate_eval,
+        seed=seed,
+        _loss=objective,
+        _streams=streams,
+    )
+    with task.preserved():
+        task._builder = builder = OptimizerBuilder(model, optimizer, lr)
+        task.lr, task.lr_searched, task.optimizer_name = builder.lr, builder.lr_searched, builder.name
+        _examine(task)
+        _check_others(task, batches, val or [])
+        _learn_reference(task)
+    return task
+
+
+def example_task(
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    step: Callable[[nn.Module, Batch], Tensor] | None = None,
+    whole: bool = False,
+) -> Task:
+    """Returns a task that is enough to read an architecture: one batch, nothing held back, nothing run.
+
+    Args:
+        model: also on the meta device.
+        data: as for `make_task`, or one batch, or one example input; without a target any output will do.
+        loss: callable(output, target) -> scalar.
+        step: callable(model, batch) -> scalar.
+        whole: all batches, as a calibration needs them, and the frequency of their labels; runs one step.
+    """
+    model = unwrap(model)
+    check_trainable(model)
+    device, dtype = device_of(model, None), _float_dtype(model)
+    if whole:
+        check_memory(device, "measure")
+        check_weights(model)
+    with torch.inference_mode(False), preserved_random():
+        batches = all_batches(data, dtype=dtype) if whole else [first_batch(data, dtype=dtype)]
+        if whole:
+            check_finite(batches)
+        train = tuple(move(batch, device) for batch in batches)
+    objective = Loss(loss, step, example=True)
+    task = Task(model=model, device=device, autocast=_autocast(None, device), train=train, _loss=objective)
+    if whole:
+        with task.preserved():
+            _examine(task)
+            _learn_reference(task)
+    return task
+
+
+def _autocast(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    if dtype is None:
+        if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+            return None
+        return torch.get_autocast_dtype(device.type)
+    if dtype not in _AUTOCAST_DTYPES:
+        allowed = ", ".join(map(str, _AUTOCAST_DTYPES))
+        raise DeviceError(f"autocast is {dtype!r}. Allowed: {allowed}, or None for full precision.")
+    return dtype
+
+
+def _float_dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def _examine(task: Task) -> None:
+    """Runs one step: checks that it works, and learns the loss and what a step does beside it."""
+    batch = clone(move(task.train[0], task.device))
+    versions = [tensor._version for tensor in tensors(batch)]
+    task.model.train()
+    with explained(task, batch) as seen:
+        value = task.loss(batch)
+    task._overwrites = versions != [tensor._version for tensor in tensors(batch)]
+    task._own_backward = any(parameter.grad is not None for parameter in task.model.parameters())
+    task.loss_name = task._loss.name
+    if not task._own_backward:
+        _check_reached(task, value)
+    task.model.zero_grad(set_to_none=True)
+    # Of the prediction only its shape is asked for later; a language model's takes more memory than its weights.
+    task._output = None if not seen or seen[0] is None else torch.empty_like(seen[0], device="meta")
+
+
+@contextlib.contextmanager
+def explained(task: Task, batch: Batch) -> Iterator[list[Tensor | None]]:
+    """Yields where the prediction will stand; what the model or the loss raises is told with shapes."""
+    seen: list[Tensor | None] = []
+
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        if not seen:
+            seen.append(prediction(output))
+            if task._loss.may_classify and own_loss(output) is None:  # before a device could fail on them
+                _check_class_range(seen[0], batch)
+
+    hook = task.model.register_forward_hook(look)
+    try:
+        yield seen
+    except (AutoInitError, torch.OutOfMemoryError):
+        raise
+    except USER_ERRORS as error:
+        raise _rejection(task, batch, seen, error) from error
+    finally:
+        hook.remove()
+
+
+def _check_others(task: Task, batches: Sequence[Batch], val: Sequence[Batch]) -> None:
+    """Tries one batch of every other shape, dtype and structure, before a search would fail on it.
+
+    Validation batches are only evaluated, so they are tried in evaluation mode.
+    """
+    first = task.train[0]
+    known = {signature(first)}
+    for name, part in (("data", batches), ("val_data", val)):
+        for index, batch in enumerate(part):
+            kind = signature(batch)
+            if kind in known or len(known) > SIGNATURES:
+                continue
+            known.add(kind)
+            task.model.train(name == "data")
+            moved = clone(move(batch, task.device))
+            try:
+                with explained(task, moved):
+                    task.evaluate([moved])
+            except AutoInitError as error:
+                raise DataError(
+                    f"batch {index} of {name}, {describe(batch)}, does not fit, while another, {describe(first)}, "
+                    f"does: {error}"
+                ) from error
+
+
+def _check_class_range(output: Tensor | None, batch: Batch) -> None:
+    found = None if output is None else _classes(output, split(batch)[2])
+    if found is not None:
+        check_labels([found[1]], found[0])
+
+
+def _check_reached(task: Task, value: Tensor) -> None:
+    if value.requires_grad:
+        try:
+            value.backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ModelError(f"backward failed on the first batch: {error}") from error
+    if not any(parameter.grad is not None for parameter in task.model.parameters()):
+        raise ModelError(
+            f"no gradient reaches any of the model's parameters: the loss {value.item():.4g} does not "
+            "depend on them. Look for .detach(), .data, torch.no_grad() or .item() between model and loss, and for "
+            "checkpointing without use_reentrant=False."
+        )
+
+
+_BYTES = "Convert bytes to numbers first, for example with .float() / 255. "
+
+
+def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Exception) -> DataError:
+    """Returns an error with the shapes of both sides of what did not fit."""
+    said = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    if seen:
+        target = split(batch)[2]
+        return DataError(
+            f"the loss failed on the output {describe(seen[0])} and the target {describe(target)}: {said}. "
+            "Make the two fit, or pass loss=callable(output, target)."
+        )
+    matrices = ((name, p) for name, p in task.model.named_parameters() if p.dim() > 1)
+    name, first = next(matrices, next(task.model.named_parameters()))
+    bytes_hint = _BYTES if any(tensor.dtype == torch.uint8 for tensor in tensors(batch)) else ""
+    return DataError(
+        f"the model cannot take a batch of {describe(batch)}; its first weight {name!r} is {describe(first)}. "
+        f"It said {said}. {bytes_hint}Batches are split into (inputs…, target); "
+        "pass step=callable(model, batch) where that is wrong."
+    )
+
+
+def _classes(output: Tensor, target: Any) -> tuple[int, Tensor] | None:
+    """Returns (number of classes, labels in shape of one per prediction), where it is a classification."""
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool:
+        return None
+    if output.dim() < 2 or not output.is_floating_point():
+        return None
+    logits, labels = aligned(output, target)
+    fits = logits.shape[:1] + logits.shape[2:] == labels.shape
+    return (logits.shape[1], labels) if fits else None
+
+
+def _learn_reference(task: Task) -> None:
+    """Fills in the label prior and the best constant predictor's loss, where the loss is a known one."""
+    output, task._output = task._output, None
+    values = targets(task.train)
+    if output is None:
+        return
+    if task.loss_name == "mse":
+        some = [value.cpu() for value in values[:VARIANCE_BATCHES]]  # in double precision, several batches at a time
+        if len({tuple(value.shape[1:]) for value in some}) == 1:  # else there is no mean over rows
+            task.reference = variance(some) or None
+    elif task.loss_name in ("cross_entropy", "model") and values:
+        found = _classes(output, split(task.train[0])[2])
+        if found is None:
+            return
+        width = found[0]
+        if task.loss_name == "model" and int(found[1].max()) >= width:
+            return  # the model took them, so they are no class numbers
+        check_labels(values, width)
+        check_labels(targets(task.probe_eval + task.gate_eval), width, "the held-back data")
+        task.label_prior = class_frequencies(values, width)
+        task.reference = entropy(task.label_prior) or None

@@ -1,0 +1,1 @@
+"""Task → Graph, read from the operations of a real step."""

@@ -1,0 +1,196 @@
+"""What Python called while the model ran: function, arguments, and the autograd nodes they became."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ..task.batches import tensors
+
+_RECURRENT = {
+    "lstm",
+    "gru",
+    "rnn_tanh",
+    "rnn_relu",
+    "lstm_cell",
+    "gru_cell",
+    "rnn_tanh_cell",
+    "rnn_relu_cell",
+}
+_FACTORIES = frozenset("tensor as_tensor scalar_tensor full zeros ones sqrt exp log mul div add sub pow neg".split())
+"""Functions of numbers alone whose result may be a constant in a formula, such as √(2/π)."""
+
+_CONSTANTS = frozenset(
+    "gt lt ge le eq ne __gt__ __lt__ __ge__ __le__ __eq__ __ne__ sign sgn detach zeros_like ones_like full_like"
+    " logical_not logical_and round floor".split()
+)
+"""Elementwise functions whose result has no gradient, yet belongs to an activation: a mask, a sign."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The result of an autograd node, in the place of a tensor."""
+
+    fn: Any
+
+
+class Unknown:
+    """A tensor whose values are not kept: data, a mask, a parameter."""
+
+
+UNKNOWN = Unknown()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function call with every tensor argument replaced by a `Ref`, a `Call`, a number or `UNKNOWN`."""
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class RecurrentCall:
+    """One call of `torch.lstm`, `torch.gru_cell`, …, whatever its inside was recorded as.
+
+    Attributes:
+        name: of the function.
+        inputs: autograd nodes of the inputs and states.
+        outputs: autograd nodes of the results.
+        weights: names of the parameters, in the order of the call.
+        shape: of the first result.
+        steps: time steps that this call runs over; 1 of a cell.
+    """
+
+    name: str
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    weights: tuple[str, ...]
+    shape: tuple[int, ...]
+    steps: int
+
+
+class Complete(Exception):
+    """Ends a step whose backward passes have met every trainable parameter: what follows repeats it."""
+
+
+class Tape(TorchFunctionMode):
+    """Records calls by the autograd node of their result; copies no tensor and reads no value.
+
+    A buffer in a formula (a threshold) is not read, so that the graph is the same where it has no value. A step that
+    accumulates gradients is ended by the micro-batch that completes the picture: backward is left out, so that the
+    activations of all of them would be alive at a time.
+
+    Attributes:
+        calls: autograd node → the call that made it.
+        recurrent: autograd node → the recurrent call that it is a result of.
+        losses: tensors on which `backward` was called; the call itself is left out.
+    """
+
+    def __init__(self, names: Mapping[int, str], trainable: Iterable[Tensor] = ()) -> None:
+        """Begins an empty record.
+
+        Args:
+            names: id of each parameter tensor → its name.
+            trainable: parameters; a backward that meets the last of them raises `Complete`.
+        """
+        super().__init__()
+        self.calls: dict[Any, Call] = {}
+        self.recurrent: dict[Any, RecurrentCall] = {}
+        self.losses: list[Tensor] = []
+        self._names = names
+        self._unmet = {id(parameter) for parameter in trainable}
+        self._constants: dict[int, tuple[Tensor, Call]] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.backward:
+            self._record_loss(args[0])
+            return None
+        name = str(func.__name__)
+        if name in _RECURRENT:
+            before = list(tensors((args, dict(kwargs))))
+            result = func(*args, **kwargs)
+            self._record_recurrent(name, before, list(tensors(result)), _steps(name, args, kwargs))
+            return result
+        if name == "__get__" or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        call = Call(func, self._keep(args), {key: self._keep(value) for key, value in kwargs.items()})
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor):
+            if result.grad_fn is not None:
+                if Ref(result.grad_fn) not in call.args:  # dropout of rate 0 and casts hand back their argument
+                    self.calls.setdefault(result.grad_fn, call)
+            elif name in _CONSTANTS or (name in _FACTORIES and result.numel() == 1 and _is_known(call.args)):
+                self._constants[id(result)] = (result, call)  # holding it keeps its id its own
+        return result
+
+    def _keep(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if value.grad_fn is not None:
+                return Ref(value.grad_fn)
+            if id(value) in self._constants:
+                return self._constants[id(value)][1]
+            return UNKNOWN
+        if isinstance(value, (tuple, list)):
+            return tuple(self._keep(item) for item in value)
+        return value
+
+    def _record_loss(self, loss: Tensor) -> None:
+        self.losses.append(loss)
+        if self._unmet:
+            self._unmet -= leaves(loss.grad_fn)
+            if not self._unmet:
+                raise Complete
+
+    def _record_recurrent(self, name: str, inputs: list[Tensor], outputs: list[Tensor], steps: int) -> None:
+        weights = tuple(self._names[id(tensor)] for tensor in inputs if id(tensor) in self._names)
+        data = tuple(
+            tensor.grad_fn for tensor in inputs if tensor.grad_fn is not None and id(tensor) not in self._names
+        )
+        made = tuple(tensor.grad_fn for tensor in outputs if tensor.grad_fn is not None)
+        if made:
+            call = RecurrentCall(name, data, made, weights, tuple(outputs[0].shape), steps)
+            self.recurrent.update(dict.fromkeys(made, call))
+
+
+def _steps(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Returns the time steps of one call of `torch.lstm`, …: (input, state, …, batch_first) or (packed, lengths, …)."""
+    if name.endswith("_cell"):
+        return 1
+    if isinstance(args[1], Tensor) and args[1].dim() == 1:  # a packed sequence: how many examples each step still has
+        return len(args[1])
+    return int(args[0].shape[1 if kwargs.get("batch_first", args[-1]) else 0])
+
+
+def leaves(root: Any) -> set[int]:
+    """Returns the id of every leaf tensor that gets a gradient from an autograd node."""
+    found: set[int] = set()
+    stack, seen = [root], {root}
+    while stack:
+        node = stack.pop()
+        if node is None:
+            continue
+        if node.name().endswith("AccumulateGrad"):
+            found.add(id(node.variable))
+        for following, _ in node.next_functions:
+            if following not in seen:
+                seen.add(following)
+                stack.append(following)
+    return found
+
+
+def _is_known(args: tuple[Any, ...]) -> bool:
+    return all(not isinstance(value, (Unknown, Ref)) for value in args)

@@ -1,0 +1,362 @@
+"""From a model and one training step to its `Graph`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..errors import ModelError
+from ..graph import Graph, Layer
+from ..task.batches import move
+from ..task.checks import check_trainable, unwrap
+from ..task.products import derived_tensors, parameter_names
+from ..task.snapshot import preserved
+from ..task.task import Task, example_task, explained
+from .axes import Use, fans, follow, kind_of, normalizes
+from .blocks import Blocks
+from .inventory import Item, inventory
+from .modules import read_modules
+from .recurrent import call_lengths, recurrent_layers
+from .residuals import find_blocks
+from .responses import Replay, response
+from .roles import Places, find_places, is_normalized, member_of, role_of
+from .streams import stack_of
+from .tape import Tape
+from .vectors import verdict
+from .walk import Node, ReentrantError, release, unveil, walk
+
+
+def trace(
+    model: nn.Module,
+    data: Any = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    step: Callable[[nn.Module, Any], Tensor] | None = None,
+) -> Graph:
+    """Returns the architecture of a model; the model is left as it was.
+
+    The graph has one `Layer` for every parameter: what it is for (input, hidden, query, bias, …), its fans, the
+    activation that follows, its depth, the residual branch it lies in. It is read from the autograd graph of one
+    forward pass, so functional calls, shared weights and skips are seen whatever the model's code looks like.
+
+    A recipe is resolved for a graph (`resolve`); `apply_` and `select` trace by themselves, so call this to see what
+    they see, or to plan for a model that is too large to build. It takes one forward pass of one batch, and no memory
+    for weights on the meta device. Nothing is trained and no weight is changed.
+
+    Args:
+        model: This module is read. It may be on any device, the meta device included.
+        data: One batch of this is passed through the model: batches, one batch, (X, y) with X of shape (rows, …) and y
+            of shape (rows,) or (rows, …), or one example input. None means that the model's own `dummy_inputs`
+            (transformers) are used, or else that the module tree is read, and what it cannot tell is kept.
+        loss: This callable (output, target) -> scalar tensor is the loss. None means that it is inferred, as in
+            `select`; without a target any output will do.
+        step: This callable (model, batch) -> scalar takes the place of `loss`, for whatever else trains by one loss.
+
+    Returns:
+        A `Graph`, a mapping from the parameter's name to its `Layer`. Print it for a table, and pass it to `resolve`.
+
+    Raises:
+        ModelError: The model is no module or has no trainable parameter, or the loss has no gradient or reaches no
+            parameter.
+        DataError: The model or the loss cannot take the batch; the message has the shapes of both.
+        StepError: The loss or the step cannot be called, or returns no scalar.
+
+    Example:
+        >>> import autoinit
+        >>> from sklearn.datasets import load_iris
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> graph = autoinit.trace(model, load_iris(return_X_y=True))
+        >>> print(graph)
+        4 parameters read from the autograd graph of one step
+        <BLANKLINE>
+        parameter  shape  kind    role    fan in  fan out  activation  depth  kept because
+        ─────────  ─────  ──────  ──────  ──────  ───────  ──────────  ─────  ────────────
+        0.weight   16×4   linear  input        4       16  relu            0
+        0.bias     16     bias    bias         -        -  -               0
+        2.weight   3×16   linear  output      16        3  linear          1
+        2.bias     3      bias    bias         -        -  -               1
+        >>> graph["2.weight"].role
+        'output'
+    """
+    if data is not None:
+        return trace_task(example_task(model, data, loss=loss, step=step))
+    model = unwrap(model)
+    check_trainable(model)
+    if "dummy_inputs" in dir(type(model)):
+        try:
+            with preserved(model):
+                return read_graph(model, lambda: _dummy_loss(model))
+        except Exception as error:  # made-up inputs may not fit; the module tree always can be read
+            note = f"The model's dummy_inputs could not be used ({type(error).__name__}), so its modules were read."
+            graph = read_modules(model)
+            return replace(graph, notes=(note, *graph.notes))
+    return read_modules(model)
+
+
+def trace_task(task: Task) -> Graph:
+    """Returns the architecture of a task's model, with the frequency of its labels."""
+    batch = move(task.train[0], task.device)
+    with task.preserved() as snapshot:
+        try:
+            watched = _watched(batch)
+            graph = read_graph(task.model, lambda: task.loss(watched))
+        except ReentrantError:
+            raise
+        except Exception:  # a step may do with its batch what no gradient allows: write into it, take it to numpy
+            snapshot.rewind()
+            with explained(task, batch):
+                graph = read_graph(task.model, lambda: task.loss(batch))
+    return replace(graph, label_prior=task.label_prior)
+
+
+def _watched(value: Any) -> Any:
+    """Returns a batch whose floating-point tensors take part in the graph, so that a skip from the data is seen."""
+    if isinstance(value, Tensor):
+        return value.detach().requires_grad_() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: _watched(item) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_watched(item) for item in value)
+    return value
+
+
+def _dummy_loss(model: Any) -> Tensor:
+    """Returns the sum of the first tensor that the model makes of its own dummy inputs."""
+    device = next(model.parameters()).device
+    output = model(**{name: value.to(device) for name, value in model.dummy_inputs.items()})
+    return next(value for value in output.values() if isinstance(value, Tensor) and value.grad_fn is not None).sum()
+
+
+def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
+    """Returns the architecture of a model, read from the autograd graph of one step.
+
+    Args:
+        model: its parameters are looked for in the graph; frozen ones are read as well, and stay frozen.
+        run: computes the loss once, on whatever device; it may call `backward` itself, which is then left out.
+
+    Raises:
+        ModelError: no loss with a gradient came out, or it reaches no parameter of the model.
+    """
+    items = inventory(model)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with _thawed(model), torch.enable_grad(), parametrize.cached():
+        derived = derived_tensors(model)
+        names = parameter_names(model)
+        names.update({id(tensor): name for name, tensor in derived.items()})
+        tape = Tape(names, trainable)
+        losses = _losses(tape, run)
+        cuts = {tensor.grad_fn: name for name, tensor in derived.items() if tensor.grad_fn is not None}
+        nodes = walk([loss.grad_fn for loss in losses], names, cuts, tape.recurrent)
+        try:
+            if not any(node.leaf or node.op == "Recurrent" for node in nodes):
+                raise ModelError(
+                    "The loss reaches no parameter of the model. Check that the loss is computed from this model's "
+                    "output, outside torch.no_grad() and without detach()."
+                )
+            unveil(nodes, tape.calls)
+            return _assemble(items, nodes, tape)
+        finally:
+            release(nodes)
+
+
+_TIMING = "it sets the time step of a state space model; its range is part of the design"
+
+
+@contextmanager
+def _thawed(model: nn.Module) -> Iterator[None]:
+    """Lets frozen parameters take part in the graph, so that what follows them is read rightly."""
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _losses(tape: Tape, run: Callable[[], Tensor | None]) -> list[Tensor]:
+    try:
+        mode: Any = tape
+        with mode:
+            loss = run()
+    except Exception:
+        if not tape.losses:
+            raise
+        loss = None  # all is seen, or it went on after a backward pass that was left out, and missed the gradients
+    losses = [*tape.losses, *([loss] if isinstance(loss, Tensor) and not tape.losses else [])]
+    losses = [loss for loss in losses if loss.grad_fn is not None]
+    if not losses:
+        raise ModelError(
+            f"The step returned {type(loss).__name__} without a gradient, so the architecture cannot be read. "
+            "Return the loss tensor, computed outside torch.no_grad()."
+        )
+    return losses
+
+
+@dataclass
+class _Reader:
+    """All that is known about the graph while the layers are put together."""
+
+    blocks: Blocks
+    places: Places
+    replay: Replay
+    uses: dict[str, list[Use]]
+    by_node: dict[Node, list[Use]]
+    recurrent: dict[str, Layer]
+    nodes: dict[str, list[Node]]
+
+
+def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
+    uses = follow(nodes)
+    blocks = find_blocks(nodes, uses)
+    by_name: dict[str, list[Use]] = {}
+    by_node: dict[Node, list[Use]] = {}
+    for use in uses:
+        by_name.setdefault(use.chain.leaf, []).append(use)
+        by_node.setdefault(use.node, []).append(use)
+    replay = Replay(tape.calls, {node.fn: node for node in nodes}, blocks)
+    shapes = {item.name: item.shape for item in items}
+    at = {name: [use.node for use in found] for name, found in by_name.items()}
+    for node in nodes:
+        for name in blocks.products[node] if node.op == "Recurrent" else ():
+            at.setdefault(name, []).append(node)
+    recurrent = recurrent_layers(blocks, shapes)
+    reader = _Reader(blocks, find_places(blocks, uses), replay, by_name, by_node, recurrent, at)
+    layers = tuple(_layer(reader, item) for item in items)
+    depths = {layer.name: layer for layer in layers}
+    layers = tuple(_beside_weight(layer, depths) for layer in layers)
+    notes = (
+        *_notes(layers, reader.places.unlike),
+        *(f"A function that ends in {op} could not be read; it counts as linear." for op in sorted(set(replay.unread))),
+    )
+    written_out = [len(set(at[layer.name])) for layer in layers if layer.role == "recurrent" and not layer.cell]
+    return Graph(
+        layers,
+        residual_adds=max(blocks.residual_depth.values(), default=0),
+        sequence_length=max([*written_out, *call_lengths(blocks)], default=None),
+        notes=notes,
+    )
+
+
+def _layer(reader: _Reader, item: Item) -> Layer:
+    if item.name in reader.recurrent:
+        layer = reader.recurrent[item.name]
+    else:
+        uses = reader.uses.get(item.name, [])
+        products = [use for use in uses if item.name in reader.blocks.products.get(use.node, ())]
+        if not uses:
+            layer = Layer(
+                name=item.name,
+                shape=item.shape,
+                kind="other",
+                role="other",
+                keep="no gradient reaches it in this step",
+            )
+        else:
+            layer = _matrix(reader, item, products) if products else _vector(reader, item, uses)
+    keep = item.keep or layer.keep
+    stack = stack_of(reader.places.stacks, reader.nodes.get(item.name, ()))
+    return replace(layer, tied_to=item.tied_to, parametrized=item.parametrized, keep=keep, stack=stack)
+
+
+def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
+    blocks, places, first = reader.blocks, reader.places, uses[0]
+    role = role_of(blocks, places, item.name, uses)
+    axes, fan_in, fan_out, groups = fans(first, item.shape)
+    slices = places.parts.get(item.name, 1)
+    if first.chain.part:  # the weight is cut, and not its output
+        slices = 3 if role == "qkv" and first.chain.cut in axes.outside[:1] else 1
+    residual = next((places.residual[use.node] for use in uses if use.node in places.residual), None)
+    member = member_of(places, item.name, role)
+    return Layer(
+        name=item.name,
+        shape=item.shape,
+        kind=kind_of(first.node),
+        role=role,
+        fan_in=fan_in,
+        fan_out=fan_out // slices,
+        out_axes=axes.outside,
+        in_axes=axes.inside,
+        groups=groups,
+        slices=slices,
+        activation=_activation(reader, role, first.node),
+        depth=max((blocks.depth[edge.node] for edge in first.node.data), default=0),
+        residual_depth=max((blocks.residual_depth[edge.node] for edge in first.node.data), default=0),
+        in_branch=residual is not None,
+        branch_weights=residual.weights if residual else 0,
+        closes_branch=any(use.node in places.closing for use in uses),
+        rectified=any(use.node in places.rectified for use in uses),
+        post_norm=any(use.node in places.post_norm for use in uses),
+        attention=member.attention,
+        heads=member.heads,
+        cross=member.cross,
+        normalized=all(is_normalized(blocks, use.node) for use in uses),
+        keep=_kept(uses, role, places, item.name),
+    )
+
+
+def _activation(reader: _Reader, role: str, node: Node) -> Any:
+    found = response(reader.blocks, reader.replay, node)
+    return replace(found, name="linear", parameters=(), table=()) if role in ("output", "query", "key") else found
+
+
+def _kept(uses: list[Use], role: str, places: Places, name: str) -> str:
+    use = uses[0]
+    if normalizes(frozenset().union(*(one.chain.ops for one in uses if one.node is use.node))):
+        return "its scale is removed by a normalization of the weight (weight standardization)"
+    if "Mm" in use.chain.ops or "Bmm" in use.chain.ops:
+        return "a factor of a weight that is a product of weights"
+    if role == "lora" and name in places.lora:
+        return f"part of a low-rank addition (LoRA) to {places.lora[name]}"
+    if name in places.timing:
+        return _TIMING
+    if role == "router":
+        return "it routes to experts; its scale decides how evenly"
+    return ""
+
+
+def _vector(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
+    found = verdict(reader.blocks, uses, reader.by_node)
+    data = uses[0].node.data
+    return Layer(
+        name=item.name,
+        shape=item.shape,
+        kind=found.kind,
+        role=found.role,
+        of=found.of,
+        in_branch=found.in_branch,
+        on_skip=found.on_skip,
+        keep=found.keep,
+        depth=max((reader.blocks.depth[edge.node] for edge in data), default=0),
+        residual_depth=max((reader.blocks.residual_depth[edge.node] for edge in data), default=0),
+    )
+
+
+def _beside_weight(layer: Layer, layers: dict[str, Layer]) -> Layer:
+    """Returns a bias at the depth of its weight."""
+    weight = layers.get(layer.of) if layer.of else None
+    if layer.role not in ("bias", "norm_scale"):
+        return layer
+    if weight is None or weight.kind == "embedding":  # a tied head has its bias far from the embedding
+        return layer
+    return replace(
+        layer,
+        keep=layer.keep or (weight.keep if weight.keep == _TIMING else ""),
+        depth=weight.depth,
+        residual_depth=weight.residual_depth,
+        in_branch=weight.in_branch,
+        slices=weight.slices,
+    )
+
+
+def _notes(layers: tuple[Layer, ...], unlike: dict[str, str]) -> Iterator[str]:
+    for layer in layers:
+        if layer.role == "qkv" and layer.slices == 1 and layer.name in unlike:
+            yield f"{layer.name} holds queries, keys and values {unlike[layer.name]}; it is treated as one matrix."

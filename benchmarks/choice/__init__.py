@@ -1,0 +1,1 @@
+"""Does select choose well: against the owner's weights, and against exhaustive training."""

@@ -1,0 +1,1 @@
+"""What short probes tell of long trainings: signals, scores, halving, vetoes."""

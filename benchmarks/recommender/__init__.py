@@ -1,0 +1,1 @@
+"""How well recipes are chosen without trying any."""

@@ -1,0 +1,125 @@
+"""How well recipes are chosen without trying any, on tasks that were not learned from: replayed by look-up.
+
+    python -m benchmarks.recommender.held_out                        # the shipped knowledge, all splits
+    python -m benchmarks.recommender.held_out --split "" --probes    # searches, begun by the recommender and without
+    # tasks of ten times the size
+    python -m benchmarks.recommender.held_out --split "" --large benchmarks/results/scale.jsonl.xz
+    python -m benchmarks.recommender.held_out --knowledge known.jsonl.xz --split family --methods recommender,portfolio
+
+Every method learns from the training tasks of a split only. Its ranking of a held-out task is scored so:
+
+- regret@k: of its first k candidates the one with the lowest loss on the first seed is taken; its mean loss on the
+  other seeds, less that of the best candidate there, over as-is less the best there (or two standard deviations of a
+  seed, where that is more). The same in nats beside it.
+- harmed: the first choice's loss on the other seeds is more than 5 % above as-is's; the worst one beside it.
+- gap closed: of the mean distance from the single best recipe to the best candidate, on the first choices.
+- tau: Kendall's, of the ranking with the losses.
+- covered: share of candidates whose gain lies in its interval, where 80 % are asked for.
+- flagged: tasks said to be unlike those studied.
+
+Intervals are 90 % bootstrap ones over tasks. Diverged trainings are counted apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoinit.knowledge.files import read_knowledge, shipped
+from autoinit.recommender.evaluation import TOPS, Scored, evaluated, scored, several_seeds
+from autoinit.recommender.examples import Examples, examples_of
+
+from .methods import METHODS
+from .warm_searches import openings, report, searches
+
+COLUMNS = ("method", *(f"regret@{top}" for top in TOPS), "nats@1", "harmed", "worst", "diverged", "gap closed", "tau",
+           "covered", "flagged")  # fmt: skip
+
+
+def interval(values: Sequence[float], statistic: Callable[[Any], Any] = np.mean) -> str:
+    """Returns "0.21 [0.18, 0.25]": a statistic over tasks with its 90 % bootstrap interval."""
+    array = np.asarray(values, dtype=float)
+    generator = np.random.default_rng(0)
+    draws = [statistic(array[generator.integers(len(array), size=len(array))]) for _ in range(1000)]
+    low, high = np.quantile(draws, [0.05, 0.95])
+    return f"{statistic(array):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def table(examples: Examples, split: str, methods: Sequence[str]) -> str:
+    """Returns the table of one split, in Markdown."""
+    return _table({method: evaluated(examples, split, METHODS[method]) for method in methods})
+
+
+def _table(found: Mapping[str, Sequence[Scored]]) -> str:
+    single = found.get("single best")
+    lines = [
+        f"| {' | '.join(COLUMNS)} |",
+        "| --- |" + " ---: |" * (len(COLUMNS) - 1),
+    ]
+    for method, scores in found.items():
+        harmed = [score for score in scores if score.harmed]
+        unflagged = [score for score in harmed if not score.flagged]
+        worst = min(scores, key=lambda score: score.gain)
+        closed = "" if single is None else f"{_closed(scores, single):.0%}"
+        covers = [score.covered for score in scores if score.covered is not None]
+        lines.append(
+            f"| {method} | {' | '.join(interval([score.regret[top] for score in scores]) for top in range(len(TOPS)))} "
+            f"| {interval([score.nats[0] for score in scores])} "
+            f"| {len(harmed) / len(scores):.1%} ({len(unflagged)} not flagged) "
+            f"| {np.expm1(max(0.0, -worst.gain)):.0%} ({worst.task}) "
+            f"| {sum(score.diverged for score in scores)} "
+            f"| {closed} | {interval([score.agreement for score in scores])} "
+            f"| {f'{np.mean(covers):.0%}' if covers else ''} "
+            f"| {np.mean([score.flagged for score in scores]):.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def _closed(scores: Sequence[Scored], single: Sequence[Scored]) -> float:
+    gap = np.mean([score.regret[0] for score in single])
+    return float(1 - np.mean([score.regret[0] for score in scores]) / gap) if gap > 0 else 0.0
+
+
+def large(examples: Examples, tests: Examples, methods: Sequence[str]) -> str:
+    """Returns the table of tasks of another size, all of which are chosen for by what the examples tell."""
+    found = {}
+    for method in methods:
+        rank = METHODS[method](examples)
+        found[method] = [scored(result, rank(tests, place)) for place, result in enumerate(tests.results)]
+    return _table(found)
+
+
+def main() -> None:
+    """Prints a table for each split."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--knowledge", help="a .jsonl.xz file; the shipped one if left out")
+    parser.add_argument("--split", default="task,dataset,family", help="empty for none")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--probes", action="store_true", help="also replay searches, warm and cold")
+    parser.add_argument("--study", type=Path, default=Path("studies/overnight.toml"), help="of the knowledge's tasks")
+    parser.add_argument("--large", type=Path, help="knowledge of larger tasks to test on, never learned from")
+    given = parser.parse_args()
+    knowledge = read_knowledge(given.knowledge) if given.knowledge else shipped()
+    examples = several_seeds(examples_of(knowledge))
+    print(
+        f"{len(examples.results)} tasks, {len(examples.task)} candidates on them; knowledge {knowledge.hash}; "
+        f"noise of a seed {np.median([found.noise for found in examples.results]):.3f} nats",
+        flush=True,
+    )
+    methods = [name.strip() for name in given.methods.split(",")]
+    for split in filter(None, given.split.split(",")):
+        print(f"\n## Leave one {split} out\n\n{table(examples, split, methods)}", flush=True)
+    if given.probes:
+        found = searches(examples, openings(examples, given.study))
+        print(f"\n## Regret by number of probes, leave one family out\n\n{report(found)}", flush=True)
+    if given.large:
+        tests = several_seeds(examples_of(read_knowledge(given.large)))
+        print(f"\n## {len(tests.results)} tasks of ten times the size\n\n{large(examples, tests, methods)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What it costs: time and memory of draws, searches, studies and recommendations."""

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import autoinit
+from autoinit.errors import ArgumentError
+from autoinit.executors.choice import check_executor, choose, fastest_threads
+from autoinit.executors.processes import Processes
+from autoinit.executors.sequential import Sequential
+from autoinit.executors.stacked import Stacked
+from autoinit.judging.budget import Budget
+from autoinit.probing.bench import Bench
+from autoinit.task.machine import using_threads
+from autoinit.task.task import make_task
+from autoinit.tracing.tracing import trace_task
+
+DIGITS = load_digits()
+DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
+PACES = {"sequential": 100.0, "processes": 100.0, "stacked": 100.0}
+
+
+def small_mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 10))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    task = make_task(small_mlp(), DATA, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    graph = trace_task(task)
+    with task.preserved() as snapshot:
+        yield Bench(task, graph, snapshot, seed=0)
+
+
+@pytest.fixture
+def paces(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What each executor is measured to do."""
+    found = dict(PACES)
+    for kind in (Sequential, Processes, Stacked):
+        monkeypatch.setattr(kind, "pace", lambda self, steps: found[self.name])
+    monkeypatch.setattr("autoinit.executors.choice.usable_cores", lambda: 2)
+    return found
+
+
+@pytest.mark.parametrize(("pace", "name"), [(100.0, "sequential"), (109.0, "sequential"), (160.0, "processes")])
+def test_another_way_is_chosen_where_it_was_measured_to_be_worth_it(
+    bench: Bench, paces: dict[str, float], pace: float, name: str
+) -> None:
+    paces["processes"] = pace
+    with using_threads(1):
+        choice = choose(bench)
+    choice.executor.close()
+    assert choice.executor.name == name
+    assert choice.pace == paces[name]
+    assert choice.why.endswith(
+        f"measured in steps/s: one job after the other on 1 thread 100, 2 processes {pace:.3g}, 8 stacked 100"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "repeatable", "count"), [(None, False, 11), (None, True, 8), (9, False, 9), (9, True, 8)]
+)
+def test_a_repeatable_search_has_no_more_workers_than_a_batch_has_jobs(
+    bench: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch, asked: int, repeatable: bool, count: int
+) -> None:
+    paces["processes"] = 1000.0
+    monkeypatch.setattr("autoinit.executors.choice.usable_cores", lambda: 11)
+    for executor in (None, "processes"):
+        choice = choose(bench, executor=executor, concurrency=asked, repeatable=repeatable)
+        choice.executor.close()
+        assert (choice.executor.name, choice.executor.concurrency) == ("processes", count)
+
+
+@pytest.mark.parametrize("executor", [None, "processes"])
+def test_there_are_no_more_workers_than_memory_holds(
+    bench: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch, executor: str | None
+) -> None:
+    paces["processes"] = 1000.0
+    monkeypatch.setattr("autoinit.executors.choice.usable_cores", lambda: 6)
+    monkeypatch.setattr("autoinit.executors.choice._workers_that_fit", lambda bench: 3)
+    choice = choose(bench, executor=executor)
+    choice.executor.close()
+    assert choice.executor.concurrency == 3
+
+
+def test_stacks_are_no_choice_for_a_repeatable_search(bench: Bench, paces: dict[str, float]) -> None:
+    paces["stacked"] = 500.0
+    assert choose(bench).executor.name == "stacked"
+    assert choose(bench, repeatable=True).executor.name == "sequential"
+    assert choose(bench, concurrency=3).executor.concurrency == 3
+
+
+@pytest.mark.parametrize(("fast", "threads"), [(1, 1), (2, 2)])
+def test_the_faster_number_of_threads_is_used(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fast: int, threads: int
+) -> None:
+    def pace(bench: Bench, steps: int) -> float:
+        return 100.0 if torch.get_num_threads() == fast else 50.0
+
+    monkeypatch.setattr("autoinit.executors.choice.steps_per_second", pace)
+    with using_threads(2):
+        assert fastest_threads(bench)[:2] == (threads, 100.0)
+        assert torch.get_num_threads() == 2
+
+
+def test_a_large_model_is_not_timed_on_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoinit.executors.choice.SMALL", 100)
+    monkeypatch.setattr("autoinit.executors.choice.steps_per_second", lambda bench, steps: 1 / torch.get_num_threads())
+    with using_threads(2):
+        assert fastest_threads(bench)[0] == 2
+
+
+def test_what_is_asked_for_is_used(bench: Bench) -> None:
+    assert choose(bench, executor="sequential").executor.name == "sequential"
+    assert choose(bench, concurrency=1).executor.name == "sequential"
+    choice = choose(bench, executor="processes", concurrency=3)
+    assert (choice.executor.name, choice.executor.concurrency, choice.threads) == ("processes", 3, 1)
+    choice.executor.close()
+
+
+def test_nothing_is_measured_where_that_would_cost_too_much(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Sequential, "pace")
+    assert "too small to measure" in choose(bench, affordable_steps=400).why
+
+
+def test_what_cannot_run_here_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoinit.executors.processes.why_not", lambda bench: "no forks today")
+    with pytest.raises(ArgumentError, match="'processes', which cannot run here: no forks today"):
+        choose(bench, executor="processes")
+
+
+def test_why_there_are_no_workers_is_told_where_they_could_help(
+    bench: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine with an accelerator, of a model on its CPU."""
+    assert "no worker processes" not in choose(bench).why
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    choice = choose(bench)
+    assert choice.executor.name == "sequential"
+    assert "; no worker processes: autograd keeps threads for this machine's accelerator" in choice.why
+    assert "CUDA_VISIBLE_DEVICES" in choice.why
+    monkeypatch.setattr("autoinit.executors.choice.usable_cores", lambda: 1)
+    assert "no worker processes" not in choose(bench).why
+
+
+@pytest.mark.parametrize(
+    ("executor", "concurrency", "message"),
+    [
+        ("threads", None, "executor is 'threads'. Allowed: sequential, processes"),
+        (None, 0, "concurrency is 0. Allowed: a whole number from 1"),
+        (None, True, "concurrency is True"),
+        (None, 2.0, "concurrency is 2.0"),
+        ("sequential", 2, "runs one job at a time"),
+    ],
+)
+def test_what_is_not_understood_is_refused(executor: str | None, concurrency: int | None, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        check_executor(executor, concurrency)
+
+
+def test_measuring_leaves_the_model_as_it_was(bench: Bench) -> None:
+    before = [p.clone() for p in bench.task.model.parameters()]
+    choice = choose(bench)
+    choice.executor.close()
+    for now, then in zip(bench.task.model.parameters(), before, strict=True):
+        assert torch.equal(now, then)
+    assert (choice.pace or 0) > 0
+
+
+def test_the_number_of_processes_does_not_change_a_selection() -> None:
+    def selected(**how: object) -> tuple[object, ...]:
+        budget = Budget(steps=1500)
+        model = small_mlp()
+        selection = autoinit.select(model, DATA, budget=budget, lr="search", **how)  # type: ignore[arg-type]
+        trials = selection.trials.drop(columns="seconds")
+        return selection.plan, selection.gain, selection.lr, trials.to_csv(), selection.cost.steps
+
+    alone = selected(executor="sequential")
+    assert selected(executor="processes", concurrency=2) == alone
+    assert selected(executor="processes", concurrency=3) == alone
+    assert selected() == alone
+
+
+def test_select_says_how_it_ran() -> None:
+    selection = autoinit.select(small_mlp(), DATA, budget=Budget(steps=600), executor="sequential")
+    assert "  run    one job after the other, as asked for" in str(selection)
+
+
+def test_a_stacked_selection_agrees_with_a_sequential_one() -> None:
+    def losses(executor: str) -> list[float]:
+        selection = autoinit.select(
+            small_mlp(), DATA, recipes=["he_normal", "orthogonal"], budget=Budget(steps=1500), executor=executor
+        )
+        return list(selection.trials[selection.trials.stage == "search"].last_loss)
+
+    assert losses("stacked") == pytest.approx(losses("sequential"), rel=1e-3)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import math
+
+from autoinit.errors import described
+from autoinit.judging.score import Curve, Score
+from autoinit.judging.trials import Candidate, Record, ranking, stream
+from autoinit.recipes.recipe import OWN, Recipe
+
+
+def record(number: int, candidate: Candidate, total: float | None, **rest: object) -> Record:
+    scored = None if total is None else Score(total, total, total, 0.0, 10)
+    fields = {"stage": "search", "state": "complete", **rest}
+    return Record(number, candidate=candidate, seed=0, curve=Curve((1.0,)), score=scored, **fields)  # type: ignore[arg-type]
+
+
+def test_ranking_takes_each_recipe_at_its_best_learning_rate() -> None:
+    he = Candidate(Recipe(base="he_normal"))
+    records = [
+        record(0, Candidate(OWN, -2), 0.5),
+        record(1, Candidate(OWN, 0), -0.5),
+        record(2, he, -0.2),
+        record(3, he, -9.0, stage="final"),
+        record(4, Candidate(Recipe(base="orthogonal")), -9.0, state="pruned"),
+    ]
+    assert [found.number for found in ranking(records)] == [1, 2]
+
+
+def test_a_failed_run_sorts_last() -> None:
+    assert record(0, Candidate(OWN), None, state="failed").total == math.inf
+
+
+def test_streams_differ_by_name_and_seed() -> None:
+    assert len({stream(0, "a"), stream(0, "b"), stream(1, "a")}) == 3
+
+
+def test_an_exception_is_described_by_its_first_line() -> None:
+    assert described(ValueError("one\ntwo")) == "ValueError: one"
+    assert described(KeyError()) == "KeyError"

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from graphs import mlp, transformer
+
+from autoinit.errors import PlanFileError
+from autoinit.graph import Graph
+from autoinit.plans.fill import Adjustment
+from autoinit.plans.plan import Plan
+from autoinit.plans.rules import resolve
+from autoinit.recipes.recipe import Recipe
+
+
+def test_file_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    plan = resolve(Recipe(base="orthogonal", log2_gain=0.1), transformer(), seed=7).adjusted(
+        {"head.weight": Adjustment(0.1 + 0.2)}
+    )
+    plan.save(path, provenance={"why": "a test"})
+    assert Plan.load(path) == plan
+    assert json.loads(path.read_text())["provenance"] == {"why": "a test"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        ("{", "damaged: not JSON"),
+        ("[]", "JSON list"),
+        ("{}", "not an autoinit plan: its format is None"),
+        ('{"format": "autoinit-plan", "version": 99}', "version 99; this autoinit reads up to 1. Upgrade"),
+        ('{"format": "autoinit-plan", "version": 1, "plan": {}}', "lacks a recipe, a seed or a list of fills"),
+        (
+            '{"format": "autoinit-plan", "version": 1, "plan": {"recipe": {}, "seed": 0, "fills": [{"name": "w"}]}}',
+            "shape: Field required",
+        ),
+    ],
+)
+def test_bad_files(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "plan.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(PlanFileError, match=said):
+        Plan.load(path)
+
+
+def test_notes_of_the_reader_are_printed() -> None:
+    graph = Graph(mlp().layers, notes=("something was not seen.",))
+    assert str(resolve("he_normal", graph)).endswith("Note: something was not seen.")

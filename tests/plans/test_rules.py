@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from graphs import GRAPHS, ONLY_FOR, lstm, mlp, transformer
+
+from autoinit.graph import Graph
+from autoinit.plans.bias import SMALLEST_FREQUENCY
+from autoinit.plans.rules import resolve
+from autoinit.plans.table import coverage
+from autoinit.recipes.catalogue import NAMED
+from autoinit.recipes.recipe import Recipe
+
+
+def test_as_is_touches_nothing() -> None:
+    plan = resolve(Recipe(), mlp())
+    assert all(fill.untouched for fill in plan.fills)
+    assert coverage(plan.fills).startswith("Sets 0 and rescales 0 of 8 parameters (0 % of")
+
+
+def test_he_says_why() -> None:
+    fill = resolve(Recipe(base="he_normal"), mlp())["1.weight"]
+    assert (fill.distribution, fill.std) == ("normal", pytest.approx(0.5))
+    assert fill.reason == "He for relu: std = √2/√8 = 0.5"
+
+
+def test_gain_is_relative_and_biases_start_at_zero() -> None:
+    plan = resolve(Recipe(base="he_normal", log2_gain=1.0), mlp())
+    assert plan["1.weight"].std == pytest.approx(1.0)
+    assert "× 2 (gain)" in plan["1.weight"].reason
+    assert plan["1.bias"].values == (0.0,)
+
+
+def test_depth_slope_is_centred() -> None:
+    plan, flat = (resolve(Recipe(base="he_normal", depth_slope=slope), mlp(depth=5)) for slope in (2.0, 0.0))
+    ratios = [plan[f"{i}.weight"].std / flat[f"{i}.weight"].std for i in range(5)]
+    assert ratios == pytest.approx([0.5, 2**-0.5, 1.0, 2**0.5, 2.0])
+
+
+@pytest.mark.parametrize(("head", "factor"), [("same", 1.0), ("eighth", 0.125)])
+def test_head_as_is_is_rescaled(head: str, factor: float) -> None:
+    fill = resolve(Recipe(head=head), mlp())["3.weight"]
+    assert (fill.distribution, fill.factor) == ("keep", factor)
+
+
+def test_zero_head_and_label_prior() -> None:
+    plan = resolve(Recipe(head="zero", head_bias="label_prior"), mlp())
+    assert plan["3.weight"].values == (0.0,)
+    assert plan["3.bias"].values[:3] == pytest.approx((math.log(0.9), math.log(0.1), math.log(SMALLEST_FREQUENCY)))
+    assert plan["0.bias"].untouched
+
+
+def test_a_prior_of_another_size_is_kept_with_a_reason() -> None:
+    graph = Graph(mlp().layers, label_prior=(0.5, 0.5))
+    fill = resolve(Recipe(base="he_normal", head_bias="label_prior"), graph)["3.bias"]
+    assert fill.untouched
+    assert "10 classes" in fill.reason
+
+
+def test_residual_rules() -> None:
+    graph = transformer(blocks=2)
+    scaled = resolve(Recipe(residual_out="scaled"), graph)
+    assert scaled["block.0.down.weight"].factor == pytest.approx(0.5)
+    assert scaled["block.0.out.weight"].factor == pytest.approx(0.5)
+    assert scaled["block.0.up.weight"].untouched
+    zero = resolve(Recipe(residual_out="zero"), graph)
+    assert zero["block.1.out.weight"].values == (0.0,)
+    power = resolve(Recipe(branch_power=0.5), graph)
+    assert power["block.0.up.weight"].factor == pytest.approx(0.5)
+    assert power["block.0.down.weight"].untouched
+
+
+def test_query_and_key_slices_of_a_fused_weight() -> None:
+    fill = resolve(Recipe(qk_log2=-1.0), transformer())["block.0.qkv.weight"]
+    assert fill.slice_factors == (0.5, 0.5, 1.0)
+    assert fill.factor == 1.0
+
+
+@pytest.mark.parametrize(("rule", "std"), [("small", 0.02), ("inverse_sqrt", 0.25)])
+def test_embeddings(rule: str, std: float) -> None:
+    assert resolve(Recipe(embedding=rule), transformer())["embed.weight"].std == pytest.approx(std)
+    assert resolve(Recipe(base="he_normal"), transformer())["embed.weight"].untouched
+    assert resolve(Recipe(base="truncated_normal_002"), transformer())["embed.weight"].std == 0.02
+
+
+def test_recurrent_rules() -> None:
+    forget = resolve(Recipe(recurrent="orthogonal_forget"), lstm())
+    assert forget["weight_hh"].distribution == "orthogonal"
+    assert forget["weight_hh"].std == pytest.approx(1 / math.sqrt(6))
+    assert forget["bias_ih"].values == (0.0, 1.0, 0.0, 0.0)
+    assert forget["bias_hh"].values == (0.0, 0.0, 0.0, 0.0)
+    assert forget["weight_ih"].untouched
+    assert resolve(Recipe(recurrent="identity"), lstm())["weight_hh"].distribution == "identity"
+
+
+def test_a_role_s_own_rule_beats_the_base() -> None:
+    plan = resolve(Recipe(base="he_normal", rules=(("output", "orthogonal"),)), mlp())
+    assert plan["3.weight"].distribution == "orthogonal"
+    assert plan["2.weight"].distribution == "normal"
+
+
+def test_what_must_stay_is_kept_with_its_reason() -> None:
+    plan = resolve(Recipe(base="he_normal"), mlp().restricted(exclude="1.*"))
+    assert plan["1.weight"].untouched
+    assert plan["1.weight"].reason == "excluded by name"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name in NAMED for kind in GRAPHS if kind in ONLY_FOR.get(name, GRAPHS)]
+)
+def test_every_parameter_gets_a_fill_with_a_reason(name: str, kind: str) -> None:
+    plan = resolve(NAMED[name], GRAPHS[kind])
+    assert list(plan) == list(GRAPHS[kind])
+    assert all(fill.reason for fill in plan.fills)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers import unchanged
+from sklearn.datasets import load_digits
+from torch import nn
+
+from autoinit.judging.score import RANGE_STEP, Curve, Glance
+from autoinit.probing.probe import evaluate, probe
+from autoinit.task.task import Task, make_task
+
+DIGITS = load_digits()
+DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
+
+
+def digits_task(lr: float = 0.1, dropout: float = 0.0) -> Task:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, 10))
+    return make_task(model, DATA, optimizer=lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9))
+
+
+def run(task: Task, **rest: object) -> Curve:
+    with task.preserved():
+        return probe(task, **{"steps": 30, "seed": 0, **rest})  # type: ignore[arg-type]
+
+
+def test_it_trains() -> None:
+    curve = run(digits_task())
+    assert curve.steps == 30
+    assert curve.losses[-1] < 0.5 * curve.losses[0]
+    assert curve.seconds > 0
+
+
+def test_it_is_plain_training() -> None:
+    task = digits_task()
+    with task.preserved():
+        torch.manual_seed(5)
+        optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1, momentum=0.9)
+        slow = []
+        for x, y in task.order(5, 30):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(task.model(x), y)
+            loss.backward()
+            optimizer.step()
+            slow.append(loss.item())
+    assert run(task, seed=5).losses == tuple(slow)
+
+
+def test_same_seed_same_curve_dropout_included() -> None:
+    task = digits_task(dropout=0.5)
+    assert run(task).losses == run(task).losses
+    assert run(task).losses != run(task, seed=1).losses
+
+
+def test_learning_rate_factor() -> None:
+    assert run(digits_task(lr=0.05), lr_factor=2.0).losses == run(digits_task(lr=0.1)).losses
+
+
+def test_rungs_are_evaluated_and_may_stop_it() -> None:
+    task = digits_task()
+    seen: list[int] = []
+
+    def on_rung(curve: Curve) -> bool:
+        seen.append(curve.steps)
+        return curve.steps < 20
+
+    curve = run(task, rungs=(10, 20), on_rung=on_rung, held_back=task.probe_eval)
+    assert seen == [10, 20]
+    assert [step for step, _ in curve.held_back] == [10, 20]
+    assert curve.steps == 20
+
+
+def test_gradient_range_is_that_of_the_weights() -> None:
+    task = digits_task()
+    with task.preserved():
+        probe(task, steps=RANGE_STEP - 1, seed=0)
+        batches = list(task.order(0, RANGE_STEP))
+        task.model.zero_grad()
+        task.backward(batches[-1])
+        norms = [p.grad.norm().item() for p in task.model.parameters() if p.ndim > 1]
+    assert run(task).gradient_range == pytest.approx(math.log10(max(norms) / min(norms)), rel=1e-4)
+
+
+def test_divergence_is_contained() -> None:
+    curve = run(digits_task(lr=1e30))
+    assert curve.diverged_at is not None
+    assert curve.diverged_at == curve.steps <= 5
+
+
+def test_evaluation_is_per_row_in_eval_mode_and_keeps_each_flag() -> None:
+    task = digits_task(dropout=0.5)
+    task.model[2].train(False)
+    flags = [module.training for module in task.model.modules()]
+    with unchanged(task.model):
+        losses = evaluate(task, task.gate_eval)
+    assert [module.training for module in task.model.modules()] == flags
+    task.model.eval()
+    slow = [nn.functional.cross_entropy(task.model(x), y).item() for x, y in task.gate_eval]
+    assert losses == pytest.approx(slow, rel=1e-5)
+
+
+def test_a_curve_holds_the_mean_per_row_and_the_last_loss_of_each_batch() -> None:
+    task = digits_task(lr=1e-12)
+    held_back = [task.gate_eval[0], tuple(part[:10] for part in task.gate_eval[1])]
+    rows = [len(y) for _, y in held_back]
+    assert len(set(rows)) > 1  # else the mean over batches would do
+    curve = run(task, steps=4, held_back=held_back, rungs=(2,))
+    each = zip(curve.by_batch, rows, strict=True)
+    assert [step for step, _ in curve.held_back] == [2, 4]
+    assert curve.held_back[-1][1] == pytest.approx(sum(loss * count for loss, count in each) / sum(rows))
+
+
+def test_the_glance_is_taken_before_any_step_and_may_end_the_probe() -> None:
+    task = digits_task()
+    seen: list[Glance] = []
+    curve = run(task, screen=lambda glance: bool(seen.append(glance)))
+    assert (curve.steps, curve.held_back) == (1, ())
+    assert seen == [curve.glance]
+    with task.preserved():
+        torch.manual_seed(0)
+        task.model.train()
+        loss = task.backward(next(iter(task.order(0, 1))))
+        norms = [float(p.grad.norm()) for p in task.model.parameters() if p.ndim > 1 and p.grad is not None]
+    assert seen[0].loss == loss
+    assert seen[0].gradient_norm == pytest.approx(math.hypot(*norms), rel=1e-5)
+    assert seen[0].gradient_range == pytest.approx(math.log10(max(norms) / min(norms)), rel=1e-4)
+
+
+def test_schedulers_are_stepped() -> None:
+    model = nn.Linear(64, 10)
+
+    def optimizer(parameters: object) -> tuple[torch.optim.Optimizer, object]:
+        sgd = torch.optim.SGD(parameters, lr=0.1)  # type: ignore[arg-type]
+        return sgd, torch.optim.lr_scheduler.StepLR(sgd, step_size=1, gamma=0.0)
+
+    curve = run(make_task(model, DATA, optimizer=optimizer), steps=5)
+    frozen = run(make_task(model, DATA, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)), steps=5)
+    assert curve.losses[:2] == frozen.losses[:2]  # after its first step the rate is zero
+    assert curve.losses[4] != frozen.losses[4]
+
+
+def test_the_model_is_put_back() -> None:
+    task = digits_task(dropout=0.3)
+    with unchanged(task.model):
+        run(task)

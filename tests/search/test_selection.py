@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from graphs import mlp
+
+from autoinit.judging.gate import Gain
+from autoinit.judging.score import Curve, Reference, score
+from autoinit.judging.trials import Candidate, Record
+from autoinit.plans.plan import Plan
+from autoinit.plans.rules import resolve
+from autoinit.recipes.recipe import OWN, Recipe
+from autoinit.search.selection import Cost, Selection, trial_table
+
+HE = Recipe(base="he_normal")
+
+
+def record(number: int, recipe: Recipe, last: float, state: str = "complete", lr_step: int = 0) -> Record:
+    curve = Curve((2.3, last), ((2, last),), gradient_range=1.0, seconds=0.5)
+    scored = score(curve, Reference(2.3), 2)
+    return Record(number, "search", Candidate(recipe, lr_step), 0, curve, scored, state)  # type: ignore[arg-type]
+
+
+RECORDS = [
+    record(0, OWN, 2.2),
+    record(1, HE, 0.5),
+    record(2, HE, 0.4, lr_step=1),
+    record(3, Recipe(head="zero"), 2.1, "pruned"),
+    Record(4, "search", Candidate(Recipe(head="eighth")), 0, None, None, "failed", "OutOfMemoryError"),
+    *(record(5 + i, Recipe(base="he_normal", log2_gain=float(i + 1)), 1.0 + 0.1 * i) for i in range(10)),
+]
+
+
+def selection(kept: bool = False) -> Selection:
+    return Selection(
+        recipe=OWN if kept else HE,
+        plan=resolve(OWN if kept else HE, mlp(), seed=4),
+        kept=kept,
+        gain=Gain(math.log(0.25), math.log(0.2), math.log(0.3), 3),
+        held_back=None,
+        lr=0.1,
+        why="a reason",
+        trials=trial_table(RECORDS, 0.1),
+        cost=Cost(12.0, 3456.0, len(RECORDS)),
+        graph=mlp(),
+        task="cross-entropy, SGD",
+    )
+
+
+def test_table_has_a_row_per_trial() -> None:
+    table = selection().trials
+    assert len(table) == len(RECORDS)
+    assert table.recipe[1] == "he_normal"
+    assert table.lr[2] == pytest.approx(0.1 * 10**0.5)
+    assert table.state[4] == "failed"
+    assert table.reason[4] == "OutOfMemoryError"
+    assert math.isnan(table.score[4])
+    assert trial_table(RECORDS, None).lr.isna().all()
+
+
+def test_a_search_without_trials_has_an_empty_table_with_columns() -> None:
+    assert "score" in trial_table([], 0.1).columns
+
+
+def test_leaderboard_shows_each_recipe_once_best_first_and_the_owner_s_last() -> None:
+    lines = str(selection()).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("─"))
+    names = [line[2:].split("  ")[0] for line in lines[start + 1 : -2]]
+    assert names[0] == "he_normal"
+    assert lines[start + 1].startswith("→ he_normal")
+    assert names[-1] == "as_is"
+    assert len(names) == len(set(names)) == 8
+    assert lines[-2] == "searched: 13 complete, 1 pruned, 1 failed"
+    assert "lower is better" in lines[-1]
+
+
+def test_head_of_the_text() -> None:
+    lines = str(selection()).splitlines()
+    assert lines[:6] == [
+        "Chose he_normal",
+        "  why    a reason",
+        "  gain   training loss × 0.25 (90 % interval 0.2 … 0.3, 3 paired runs)",
+        "  task   cross-entropy, SGD",
+        "  lr     0.1 (not searched)",
+        "  cost   12 s, 3456 training steps, 15 trials",
+    ]
+    assert str(selection(kept=True)).startswith("Kept the model's own weights\n")
+
+
+def test_saved_plan_has_its_provenance(tmp_path: Path) -> None:
+    path = tmp_path / "init.json"
+    selection().save(path)
+    assert Plan.load(path) == selection().plan
+    provenance = json.loads(path.read_text())["provenance"]
+    assert provenance["why"] == "a reason"
+    assert provenance["gain"]["estimate"] == pytest.approx(math.log(0.25))
+    assert provenance["kept"] is False

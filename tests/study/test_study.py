@@ -1,0 +1,371 @@
+"""Studies as a person runs them: the command, its processes, what kills them, and what is there afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+import tomllib
+import urllib.request
+from pathlib import Path
+
+import pytest
+from helpers import alive
+from study_runs import records, run, start, states, timeless, wait_for_trials, workers_of, write
+
+from autoinit.knowledge.lines import read_lines, write_lines
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that ran to its end without anything happening to it."""
+    file = write(tmp_path_factory.mktemp("whole"), more="[long]\nsteps = 40\ntop = 1\n")
+    assert "Done." in run("run", file)
+    return file
+
+
+def test_study_keeps_a_record_of_every_trial(finished: Path) -> None:
+    lines = records(finished)
+    probes = [line for line in lines if line["stage"] == "probe"]
+    assert len(probes) == 7 * 3  # as-is, three recipes and three random ones; seed 0 at two learning rates, seed 1
+    assert {line["recipe"] for line in probes if line["seed"] == 1} == {line["recipe"] for line in probes}
+    longs = [line for line in lines if line["stage"] == "long"]
+    assert sorted((line["recipe"] == "as_is", line["seed"]) for line in longs) == [
+        (False, 0),
+        (False, 1),
+        (True, 0),
+        (True, 1),
+    ]
+    own = probes[0]
+    assert own["recipe"] == "as_is"
+    assert len(own["curve"]["losses"]) == own["steps"] == 30
+    assert own["features"]["parameters"] == 64 * 32 + 32 + 32 * 32 + 32 + 32 * 10 + 10
+    assert sorted({line["lr"] for line in probes}) == [0.05, pytest.approx(0.05 * 10**0.5, rel=1e-5)]
+
+
+def test_candidates_of_a_seed_start_from_one_draw_of_the_owner(finished: Path) -> None:
+    firsts = {(line["seed"], line["curve"]["losses"][0]) for line in records(finished) if line["recipe"] == "as_is"}
+    assert len(firsts) == 2
+
+
+def test_status_tells_counts_and_the_best(finished: Path) -> None:
+    (status,) = json.loads(run("status", finished, "--json"))["tasks"]
+    assert states(finished) == {"mlp": status}
+    assert (status["done"], status["failed"], status["running"], status["waiting"]) == (25, 0, 0, 0)
+    assert status["score"] == min(line["score"]["total"] for line in records(finished))
+    assert "25 of 25 trials ended, 0 of them failed" in run("status", finished)
+
+
+def test_finished_study_runs_nothing_again(finished: Path) -> None:
+    before = records(finished)
+    assert "Done." in run("resume", finished)
+    assert records(finished) == before
+
+
+def wait_for_training(process: subprocess.Popen[str], log: Path) -> None:
+    """Waits until the next training has begun, or the process has ended."""
+    before = log.stat().st_size if log.exists() else 0
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.exists() and log.stat().st_size > before:
+            return
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, finished: Path) -> None:
+    """Coordinator, workers, or both are killed twenty times: while they start, and in the middle of trainings."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    files = []
+    for folder in (whole, cut):
+        folder.mkdir()
+        file = write(folder, steps=2500)
+        file.write_text(file.read_text().replace("torch.optim:SGD", "study_models:NotedSGD"))
+        files.append(file)
+    trainings = [str(folder / "trainings.txt") for folder in (whole, cut)]
+    process = start("run", files[0], TRAININGS=trainings[0])
+    assert "Done." in process.communicate(timeout=300)[0]
+    chance = random.Random(0)
+    kills = in_flight = 0
+    process = start("run", file, TRAININGS=trainings[1])
+    while kills < 20:
+        if process.poll() is not None:  # two workers were killed while they built the task: it failed for that run
+            assert "failed as a whole" in process.communicate()[1], "the study was over before it could be killed"
+            process = start("resume", file, TRAININGS=trainings[1])
+        if kills % 2:
+            wait_for_training(process, Path(trainings[1]))
+        time.sleep(chance.uniform(0.0, 1.0))
+        what, pids = chance.choice(["coordinator", "worker", "both"]), workers_of(process)
+        if what != "coordinator" and not pids:
+            continue
+        kills += 1
+        in_flight += 1 if what == "worker" else len(pids)
+        if what != "coordinator":
+            os.kill(chance.choice(pids), signal.SIGKILL)
+        if what != "worker":
+            process.kill()
+            process.communicate()
+            deadline = time.monotonic() + 10
+            while any(map(alive, pids)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not any(map(alive, pids)), "a worker outlived its coordinator"
+            process = start("run", file, TRAININGS=trainings[1])
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    process = start("resume", file, TRAININGS=trainings[1])
+    assert "Done." in process.communicate(timeout=300)[0]
+    status = states(file)["mlp"]
+    assert (status["running"], status["waiting"]) == (0, 0)
+    expected = {line["id"]: line for line in timeless(records(whole / "small.toml"))}
+    found = timeless(records(file))
+    assert len(found) == len(expected) == 21
+    for line in found:
+        if line["state"] == "failed":  # its worker was killed twice
+            assert "SIGKILL" in line["reason"]
+        else:
+            assert line == expected[line["id"]]
+    begun = [len(Path(log).read_text().splitlines()) for log in trainings]
+    assert begun[0] == 21, "each training is noted once"
+    assert 21 < begun[1] <= 21 + in_flight, "a kill costs no more than the trials that are running"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"), [(signal.SIGTERM, 0, "ended by SIGTERM"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_sigterm_and_ctrl_c_stop_it_cleanly(tmp_path: Path, number: signal.Signals, code: int, told: str) -> None:
+    file = write(tmp_path, steps=2000)
+    process = start("run", file)
+    wait_for_trials(process, file, 1)
+    workers = workers_of(process)
+    for each in (process.pid, *workers):  # all at once, as a cluster does
+        os.kill(each, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert f"Stopped: {told}. Nothing is lost; go on with:\n  autoinit study resume {file}" in out
+    assert "Traceback" not in err
+    assert "tried once more" not in err, "a trial that was stopped has not lost an attempt"
+    assert not any(map(alive, workers))
+    assert states(file).get("mlp", {"running": 0})["running"] == 0
+
+
+def test_budget_ends_a_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    file = write(tmp_path, steps=3000)
+    assert "the budget is spent" in run("run", file, "--budget", "4s", "--workers", "1")
+    done = states(file)["mlp"]["done"]
+    assert done < 21
+    run("resume", file)
+    assert states(file)["mlp"]["done"] == 21
+
+
+def test_resume_needs_a_study(tmp_path: Path) -> None:
+    assert "small" in run("resume", write(tmp_path), code=2)
+
+
+def test_second_coordinator_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, steps=3000)
+    process = start("run", file)
+    try:
+        deadline = time.monotonic() + 60
+        while not workers_of(process) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        told = run("run", file, code=2)
+        assert str(process.pid) in told
+        assert "running" in run("status", file, "--json"), "status works beside it"
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_changed_study_is_refused_and_a_grown_one_goes_on(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    run("run", file)
+    text = file.read_text()
+    file.write_text(text.replace("steps = 30", "steps = 31"))
+    told = run("run", file, code=2)
+    assert "probe.steps" in told
+    assert "30" in told
+    assert "31" in told
+    more = text[text.index("[[tasks]]") :].replace('name = "mlp"', 'name = "wide"')
+    file.write_text(text + more + "model_args = {width = 48}\n")
+    run("run", file)
+    assert {line["task"] for line in records(file)} == {"mlp", "wide"}
+
+
+def test_task_that_cannot_be_built_fails_alone(tmp_path: Path) -> None:
+    task = '[[tasks]]\nname = "gone"\nmodel = "study_models:broken"\ndata = "study_models:digits"\n'
+    file = write(tmp_path, tasks=task)
+    told = run("run", file)
+    assert "weights.bin is not here" in told
+    status = states(file)
+    assert status["mlp"]["done"] == 21
+    assert "weights.bin is not here" in status["gone"]["error"]
+
+
+def test_worker_that_dies_costs_one_trial_which_is_tried_once_more(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.write_text(
+        file.read_text()
+        .replace("study_models:mlp", "study_models:Deadly")
+        .replace('"lsuv"', '"orthogonal"')
+        .replace("lr_steps = [1]", "")
+    )
+    told = run("run", file)
+    assert "it is tried once more" in told
+    lines = records(file)
+    assert len(lines) == 14
+    dead = [line for line in lines if line["recipe"] == "orthogonal"]
+    assert len(dead) == 2
+    assert all(line["state"] == "failed" and line["attempts"] == 2 for line in dead)
+    assert all("SIGKILL" in line["reason"] for line in dead)
+    others = [line for line in lines if line["fields"].get("base") != "orthogonal"]
+    assert all(line["state"] != "failed" and line["attempts"] == 1 for line in others)
+
+
+def test_trial_that_hangs_is_ended_and_tried_once_more(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    text = file.read_text().replace("study_models:mlp", "study_models:Hanging").replace('"lsuv"', '"orthogonal"')
+    file.write_text(text.replace("seeds = [0, 1]", "seeds = [0]\ntimeout = '8s'").replace("lr_steps = [1]", ""))
+    told = run("run", file)
+    assert "nothing was heard of it for 8.0 s" in told
+    lines = records(file)
+    (hung,) = [line for line in lines if line["recipe"] == "orthogonal"]
+    assert (hung["state"], hung["attempts"]) == ("failed", 2)
+    assert "nothing was heard" in hung["reason"]
+    assert {line["state"] for line in lines if line["fields"].get("base") != "orthogonal"} == {"complete"}
+
+
+SEARCH = """mode = "search"
+trials = 12
+batch = 4
+"""
+
+
+def test_search_that_was_cut_off_proposes_the_same(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    files = []
+    for folder in (whole, cut):
+        folder.mkdir()
+        file = write(folder, steps=600)
+        text = file.read_text().replace("seeds = [0, 1]", SEARCH + "seeds = [0]").replace("random = 3", "")
+        file.write_text(text)
+        files.append(file)
+    run("run", files[0])
+    for _ in range(2):
+        run("run", files[1], "--budget", "5s")
+    run("run", files[1])
+    assert len(records(files[0])) == 12
+    assert timeless(records(files[1])) == timeless(records(files[0]))
+
+
+def test_stacked_candidates_agree_with_single_ones(tmp_path: Path, finished: Path) -> None:
+    file = write(tmp_path)
+    file.write_text(file.read_text().replace("workers = 2", "workers = 1\nstack = 4"))
+    run("run", file)
+    single = {line["id"]: line for line in records(finished)}
+    for line in records(file):
+        other = single[line["id"]]
+        assert line["curve"]["losses"] == pytest.approx(other["curve"]["losses"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_study_runs_on_a_ray_cluster(tmp_path: Path, finished: Path) -> None:
+    pytest.importorskip("ray")
+    file = write(tmp_path)
+    assert "Done." in run("run", file, "--executor", "ray")
+    expected = [line for line in timeless(records(finished)) if line["stage"] == "probe"]
+    assert timeless(records(file)) == expected
+
+
+def test_study_is_run_from_python_too(tmp_path: Path, finished: Path) -> None:
+    import autoinit
+    from autoinit.study.toml_file import read_study
+
+    write(tmp_path)
+    plan = autoinit.Study.model_validate({**read_study(finished).model_dump(mode="json"), "long": None})
+    told: list[str] = []
+    ran = autoinit.run_study(plan, folder=tmp_path, report=lambda progress: told.append(progress.news))
+    assert ran.reason == ""
+    assert (tmp_path / "small.db").exists()
+    assert "mlp: 7 candidates" in told
+    expected = [line for line in timeless(records(finished)) if line["stage"] == "probe"]
+    assert timeless(records(tmp_path / "small.toml")) == expected
+
+
+# What a person does with a finished study
+
+
+def test_exports_agree_and_merge_without_repeats(finished: Path, tmp_path: Path) -> None:
+    lines, table, both = tmp_path / "a.jsonl", tmp_path / "b.parquet", tmp_path / "both.jsonl"
+    assert "25 records" in run("export", finished, lines)
+    assert "25 records" in run("export", finished, table)
+    assert "0 records" in run("export", finished, lines), "what is there already is not written again"
+    with lines.open("a") as file:
+        file.write('{"schema": 2, "torn')
+    told = run("merge", lines, table, "--out", both)
+    assert "line 26: not JSON" in told
+    assert "25 records" in told
+    assert read_lines(both).lines == read_lines(table).lines
+
+
+def test_report_is_one_page(finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "study.html"
+    assert "25 trials of 1 tasks" in run("report", finished, page)
+    text = page.read_text()
+    assert "mlp" in text
+    assert "as_is" in text
+
+
+def test_report_of_two_tasks_names_the_one_that_failed(tmp_path: Path) -> None:
+    task = '[[tasks]]\nname = "gone"\nmodel = "study_models:broken"\ndata = "study_models:digits"\n'
+    file = write(tmp_path, steps=5, tasks=task)
+    run("run", file)
+    run("report", file, tmp_path / "study.html")
+    assert "weights.bin is not here" in (tmp_path / "study.html").read_text()
+
+
+def test_layers_are_measured_before_and_after(finished: Path, tmp_path: Path) -> None:
+    from autoinit.study.results import results_of
+    from autoinit.study.storage import open_store
+    from autoinit.study.toml_file import read_study
+
+    store = open_store(f"sqlite:///{finished.parent / 'small.db'}", "small", readonly=True)
+    layers = results_of(store, read_study(finished)).tasks["mlp"]["layers"]
+    store.close()
+    assert [layer["name"] for layer in layers["as_is"]] == ["0.weight", "2.weight", "4.weight"]
+    assert layers["as_is"] != layers["best"]
+    assert layers["best_recipe"] != "as_is"
+
+
+def test_dashboard_shows_the_tasks(finished: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = start("dashboard", finished, "--port", str(port))
+    try:
+        names: list[str] = []
+        deadline = time.monotonic() + 60
+        while not names and time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as answer:
+                    names = [one["study_name"] for one in json.load(answer)["study_summaries"]]
+            except OSError:
+                time.sleep(0.2)
+        assert "small/mlp" in names
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_schema_knows_every_key_of_a_study_file(finished: Path) -> None:
+    known = json.loads(run("schema"))["properties"]
+    assert set(tomllib.loads(finished.read_text())) <= set(known)
+
+
+def test_writing_lines_twice_changes_nothing(finished: Path, tmp_path: Path) -> None:
+    found = records(finished)
+    assert write_lines(tmp_path / "a.jsonl", found) == 25
+    assert write_lines(tmp_path / "a.jsonl", found) == 0

@@ -1,0 +1,40 @@
+"""What a batch is made of, moved, halved and described, whatever container it comes in."""
+
+from __future__ import annotations
+
+import collections
+
+import torch
+from torch import Tensor
+
+from autoinit.task.batches import describe, halves, map_tensors, move, tensors
+
+XT, YT = torch.arange(640.0).reshape(10, 64), torch.arange(10)
+
+Pair = collections.namedtuple("Pair", "x y")
+
+
+def test_containers_keep_their_types() -> None:
+    batch = {"pair": Pair(XT[:2], [YT[:2]]), "name": "a", "ordered": collections.OrderedDict(x=XT[:2])}
+    moved = move(batch, torch.device("meta"))
+    assert isinstance(moved["pair"], Pair)
+    assert isinstance(moved["pair"].y, list)
+    assert isinstance(moved["ordered"], collections.OrderedDict)
+    assert moved["name"] == "a"
+    assert all(tensor.is_meta for tensor in tensors(moved))
+    assert not any(tensor.is_meta for tensor in tensors(batch))
+
+
+def test_halves_split_rows() -> None:
+    pair = halves((XT[:5], YT[:5]))
+    assert pair is not None
+    assert pair[0][0].equal(XT[:2])
+    assert pair[1][1].equal(YT[2:4])
+    assert halves(XT[:1]) is None
+    assert halves((XT[:4], YT[:3])) is None
+
+
+def test_descriptions_name_shapes_and_dtypes() -> None:
+    assert describe((XT[:2], {"y": YT[:2]})) == "([2, 64] float32, {y: [2] int64})"
+    assert describe(None) == "NoneType"
+    assert map_tensors(Tensor.sum, 3) == 3

@@ -1,0 +1,75 @@
+"""Cores are counted, threads and memory put back, also after an error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import autoinit
+from autoinit.task.machine import PeakMemory, free_cache, peak_memory, usable_cores, using_threads
+
+
+def test_there_is_one_at_least_and_no_more_than_the_machine_has() -> None:
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_a_process_that_is_bound_to_one_core_has_one() -> None:
+    program = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " + (
+        "from autoinit.task.machine import usable_cores; print(usable_cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_the_number_is_put_back_also_after_an_error() -> None:
+    before = torch.get_num_threads()
+    seen = []
+
+    def fail() -> None:
+        with using_threads(before + 1):
+            seen.append(torch.get_num_threads())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "looks_linear", "butterfly_orthogonal"])
+def test_a_plan_gives_the_same_bits_on_any_number_of_threads(name: str) -> None:
+    def drawn(threads: int) -> torch.Tensor:
+        model = nn.Sequential(nn.Linear(192, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
+        with using_threads(threads):
+            autoinit.apply_(model, name, torch.zeros(4, 192))
+        return nn.utils.parameters_to_vector(model.parameters())
+
+    assert torch.equal(drawn(1), drawn(2))
+
+
+def test_a_cpu_does_not_count() -> None:
+    with peak_memory(torch.device("cpu")) as peak:
+        torch.ones(1000)
+    assert peak == PeakMemory(None)
+
+
+def test_the_peak_is_there_and_cached_memory_given_back_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for a device: which of its functions are called, and that the peak is what it says."""
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: calls.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty"))
+    with pytest.raises(RuntimeError), peak_memory(torch.device("cuda")) as peak:
+        raise RuntimeError
+    assert peak.bytes == 7
+    assert calls == ["reset", "empty"]
+
+
+def test_freeing_nothing_is_no_error() -> None:
+    free_cache(torch.device("cpu"))

@@ -1,0 +1,72 @@
+"""What the owner has set on purpose stays: zero heads, constant biases, and nothing else."""
+
+from __future__ import annotations
+
+import torch
+from helpers import unchanged
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import autoinit
+from autoinit.tracing.choices import keep_choices
+from autoinit.tracing.tracing import trace
+
+DIGITS = load_digits()
+BATCH = (torch.tensor(DIGITS.data[:64] / 16, dtype=torch.float32), torch.tensor(DIGITS.target[:64]))
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def test_what_its_owner_starts_at_zero_stays_zero() -> None:
+    model = mlp()
+    nn.init.zeros_(model[4].weight)
+    plan = autoinit.apply_(model, "he_normal", BATCH)
+    assert plan["4.weight"].reason == "its owner starts it at zero"
+    assert not model[4].weight.any()
+    assert model[2].weight.any()
+
+
+def test_nothing_but_zeros_is_drawn() -> None:
+    model = mlp()
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    autoinit.apply_(model, "he_normal", BATCH)
+    assert model[4].weight.any()
+
+
+def test_a_bias_that_its_owner_set_stays() -> None:
+    model = mlp()
+    nn.init.constant_(model[4].bias, -4.6)
+    plan = autoinit.apply_(model, "he_normal", BATCH)
+    assert plan["4.bias"].reason == "its owner sets it to a constant"
+    assert (model[4].bias == -4.6).all()
+    assert not model[2].bias.any()
+
+
+def test_the_forget_gate_s_bias_that_its_owner_set_stays() -> None:
+    model = nn.LSTM(8, 4)
+    with torch.no_grad():
+        for bias in (model.bias_ih_l0, model.bias_hh_l0):
+            bias.zero_()
+        model.bias_ih_l0[4:8] = 1.0
+    plan = autoinit.apply_(model, "he_normal", [torch.randn(5, 2, 8)], loss=lambda output, target: output[0].sum())
+    assert plan["bias_ih_l0"].untouched
+    assert model.bias_ih_l0[4:8].eq(1).all()
+
+
+def test_a_bias_of_a_frozen_weight_stays() -> None:
+    model = mlp()
+    model[2].weight.requires_grad_(False)
+    before = model[2].bias.clone()
+    plan = autoinit.apply_(model, "he_normal", BATCH)
+    assert torch.equal(model[2].bias, before)
+    assert "its weight is kept: frozen" in plan["2.bias"].reason
+
+
+def test_reading_a_spectral_norm_changes_nothing() -> None:
+    model = nn.Sequential(parametrizations.spectral_norm(nn.Linear(64, 10)), nn.ReLU(), nn.Linear(10, 10))
+    with unchanged(model):
+        keep_choices(model, trace(model, BATCH))

@@ -1,0 +1,154 @@
+"""Post-norm blocks, encoders and decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from zoo import ZOO
+
+from autoinit.graph import Graph
+from autoinit.tracing.tracing import read_graph
+
+D = 8
+
+
+class Net(nn.Module):
+    """A stem, two branches (a, b) and (c, d), norms and a head around what the test writes."""
+
+    def __init__(self, block: Callable[[Net, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(3, D), nn.Linear(D, 2)
+        self.a, self.b, self.c, self.d = (nn.Linear(D, D) for _ in range(4))
+        self.norm, self.last, self.rms = nn.LayerNorm(D), nn.LayerNorm(D), nn.RMSNorm(D)
+        self.omega = nn.Parameter(torch.ones(D))
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(self, self.stem(x)))
+
+    def first(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(self.a(x)))
+
+    def second(self, x: Tensor) -> Tensor:
+        return self.d(torch.relu(self.c(x)))
+
+
+def read(block: Callable[[Net, Tensor], Tensor], device: str = "cpu") -> Graph:
+    net = Net(block).to(device)
+    x = torch.randn(4, 6, 3, device=device)
+    return read_graph(net, lambda: net(x).pow(2).mean())
+
+
+def by_hand(x: Tensor) -> Tensor:
+    """LayerNorm as in the formula."""
+    return (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, unbiased=False, keepdim=True) + 1e-5)
+
+
+POST: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "LayerNorm": lambda m, x: m.last(m.norm(x + m.first(x))),
+    "two blocks": lambda m, x: m.last((y := m.norm(x + m.first(x))) + m.second(y)),
+    "RMSNorm": lambda m, x: m.rms((y := m.rms(x + m.first(x))) + m.second(y)),
+    "LayerNorm by hand": lambda m, x: by_hand((y := by_hand(x + m.first(x))) + m.second(y)),
+    "RMSNorm by hand": lambda m, x: (y := x + m.first(x)) * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6),
+    "dropout and casts": lambda m, x: m.norm(F.dropout(x + F.dropout(m.first(x), 0.1), 0.1).double().float()),
+    "DeepNorm": lambda m, x: m.norm(1.7 * x + m.first(x)),
+    "Admin": lambda m, x: m.norm(m.omega * x + m.first(x)),
+    "GroupNorm": lambda m, x: F.group_norm((x + m.first(x)).transpose(1, 2), 2).transpose(1, 2),
+}
+OTHER: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "pre-norm": lambda m, x: m.last((y := x + m.first(m.norm(x))) + m.second(m.rms(y))),
+    "one pre-norm block": lambda m, x: m.last(x + m.first(m.norm(x))),
+    "no norm but the last": lambda m, x: m.last((y := x + m.first(x)) + m.second(y)),
+    "norm on the branch": lambda m, x: m.last((y := x + m.norm(m.first(x))) + m.rms(m.second(y))),
+    "norm within the branch": lambda m, x: m.last(x + m.b(torch.relu(m.norm(m.a(x))))),
+    "activation after the add": lambda m, x: m.norm(torch.relu(x + m.first(x))),
+    "norm and skip": lambda m, x: (y := x + m.first(x)) + m.second(m.norm(y)),
+    "none": lambda m, x: x + m.first(x),
+}
+
+
+def post(graph: Graph) -> set[str]:
+    return {name for name, layer in graph.items() if layer.post_norm}
+
+
+@pytest.mark.parametrize("name", POST)
+def test_post_norm_blocks(name: str) -> None:
+    graph = read(POST[name])
+    assert post(graph) == {layer.name for layer in graph.layers if layer.closes_branch} != set()
+    assert read(POST[name], "meta") == graph
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_blocks_that_are_not_post_norm(name: str) -> None:
+    graph = read(OTHER[name])
+    assert graph.residual_adds > 0
+    assert post(graph) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["bert", "encoder_post_ln", "encoder_pre_ln", "gpt2", "t5", "resnet", "convnext", "vit"]
+)
+def test_post_norm_in_known_models(name: str) -> None:
+    case = ZOO[name]()
+    graph = read_graph(case.model, lambda: case.loss(case.model, case.batch))
+    closing = {layer.name for layer in graph.layers if layer.closes_branch}
+    assert closing
+    assert post(graph) == (closing if name in ("bert", "encoder_post_ln") else set())
+
+
+def test_the_factor_of_a_skip_folds_into_what_is_called_post_norm() -> None:
+    """LN(αx + f(x)) = LN(x + f(x)/α), which is why it matters."""
+    net = Net(lambda m, x: x).double()
+    x, alpha = torch.randn(5, D, dtype=torch.float64), 1.7
+    norm = nn.LayerNorm(D, eps=0.0, dtype=torch.float64)
+    assert torch.allclose(norm(alpha * x + net.first(x)), norm(x + net.first(x) / alpha), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(norm(alpha * x + net.first(x)), norm(x + net.first(x)), rtol=1e-3, atol=1e-3)
+
+
+def test_encoder_and_decoder() -> None:
+    graph = read_graph((case := ZOO["t5"]()).model, lambda: case.loss(case.model, case.batch))
+    for layer in graph.layers:
+        if layer.role == "embedding":
+            assert layer.stack == ""  # one table serves both
+        else:
+            assert layer.stack == layer.name.partition(".")[0], layer.name
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "lstm", "resnet"])
+def test_there_are_no_stacks_without_cross_attention(name: str) -> None:
+    graph = read_graph((case := ZOO[name]()).model, lambda: case.loss(case.model, case.batch))
+    assert {layer.stack for layer in graph.layers} == {""}
+
+
+def test_a_decoder_alone_looks_at_the_data() -> None:
+    model = nn.Sequential(nn.Linear(3, 8), nn.TransformerDecoderLayer(8, 2, 16, batch_first=True))
+    x, memory = torch.randn(2, 5, 3), torch.randn(2, 4, 8)
+    graph = read_graph(model, lambda: model[1](model[0](x), memory).pow(2).mean())
+    assert {layer.stack for layer in graph.layers} == {"decoder"}
+    assert [layer.name for layer in graph.layers if layer.cross] == [
+        "1.multihead_attn.in_proj_weight", "1.multihead_attn.out_proj.weight",
+    ]  # fmt: skip
+
+
+def test_two_streams_that_look_at_each_other_are_neither() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Linear(3, D), nn.Linear(3, D)
+            self.blocks = nn.ModuleList(nn.MultiheadAttention(D, 2, batch_first=True) for _ in range(4))
+            self.head = nn.Linear(D, 2)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            x, y = self.left(x), self.right(y)
+            for one, two in (self.blocks[:2], self.blocks[2:]):
+                x, y = x + one(x, y, y)[0], y + two(y, x, x)[0]
+            return self.head(x.mean(1) + y.mean(1))
+
+    model, x, y = Both(), torch.randn(2, 5, 3), torch.randn(2, 4, 3)
+    graph = read_graph(model, lambda: model(x, y).pow(2).mean())
+    assert {layer.cross for layer in graph.layers if layer.attention} == {True}
+    assert {layer.stack for layer in graph.layers} == {""}

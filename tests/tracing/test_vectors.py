@@ -1,0 +1,186 @@
+"""Biases, scales, positions, tokens and scalars: what contracts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import autoinit
+from autoinit.graph import Graph
+from autoinit.tracing.tracing import read_graph
+
+D = 8
+
+
+class Net(nn.Module):
+    """An embedding or a stem before, and a head after, a parameter `p` that the test uses as it likes."""
+
+    def __init__(self, shape: tuple[int, ...], use: Callable[[Net, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.randn(shape))
+        self.stem, self.inner, self.head = nn.Linear(3, D), nn.Linear(D, D), nn.Linear(D, 2)
+        self.norm = nn.LayerNorm(D, elementwise_affine=False)
+        self.use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.use(self, self.stem(x)))
+
+
+def read(shape: tuple[int, ...], use: Callable[[Net, Tensor], Tensor]) -> Graph:
+    net = Net(shape, use)
+    x = torch.randn(4, 6, 3)
+    return read_graph(net, lambda: net(x).pow(2).mean())
+
+
+@pytest.mark.parametrize(
+    ("shape", "use", "role"),
+    [
+        ((D,), lambda m, x: torch.relu(x + m.p), "bias"),
+        ((1, 1, D), lambda m, x: torch.relu(x + m.p), "bias"),
+        ((6, D), lambda m, x: torch.relu(x + m.p), "position"),
+        ((1, 9, D), lambda m, x: torch.relu(x + m.p[:, :6]), "position"),
+        ((1, D), lambda m, x: torch.cat([m.p.expand(4, 1, D), x], 1), "other"),
+        ((D,), lambda m, x: m.norm(x) * m.p, "norm_scale"),
+        ((D,), lambda m, x: x + m.p * m.inner(torch.relu(x)), "layer_scale"),
+        ((1,), lambda m, x: x + m.p * m.inner(torch.relu(x)), "layer_scale"),
+        ((1,), lambda m, x: m.p * x + m.inner(torch.relu(x)), "scalar"),
+        ((D,), lambda m, x: m.p * x + m.inner(torch.relu(x)), "scalar"),
+        ((), lambda m, x: x * m.p.exp(), "scalar"),
+        ((1,), lambda m, x: x / m.p, "scalar"),
+        ((), lambda m, x: x + m.p, "scalar"),
+    ],
+)
+def test_roles(shape: tuple[int, ...], use: Callable[[Net, Tensor], Tensor], role: str) -> None:
+    layer = read(shape, use)["p"]
+    assert layer.role == role
+    assert bool(layer.keep) == (role in ("other", "scalar"))
+
+
+def test_a_bias_belongs_to_the_weight_whose_output_it_shifts() -> None:
+    graph = read((D,), lambda m, x: torch.relu(x + m.p))
+    assert graph["p"].of == "stem.weight"
+    graph = read((D,), lambda m, x: x + m.inner(torch.relu(x)) + m.p)
+    assert graph["p"].of == graph["inner.bias"].of == "inner.weight"
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.LayerNorm(D), nn.GroupNorm(2, D), nn.BatchNorm1d(D), nn.InstanceNorm1d(D, affine=True), nn.RMSNorm(D)]
+)
+def test_scales_and_shifts_of_normalizations(norm: nn.Module) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.norm = nn.Linear(3, D), norm
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.stem(x)
+            channels_last = isinstance(norm, nn.LayerNorm | nn.RMSNorm)
+            return torch.relu(norm(h) if channels_last else norm(h.mT))
+
+    model = Model()
+    x = torch.randn(4, 6, 3)
+    graph = read_graph(model, lambda: model(x).pow(2).mean())
+    assert (graph["norm.weight"].role, graph["norm.weight"].kind) == ("norm_scale", "norm")
+    assert graph["stem.weight"].normalized
+    if "norm.bias" in graph:
+        assert (graph["norm.bias"].role, graph["norm.bias"].of) == ("bias", "norm.weight")
+
+
+class Tables(nn.Module):
+    def __init__(self, lookup: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.tokens, self.second, self.head = nn.Embedding(11, D), nn.Embedding(16, D), nn.Linear(D, 2)
+        self.lookup = lookup
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.tokens(tokens) + self.second(self.lookup(tokens)))
+
+
+@pytest.mark.parametrize(
+    ("lookup", "role"),
+    [
+        (lambda tokens: torch.arange(6), "position"),
+        (lambda tokens: torch.arange(6)[None], "position"),
+        (lambda tokens: torch.arange(6).expand(4, 6), "position"),
+        (lambda tokens: tokens % 3, "embedding"),
+    ],
+)
+def test_position_tables_are_told_by_their_indices(lookup: Callable[[Tensor], Tensor], role: str) -> None:
+    model = Tables(lookup)
+    tokens = torch.randint(0, 11, (4, 6))
+    graph = read_graph(model, lambda: model(tokens).pow(2).mean())
+    assert graph["tokens.weight"].role == "embedding"
+    assert graph["second.weight"].role == role
+
+
+MULTIPLIERS: dict[str, tuple[tuple[int, ...], Callable[[Net, Tensor], Tensor], tuple[str, str | None, bool, bool]]] = {
+    "ReZero": (
+        (1,), lambda m, x: x + m.p * m.inner(torch.relu(x)), ("layer_scale", "inner.weight", True, False),
+    ),
+    "ReZero, no axis": (
+        (), lambda m, x: x + m.inner(torch.relu(x)) * m.p, ("layer_scale", "inner.weight", True, False),
+    ),
+    "LayerScale": (
+        (D,), lambda m, x: x + m.p * m.inner(torch.relu(x)), ("layer_scale", "inner.weight", True, False),
+    ),
+    "SkipInit after a norm and dropout": (
+        (1,),
+        lambda m, x: x + m.p * torch.dropout(m.norm(m.inner(torch.relu(x))), 0.1, True),
+        ("layer_scale", "inner.weight", True, False),
+    ),
+    "after an activation": (
+        (D,), lambda m, x: x + m.p * torch.tanh(m.inner(x)), ("layer_scale", None, True, False),
+    ),
+    "Admin": (
+        (D,), lambda m, x: m.norm(x * m.p + m.inner(torch.relu(x))), ("scalar", "inner.weight", False, True),
+    ),
+    "learned DeepNorm": (
+        (), lambda m, x: m.norm(m.p * x + m.inner(torch.relu(x))), ("scalar", "inner.weight", False, True),
+    ),
+    "temperature": ((1,), lambda m, x: m.inner(torch.relu(x)) * m.p, ("scalar", None, False, False)),
+    "on no branch": ((D,), lambda m, x: torch.relu(x * m.p), ("layer_scale", None, False, False)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MULTIPLIERS)
+def test_multipliers_of_branches_and_skips(name: str) -> None:
+    shape, use, expected = MULTIPLIERS[name]
+    layer = read(shape, use)["p"]
+    assert (layer.role, layer.of, layer.in_branch, layer.on_skip) == expected
+    assert bool(layer.keep) == (layer.role == "scalar")  # a multiplier of a branch is free to be zero
+    assert layer.slices == 1
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (lambda m, x: x + m.inner(torch.relu(x)) / m.p, "no value switches that off"),
+        (lambda m, x: x + m.inner(torch.relu(x)) * torch.sigmoid(m.p), "no value switches that off"),
+        (lambda m, x: x + m.inner(torch.relu(x)) * m.p[:1], "several branches"),
+        (lambda m, x: _twice(m, _twice(m, x)), "several branches"),
+    ],
+    ids=["inverse", "sigmoid", "part", "shared"],
+)
+def test_a_multiplier_that_cannot_switch_one_branch_off_is_kept(
+    use: Callable[[Net, Tensor], Tensor], said: str
+) -> None:
+    graph = read((D,), use)
+    assert said in graph["p"].keep
+    zero = autoinit.resolve("zero_residual", graph)
+    assert zero["p"].untouched
+    assert zero["inner.weight"].values == (0.0,)
+
+
+def _twice(model: Net, x: Tensor) -> Tensor:
+    return x + model.p * model.inner(torch.relu(x))
+
+
+def test_a_multiplier_of_its_own_is_zero_in_the_place_of_the_weight() -> None:
+    graph = read((1,), lambda m, x: x + m.p * m.inner(torch.relu(x)))
+    for recipe, multiplier, weight in (("zero_residual", (0.0,), ()), ("fixup", (1.0,), (0.0,))):
+        plan = autoinit.resolve(recipe, graph)
+        assert (plan["p"].values, plan["inner.weight"].values) == (multiplier, weight)
+        assert not any("left out" in note for note in plan.notes)
