@@ -252,10 +252,17 @@ def tree() -> str:
     return section.partition("autoinit/\n")[2].partition("\ntests/")[0]
 
 
-def test_the_tree_names_every_folder_of_the_package() -> None:
+def wings() -> set[str]:
     package = Path(autoinit.__file__).parent
-    folders = {path.name for path in package.iterdir() if path.is_dir() and not path.name.startswith("_")}
-    assert set(re.findall(r"(\w+)/", tree())) == folders
+    return {path.name for path in package.iterdir() if path.is_dir() and not path.name.startswith("_")}
+
+
+def test_the_tree_names_every_folder_of_the_package() -> None:
+    assert set(re.findall(r"(\w+)/", tree())) == wings()
+
+
+def test_the_architecture_says_what_every_wing_is_for() -> None:
+    assert wings() - set(re.findall(r"^\| `(\w+)/`", text_of("ARCHITECTURE.md"), re.MULTILINE)) == set()
 
 
 def test_the_tree_names_every_module_of_the_root() -> None:
