@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import re
 import weakref
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,28 +305,3 @@ def test_data_beyond_a_size_are_moved_batch_by_batch(monkeypatch: pytest.MonkeyP
     apart, some = trained(model)
     assert whole == apart
     assert (none, some > 5) == (0, True)
-
-
-PAGE = Path(__file__).parent.parent / "docs" / "large_models.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", PAGE.read_text(), re.DOTALL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("index", range(len(EXAMPLES)))
-def test_the_examples_of_the_page_run(index: int, capsys: pytest.CaptureFixture[str]) -> None:
-    code, said = EXAMPLES[index]
-    state = torch.get_rng_state()
-    try:
-        exec(compile(code, f"{PAGE.name}, example {index}", "exec"), {"__name__": "example"})
-    finally:
-        torch.set_rng_state(state)
-    printed = capsys.readouterr().out
-    if "meta" in code:  # arithmetic alone
-        assert printed == said
-    elif said:
-        assert "measured on a proxy of" in printed
-
-
-def test_the_page_has_examples() -> None:
-    assert len(EXAMPLES) == 4
-    assert "_OUTPUT" not in PAGE.read_text()
