@@ -143,6 +143,11 @@ def device_of(model: nn.Module, device: str | torch.device | None) -> torch.devi
     return next(model.parameters()).device if device is None else check_device(device)
 
 
+def float_dtype(model: nn.Module) -> torch.dtype:
+    """Returns the dtype of a model's numbers: that of its first floating-point parameter."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
 def check_device(device: str | torch.device) -> torch.device:
     """Returns a device, checked by allocating there (which also starts CUDA).
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -21,6 +22,9 @@ LossName = Literal["model", "cross_entropy", "mse", "custom", "step"]
 
 IGNORED = -100
 """The label that torch's cross-entropy leaves out."""
+
+VARIANCE_BATCHES = 64
+"""Enough for a variance to a few percent, where targets are images and there are gigabytes of them."""
 
 
 @runtime_checkable
@@ -267,13 +271,77 @@ def targets(batches: Sequence[Batch]) -> list[Tensor]:
 def check_labels(labels: Sequence[Tensor], width: int, name: str = "data") -> None:
     """Raises `DataError` where an integer label is no class of an output of `width` classes."""
     for index, label in enumerate(labels):
-        wrong = label[(label != IGNORED) & ((label < 0) | (label >= width))]
+        wrong = _out_of_range(label, width)
         if wrong.numel():
             raise DataError(
                 f"label {int(wrong.flatten()[0])} in batch {index} of {name} is out of range: the model's "
                 f"output has {width} classes, so labels must lie in 0 … {width - 1} ({IGNORED} is ignored). "
                 "Widen the last layer, renumber the labels, or pass loss= for another kind of target."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class BestConstant:
+    """The best predictor that does not look at its input.
+
+    Attributes:
+        label_prior: relative frequency of each class; empty where the loss is no classification.
+        loss: what it reaches, label entropy or target variance; None where it is unknown.
+    """
+
+    label_prior: tuple[float, ...] = ()
+    loss: float | None = None
+
+
+def best_constant(name: LossName, output: Tensor | None, batches: Sequence[Batch]) -> BestConstant:
+    """Returns the best constant predictor of the batches' targets, as far as the loss is a known one.
+
+    Args:
+        name: where the loss comes from.
+        output: a prediction; only its shape and dtype are asked for.
+        batches: to learn from.
+    """
+    values = targets(batches)
+    if output is None or not values:
+        return BestConstant()
+    if name == "mse":
+        some = [value.cpu() for value in values[:VARIANCE_BATCHES]]  # in double precision, several batches at a time
+        same = len({tuple(value.shape[1:]) for value in some}) == 1  # else there is no mean over rows
+        return BestConstant(loss=(variance(some) or None) if same else None)
+    width = class_count(name, output, batches[0])
+    if not width or any(_is_no_label(value) or _out_of_range(value, width).numel() for value in values):
+        return BestConstant()
+    label_prior = class_frequencies(values, width)
+    return BestConstant(label_prior, entropy(label_prior) or None)
+
+
+def class_count(name: LossName, output: Tensor | None, batch: Batch) -> int:
+    """Returns the number of classes that an output has scores for; 0 where the loss is no classification."""
+    found = None if output is None or name not in ("cross_entropy", "model") else classes(output, split(batch)[2])
+    if found is None:
+        return 0
+    width, labels = found
+    return 0 if name == "model" and int(labels.max()) >= width else width  # the model took them: no class numbers
+
+
+def classes(output: Tensor, target: Any) -> tuple[int, Tensor] | None:
+    """Returns (number of classes, labels in shape of one per prediction), where it is a classification."""
+    if not isinstance(target, Tensor) or _is_no_label(target):
+        return None
+    if output.dim() < 2 or not output.is_floating_point():
+        return None
+    logits, labels = aligned(output, target)
+    fits = logits.shape[:1] + logits.shape[2:] == labels.shape
+    return (logits.shape[1], labels) if fits else None
+
+
+def _is_no_label(value: Tensor) -> bool:
+    return value.is_floating_point() or value.dtype == torch.bool
+
+
+def _out_of_range(labels: Tensor, width: int) -> Tensor:
+    """Returns the labels that are no class of an output of `width` classes."""
+    return labels[(labels != IGNORED) & ((labels < 0) | (labels >= width))]
 
 
 def class_frequencies(labels: Sequence[Tensor], width: int) -> tuple[float, ...]:

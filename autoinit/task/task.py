@@ -13,28 +13,25 @@ from torch.optim import Optimizer
 
 from ..errors import AutoInitError, DataError, DeviceError, ModelError
 from .batches import Batch, clone, describe, move, signature, tensors
-from .checks import check_memory, check_trainable, check_weights, device_of, unwrap
+from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
 from .data import all_batches, check_finite, fetch, first_batch, hold_out
 from .losses import (
     Loss,
     LossName,
-    aligned,
+    best_constant,
     check_labels,
-    class_frequencies,
-    entropy,
+    class_count,
+    classes,
     own_loss,
     prediction,
     split,
     targets,
-    variance,
 )
 from .optimizers import DEFAULT_LR, OptimizerBuilder
 from .precision import LossScale
 from .snapshot import Snapshot, preserved, preserved_random
 
 _AUTOCAST_DTYPES = (torch.bfloat16, torch.float16)
-VARIANCE_BATCHES = 64
-"""Enough for a variance to a few percent, where targets are images and there are gigabytes of them."""
 SIGNATURES = 8
 """Batches of different shapes that are tried out; more of them are padded sequences of every length."""
 RESIDENT_BYTES = 256 << 20
@@ -199,8 +196,8 @@ def make_task(
     if finite:
         check_weights(model)
     with torch.inference_mode(False), preserved_random():
-        batches = fetch(data, dtype=_float_dtype(model), seed=seed)
-        val = None if val_data is None else fetch(val_data, dtype=_float_dtype(model), name="val_data")
+        batches = fetch(data, dtype=float_dtype(model), seed=seed)
+        val = None if val_data is None else fetch(val_data, dtype=float_dtype(model), name="val_data")
         check_finite(batches)
         check_finite(val or [], "val_data")
         parts = hold_out(batches, seed=seed, val=val)
@@ -247,7 +244,7 @@ def example_task(
     """
     model = unwrap(model)
     check_trainable(model)
-    device, dtype = device_of(model, None), _float_dtype(model)
+    device, dtype = device_of(model, None), float_dtype(model)
     if whole:
         check_memory(device, "measure")
         check_weights(model)
@@ -274,10 +271,6 @@ def _autocast(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | 
         allowed = ", ".join(map(str, _AUTOCAST_DTYPES))
         raise DeviceError(f"autocast is {dtype!r}. Allowed: {allowed}, or None for full precision.")
     return dtype
-
-
-def _float_dtype(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def _examine(task: Task) -> None:
@@ -345,7 +338,7 @@ def _check_others(task: Task, batches: Sequence[Batch], val: Sequence[Batch]) ->
 
 
 def _check_class_range(output: Tensor | None, batch: Batch) -> None:
-    found = None if output is None else _classes(output, split(batch)[2])
+    found = None if output is None else classes(output, split(batch)[2])
     if found is not None:
         check_labels([found[1]], found[0])
 
@@ -388,35 +381,11 @@ def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Excep
     )
 
 
-def _classes(output: Tensor, target: Any) -> tuple[int, Tensor] | None:
-    """Returns (number of classes, labels in shape of one per prediction), where it is a classification."""
-    if not isinstance(target, Tensor) or target.is_floating_point() or target.dtype == torch.bool:
-        return None
-    if output.dim() < 2 or not output.is_floating_point():
-        return None
-    logits, labels = aligned(output, target)
-    fits = logits.shape[:1] + logits.shape[2:] == labels.shape
-    return (logits.shape[1], labels) if fits else None
-
-
 def _learn_reference(task: Task) -> None:
     """Fills in the label prior and the best constant predictor's loss, where the loss is a known one."""
     output, task._output = task._output, None
-    values = targets(task.train)
-    if output is None:
-        return
-    if task.loss_name == "mse":
-        some = [value.cpu() for value in values[:VARIANCE_BATCHES]]  # in double precision, several batches at a time
-        if len({tuple(value.shape[1:]) for value in some}) == 1:  # else there is no mean over rows
-            task.reference = variance(some) or None
-    elif task.loss_name in ("cross_entropy", "model") and values:
-        found = _classes(output, split(task.train[0])[2])
-        if found is None:
-            return
-        width = found[0]
-        if task.loss_name == "model" and int(found[1].max()) >= width:
-            return  # the model took them, so they are no class numbers
-        check_labels(values, width)
+    if width := class_count(task.loss_name, output, task.train[0]):
+        check_labels(targets(task.train), width)
         check_labels(targets(task.probe_eval + task.gate_eval), width, "the held-back data")
-        task.label_prior = class_frequencies(values, width)
-        task.reference = entropy(task.label_prior) or None
+    known = best_constant(task.loss_name, output, task.train)
+    task.label_prior, task.reference = known.label_prior, known.loss

@@ -18,21 +18,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from ..graph import Graph
 from ..knowledge.features import Features
 from ..task.batches import Batch, rows
-from ..task.checks import check_trainable, unwrap
+from ..task.checks import check_trainable, float_dtype, unwrap
 from ..task.data import BATCH_ROWS, CACHE_BATCHES, all_batches, check_finite, fetch, hold_out
 from ..task.features import data_features
-from ..task.losses import (
-    IGNORED,
-    Loss,
-    LossName,
-    aligned,
-    class_frequencies,
-    entropy,
-    prediction,
-    split,
-    targets,
-    variance,
-)
+from ..task.losses import Loss, best_constant, prediction
 from ..task.snapshot import preserved_random
 from ..task.task import example_task
 from .tracing import trace, trace_task
@@ -77,7 +66,7 @@ def glimpse(
     if data is None:
         return _without_weights(model, lambda one: Glimpse(trace(one), {}))
     with torch.inference_mode(False), preserved_random():
-        batches, total = _first_batches(data, _float_dtype(model))
+        batches, total = _first_batches(data, float_dtype(model))
     check_finite(batches)
     return _without_weights(model, lambda one: _seen(one, batches, total, loss, step))
 
@@ -126,35 +115,12 @@ def _seen(
     finally:
         hook.remove()
     output = next(iter(outputs), None)
-    label_prior, reference = _best_constant(objective.name, output, batches)
-    found = data_features(batches, label_prior, reference)
+    known = best_constant(objective.name, output, batches)
+    found = data_features(batches, known.label_prior, known.loss)
     found.pop("data_batches", None)
     if total is not None and total > 1:
         found["data_batches"] = math.log2(_trained_on(total, rows(batches[0])))
-    return Glimpse(dataclasses.replace(graph, label_prior=label_prior), found)
-
-
-def _best_constant(
-    name: LossName, output: Tensor | None, batches: Sequence[Batch]
-) -> tuple[tuple[float, ...], float | None]:
-    """Returns the labels' frequencies and the best constant predictor's loss, as far as the loss is a known one."""
-    values = targets(batches)
-    if output is None or not values:
-        return (), None
-    if name == "mse" and len({tuple(value.shape[1:]) for value in values}) == 1:
-        return (), variance([value.cpu() for value in values]) or None
-    if name not in ("cross_entropy", "model") or split(batches[0])[2] is None:
-        return (), None
-    if any(value.is_floating_point() or value.dtype == torch.bool for value in values) or output.dim() < 2:
-        return (), None
-    logits, labels = aligned(output, values[0])
-    width = logits.shape[1]
-    known = [value[value != IGNORED] for value in values]
-    out_of_range = any(value.numel() and not 0 <= int(value.min()) <= int(value.max()) < width for value in known)
-    if logits.shape[:1] + logits.shape[2:] != labels.shape or out_of_range:
-        return (), None
-    frequencies = class_frequencies(values, width)
-    return frequencies, entropy(frequencies) or None
+    return Glimpse(dataclasses.replace(graph, label_prior=known.label_prior), found)
 
 
 # The first batches
@@ -208,7 +174,3 @@ def _trained_on(total: int, size: int) -> int:
     """Returns how many of so many batches are left to train on, when a part is held back as a search does."""
     stand_ins = [torch.empty(size, 0) for _ in range(min(total, CACHE_BATCHES))]
     return max(1, len(hold_out(stand_ins)[0]))
-
-
-def _float_dtype(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)

@@ -13,7 +13,17 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import CausalLMOutput
 
 from autoinit.errors import AutoInitError, DataError, StepError
-from autoinit.task.losses import Loss, class_frequencies, entropy, split, targets, variance
+from autoinit.task.losses import (
+    BestConstant,
+    Loss,
+    LossName,
+    best_constant,
+    class_frequencies,
+    entropy,
+    split,
+    targets,
+    variance,
+)
 
 X, Y = torch.randn(8, 5), torch.arange(8) % 3
 TOKENS = torch.arange(8 * 4).reshape(8, 4) % 3
@@ -198,3 +208,33 @@ def test_the_best_constants_loss_is_what_descent_finds() -> None:
 def test_targets_are_the_inputs_of_an_autoencoder() -> None:
     found = targets([X, (X, Y), {"a": X}])
     assert [id(target) for target in found] == [id(X), id(Y)]
+
+
+CLASSES = torch.tensor([0, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "target", "prior", "loss"),
+    [
+        ("cross_entropy", torch.empty(4, 3), CLASSES, (0.75, 0.25, 0.0), entropy((0.75, 0.25))),
+        ("cross_entropy", torch.empty(4, 1), torch.zeros(4, dtype=torch.int64), (1.0,), None),
+        ("cross_entropy", torch.empty(4, 3), CLASSES + 2, (), None),
+        ("model", torch.empty(4, 3), CLASSES, (0.75, 0.25, 0.0), entropy((0.75, 0.25))),
+        ("model", torch.empty(4, 3), CLASSES + 2, (), None),
+        ("model", torch.empty(4, 3), CLASSES.float(), (), None),
+        ("mse", torch.empty(4), torch.tensor([0.0, 0.0, 2.0, 2.0]), (), 1.0),
+        ("mse", torch.empty(4), torch.zeros(4), (), None),
+        ("custom", torch.empty(4, 3), CLASSES, (), None),
+        ("cross_entropy", None, CLASSES, (), None),
+    ],
+)
+def test_the_best_constant_is_known_of_known_losses(
+    name: LossName, output: Tensor | None, target: Tensor, prior: tuple[float, ...], loss: float | None
+) -> None:
+    found = best_constant(name, output, [(torch.empty(4, 2), target)] * 2)
+    assert found == BestConstant(prior, None if loss is None else pytest.approx(loss))
+
+
+def test_rows_of_several_shapes_have_no_best_constant() -> None:
+    ragged = [(torch.empty(4, 2), torch.rand(4, width)) for width in (2, 3)]
+    assert best_constant("mse", torch.empty(4, 2), ragged) == BestConstant()
