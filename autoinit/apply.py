@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from .calibrations.methods import CALIBRATIONS
 from .calibrations.subject import Subject
-from .errors import ArgumentError, PlanMismatchError, RecipeError
+from .errors import PlanMismatchError, RecipeError
 from .initializers.draws import COSTLY, DRAWS
 from .initializers.geometry import Geometry
 from .initializers.recurrent import chrono_
@@ -23,6 +22,7 @@ from .plans.plan import HasPlan, Plan
 from .plans.rules import resolve
 from .recipes.catalogue import ALIASES, NAMED, as_recipe
 from .recipes.recipe import Recipe
+from .seeds import check_seed, seed_of_parameter
 from .task.assign import assign, is_parametrized, padding_row, read, shapes
 from .task.checks import unwrap
 from .task.machine import using_threads
@@ -142,7 +142,7 @@ def _fill(
     if fill.distribution == "constant":
         _fill_constant(tensor, fill, geometry)
     elif fill.distribution == "chrono":
-        chrono_(tensor, geometry, int(fill.values[0]), _stream(seed, fill.stream or fill.name))
+        chrono_(tensor, geometry, int(fill.values[0]), _generator(seed, fill))
     elif fill.distribution != "keep" and not (drawn and drawn.fill(tensor, fill.name)):
         _draw(tensor, fill, geometry, seed, memory)
         if drawn:
@@ -165,7 +165,7 @@ def _draw(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memory: Mem
         _draw_costly(tensor, fill, geometry, seed, memory)
         tensor.mul_(std)
     else:
-        DRAWS[fill.distribution](tensor, geometry, std, _stream(seed, fill.stream or fill.name))
+        DRAWS[fill.distribution](tensor, geometry, std, _generator(seed, fill))
 
 
 def _draw_costly(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memory: Memory) -> None:
@@ -175,9 +175,14 @@ def _draw_costly(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memo
         tensor.copy_(memory[key])
         return
     with using_threads(1):  # decompositions round by the number of threads, and a plan gives the same bits on any
-        DRAWS[fill.distribution](tensor, geometry, 1.0, _stream(seed, fill.stream or fill.name))
+        DRAWS[fill.distribution](tensor, geometry, 1.0, _generator(seed, fill))
     if tensor.numel() <= LARGEST_REMEMBERED:
         memory[key] = tensor.clone()
+
+
+def _generator(seed: int, fill: Fill) -> torch.Generator:
+    """Returns the generator of one parameter, or of the ones that share a stream."""
+    return torch.Generator().manual_seed(seed_of_parameter(seed, fill.stream or fill.name))
 
 
 def _fill_constant(tensor: Tensor, fill: Fill, geometry: Geometry) -> None:
@@ -188,12 +193,6 @@ def _fill_constant(tensor: Tensor, fill: Fill, geometry: Geometry) -> None:
     else:
         for part, value in zip(geometry.slice_views(tensor), fill.values, strict=True):
             part.fill_(value)
-
-
-def _stream(seed: int, name: str) -> torch.Generator:
-    """Returns the generator of one parameter: it depends on the seed and the name alone."""
-    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def realize(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Memory | None = None) -> Plan:
@@ -325,12 +324,6 @@ def apply_(
     plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss, step)), seed)
     apply_plan(inner, plan)
     return stamped(inner, plan)
-
-
-def check_seed(seed: Any) -> None:
-    """Raises ArgumentError for what is no seed."""
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
-        raise ArgumentError(f"seed must be a whole number from 0 to 2**63 - 1. Got {seed!r}.")
 
 
 def _as_plan(what: object) -> Plan | None:

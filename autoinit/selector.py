@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .apply import apply_plan, check_seed
+from .apply import apply_plan
 from .executors.choice import check_executor, choose, fastest_threads
 from .executors.sequential import Sequential
 from .graph import Graph
@@ -31,6 +31,7 @@ from .search.own_records import keep_records
 from .search.proxy import Original, carried, joint_space, original_of, proxy_meant
 from .search.reasons import described_task, too_small, why
 from .search.selection import Cost, Selection, trial_table
+from .seeds import check_seed
 from .task.batches import Batch
 from .task.features import own_scales, task_features
 from .task.machine import PeakMemory, peak_memory, using_threads

@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 
 from autoinit import errors
-from autoinit.errors import AutoInitError, did_you_mean
+from autoinit.errors import AutoInitError, described, did_you_mean
 
 
 def test_every_error_is_an_autoinit_error_and_a_standard_one() -> None:
@@ -26,3 +26,8 @@ def test_a_long_list_is_named_and_not_spelled_out() -> None:
 
 def test_no_guess_where_nothing_is_near() -> None:
     assert did_you_mean("zzz", ["xavier", "he_normal"]) == "Known: he_normal, xavier."
+
+
+def test_an_exception_is_described_by_its_first_line() -> None:
+    assert described(ValueError("one\ntwo")) == "ValueError: one"
+    assert described(KeyError()) == "KeyError"

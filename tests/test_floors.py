@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "autoinit"
 
 FLOORS = (
-    "version errors text jsonfile factories activations graph",
+    "version errors seeds text jsonfile factories activations graph",
     "recipes plans judging knowledge recommender",
     "task tracing initializers init calibrations apply",
     "probing executors search",

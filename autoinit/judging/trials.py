@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,8 +111,3 @@ def ranking(records: Sequence[Record]) -> list[Record]:
         if finished and (recipe not in best or record.total < best[recipe].total):
             best[recipe] = record
     return sorted(best.values(), key=lambda record: record.total)
-
-
-def stream(seed: int, name: str) -> int:
-    """Returns the seed of one named use, so that no two uses share their random numbers."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=4).digest(), "big")

@@ -12,11 +12,12 @@ from ..graph import Graph
 from ..judging.budget import Tally, evaluated
 from ..judging.score import Curve, Glance
 from ..judging.screening import veto
-from ..judging.trials import Job, Outcome, stream
+from ..judging.trials import Job, Outcome
 from ..plans.plan import Plan
 from ..plans.rules import resolve
 from ..recipes.recipe import Recipe
 from ..recipes.space import LR_RATIO
+from ..seeds import seed_of_use
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .paused import KeptTrainings
@@ -56,7 +57,7 @@ class Bench:
         self.snapshot.rewind()
         plan = resolve(recipe, self.graph, self.seed)
         spend = (tally or Tally()).spend
-        subject = Subject(self.task, self.graph, seed=stream(self.seed, "calibration"), spend=spend)
+        subject = Subject(self.task, self.graph, seed=seed_of_use(self.seed, "calibration"), spend=spend)
         return set_calibrated(subject, plan, self.snapshot.rewind, self.memory)
 
     def set(self, plan: Plan) -> None:

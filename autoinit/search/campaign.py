@@ -11,10 +11,11 @@ from ..executors.executor import Executor, OnRung
 from ..executors.processes import WORKER_DIED
 from ..judging.budget import Meter, Schedule
 from ..judging.score import Curve, Reference, Score, score
-from ..judging.trials import Candidate, Job, Outcome, Record, Stage, State, ranking, stream
+from ..judging.trials import Candidate, Job, Outcome, Record, Stage, State, ranking
 from ..probing.bench import Bench
 from ..recipes.recipe import OWN
 from ..recipes.space import GRADIENT_CALIBRATIONS
+from ..seeds import seed_of_use
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Campaign:
         """
         first = len(self.records)
         jobs = [
-            Job(first + place, stage, candidate, stream(self.bench.seed, order), steps, **rest)  # type: ignore[arg-type]
+            Job(first + place, stage, candidate, seed_of_use(self.bench.seed, order), steps, **rest)  # type: ignore[arg-type]
             for place, (candidate, order) in enumerate(entries)
         ]
         # The owner's weights are carried along whatever they are: nothing vetoes them.

@@ -15,9 +15,10 @@ from ..errors import ArgumentError, described
 from ..judging.budget import BATCH
 from ..judging.halving import Halving
 from ..judging.score import Curve
-from ..judging.trials import Candidate, Job, Record, stream
+from ..judging.trials import Candidate, Job, Record
 from ..recipes.recipe import OWN
 from ..recipes.space import LR_STEPS, Dimension, Space
+from ..seeds import seed_of_use
 from ..task.snapshot import uninterrupted
 from .campaign import Campaign
 from .finals import finalists
@@ -50,7 +51,9 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
             return
     while count := int(min(limit - len(campaign.records), _affordable(campaign, halving.rungs[-1]))):
         # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
-        study.sampler = optuna.samplers.TPESampler(seed=stream(campaign.bench.seed, f"tpe {len(campaign.records)}"))
+        study.sampler = optuna.samplers.TPESampler(
+            seed=seed_of_use(campaign.bench.seed, f"tpe {len(campaign.records)}")
+        )
         halving.learn(_try_batch(campaign, space, study, halving, count))
         if count == len(campaign.records):
             campaign.meter.pace_again()  # the owner's trial ran alone, which says little of a batch's pace

@@ -18,12 +18,12 @@ from ..apply import apply_plan, realize
 from ..calibrations.subject import Subject
 from ..errors import AutoInitError, ModelError, RecipeError
 from ..graph import Globs, Graph
-from ..judging.trials import stream
 from ..plans.plan import Plan
 from ..plans.rules import resolve
 from ..recipes.catalogue import check_fits
 from ..recipes.recipe import Recipe
 from ..recipes.space import Dimension, Space
+from ..seeds import seed_of_use
 from ..task.checks import check_trainable, unwrap
 from ..task.task import Task
 from ..tracing.choices import keep_choices
@@ -238,7 +238,7 @@ def carry(recipe: Recipe, original: Original, seed: int = 0, *, apply: bool = Tr
         if recipe.calibration != "none":
             raise RecipeError(f"{recipe.key!r} is calibrated on batches; a model on the meta device has no weights.")
         return plan
-    subject = Subject(task, graph, seed=stream(seed, "calibration"))
+    subject = Subject(task, graph, seed=seed_of_use(seed, "calibration"))
     if apply and recipe.calibration == "none":  # no copy of a large model is taken where nothing is to be put back
         return realize(subject, plan, lambda: None)
     with task.preserved() as snapshot:

@@ -14,11 +14,12 @@ from ..executors.executor import Executor
 from ..executors.sequential import Sequential
 from ..executors.stacked import Stacked
 from ..judging.score import score
-from ..judging.trials import Candidate, Job, Outcome, stream
+from ..judging.trials import Candidate, Job, Outcome
 from ..knowledge.lines import Line, curve_data, rounded, score_data, signals_data, stamped
 from ..probing.signals import measure
 from ..recipes.recipe import Recipe
 from ..recipes.space import LR_RATIO
+from ..seeds import seed_of_use
 from .jobs import Described, StudyJob
 from .spec import Study
 from .workbench import Workbench
@@ -145,5 +146,5 @@ def finished_line(study: Study, job: StudyJob, described: Described, **measured:
 
 
 def _job(place: int, job: StudyJob) -> Job:
-    order = stream(job.seed, "study order")  # of the batches: the same for all candidates of a seed
+    order = seed_of_use(job.seed, "study order")  # of the batches: the same for all candidates of a seed
     return Job(place, "search", Candidate(job.recipe, job.lr_step), order, job.steps, rungs=job.rungs)

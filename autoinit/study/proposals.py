@@ -9,11 +9,11 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
-from ..judging.trials import stream
 from ..knowledge.lines import Line
 from ..recipes.recipe import Recipe
 from ..recipes.space import Space
 from ..search.explore import distribution_of
+from ..seeds import seed_of_use
 from .database import quiet
 from .jobs import Described, StudyJob
 from .spec import Study
@@ -48,7 +48,7 @@ def _points(
 ) -> list[tuple[Recipe, int]]:
     space = described.space
     distributions = distributions_of(space)
-    sampler = optuna.samplers.TPESampler(seed=stream(study.seeds[0], f"tpe {task} {start}"))
+    sampler = optuna.samplers.TPESampler(seed=seed_of_use(study.seeds[0], f"tpe {task} {start}"))
     with quiet():
         inner = optuna.create_study(sampler=sampler)
         for line in before:

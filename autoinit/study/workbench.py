@@ -19,13 +19,13 @@ from ..executors import stacked
 from ..factories import called, named
 from ..graph import Graph
 from ..judging.score import Reference
-from ..judging.trials import stream
 from ..knowledge.features import recipe_features
 from ..knowledge.lines import rounded
 from ..plans.rules import resolve
 from ..probing.bench import Bench
 from ..probing.probe import probe
 from ..recipes.recipe import Recipe
+from ..seeds import seed_of_use
 from ..task.features import fingerprint as task_fingerprint
 from ..task.features import own_scales, task_features
 from ..task.snapshot import preserved_random, seed_generators
@@ -65,7 +65,7 @@ class Workbench:
             task = _task(spec, seed, folders, device)
             self.graph = keep_choices(task.model, trace_task(task))
             snapshot = self._stack.enter_context(task.preserved())
-            self.bench = Bench(task, self.graph, snapshot, stream(seed, "study"))
+            self.bench = Bench(task, self.graph, snapshot, seed_of_use(seed, "study"))
             self.reference = self._reference()
             self._own = own_scales(task.model, self.graph)
         except BaseException:
@@ -80,7 +80,7 @@ class Workbench:
         task = self.bench.task
         if task.reference is not None:
             return Reference.of(task.reference, [1.0])
-        curve = probe(task, steps=REFERENCE_STEPS, seed=stream(0, "reference"))
+        curve = probe(task, steps=REFERENCE_STEPS, seed=seed_of_use(0, "reference"))
         self.bench.snapshot.rewind()
         return Reference.of(None, curve.losses)
 
@@ -97,7 +97,7 @@ class Workbench:
     def described(self, study: Study) -> Described:
         """Returns what the task is found to be, and the study's candidates for it."""
         space = allowed_space(study.space, self.graph, lr_searched=study.mode == "search" and bool(study.lr_steps))
-        drawn = stream(study.seeds[0], f"candidates {self.spec.name}")
+        drawn = seed_of_use(study.seeds[0], f"candidates {self.spec.name}")
         found, left_out = candidates_of(study.space, self.graph, space, seed=drawn)
         task = self.bench.task
         told = fingerprint(self.spec, task, self.graph)

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import math
 
-from autoinit.errors import described
 from autoinit.judging.score import Curve, Score
-from autoinit.judging.trials import Candidate, Record, ranking, stream
+from autoinit.judging.trials import Candidate, Record, ranking
 from autoinit.recipes.recipe import OWN, Recipe
 
 
@@ -28,12 +27,3 @@ def test_ranking_takes_each_recipe_at_its_best_learning_rate() -> None:
 
 def test_a_failed_run_sorts_last() -> None:
     assert record(0, Candidate(OWN), None, state="failed").total == math.inf
-
-
-def test_streams_differ_by_name_and_seed() -> None:
-    assert len({stream(0, "a"), stream(0, "b"), stream(1, "a")}) == 3
-
-
-def test_an_exception_is_described_by_its_first_line() -> None:
-    assert described(ValueError("one\ntwo")) == "ValueError: one"
-    assert described(KeyError()) == "KeyError"

@@ -16,8 +16,8 @@ from study_plans import TASK, plan
 from torch import Tensor, nn
 
 from autoinit.errors import ArgumentError, FactoryError, ModelError
-from autoinit.judging.trials import stream
 from autoinit.recipes.recipe import OWN, Recipe
+from autoinit.seeds import seed_of_use
 from autoinit.study.jobs import Described, StudyJob, dense_jobs
 from autoinit.study.performer import Performer, failed_line
 from autoinit.study.spec import TaskSpec
@@ -253,7 +253,7 @@ def test_training_is_plain_training_of_the_owners_model(performer: Performer) ->
     task = at.bench.task
     optimizer = torch.optim.SGD(task.model.parameters(), lr=0.05 * 10**0.5)
     losses = []
-    for x, y in task.order(stream(0, "study order"), 6):
+    for x, y in task.order(seed_of_use(0, "study order"), 6):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(task.model(x), y)
         loss.backward()
