@@ -198,18 +198,20 @@ def coordinate_check(
     build = _builder(optimizer)
     rate = RATES[family_of(optimizer)] if lr is None else lr
     with preserved_random():
-        first = _Trial(make_model, data, sizes[0], seeds[0], loss)
+        first = _Sample(make_model, data, sizes[0], seeds[0], loss)
         chosen = as_recipe(recipe)
         if chosen.widths == "mup":
             chosen = dataclasses.replace(chosen, base_width=width_of(first.graph))
         measured: list[list[Moved]] = []
+        reached: list[int] = []
         for width in sizes:
             measured.append([])
             for seed in seeds:
-                trial = _Trial(make_model, first.batches, width, seed, loss)
-                measured[-1].append(trial.moved(chosen, build, rate, steps))
+                sample = _Sample(make_model, first.batches, width, seed, loss)
+                measured[-1].append(sample.moved(chosen, build, rate, steps))
+                reached.append(width_of(sample.graph))
     _check_names(measured, sizes)
-    if width_of(trial.graph) == width_of(first.graph):
+    if reached[-1] == reached[0]:
         raise ArgumentError(
             f"make_model({sizes[0]}) and make_model({sizes[-1]}) are of one width; the argument must set it."
         )
@@ -226,7 +228,7 @@ Moved = dict[str, tuple[float, float]]
 """Name of a weight → mean |output| at the start, mean |change| after the steps."""
 
 
-class _Trial:
+class _Sample:
     """One model of one width and seed, and what it is trained on."""
 
     def __init__(

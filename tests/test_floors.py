@@ -35,7 +35,7 @@ TORCH_FREE = STAIRS[: STAIRS.index("task")]
 """Pure arithmetic on data: it must run, and be read, without torch."""
 
 ONLY_IN = {
-    "optuna": {"search.explore", "study"},
+    "optuna": {"search.explore", "search.sampling", "study"},
     "sqlalchemy": {"study"},
     "ray": {"study"},
     "pydantic": {"jsonfile", "study"},

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -227,13 +227,9 @@ def _run(
 # What is shown while a study runs
 
 
-class _Shown(Protocol):
-    def show(self, progress: Progress) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class _Silent:
+    """What shows nothing, and what those that show something begin with."""
+
     def show(self, progress: Progress) -> None:
         pass
 
@@ -241,7 +237,7 @@ class _Silent:
         pass
 
 
-class _Lines:
+class _Lines(_Silent):
     """Plain lines, where nobody watches: news at once, how far it is twice a minute."""
 
     def __init__(self) -> None:
@@ -254,11 +250,8 @@ class _Lines:
             self._last = progress.seconds
             typer.echo(_told(progress), err=True)
 
-    def close(self) -> None:
-        pass
 
-
-class _Bar:
+class _Bar(_Silent):
     """A bar on a terminal; news stand above it."""
 
     def __init__(self, name: str) -> None:

@@ -59,9 +59,6 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 """Every field of a line, and its type."""
 
-MEASURED_TIMES = ("seconds", "finished", "attempts", "device", "threads", "autoinit", "torch")
-"""Fields in which two runs of the same trial may differ: when, where and by what it was run."""
-
 
 def identity(line: Mapping[str, Any]) -> str:
     """Returns the id of a trial: of what was run, not of when or by whom."""

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-from collections.abc import Iterator
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from ..errors import ArgumentError, described
 from ..judging.budget import BATCH
 from ..judging.halving import Halving
 from ..judging.score import Curve
 from ..judging.trials import Candidate, Job, Record
 from ..recipes.recipe import OWN
-from ..recipes.space import LR_STEPS, Dimension, Space
+from ..recipes.space import LR_STEPS, Space
 from ..seeds import seed_of_use
 from ..task.snapshot import uninterrupted
 from .campaign import Campaign
 from .finals import finalists
 from .rounds import Rounds
+from .sampling import distribution_of
 
 NEAREST_FIRST = sorted(LR_STEPS, key=abs)
 
@@ -146,39 +143,3 @@ def _tell(study: optuna.Study, trial: optuna.Trial, record: Record | None) -> No
         study.tell(trial, state=TrialState.PRUNED)
     else:
         study.tell(trial, record.score.total)
-
-
-def distribution_of(dimension: Dimension) -> BaseDistribution:
-    """Returns Optuna's form of one dimension."""
-    if dimension.choices:
-        return CategoricalDistribution(dimension.choices)
-    if isinstance(dimension.default, int):
-        return IntDistribution(int(dimension.low), int(dimension.high))
-    return FloatDistribution(dimension.low, dimension.high)
-
-
-def new_study(storage: str | None, name: str | None) -> optuna.Study:
-    """Returns a new study. Trials are halved by `Halving`, which can say why.
-
-    Raises:
-        ArgumentError: the storage cannot be opened, or holds a study of that name already.
-    """
-    try:
-        return optuna.create_study(storage=storage, study_name=name, pruner=optuna.pruners.NopPruner())
-    except optuna.exceptions.DuplicatedStudyError:
-        raise ArgumentError(f"Storage {storage!r} holds a study {name!r} already. Choose another study_name.") from None
-    except Exception as problem:
-        raise ArgumentError(
-            f"Storage {storage!r} cannot be opened ({described(problem)}). Give a URL such as sqlite:///trials.db."
-        ) from None
-
-
-@contextlib.contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Silences Optuna's per-study messages, and puts its level back."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)

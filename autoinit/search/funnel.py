@@ -10,8 +10,9 @@ from ..plans.plan import Plan
 from ..recipes.space import Space
 from .campaign import Campaign
 from .duel import GateFailure, duel
-from .explore import explore, new_study, quiet_optuna
+from .explore import explore
 from .finals import finals, leader
+from .sampling import new_study, quiet_optuna
 
 
 @dataclass(frozen=True, slots=True)

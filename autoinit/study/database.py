@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from ..errors import ArgumentError, StorageError
+from ..search.sampling import quiet_optuna
 
 BROKEN = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error)
 """What Optuna, SQLAlchemy and SQLite raise for every trouble of a database."""
@@ -59,7 +58,7 @@ def opened(address: sqlalchemy.URL, file: Path | None, readonly: bool, wait: flo
             # Kept in the file: from then on readers never wait for the coordinator.
             with contextlib.closing(sqlite3.connect(file, timeout=wait)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
-    with quiet():
+    with quiet_optuna():
         text = address.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
         storage = RDBStorage(text, engine_kwargs=options, skip_table_creation=readonly)
     if file is not None:
@@ -69,17 +68,6 @@ def opened(address: sqlalchemy.URL, file: Path | None, readonly: bool, wait: flo
         with storage.engine.begin() as connection:
             connection.execute(sqlalchemy.text(_INDEX))
     return storage
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Optuna from telling of every study that is made."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
 
 
 def _durable(connection: sqlite3.Connection, _: object) -> None:

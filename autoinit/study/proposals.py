@@ -12,9 +12,8 @@ from optuna.trial import TrialState, create_trial
 from ..knowledge.lines import Line
 from ..recipes.recipe import Recipe
 from ..recipes.space import Space
-from ..search.explore import distribution_of
+from ..search.sampling import distribution_of, quiet_optuna
 from ..seeds import seed_of_use
-from .database import quiet
 from .jobs import Described, StudyJob
 from .spec import Study
 
@@ -49,7 +48,7 @@ def _points(
     space = described.space
     distributions = distributions_of(space)
     sampler = optuna.samplers.TPESampler(seed=seed_of_use(study.seeds[0], f"tpe {task} {start}"))
-    with quiet():
+    with quiet_optuna():
         inner = optuna.create_study(sampler=sampler)
         for line in before:
             point = _point(space, line)

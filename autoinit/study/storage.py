@@ -26,7 +26,8 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from ..errors import ArgumentError, did_you_mean
-from .database import BROKEN, away, explained, opened, parsed_url, quiet
+from ..search.sampling import quiet_optuna
+from .database import BROKEN, away, explained, opened, parsed_url
 from .locks import FileLock, Lock, ServerLock
 from .spec import Study
 
@@ -116,7 +117,7 @@ class Store:
         """Adds a task with what is known of it; one that is there already gets the information anew."""
 
         def add() -> None:
-            with contextlib.suppress(DuplicatedStudyError), quiet():
+            with contextlib.suppress(DuplicatedStudyError), quiet_optuna():
                 self.storage.create_new_study([StudyDirection.MINIMIZE], f"{self.study}/{task}")
             for key, value in info.items():
                 self.storage.set_study_user_attr(self._id(task), key, value)
@@ -130,10 +131,6 @@ class Store:
     def set_task_info(self, task: str, key: str, value: Any) -> None:
         """Keeps one more JSON value of a task."""
         self._change(lambda: self.storage.set_study_user_attr(self._id(task), key, value))
-
-    def optuna_study(self, task: str, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
-        """Returns a task's Optuna study, for a sampler to ask."""
-        return optuna.load_study(study_name=f"{self.study}/{task}", storage=self.storage, sampler=sampler)
 
     # Trials, in the order of their lives
 
@@ -486,5 +483,5 @@ def _found(store: Store, create: bool) -> None:
         known = [name for name in names if "/" not in name]
         listed = did_you_mean(store.study, known) if known else "It holds no study."
         raise ArgumentError(f"Storage {store.url} holds no study {store.study!r}. {listed}")
-    with quiet():
+    with quiet_optuna():
         store.storage.create_new_study([StudyDirection.MINIMIZE], store.study)

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
-from autoinit.knowledge.lines import MEASURED_TIMES, read_lines, write_lines
+from autoinit.knowledge.lines import read_lines, write_lines
 from autoinit.study.status import status_of
 from autoinit.study.storage import Store, open_store, storage_of
 from autoinit.study.toml_file import read_study
 
 HERE = Path(__file__).parent
+
+MEASURED_TIMES = ("seconds", "finished", "attempts", "device", "threads", "autoinit", "torch")
+"""Fields in which two runs of the same trial may differ: when, where and by what it was run."""
 
 FILE = """
 name = "small"

@@ -1,0 +1,48 @@
+"""What a search asks of Optuna: a study that keeps its trials, its form of a dimension, silence. No torch is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from ..errors import ArgumentError, described
+from ..recipes.space import Dimension
+
+
+def distribution_of(dimension: Dimension) -> BaseDistribution:
+    """Returns Optuna's form of one dimension."""
+    if dimension.choices:
+        return CategoricalDistribution(dimension.choices)
+    if isinstance(dimension.default, int):
+        return IntDistribution(int(dimension.low), int(dimension.high))
+    return FloatDistribution(dimension.low, dimension.high)
+
+
+def new_study(storage: str | None, name: str | None) -> optuna.Study:
+    """Returns a new study. Trials are halved by `Halving`, which can say why.
+
+    Raises:
+        ArgumentError: the storage cannot be opened, or holds a study of that name already.
+    """
+    try:
+        return optuna.create_study(storage=storage, study_name=name, pruner=optuna.pruners.NopPruner())
+    except optuna.exceptions.DuplicatedStudyError:
+        raise ArgumentError(f"Storage {storage!r} holds a study {name!r} already. Choose another study_name.") from None
+    except Exception as problem:
+        raise ArgumentError(
+            f"Storage {storage!r} cannot be opened ({described(problem)}). Give a URL such as sqlite:///trials.db."
+        ) from None
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Silences Optuna's per-study messages, and puts its level back."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
