@@ -31,6 +31,10 @@ study_app = typer.Typer(
 
 PLAIN_EVERY = 30.0
 """Seconds between lines of progress, where there is no terminal."""
+WATCH_SECONDS = 3.0
+"""Seconds between two looks at a study that is watched."""
+BEST = 48
+"""Characters of a recipe's name; the report and --json have the whole."""
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The study file, such as studies/quick.toml.")]
 Storage = Annotated[
@@ -291,9 +295,6 @@ def _left(seconds: float | None, unbuilt: int) -> str:
 
 # What is shown of a study from outside
 
-WATCH_SECONDS = 3.0
-BEST = 48
-"""Characters of a recipe's name; the report and --json have the whole."""
 _COLUMNS = ("task", "done", "failed", "running", "waiting", "score", "best so far")
 _SCORE = "score: in log units relative to a constant guess, the lower the better"
 

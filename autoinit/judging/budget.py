@@ -14,6 +14,35 @@ from ..errors import BudgetError
 
 T = TypeVar("T")
 
+FORWARD_COST = 1 / 3
+"""A forward pass in training steps: backward costs about twice as much as forward."""
+
+ENOUGH_STEPS = 50
+"""Steps after which their average pace is trusted more than the first measurement."""
+
+LONGEST_PROBE = 256
+"""Steps of the top probe. Halving to 240 steps picks 2 % behind the best on the median task, to 120 steps 5 %, and on
+average both pick alike: longer probes have little left to gain (docs/scoring.md)."""
+
+FIRST_RUNG = 8
+"""Steps before which nothing is judged, and of the least full probe. Halving from eight steps on costs half of halving
+from thirty and picks about as well; from two or four on it loses the best (docs/scoring.md)."""
+
+FEWEST_EVALUATED = 4
+"""Held-back batches that are looked at however short a run is."""
+
+BATCH = 8
+"""Trials that are proposed together, and told together in the order of their numbers: the same ones however many
+processes there are. A larger stack gets as many as it holds, and more processes as many as they are where the budget is
+in seconds, which promise no such thing."""
+
+WORTH_FINALS = 2000
+"""Steps below which the finals' share does more for the gate: three pairs of 50 steps at 600, in the place of 27."""
+
+SMALLEST_ALLOWANCE = 150
+"""Steps below which no choice can be trusted: five candidates at 8 steps, and three pairs of as many. A lead after
+eight steps turns out to do harm no more often than one after 120 (docs/scoring.md)."""
+
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -72,10 +101,6 @@ def parse_budget(budget: Any) -> Budget:
     return Budget(seconds=float(match[1]) * _UNITS[match[2]])
 
 
-FORWARD_COST = 1 / 3
-"""A forward pass in training steps: backward costs about twice as much as forward."""
-
-
 @dataclass
 class Tally:
     """Counts what is spent, in training-step equivalents."""
@@ -85,10 +110,6 @@ class Tally:
     def spend(self, *, steps: float = 0.0, forwards: float = 0.0) -> None:
         """Counts training steps and forward passes."""
         self.steps += steps + forwards * FORWARD_COST
-
-
-ENOUGH_STEPS = 50
-"""Steps after which their average pace is trusted more than the first measurement."""
 
 
 @dataclass(kw_only=True)
@@ -145,30 +166,6 @@ class Meter(Tally):
         by_steps = self.steps / self.budget.steps if self.budget.steps is not None else 0.0
         by_clock = self.seconds / self.budget.seconds if self.budget.seconds is not None else 0.0
         return min(1.0, max(by_steps, by_clock))
-
-
-LONGEST_PROBE = 256
-"""Steps of the top probe. Halving to 240 steps picks 2 % behind the best on the median task, to 120 steps 5 %, and on
-average both pick alike: longer probes have little left to gain (docs/scoring.md)."""
-
-FIRST_RUNG = 8
-"""Steps before which nothing is judged, and of the least full probe. Halving from eight steps on costs half of halving
-from thirty and picks about as well; from two or four on it loses the best (docs/scoring.md)."""
-
-FEWEST_EVALUATED = 4
-"""Held-back batches that are looked at however short a run is."""
-
-BATCH = 8
-"""Trials that are proposed together, and told together in the order of their numbers: the same ones however many
-processes there are. A larger stack gets as many as it holds, and more processes as many as they are where the budget is
-in seconds, which promise no such thing."""
-
-WORTH_FINALS = 2000
-"""Steps below which the finals' share does more for the gate: three pairs of 50 steps at 600, in the place of 27."""
-
-SMALLEST_ALLOWANCE = 150
-"""Steps below which no choice can be trusted: five candidates at 8 steps, and three pairs of as many. A lead after
-eight steps turns out to do harm no more often than one after 120 (docs/scoring.md)."""
 
 
 def evaluated(held_back: Sequence[T], steps: int) -> list[T]:

@@ -36,6 +36,9 @@ FETCH_SECONDS = 20.0
 SLOW_BATCHES = 4
 """Enough to train on and to hold back two."""
 
+TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+"""Keys under which dict batches carry what is to be predicted."""
+
 ACCEPTED = (
     "Allowed: a DataLoader, a Dataset, (X, y) as tensors, numpy arrays or pandas frames, "
     "or an iterable of batches (tuple, dict or tensor)."
@@ -218,10 +221,6 @@ def _converted(value: Any, dtype: torch.dtype, target: bool = False) -> Any:
 def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
     """Returns the batch with its floating-point tensors in the model's dtype."""
     return map_tensors(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, batch)
-
-
-TARGET_KEYS = ("labels", "label", "targets", "target", "y")
-"""Keys under which dict batches carry what is to be predicted."""
 
 
 def _tensor(value: Any, target: bool) -> Tensor:

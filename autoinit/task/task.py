@@ -36,6 +36,8 @@ SIGNATURES = 8
 """Batches of different shapes that are tried out; more of them are padded sequences of every length."""
 RESIDENT_BYTES = 256 << 20
 """Data up to this size lie on the device throughout; of more, each batch is moved there when its turn comes."""
+_BYTES = "Convert bytes to numbers first, for example with .float() / 255. "
+"""What is said where a model cannot take a batch of bytes."""
 USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
 """What a model, a loss or a step raises on a batch that it cannot take."""
 
@@ -357,9 +359,6 @@ def _check_reached(task: Task, value: Tensor) -> None:
             "depend on them. Look for .detach(), .data, torch.no_grad() or .item() between model and loss, and for "
             "checkpointing without use_reentrant=False."
         )
-
-
-_BYTES = "Convert bytes to numbers first, for example with .float() / 255. "
 
 
 def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Exception) -> DataError:
