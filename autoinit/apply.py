@@ -73,7 +73,7 @@ def apply_plan(model: nn.Module, plan: Plan, memory: Memory | None = None) -> No
     Raises:
         PlanMismatchError: the plan names other parameters than the model has; nothing is changed.
     """
-    check_fits(model, plan)
+    check_plan_fits(model, plan)
     _set_all(model, plan, {} if memory is None else memory)
 
 
@@ -85,7 +85,7 @@ def _set_all(model: nn.Module, plan: Plan, memory: Memory, drawn: _Drawn | None 
                 _set(model, fill, plan.seed, memory, drawn)
 
 
-def check_fits(model: nn.Module, plan: Plan) -> None:
+def check_plan_fits(model: nn.Module, plan: Plan) -> None:
     """Raises PlanMismatchError, naming missing, extra and differently shaped parameters."""
     present = shapes(model)
     problems = []
@@ -200,7 +200,7 @@ def realize(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Me
 
     Args: as of `set_calibrated`.
     """
-    return stamped(subject.model, set_calibrated(subject, plan, rewind, memory))
+    return with_results(subject.model, set_calibrated(subject, plan, rewind, memory))
 
 
 def set_calibrated(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Memory | None = None) -> Plan:
@@ -216,7 +216,7 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Callable[[], None], mem
     if plan.recipe.calibration == "none":
         apply_plan(model, plan, memory)
         return plan
-    check_fits(model, plan)
+    check_plan_fits(model, plan)
     memory, drawn = {} if memory is None else memory, _Drawn()
     _set_all(model, plan, memory, drawn)
     subject = dataclasses.replace(subject, targets={fill.name: fill.scale for fill in plan.fills})
@@ -226,7 +226,7 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Callable[[], None], mem
     return plan
 
 
-def stamped(model: nn.Module, plan: Plan) -> Plan:
+def with_results(model: nn.Module, plan: Plan) -> Plan:
     """Returns the plan of a model's present weights with what they were drawn with, and what rescaled ones have become.
 
     By that an owner's draw that carries the plan's factors already is told from a fresh one, and not rescaled again.
@@ -323,7 +323,7 @@ def apply_(
         return _apply_measured(example_task(inner, data, loss=loss, step=step, whole=True), recipe, seed)
     plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss, step)), seed)
     apply_plan(inner, plan)
-    return stamped(inner, plan)
+    return with_results(inner, plan)
 
 
 def _as_plan(what: object) -> Plan | None:

@@ -32,7 +32,7 @@ from .task.task import Task, example_task
 from .text import few, number, table
 from .tracing.tracing import trace_task
 
-Verdict = Literal["flat", "growing", "vanishing"]
+Trend = Literal["flat", "growing", "vanishing"]
 
 FLAT = 0.25
 """Largest exponent of the width that counts as none. In the limit of large widths every exponent of a network's
@@ -72,7 +72,7 @@ class Coordinates:
     slope: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Trend:
         """Whether a wider network moves its outputs as far as a narrow one, and does not start with larger ones.
 
         A start that shrinks with the width is no fault: μP's head starts at width^(−½).

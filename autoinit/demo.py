@@ -25,7 +25,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
-class Run:
+class DemoRun:
     """One training.
 
     Attributes:
@@ -47,8 +47,8 @@ class Run:
 class Demo:
     """The same training from PyTorch's default weights and from the selected ones."""
 
-    as_is: Run
-    selected: Run
+    as_is: DemoRun
+    selected: DemoRun
     selection: Selection
 
     def __str__(self) -> str:
@@ -142,7 +142,7 @@ def train(
     *,
     steps: int,
     seed: int,
-) -> Run:
+) -> DemoRun:
     """Returns the losses of a plain training loop, as anybody would write it, and the accuracy at its end."""
     optimizer = sgd(model.parameters())
     generator = torch.Generator().manual_seed(seed)
@@ -156,7 +156,7 @@ def train(
         losses.append(loss.item())
     with torch.no_grad():
         right = model(validation[0]).argmax(dim=1) == validation[1]
-    return Run(tuple(losses), right.double().mean().item())
+    return DemoRun(tuple(losses), right.double().mean().item())
 
 
 def curve(losses: tuple[float, ...], top: float, width: int = 40) -> str:

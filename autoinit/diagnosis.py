@@ -29,7 +29,7 @@ Severity = Literal["error", "warning", "note"]
 VANISHING = 1e-2
 """First layer's gradient as a share of the last's. Healthy deep networks keep within a factor of ten; at a
 hundred, PyTorch's default on 15 tanh layers stays at chance under SGD."""
-HOPELESS = 1e-5
+VANISHED = 1e-5
 """Below this share not even an adaptive optimizer recovers: float32 keeps 7 digits."""
 EXPLODING = 1e2
 """The same factor the other way round."""
@@ -273,7 +273,7 @@ def _depth(graph: Graph, signals: Signals) -> Iterator[Finding]:
     said = f"{first.name} gets {number(ratio, 2)} of what {last.name} gets"
     if 0 < ratio < VANISHING:
         yield Finding(
-            "error" if ratio < HOPELESS else "warning",
+            "error" if ratio < VANISHED else "warning",
             f"gradients vanish: {said}",
             f"{_suited(graph)}, or let autoinit.select(model, data) choose",
         )

@@ -24,7 +24,7 @@ from autoinit.errors import AutoInitError
 from autoinit.knowledge.files import gathered, write_knowledge
 from autoinit.knowledge.tables import Knowledge, StudiedTask, known_features
 from autoinit.study.toml_file import read_study
-from autoinit.study.workbench import Workbench, features, fingerprint
+from autoinit.study.workbench import Workbench, features, spec_fingerprint
 
 
 def described(knowledge: Knowledge, study: Path, again: bool = False) -> Knowledge:
@@ -43,7 +43,7 @@ def described(knowledge: Knowledge, study: Path, again: bool = False) -> Knowled
             continue
         at = Workbench(task_spec, spec.seeds[0], [study.parent])
         try:
-            done[task.name] = _described(task, at, fingerprint(task_spec, at.bench.task, at.graph))
+            done[task.name] = _described(task, at, spec_fingerprint(task_spec, at.bench.task, at.graph))
         finally:
             at.close()
     return replace(knowledge, tasks=tuple(done.get(task.name, task) for task in knowledge.tasks))
@@ -52,7 +52,7 @@ def described(knowledge: Knowledge, study: Path, again: bool = False) -> Knowled
 def _described(task: StudiedTask, at: Workbench, told: str) -> StudiedTask:
     tried = tuple(replace(one, features=known_features(at.recipe_features(one.recipe))) for one in task.tried)
     found = known_features(features(at.bench.task, at.graph))
-    return replace(task, fingerprint=told, features=found, tried=tried)
+    return replace(task, spec_fingerprint=told, features=found, tried=tried)
 
 
 def made(knowledge: Knowledge) -> dict[str, object]:

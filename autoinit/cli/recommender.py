@@ -58,14 +58,14 @@ def evaluate_command(
 ) -> None:
     """Tells how well recipes are chosen on tasks that were not learned from, beside a fixed list and as-is."""
     from ..errors import ArgumentError, did_you_mean
-    from ..recommender.evaluation import SPLITS, as_is, evaluated, learned, static_portfolio
+    from ..recommender.evaluation import SPLITS, as_is, evaluations_of, learned, static_portfolio
     from ..recommender.examples import examples_of
 
     if split not in SPLITS:
         raise ArgumentError(f"--split is {split!r}. {did_you_mean(split, SPLITS)}")
     examples = examples_of(_knowledge(files or [], without_shipped))
     methods = {"recommender": learned, "static portfolio": static_portfolio, "as-is": as_is}
-    rows = [_row(name, evaluated(examples, split, method)) for name, method in methods.items()]
+    rows = [_row(name, evaluations_of(examples, split, method)) for name, method in methods.items()]
     from .. import text
 
     header = ("", "regret@1", "regret@3", "regret@5", "harmed", "worst", "flagged", "covered")

@@ -17,7 +17,7 @@ from .. import text
 from ..errors import ArgumentError
 
 if TYPE_CHECKING:  # the libraries below take seconds to load: each command imports what it needs
-    from ..study.coordinator import Progress
+    from ..study.coordinator import StudyProgress
     from ..study.spec import Study
     from ..study.status import StudyStatus, TaskStatus
     from ..study.storage import Store
@@ -234,7 +234,7 @@ def _run(
 class _Silent:
     """What shows nothing, and what those that show something begin with."""
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: StudyProgress) -> None:
         pass
 
     def close(self) -> None:
@@ -247,7 +247,7 @@ class _Lines(_Silent):
     def __init__(self) -> None:
         self._last = -PLAIN_EVERY
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: StudyProgress) -> None:
         if progress.news:
             typer.echo(progress.news, err=True)
         if progress.seconds - self._last >= PLAIN_EVERY:
@@ -269,7 +269,7 @@ class _Bar(_Silent):
         self._bar = self._bars.add_task("")
         self._bars.start()
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: StudyProgress) -> None:
         if progress.news:
             self._bars.console.print(progress.news, markup=False, highlight=False)
         self._bars.update(self._bar, total=max(1, progress.total), completed=progress.done, description=_told(progress))
@@ -278,7 +278,7 @@ class _Bar(_Silent):
         self._bars.stop()
 
 
-def _told(progress: Progress) -> str:
+def _told(progress: StudyProgress) -> str:
     about = "about " if progress.unbuilt else ""
     failed = f", {progress.failed} failed" if progress.failed else ""
     return f"{progress.done} of {about}{progress.total} trials{failed}{_left(progress.left, progress.unbuilt)}"

@@ -23,7 +23,7 @@ from .stacked import Stacked
 
 NAMES = ("sequential", "processes", "stacked")
 
-WORTH_IT = 1.1
+WORTH_SWITCHING = 1.1
 """How much faster than one job after the other another way has to be measured to be chosen."""
 
 MEASURED_STEPS = 10
@@ -171,7 +171,7 @@ def _measured(bench: Bench, threads: int, rivals: Iterator[Choice]) -> Choice:
     best = _paced(
         Choice(Sequential(bench), threads, f"one job after the other on {threads} thread{'s' * (threads > 1)}")
     )
-    worse, bar, seen = best, WORTH_IT * (best.pace or 0.0), [_said(best)]
+    worse, bar, seen = best, WORTH_SWITCHING * (best.pace or 0.0), [_said(best)]
     try:
         for rival in rivals:
             worse = rival

@@ -28,7 +28,7 @@ LEAST_PATIENCE = 5.0
 PACE_SECONDS = 60.0
 """After which workers that have not done a first step are given up."""
 
-PATIENCE = 3
+PATIENCE_FACTOR = 3
 """Times the seconds that the first step suggests for the others, before workers are given up."""
 
 
@@ -133,7 +133,7 @@ class Processes:
             started = time.monotonic()
             self._ask_all(Measure(steps), timeout)
             first = time.monotonic() - started
-            return sum(self._ask_all(True, max(timeout, PATIENCE * steps * first)))
+            return sum(self._ask_all(True, max(timeout, PATIENCE_FACTOR * steps * first)))
         except (_NoPaceError, OSError) as problem:
             self.notes.append(str(problem))
             self.close()

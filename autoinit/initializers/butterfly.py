@@ -16,7 +16,7 @@ GATE = 32
 _AT_ONCE = 512
 """Vectors sent through the circuit together: fewer stay nearer to the processor, more keep several threads busy."""
 
-Layer = list[Tensor]
+Turns = list[Tensor]
 """The gates of one layer, [gates, size, size], from the first coordinate on; one tensor for each size of gate."""
 
 
@@ -45,7 +45,7 @@ def butterfly_orthogonal_(tensor: Tensor, geometry: Geometry, std: float, genera
     geometry.scatter_(tensor, found.mul_(std * math.sqrt(size)))
 
 
-def _circuit(size: int, dtype: torch.dtype, generator: torch.Generator) -> list[Layer]:
+def _circuit(size: int, dtype: torch.dtype, generator: torch.Generator) -> list[Turns]:
     """Returns the gates of two butterflies on `size` coordinates."""
     depth, reach = 1, GATE
     while reach < size:
@@ -60,7 +60,7 @@ def _circuit(size: int, dtype: torch.dtype, generator: torch.Generator) -> list[
     ]
 
 
-def _run(circuit: list[Layer], out: Tensor) -> None:
+def _run(circuit: list[Turns], out: Tensor) -> None:
     """Writes into the columns of `out` [size, vectors] what the circuit makes of as many unit vectors."""
     shuffle = _shuffle(circuit[0])
     for start in range(0, out.shape[1], _AT_ONCE):
@@ -75,7 +75,7 @@ def _run(circuit: list[Layer], out: Tensor) -> None:
         columns.copy_(there)
 
 
-def _turn(layer: Layer, vectors: Tensor, out: Tensor) -> None:
+def _turn(layer: Turns, vectors: Tensor, out: Tensor) -> None:
     """Writes into `out` the vectors [size, count] with every block of coordinates turned by its gate."""
     start = 0
     for gates in layer:
@@ -85,7 +85,7 @@ def _turn(layer: Layer, vectors: Tensor, out: Tensor) -> None:
         start += count * width
 
 
-def _shuffle(layer: Layer) -> Tensor:
+def _shuffle(layer: Turns) -> Tensor:
     """Returns the order that takes the first coordinate of every block, then the second of every block, and so on."""
     places = [torch.arange(gates.shape[1]).repeat(gates.shape[0]) for gates in layer]
     return torch.cat(places).argsort(stable=True)

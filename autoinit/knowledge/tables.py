@@ -14,7 +14,7 @@ from .lines import Line
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ProbeResult:
     """What came of one probe.
 
     Attributes:
@@ -61,7 +61,7 @@ class Tried:
 
     recipe: Recipe
     features: Features = field(default_factory=dict)
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[ProbeResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +152,9 @@ def known_features(found: Mapping[str, Any]) -> Features:
     }
 
 
-def _outcome(line: Line) -> Outcome:
+def _outcome(line: Line) -> ProbeResult:
     score, signals, curve = line["score"] or {}, line["signals"] or {}, line["curve"] or {}
-    return Outcome(
+    return ProbeResult(
         line["seed"],
         line["lr_step"],
         line["steps"],
@@ -209,10 +209,10 @@ def rows_of(knowledge: Knowledge) -> Iterator[dict[str, Any]]:
 
 def task_of(row: Mapping[str, Any]) -> StudiedTask:
     """Returns the task that `rows_of` wrote."""
-    outcomes: dict[int, list[Outcome]] = {}
+    outcomes: dict[int, list[ProbeResult]] = {}
     for place, seed, lr_step, steps, state, total, training, held_back, rungs, zero, seconds in row["outcomes"]:
         pairs = tuple((at, value) for at, value in rungs)
-        one = Outcome(seed, lr_step, steps, state, total, training, held_back, pairs, tuple(zero), seconds)
+        one = ProbeResult(seed, lr_step, steps, state, total, training, held_back, pairs, tuple(zero), seconds)
         outcomes.setdefault(place, []).append(one)
     tried = tuple(
         Tried(Recipe.from_data(fields), dict(features), tuple(outcomes.get(place, ())))

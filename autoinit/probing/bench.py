@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..apply import Memory, apply_plan, set_calibrated, stamped
+from ..apply import Memory, apply_plan, set_calibrated, with_results
 from ..calibrations.subject import Subject
 from ..errors import described
 from ..graph import Graph
@@ -51,7 +51,7 @@ class Bench:
             recipe: of the candidate.
             tally: told what a calibration costs.
         """
-        return stamped(self.task.model, self._draw(recipe, tally))
+        return with_results(self.task.model, self._draw(recipe, tally))
 
     def _draw(self, recipe: Recipe, tally: Tally | None) -> Plan:
         self.snapshot.rewind()

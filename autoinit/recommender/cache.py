@@ -160,7 +160,7 @@ def _narrow(array: NDArray[Any]) -> NDArray[Any]:
 @functools.cache
 def default() -> Recommender:
     """Returns the recommender fitted to the shipped knowledge, kept in the process and in the cache folder."""
-    return kept(shipped_hash(), shipped)
+    return cached(shipped_hash(), shipped)
 
 
 def fitted(knowledge: Knowledge) -> Recommender:
@@ -169,10 +169,10 @@ def fitted(knowledge: Knowledge) -> Recommender:
     Raises:
         KnowledgeError: it holds too few tasks.
     """
-    return kept(knowledge.hash, lambda: knowledge)
+    return cached(knowledge.hash, lambda: knowledge)
 
 
-def kept(source: str, knowledge: Callable[[], Knowledge]) -> Recommender:
+def cached(source: str, knowledge: Callable[[], Knowledge]) -> Recommender:
     """Returns the recommender fitted to knowledge of a hash, which is only read where the cache has none.
 
     A damaged file is replaced. Where the folder cannot be written to, there is a warning, and nothing is kept.

@@ -146,7 +146,7 @@ def several_seeds(examples: Examples) -> Examples:
     return examples.of([place for place, found in enumerate(examples.results) if len(found.seeds) > 1])
 
 
-def evaluated(examples: Examples, split: str, method: Method, *, most_folds: int | None = None) -> list[Scored]:
+def evaluations_of(examples: Examples, split: str, method: Method, *, most_folds: int | None = None) -> list[Scored]:
     """Returns how a method did on every task that has two seeds, learning from the other groups only.
 
     Args:

@@ -10,7 +10,7 @@ from ..errors import ArgumentError
 from ..knowledge.files import gathered, knowledge_hash, read_knowledge, shipped
 from ..knowledge.tables import merged
 from ..text import few
-from .cache import default, fitted, kept, load
+from .cache import cached, default, fitted, load
 from .model import Recommender
 
 Source = Recommender | str | os.PathLike[str] | None
@@ -41,7 +41,7 @@ def recommender_from(source: Source) -> Recommender:
     if path.suffix == ".npz":
         return load(path)
     if path.suffix == ".xz":
-        return kept(knowledge_hash(path), lambda: read_knowledge(path))
+        return cached(knowledge_hash(path), lambda: read_knowledge(path))
     own, skipped = gathered(path)
     if skipped:
         warnings.warn(f"{len(skipped)} records were not read: {few(skipped)}", UserWarning, stacklevel=3)

@@ -17,7 +17,7 @@ from ..knowledge.features import Features, recipe_features
 from ..knowledge.lines import Line, curve_data, rounded, score_data, signals_data, stamped, write_lines
 from ..plans.rules import resolve
 from ..recipes.space import LR_RATIO
-from ..task.features import fingerprint
+from ..task.features import task_fingerprint
 from ..task.task import Task
 
 FILE = "records.jsonl"
@@ -47,7 +47,7 @@ def keep_records(
         own: root mean square of each weight as its owner drew it, by name.
         seed: of the search.
     """
-    told = fingerprint(task, graph, {"loss": task.loss_name, "optimizer": task.optimizer_name, "lr": task.lr})
+    told = task_fingerprint(task, graph, {"loss": task.loss_name, "optimizer": task.optimizer_name, "lr": task.lr})
     kept = [one for one in records if one.stage == "search" and one.state in _STATES and one.spent > 0]
     lines = [_line(record, task, graph, features, own, seed, told) for record in kept]
     path = records_path()

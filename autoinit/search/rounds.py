@@ -22,7 +22,7 @@ from .campaign import Campaign
 from .costs import DRAW_COST, longest, look_cost
 from .finals import FINALISTS
 
-WORTH_IT = 1.25
+WORTH_A_ROUND = 1.25
 """How many times as long the next round has to be."""
 
 OWN_RATES = 2
@@ -87,7 +87,7 @@ class Rounds:
             if _owner_failed(records) or not (others or (owners and self.proposes)):
                 return self.ladder
             standing, steps = self._standing(owners, others, (reached, twice), drawing)
-            if steps < WORTH_IT * reached:
+            if steps < WORTH_A_ROUND * reached:
                 break
             records = self._next(standing, steps, kept=self.keeps and steps == twice < self.ladder[-1])
             for group in (owners, others):

@@ -14,7 +14,7 @@ from ..judging.budget import parse_budget
 from ..knowledge.lines import Line
 from ..recipes.recipe import OWN, Recipe
 from .jobs import LAYERS, Described, StudyJob, dense_jobs, long_jobs, trials_of
-from .orders import Describe, Died, Ended, Layers, Order, Raised, Reply, Run, Workers
+from .orders import Describe, Died, Ended, Layers, Order, Raised, Reply, RunTrials, Workers
 from .performer import failed_line
 from .proposals import search_jobs
 from .spec import Study
@@ -34,7 +34,7 @@ WAIT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StudyProgress:
     """How far a study is.
 
     Attributes:
@@ -96,7 +96,7 @@ class Coordinator:
         store: Store,
         workers: Workers,
         *,
-        report: Callable[[Progress], None] = lambda progress: None,
+        report: Callable[[StudyProgress], None] = lambda progress: None,
         stop: Callable[[], str] = lambda: "",
     ) -> None:
         self._study, self._store, self._workers = study, store, workers
@@ -186,7 +186,7 @@ class Coordinator:
         if claimed:
             slot.claimed = claimed
             jobs = tuple(StudyJob.from_data(one.job) for one in claimed)
-            return Run(name, jobs, replace(described, candidates=()))
+            return RunTrials(name, jobs, replace(described, candidates=()))
         if at_work or self._store.counts()[name]["running"]:
             return None
         if LAYERS not in self._store.task_info(name):
@@ -373,7 +373,7 @@ class Coordinator:
         guess = round(fmean(known)) if known else self._guess()
         total = max(self._done, sum(known) + unknown * guess)
         left = (total - self._done) * seconds / self._ran if self._ran else None
-        self._report(Progress(self._done, self._failed, self._busy(), total, unknown, seconds, left, news))
+        self._report(StudyProgress(self._done, self._failed, self._busy(), total, unknown, seconds, left, news))
 
     def _guess(self) -> int:
         """Returns how many trials a task will have, before any was built."""

@@ -94,7 +94,7 @@ def away(problem: BaseException) -> bool:
     return server and bool(kinds & {"OperationalError", "InterfaceError", "PendingRollbackError"})
 
 
-def explained(problem: BaseException, url: str, wait: float) -> StorageError:
+def in_words(problem: BaseException, url: str, wait: float) -> StorageError:
     """Returns the error that says what happened to a storage, and what to do.
 
     Args:

@@ -12,7 +12,7 @@ from ..recipes.recipe import OWN, Recipe
 from ..recipes.space import Space
 from .spec import Study
 
-Stage = Literal["probe", "long"]
+StudyStage = Literal["probe", "long"]
 
 LAYERS = "layers"
 """What the storage keeps of a task last; where it is there, if only as None, nothing of the task is left to do."""
@@ -35,7 +35,7 @@ class StudyJob:
 
     task: str
     number: int
-    stage: Stage
+    stage: StudyStage
     recipe: Recipe
     seed: int
     lr_step: int

@@ -22,7 +22,7 @@ class Describe:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunTrials:
     """Run trials of one task.
 
     Attributes:
@@ -44,7 +44,7 @@ class Layers:
     recipes: tuple[Recipe, ...]
 
 
-Order = Describe | Run | Layers
+Order = Describe | RunTrials | Layers
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from types import FrameType
 
 from ..errors import ArgumentError
 from ..judging.budget import parse_budget
-from .coordinator import Coordinator, Progress
+from .coordinator import Coordinator, StudyProgress
 from .local import Local
 from .orders import Workers
 from .spec import Study
@@ -45,7 +45,7 @@ def run_study(
     executor: str | None = None,
     budget: str | None = None,
     resume: bool = False,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[StudyProgress], None] = lambda progress: None,
 ) -> Ran:
     """Runs what is left of a study, and returns when everything is done or it was asked to stop.
 

@@ -97,7 +97,7 @@ LossName = Annotated[str, Field(pattern=LOSS)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_arguments)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
-Gain = Annotated[float, Field(strict=True, ge=-30, le=30)]
+SearchedGain = Annotated[float, Field(strict=True, ge=-30, le=30)]
 RecipeData = Annotated[str | dict[str, Any], BeforeValidator(_recipe_data)]
 DimensionName = Annotated[str, Field(json_schema_extra={"enum": [*DIMENSIONS]}), AfterValidator(_check_dimension)]
 LrStep = Annotated[int, Field(strict=True), AfterValidator(_check_lr_step)]
@@ -177,7 +177,7 @@ class SpaceSpec(Spec):
     opening: bool = Field(default=False, strict=True)
     random: Whole = 0
     dimensions: Annotated[tuple[DimensionName, ...], SOME_ONCE] | None = None
-    gain: tuple[Gain, Gain] | None = None
+    gain: tuple[SearchedGain, SearchedGain] | None = None
     calibrations: Annotated[tuple[Calibration, ...], SOME_ONCE] | None = None
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ from optuna.trial import TrialState, create_trial
 
 from ..errors import ArgumentError, did_you_mean
 from ..search.sampling import quiet_optuna
-from .database import BROKEN, away, explained, opened, parsed_url
+from .database import BROKEN, away, in_words, opened, parsed_url
 from .locks import FileLock, Lock, ServerLock
 from .spec import Study
 
@@ -426,7 +426,7 @@ class Store:
                 return statements()
             except BROKEN as problem:
                 if not away(problem) or time.monotonic() > end:
-                    raise explained(problem, self.url, self._wait) from problem
+                    raise in_words(problem, self.url, self._wait) from problem
                 broken = True
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
@@ -469,7 +469,7 @@ def open_store(url: str, study: str, *, create: bool = False, readonly: bool = F
         except ImportError:
             raise ArgumentError(f'Storage {address} needs a driver: pip install "psycopg[binary]".') from None
         except BROKEN as problem:
-            raise explained(problem, str(address), wait if file is not None else 0) from problem
+            raise in_words(problem, str(address), wait if file is not None else 0) from problem
         opening.pop_all()
     return store
 

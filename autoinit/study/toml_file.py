@@ -179,7 +179,7 @@ def _has(data: Any, path: Sequence[int | str]) -> bool:
 # What may change
 
 
-def fingerprint(study: Study) -> str:
+def study_fingerprint(study: Study) -> str:
     """Returns a hash of all that must stay while a study goes on, its tasks aside: their list may grow."""
     fixed = {name: value for name, value in study.model_dump(mode="json").items() if name not in (*MAY_CHANGE, "tasks")}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]

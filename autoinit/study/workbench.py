@@ -26,8 +26,7 @@ from ..probing.bench import Bench
 from ..probing.probe import probe
 from ..recipes.recipe import Recipe
 from ..seeds import seed_of_use
-from ..task.features import fingerprint as task_fingerprint
-from ..task.features import own_scales, task_features
+from ..task.features import own_scales, task_features, task_fingerprint
 from ..task.snapshot import preserved_random, seed_generators
 from ..task.task import Task, make_task
 from ..tracing.choices import keep_choices
@@ -100,7 +99,7 @@ class Workbench:
         drawn = seed_of_use(study.seeds[0], f"candidates {self.spec.name}")
         found, left_out = candidates_of(study.space, self.graph, space, seed=drawn)
         task = self.bench.task
-        told = fingerprint(self.spec, task, self.graph)
+        told = spec_fingerprint(self.spec, task, self.graph)
         return Described(told, features(task, self.graph), found, space, left_out, task.lr)
 
 
@@ -143,7 +142,7 @@ def _batched(data: Any, size: int | None) -> Any:
     return DataLoader(data, batch_size=size, shuffle=True, drop_last=len(data) > size, generator=order)  # type: ignore[arg-type]
 
 
-def fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
+def spec_fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
     """Returns a hash of what decides a training, but not of the task's name."""
     return task_fingerprint(task, graph, spec.model_dump(mode="json", exclude={"name", "family", "dataset"}))
 

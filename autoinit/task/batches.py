@@ -77,7 +77,7 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
     if count < 2 or row_counts(batch) != {count}:
         return None
     middle = count // 2
-    return rows_of(batch, slice(0, middle)), rows_of(batch, slice(middle, 2 * middle))
+    return select_rows(batch, slice(0, middle)), select_rows(batch, slice(middle, 2 * middle))
 
 
 def describe(batch: Batch) -> str:
@@ -109,7 +109,7 @@ def row_counts(tree: Any) -> set[int]:
     return {tensor.shape[0] for tensor in tensors(tree) if tensor.dim()}
 
 
-def rows_of(tree: Any, index: Any) -> Any:
+def select_rows(tree: Any, index: Any) -> Any:
     """Returns the rows of every tensor that has as many as the first; others are passed whole."""
     count = rows(tree)
     return map_tensors(lambda tensor: tensor[index] if tensor.dim() and tensor.shape[0] == count else tensor, tree)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, default_collate
 
 from ..errors import DataError
-from .batches import Batch, clone, describe, halves, map_tensors, row_counts, rows, rows_of, tensors
+from .batches import Batch, clone, describe, halves, map_tensors, row_counts, rows, select_rows, tensors
 
 BATCH_ROWS = 64
 """Rows per batch where the data come as arrays or a Dataset."""
@@ -88,7 +88,7 @@ def first_batch(data: Any, *, dtype: torch.dtype = torch.float32) -> Batch:
         return _as_batch(data, dtype)
     if _is_arrays(data):
         tree = _cast(_converted(data, dtype), dtype)
-        return rows_of(tree, slice(0, BATCH_ROWS)) if len(row_counts(tree)) == 1 else tree
+        return select_rows(tree, slice(0, BATCH_ROWS)) if len(row_counts(tree)) == 1 else tree
     if isinstance(data, (tuple, list)) and data and all(_is_leaf(item) for item in data):
         same = len(data) > 1 and len({tuple(item.shape) for item in data}) == 1
         return _as_batch(data[0] if same and isinstance(data, list) else data, dtype)
@@ -267,7 +267,7 @@ def _batch_arrays(data: Any, dtype: torch.dtype, seed: int, name: str) -> list[B
     order = torch.randperm(count, generator=_generator(seed))[:total]
     if total >= 2 * size:
         order = order[: total - total % size]  # a ragged last batch of one row breaks batch normalization
-    return [rows_of(tree, index.to(parts[0].device)) for index in torch.split(order, size)]
+    return [select_rows(tree, index.to(parts[0].device)) for index in torch.split(order, size)]
 
 
 def _dataset_batches(data: Any, dtype: torch.dtype, seed: int, name: str) -> list[Batch]:

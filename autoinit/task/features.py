@@ -39,7 +39,7 @@ def task_features(task: Task, graph: Graph) -> Features:
     }
 
 
-def fingerprint(task: Task, graph: Graph, told: Mapping[str, Any]) -> str:
+def task_fingerprint(task: Task, graph: Graph, told: Mapping[str, Any]) -> str:
     """Returns a hash of what decides a training: architecture, data, and what is told of loss and optimizer.
 
     Of the data count the shapes of a batch and, over all batches, how large the numbers are at two digits: which

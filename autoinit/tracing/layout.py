@@ -12,7 +12,7 @@ T = TypeVar("T")
 RESHAPES = frozenset({"View", "UnsafeView", "ReshapeAlias", "Reshape", "AsStrided", "Squeeze"})
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """A stretch of one axis of a value.
 
     Attributes:
@@ -28,7 +28,7 @@ class Run(NamedTuple):
     first: bool = True
 
 
-Layout = tuple[tuple[Run, ...], ...]
+Layout = tuple[tuple[Stretch, ...], ...]
 """For each axis of a value, the runs that it is made of, the outermost first."""
 
 
@@ -114,24 +114,24 @@ def block_axis(cut: Node, output: int, layout: Layout) -> int | None:
     return runs[0].axis if width % math.prod(run.size for run in runs[1:]) == 0 else None
 
 
-def _single(size: int, axis: int | None) -> tuple[Run, ...]:
-    return (Run(size, axis),) if size != 1 else ()
+def _single(size: int, axis: int | None) -> tuple[Stretch, ...]:
+    return (Stretch(size, axis),) if size != 1 else ()
 
 
 def _regrouped(layout: Layout, after: tuple[int, ...]) -> Layout:
     """Returns the layout after a reshape, which reads all runs in the same order; unknown where it cuts them oddly."""
     left = [run for runs in reversed(layout) for run in reversed(runs)]
-    result: list[tuple[Run, ...]] = []
+    result: list[tuple[Stretch, ...]] = []
     for length in after:
-        taken: list[Run] = []
+        taken: list[Stretch] = []
         while length > 1:
-            run = left.pop() if left else Run(0, None)
+            run = left.pop() if left else Stretch(0, None)
             if run.size and length % run.size == 0:
                 length //= run.size
             elif run.size and run.size % length == 0:
                 inner = run.size // length
-                left.append(Run(inner, run.axis, run.stride, first=False))
-                run = Run(length, run.axis, run.stride * inner, run.first)
+                left.append(Stretch(inner, run.axis, run.stride, first=False))
+                run = Stretch(length, run.axis, run.stride * inner, run.first)
                 length = 1
             else:
                 return of_data(after)
@@ -140,13 +140,13 @@ def _regrouped(layout: Layout, after: tuple[int, ...]) -> Layout:
     return tuple(result)
 
 
-def _joined(runs: list[Run]) -> tuple[Run, ...]:
+def _joined(runs: list[Stretch]) -> tuple[Stretch, ...]:
     """Returns the runs with those as one that lie side by side on the parameter again."""
-    result: list[Run] = []
+    result: list[Stretch] = []
     for run in runs:
         last = result[-1] if result else None
         if last is not None and last.axis == run.axis is not None and last.stride == run.stride * run.size:
-            result[-1] = Run(last.size * run.size, run.axis, run.stride, last.first)
+            result[-1] = Stretch(last.size * run.size, run.axis, run.stride, last.first)
         else:
             result.append(run)
     return tuple(result)

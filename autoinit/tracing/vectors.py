@@ -15,7 +15,7 @@ _POSITION_NAME = re.compile(r"(^|[._])(wpe|pos|positions?|position_embeddings?|p
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VectorFacts:
     """What a parameter is: its kind, its role, the weight it belongs to, where it acts, and why it must stay."""
 
     kind: Kind
@@ -39,7 +39,7 @@ _KEEP = {
 }
 
 
-def verdict(blocks: Blocks, uses: list[Use], by_node: dict[Node, list[Use]]) -> Verdict:
+def verdict(blocks: Blocks, uses: list[Use], by_node: dict[Node, list[Use]]) -> VectorFacts:
     """Returns what a parameter without a product is, judged by the first place where it meets data.
 
     Args:
@@ -50,25 +50,25 @@ def verdict(blocks: Blocks, uses: list[Use], by_node: dict[Node, list[Use]]) -> 
     use = uses[0]
     node = use.node
     if is_bias(node, use.position):
-        return Verdict("bias", "bias", of=_weight_at(node, by_node))
+        return VectorFacts("bias", "bias", of=_weight_at(node, by_node))
     if node.op in NORMS and use.position > 0:
         if use.position == 1:
-            return Verdict("norm", "norm_scale")
-        return Verdict("norm", "bias", of=_weight_at(node, by_node, position=1))
+            return VectorFacts("norm", "norm_scale")
+        return VectorFacts("norm", "bias", of=_weight_at(node, by_node, position=1))
     size = math.prod(node.inputs[use.position].node.shape)  # type: ignore[union-attr]
     if node.op in ("Add", "Sub", "Rsub"):
         return _added(blocks, use, by_node, size)
     if node.op in ("Mul", "Div", "Pow"):
         return _multiplied(blocks, uses, size)
     if node.op in ("Cat", "Stack", "Where", "MaskedFill", "IndexPut", "MaskedScatter"):
-        return Verdict("other", "other", keep=_KEEP["token"])
+        return VectorFacts("other", "other", keep=_KEEP["token"])
     if node.op == "PreluKernel":
-        return Verdict("other", "other", keep=_KEEP["slope"])
+        return VectorFacts("other", "other", keep=_KEEP["slope"])
     if node.op.startswith("ScaledDotProduct") or node.op in PRODUCTS:
-        return Verdict("other", "other", keep=_KEEP["table"])
+        return VectorFacts("other", "other", keep=_KEEP["table"])
     if size == 1:
-        return Verdict("other", "scalar", keep=_KEEP["scalar"])
-    return Verdict("other", "other", keep=f"how it acts could not be told: it enters the operation {node.op}")
+        return VectorFacts("other", "scalar", keep=_KEEP["scalar"])
+    return VectorFacts("other", "other", keep=f"how it acts could not be told: it enters the operation {node.op}")
 
 
 def _weight_at(node: Node, by_node: dict[Node, list[Use]], position: int | None = None) -> str | None:
@@ -93,7 +93,7 @@ def _other(use: Use) -> Edge | None:
     return use.node.data[0] if use.node.data else None
 
 
-def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) -> Verdict:
+def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) -> VectorFacts:
     other = _other(use)
     wide = sum(1 for length in _lengths(use) if length > 1)
     if other is not None:
@@ -103,14 +103,14 @@ def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) 
         scaled = _before(other.node, VIEWS | {"Mul"})
         lone = size == 1 and source.shape[-1:] != (1,)
         if source in blocks.products and source.op != "Embedding" and wide <= 1 and not lone:
-            return Verdict("bias", "bias", of=next(iter(sorted(blocks.products[source]))))
+            return VectorFacts("bias", "bias", of=next(iter(sorted(blocks.products[source]))))
         if other.node.op == "Mul" and scaled in blocks.norms:
-            return Verdict("norm", "bias", of=_scale_of(other.node, by_node))
+            return VectorFacts("norm", "bias", of=_scale_of(other.node, by_node))
     if size == 1:
-        return Verdict("other", "scalar", keep=_KEEP["scalar"])
+        return VectorFacts("other", "scalar", keep=_KEEP["scalar"])
     if wide >= 2:
-        return Verdict("other", "position", keep=_KEEP["position"])
-    return Verdict("bias", "bias", keep="" if wide == 1 else "it is added to data in an unusual way")
+        return VectorFacts("other", "position", keep=_KEEP["position"])
+    return VectorFacts("bias", "bias", keep="" if wide == 1 else "it is added to data in an unusual way")
 
 
 def _branch_end(blocks: Blocks, add: Node) -> Node:
@@ -128,21 +128,21 @@ def _lengths(use: Use) -> tuple[int, ...]:
     return edge.node.shapes[edge.output] if edge is not None else ()
 
 
-def _multiplied(blocks: Blocks, uses: list[Use], size: int) -> Verdict:
+def _multiplied(blocks: Blocks, uses: list[Use], size: int) -> VectorFacts:
     use = uses[0]
     other = _other(use)
     if other is not None and size > 1 and _before(other.node, VIEWS | {"Sub", "Mul"}) in blocks.norms:
-        return Verdict("norm", "norm_scale")
+        return VectorFacts("norm", "norm_scale")
     if "Exp" in use.chain.ops and size > 1:
-        return Verdict("other", "other", keep=_KEEP["rates"])
+        return VectorFacts("other", "other", keep=_KEEP["rates"])
     ends = _ends(blocks, use.node) if other is not None else None
     if ends is not None and ends[1]:
-        return Verdict("other", "scalar", of=_closer(blocks, ends[0]), keep=_KEEP["skip"], on_skip=True)
+        return VectorFacts("other", "scalar", of=_closer(blocks, ends[0]), keep=_KEEP["skip"], on_skip=True)
     if size == 1 and ends is None:
-        return Verdict("other", "scalar", keep=_KEEP["scalar"])
+        return VectorFacts("other", "scalar", keep=_KEEP["scalar"])
     inside = any(use.node in residual.branch for residual in blocks.residuals.values())
     of = _last_weight(blocks, use.node) if ends is not None else None
-    return Verdict("other", "layer_scale", of=of, keep=_fixed(uses) if of else "", in_branch=inside)
+    return VectorFacts("other", "layer_scale", of=of, keep=_fixed(uses) if of else "", in_branch=inside)
 
 
 def _fixed(uses: list[Use]) -> str:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from autoinit.knowledge.files import read_knowledge, shipped
-from autoinit.recommender.evaluation import TOPS, Scored, evaluated, scored, several_seeds
+from autoinit.recommender.evaluation import TOPS, Scored, evaluations_of, scored, several_seeds
 from autoinit.recommender.examples import Examples, examples_of
 
 from .methods import METHODS
@@ -51,7 +51,7 @@ def interval(values: Sequence[float], statistic: Callable[[Any], Any] = np.mean)
 
 def table(examples: Examples, split: str, methods: Sequence[str]) -> str:
     """Returns the table of one split, in Markdown."""
-    return _table({method: evaluated(examples, split, METHODS[method]) for method in methods})
+    return _table({method: evaluations_of(examples, split, METHODS[method]) for method in methods})
 
 
 def _table(found: Mapping[str, Sequence[Scored]]) -> str:

@@ -34,7 +34,7 @@ from optuna.trial import TrialState, create_trial
 from torch import Tensor
 
 from autoinit.knowledge.lines import Line
-from autoinit.study.coordinator import Progress
+from autoinit.study.coordinator import StudyProgress
 from autoinit.study.runner import run_study
 from autoinit.study.spec import Study
 from autoinit.study.storage import open_store
@@ -116,7 +116,7 @@ def overhead(trials: int, folder: Path) -> None:
     last: list[float] = [0, 0.0]
     built: list[float] = []
 
-    def note(progress: Progress) -> None:
+    def note(progress: StudyProgress) -> None:
         if progress.news.startswith("diabetes: "):
             built.append(time.perf_counter())
         if progress.done > last[0] and progress.done in (1, *MARKS):
@@ -181,7 +181,7 @@ def speedup(folder: Path, rounds: int) -> None:
     print(f"two workers beside one: {statistics.median(ratios):.2f} times (at least 1.7 is wanted)")
 
 
-def _note(progress: Progress, at: list[float]) -> None:
+def _note(progress: StudyProgress, at: list[float]) -> None:
     if progress.done > len(at):
         at.append(time.perf_counter())
 

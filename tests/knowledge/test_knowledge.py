@@ -14,7 +14,7 @@ import pytest
 from autoinit.errors import KnowledgeError
 from autoinit.knowledge.files import gathered, knowledge_hash, read_knowledge, shipped, write_knowledge
 from autoinit.knowledge.lines import Line, identity, write_lines
-from autoinit.knowledge.tables import Knowledge, Outcome, knowledge_of, merged
+from autoinit.knowledge.tables import Knowledge, ProbeResult, knowledge_of, merged
 from autoinit.recipes.recipe import Recipe
 
 AS_IS, HE = Recipe(), Recipe(base="he_normal", log2_gain=0.5)
@@ -67,7 +67,7 @@ def test_lines_become_tasks_recipes_and_outcomes() -> None:
     assert [one.recipe for one in task.tried] == [AS_IS, HE]
     assert task.tried[1].features == {"init_gain": 0.25}
     outcome = task.tried[1].outcomes[0]
-    assert outcome == Outcome(0, 0, 4, "complete", -0.4, -0.5, -0.3, ((2, 1.4),), (2.0, 0.5, None), 0.1)
+    assert outcome == ProbeResult(0, 0, 4, "complete", -0.4, -0.5, -0.3, ((2, 1.4),), (2.0, 0.5, None), 0.1)
     assert outcome.loss == pytest.approx(-0.4)
     assert found.probes == 5
 

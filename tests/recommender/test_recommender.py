@@ -19,7 +19,7 @@ from autoinit.knowledge.files import shipped
 from autoinit.knowledge.tables import Knowledge, StudiedTask
 from autoinit.recipes.recipe import OWN
 from autoinit.recommender import cache as kept_files
-from autoinit.recommender.evaluation import SPLITS, TOPS, evaluated, static_portfolio
+from autoinit.recommender.evaluation import SPLITS, TOPS, evaluations_of, static_portfolio
 from autoinit.recommender.evaluation import learned as learned_ranking
 from autoinit.recommender.examples import BLIND, HARM, NAMES, PASS_NAMES, Examples, examples_of, results_of
 from autoinit.recommender.forest import grown
@@ -316,7 +316,7 @@ def test_columns_are_features_that_the_table_explains() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("split", SPLITS)
 def test_what_ships_is_no_worse_than_a_fixed_list_whatever_is_held_out(split: str) -> None:
-    ours, theirs = (evaluated(examples(), split, one, most_folds=5) for one in (learned_ranking, static_portfolio))
+    ours, theirs = (evaluations_of(examples(), split, one, most_folds=5) for one in (learned_ranking, static_portfolio))
     for top in range(len(TOPS)):
         assert np.mean([one.regret[top] for one in ours]) <= np.mean([one.regret[top] for one in theirs])
     assert np.mean([one.harmed for one in ours]) <= np.mean([one.harmed for one in theirs])

@@ -15,9 +15,9 @@ from study_plans import TASK, plan
 from torch import Tensor, nn
 
 from autoinit.study import coordinator as coordinating
-from autoinit.study.coordinator import TRIES, Coordinator, Progress
+from autoinit.study.coordinator import TRIES, Coordinator, StudyProgress
 from autoinit.study.jobs import dense_jobs
-from autoinit.study.orders import Describe, Died, Ended, Layers, Order, Raised, Reply, Run, carried_out
+from autoinit.study.orders import Describe, Died, Ended, Layers, Order, Raised, Reply, RunTrials, carried_out
 from autoinit.study.performer import Performer
 from autoinit.study.spec import Study
 from autoinit.study.storage import Store, open_store
@@ -87,8 +87,8 @@ def stores(tmp_path: Path) -> Iterator[Callable[[Study], Store]]:
 Stores = Callable[[Study], Store]
 
 
-def finished(study: Study, store: Store, crew: Here, stop: Callable[[], str] = lambda: "") -> list[Progress]:
-    told: list[Progress] = []
+def finished(study: Study, store: Store, crew: Here, stop: Callable[[], str] = lambda: "") -> list[StudyProgress]:
+    told: list[StudyProgress] = []
     Coordinator(study, store, crew, report=told.append, stop=stop).run()
     crew.close()
     return told
@@ -116,7 +116,7 @@ def test_workers_that_a_study_has_no_use_for_get_no_trial(stores: Stores) -> Non
     study = plan()
     crew = Here(study, 8)
     finished(study, stores(study), crew)
-    runs = [slot for slot, order in crew.given if isinstance(order, Run)]
+    runs = [slot for slot, order in crew.given if isinstance(order, RunTrials)]
     assert len(runs) == 3
     assert len(set(runs)) == 3
     assert sum(isinstance(order, Describe) for _, order in crew.given) == 1
@@ -142,7 +142,7 @@ def test_short_trials_are_claimed_ahead_one_for_each_worker(stores: Stores) -> N
     running = []
 
     def look(slot: int, order: Order) -> None:
-        if isinstance(order, Run):
+        if isinstance(order, RunTrials):
             running.append(store.counts()["mlp"]["running"])
 
     crew.before = look
@@ -171,7 +171,7 @@ def test_what_ended_is_written_while_the_workers_are_at_the_next(stores: Stores)
     written = []
 
     def look(slot: int, order: Order) -> None:
-        if isinstance(order, Run):
+        if isinstance(order, RunTrials):
             counts = store.counts()["mlp"]
             written.append((order.jobs[0].number, counts["complete"] + counts["fail"]))
 
@@ -180,7 +180,7 @@ def test_what_ended_is_written_while_the_workers_are_at_the_next(stores: Stores)
     at_hand_over: list[tuple[int, int]] = []
 
     def give(slot: int, order: Order) -> None:
-        if isinstance(order, Run):
+        if isinstance(order, RunTrials):
             at_hand_over.append((order.jobs[0].number, store.counts()["mlp"]["complete"]))
         given(slot, order)
 
@@ -226,7 +226,7 @@ def test_workers_that_do_not_end_in_time_are_cut_off_and_lose_nothing(
     begun = [0]
 
     def count(slot: int, order: Order) -> None:
-        begun[0] += isinstance(order, Run)
+        begun[0] += isinstance(order, RunTrials)
 
     crew.before = count
     finished(SMALL, store, crew, stop=lambda: "enough" if begun[0] > 6 else "")
@@ -247,7 +247,7 @@ def test_a_death_costs_its_own_trial_an_attempt_and_the_others_nothing(stores: S
     deaths = [Died("the worker process was ended by SIGKILL")]
 
     def kill(slot: int, order: Order) -> Reply | None:
-        return deaths.pop() if deaths and isinstance(order, Run) and order.jobs[0].number == victim else None
+        return deaths.pop() if deaths and isinstance(order, RunTrials) and order.jobs[0].number == victim else None
 
     crew.before = kill
     told = finished(SMALL, store, crew)
@@ -262,7 +262,7 @@ def test_a_trial_that_kills_every_worker_fails_with_its_reason(stores: Stores) -
     store, crew = stores(SMALL), Here(SMALL, 2)
 
     def kill(slot: int, order: Order) -> Reply | None:
-        deadly = isinstance(order, Run) and order.jobs[0].number == 4
+        deadly = isinstance(order, RunTrials) and order.jobs[0].number == 4
         return Died("the worker process ended with code 9") if deadly else None
 
     crew.before = kill
@@ -281,14 +281,14 @@ def test_after_a_death_in_a_stack_each_of_it_is_tried_alone(stores: Stores) -> N
     deaths = [Died("gone")]
 
     def kill(slot: int, order: Order) -> Reply | None:
-        return deaths.pop() if deaths and isinstance(order, Run) else None
+        return deaths.pop() if deaths and isinstance(order, RunTrials) else None
 
     crew.before = kill
     finished(STACKED, store, crew)
     assert len(records(store)) == 10
     assert [line["attempts"] for line in store.lines()][:4] == [2, 2, 2, 1]
     assert {line["state"] for line in store.lines()} == {"complete"}
-    stacks = [[job.number for job in order.jobs] for _, order in crew.given if isinstance(order, Run)]
+    stacks = [[job.number for job in order.jobs] for _, order in crew.given if isinstance(order, RunTrials)]
     assert stacks[0] == [0, 1, 2]
     assert [stack for stack in stacks[1:] if stack[0] < 3] == [[0], [1], [2]]
     assert [3, 4] in stacks, "a stack is of one seed"
@@ -299,7 +299,7 @@ def test_a_deadly_trial_in_a_stack_takes_no_other_one_with_it(stores: Stores) ->
     store, crew = stores(STACKED), Here(STACKED, 2)
 
     def kill(slot: int, order: Order) -> Reply | None:
-        return Died("gone") if isinstance(order, Run) and 1 in [job.number for job in order.jobs] else None
+        return Died("gone") if isinstance(order, RunTrials) and 1 in [job.number for job in order.jobs] else None
 
     crew.before = kill
     finished(STACKED, store, crew)
@@ -312,7 +312,7 @@ def test_trials_of_one_order_are_written_as_they_end(stores: Stores) -> None:
     written: list[int] = []
 
     def look(slot: int, order: Order) -> None:
-        if isinstance(order, Run) and order.jobs[0].number == 0:
+        if isinstance(order, RunTrials) and order.jobs[0].number == 0:
             written.append(store.counts()["mlp"]["complete"])
 
     crew.before = look
@@ -346,7 +346,7 @@ def test_a_hung_worker_is_ended_and_its_trial_tried_again(stores: Stores) -> Non
     original, silent = crew.replies, [True]
 
     def replies(timeout: float) -> Iterator[tuple[int, Reply]]:
-        if silent and isinstance(crew.given[-1][1], Run):
+        if silent and isinstance(crew.given[-1][1], RunTrials):
             if not crew.asked_to_end:
                 time.sleep(0.05)  # nothing comes back
                 return
@@ -379,7 +379,7 @@ class Greedy(nn.Module):
 
 
 GREEDY = plan(
-    tasks=[{**TASK, "model": "test_study_coordinator:Greedy"}],
+    tasks=[{**TASK, "model": "test_coordinator:Greedy"}],
     space={"recipes": ["zeros", "he_normal"]},
     long={"steps": 8, "top": 1},
 )

@@ -17,7 +17,7 @@ from autoinit.errors import ArgumentError
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.study.jobs import Described, StudyJob, dense_jobs
 from autoinit.study.local import Local, gpus
-from autoinit.study.orders import Describe, Died, Ended, Layers, Order, Raised, Reply, Run
+from autoinit.study.orders import Describe, Died, Ended, Layers, Order, Raised, Reply, RunTrials
 from autoinit.study.performer import Performer
 from autoinit.task.machine import usable_cores
 
@@ -58,10 +58,10 @@ def carried_out(crew: Local, slot: int, order: Order) -> list[Reply]:
     return heard(crew, slot)
 
 
-def hangs() -> Run:
+def hangs() -> RunTrials:
     """An order that never ends, and whose end nobody waits for."""
     described = Described("f", {}, (), Performer(plan()).describe("mlp").space, lr=0.05)
-    return Run("hanging", (StudyJob("hanging", 0, "probe", Recipe(base="orthogonal"), 0, 0, 4),), described)
+    return RunTrials("hanging", (StudyJob("hanging", 0, "probe", Recipe(base="orthogonal"), 0, 0, 4),), described)
 
 
 def test_processes_are_started_with_the_first_order_and_all_at_once() -> None:
@@ -84,7 +84,7 @@ def test_orders_give_what_the_performer_gives(crew: Local) -> None:
     told, end = carried_out(crew, 0, Describe("mlp"))
     assert (told, end) == (described, Ended())
     jobs = tuple(dense_jobs(STUDY, "mlp", described))
-    *lines, end = carried_out(crew, 1, Run("mlp", jobs, described))
+    *lines, end = carried_out(crew, 1, RunTrials("mlp", jobs, described))
     assert isinstance(end, Ended)
     times = ("seconds", "finished", "threads")
     expected = [{name: one[name] for name in one if name not in times} for one in performer.run(jobs, described)]

@@ -83,7 +83,7 @@ def lines(study: Any, seed: int | None = None) -> list[dict[str, Any]]:
 def test_workbench_puts_random_states_back() -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    at = Workbench(spec(model="test_study_performer:stateful"), 3, [])
+    at = Workbench(spec(model="test_performer:stateful"), 3, [])
     at.described(plan())
     at.close()
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -119,8 +119,8 @@ def test_reference_is_a_constant_guess_or_the_owners_own_training() -> None:
     at = Workbench(spec(), 0, [])
     assert (at.reference.loss, at.reference.guess) == (pytest.approx(math.log(10), abs=0.01), True)
     at.close()
-    own = {"data": "test_study_performer:batches", "batch_size": None, "loss": None}
-    at = Workbench(spec(**own, step="test_study_performer:squared"), 0, [])
+    own = {"data": "test_performer:batches", "batch_size": None, "loss": None}
+    at = Workbench(spec(**own, step="test_performer:squared"), 0, [])
     before = [parameter.detach().clone() for parameter in at.bench.task.model.parameters()]
     with torch.no_grad():
         first = float(squared(at.bench.task.model, at.bench.task.train[0]))
@@ -170,13 +170,13 @@ def test_learning_rate_is_a_dimension_of_a_search_over_it_only() -> None:
 
 
 WRONG = [
-    ({"model": "test_study_performer:word"}, ModelError, "returned a str"),
+    ({"model": "test_performer:word"}, ModelError, "returned a str"),
     ({"model": "study_models:mlpp"}, FactoryError, "mlp"),
     ({"model_args": {"depth": 3}}, FactoryError, "depth"),
     ({"data": "nowhere:digits"}, FactoryError, "nowhere"),
     ({"optimizer": "torch.optim:SDG"}, FactoryError, "SGD"),
     ({"loss": "study_models:no_loss"}, FactoryError, "no_loss"),
-    ({"data": "test_study_performer:batches"}, ArgumentError, "Leave it out, and let the data's factory make"),
+    ({"data": "test_performer:batches"}, ArgumentError, "Leave it out, and let the data's factory make"),
 ]
 
 
@@ -228,7 +228,7 @@ def test_same_trial_gives_the_same_line_whatever_ran_before(performer: Performer
 
 
 def test_dropout_and_batch_norm_start_afresh_in_each_trial() -> None:
-    study = plan(tasks=[{**TASK, "model": "test_study_performer:stateful"}], space={"recipes": ["he_normal"]})
+    study = plan(tasks=[{**TASK, "model": "test_performer:stateful"}], space={"recipes": ["he_normal"]})
     assert [timeless(line) for line in lines(study)] == [timeless(line) for line in lines(study)]
     performer = Performer(study)
     described = performer.describe("mlp")
@@ -264,7 +264,7 @@ def test_training_is_plain_training_of_the_owners_model(performer: Performer) ->
 
 
 def test_divergence_is_a_result_and_an_error_is_a_failure_with_its_reason() -> None:
-    wild = {**TASK, "model": "test_study_performer:explosive", "optimizer_args": {"lr": 1e25}}
+    wild = {**TASK, "model": "test_performer:explosive", "optimizer_args": {"lr": 1e25}}
     (own, *_) = lines(plan(tasks=[wild], probe={"steps": 8}))
     assert own["state"] == "diverged"
     assert own["curve"]["diverged_at"] is not None
@@ -281,7 +281,7 @@ def test_divergence_is_a_result_and_an_error_is_a_failure_with_its_reason() -> N
     assert fine["state"] == "complete"
 
 
-@pytest.mark.parametrize("model", ["study_models:mlp", "test_study_performer:stateful"])
+@pytest.mark.parametrize("model", ["study_models:mlp", "test_performer:stateful"])
 @pytest.mark.parametrize("optimizer", ["torch.optim:SGD", "torch.optim:AdamW", "torch.optim:Adafactor"])
 def test_stacked_trials_agree_with_single_ones_to_rounding(model: str, optimizer: str) -> None:
     task = {**TASK, "model": model, "optimizer": optimizer}

@@ -14,7 +14,7 @@ import sqlalchemy
 from study_plans import TASK, plan
 
 from autoinit.cli import study as cli_study
-from autoinit.study.coordinator import Progress
+from autoinit.study.coordinator import StudyProgress
 from autoinit.study.jobs import LAYERS
 from autoinit.study.status import status_of
 from autoinit.study.storage import Store, open_store
@@ -139,7 +139,7 @@ def test_a_terminal_gets_as_many_lines_as_it_has_and_the_task_at_work_first(tmp_
     store.close()
 
 
-def progress(**changes: Any) -> Progress:
+def progress(**changes: Any) -> StudyProgress:
     plain: dict[str, Any] = {
         "done": 5,
         "failed": 0,
@@ -149,7 +149,7 @@ def progress(**changes: Any) -> Progress:
         "seconds": 9.0,
         "left": 99.0,
     }
-    return Progress(**{**plain, **changes})
+    return StudyProgress(**{**plain, **changes})
 
 
 @pytest.mark.parametrize(

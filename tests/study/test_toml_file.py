@@ -9,7 +9,7 @@ import pytest
 
 from autoinit.errors import ArgumentError
 from autoinit.study.spec import ProbeSpec, Study
-from autoinit.study.toml_file import difference, fingerprint, json_schema, line_of, read_study
+from autoinit.study.toml_file import difference, json_schema, line_of, read_study, study_fingerprint
 
 QUICK = """\
 # A study of a few minutes.
@@ -325,7 +325,7 @@ def test_budget_executor_and_a_grown_task_list_may_change(quick: Path) -> None:
     later = changed(quick, ('budget = "10m"', FREE), ("[[grids]]", GROWN))
     assert len(later.tasks) == len(study.tasks) + 1
     assert difference(study.model_dump(mode="json"), later) == []
-    assert fingerprint(study) == fingerprint(later)
+    assert study_fingerprint(study) == study_fingerprint(later)
 
 
 CHANGES = [
@@ -344,7 +344,7 @@ def test_change_of_what_is_measured_is_named(quick: Path, old: str, new: str, to
     study = read_study(quick)
     later = changed(quick, (old, new))
     assert difference(study.model_dump(mode="json"), later) == told
-    assert fingerprint(study) != fingerprint(later)
+    assert study_fingerprint(study) != study_fingerprint(later)
 
 
 def test_task_that_changed_or_went_is_named(quick: Path) -> None:
