@@ -57,6 +57,7 @@ BLIND = {
     "judging.gate": {"recipes", "plans"},
     "probing.signals": {"recipes", "plans", "initializers", "apply"},
     "probing.probe": {"recipes", "plans", "initializers", "apply"},
+    "probing.recorder": {"recipes", "plans", "initializers", "apply"},
     "initializers": {"graph", "recipes.recipe", "recipes.space", "plans", "task", "tracing"},
 }
 """The judge must not know what it judges; an initializer sees one tensor's facts, never a graph."""

@@ -19,7 +19,7 @@ from ..recipes.recipe import OWN
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .elementwise import why_not_elementwise
-from .lockstep import Run, lockstep
+from .lockstep import Lane, lockstep
 from .stack import Stack, moving_buffers
 
 TRIED = (1.0, 0.9)
@@ -76,7 +76,7 @@ def _compared(task: Task, snapshot: Snapshot) -> str:
     """Returns how a stack's losses or gradients differ from those of trainings one by one; empty where they agree."""
     held_back = task.probe_eval[:1]
     moving = moving_buffers(task)
-    runs = [Run(Job(place, "search", Candidate(OWN), 0, STEPS), Tally()) for place in range(len(TRIED))]
+    lanes = [Lane(Job(place, "search", Candidate(OWN), 0, STEPS), Tally()) for place in range(len(TRIED))]
     curves: list[Curve] = []
     gradients: list[dict[str, Tensor]] = []
     stack = Stack(task, len(TRIED), moving)
@@ -89,15 +89,15 @@ def _compared(task: Task, snapshot: Snapshot) -> str:
     snapshot.rewind()
     stack.start([1.0] * len(TRIED))
     before = _state(task.model)
-    for _ in lockstep(task, stack, runs, lambda step: held_back):
+    for _ in lockstep(task, stack, lanes, lambda step: held_back):
         pass
     if why := _kept(before, _state(task.model)):
         return why
     if any(curve.diverged_at is not None for curve in curves):
         return "the loss of its own weights is not finite within two steps, so nothing can be compared"
     tolerance = _tolerance(task)
-    for place, (run, curve) in enumerate(zip(runs, curves, strict=True)):
-        why = _losses_differ(run.curve(), curve, tolerance) or _gradients_differ(
+    for place, (lane, curve) in enumerate(zip(lanes, curves, strict=True)):
+        why = _losses_differ(lane.recorder.curve(), curve, tolerance) or _gradients_differ(
             stack.gradients(place), gradients[place], GRADIENTS * tolerance
         )
         if why:

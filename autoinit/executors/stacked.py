@@ -20,7 +20,7 @@ from ..task.machine import free_cache
 from ..task.snapshot import RandomStates, preserved_random
 from .elementwise import mixes_rates
 from .executor import OnRung
-from .lockstep import Run, lockstep
+from .lockstep import Lane, lockstep
 from .stack import Stack, moving_buffers
 from .stackable import why_not
 
@@ -112,12 +112,12 @@ class Stacked:
         """Trains jobs from rung to rung, a stack for each batch order, and asks about them in their order."""
         trainings = [_Training(self._bench, self._placed(group)) for group in self._groups(jobs)]
         while trainings:
-            asked = [run for training in trainings for run in training.advance()]
-            for run in sorted(asked, key=lambda run: run.job.number):
-                _decide(run, ask)
+            asked = [lane for training in trainings for lane in training.advance()]
+            for lane in sorted(asked, key=lambda lane: lane.job.number):
+                _decide(lane, ask)
             for training in trainings:
                 training.collect(done)
-            trainings = [training for training in trainings if training.runs]
+            trainings = [training for training in trainings if training.lanes]
 
     def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Returns jobs in groups that a stack can hold: the same batches, and the same learning rate where it must."""
@@ -127,21 +127,21 @@ class Stacked:
             groups.setdefault(key, []).append(job)
         return list(groups.values())
 
-    def _placed(self, jobs: Sequence[Job]) -> tuple[Stack, list[Run]]:
+    def _placed(self, jobs: Sequence[Job]) -> tuple[Stack, list[Lane]]:
         """Returns jobs with a stack of the weights of those whose draw did not fail, in their order."""
         stack = self._stack(len(jobs))
-        runs = [Run(job, Tally()) for job in jobs]
-        for run in runs:
+        lanes = [Lane(job, Tally()) for job in jobs]
+        for lane in lanes:
             try:
-                self._bench.place(run.job, run.tally)
+                self._bench.place(lane.job, lane.tally)
             except Exception as problem:
                 if _out_of_memory(problem):
                     raise
-                run.problem, run.going, run.ended = described(problem), False, True
+                lane.problem, lane.going, lane.ended = described(problem), False, True
                 self._bench.snapshot.rewind()
                 continue
             stack.add()
-        return stack, runs
+        return stack, lanes
 
     def _stack(self, capacity: int) -> Stack:
         if self._moving is None:
@@ -179,40 +179,40 @@ class _Training:
     """A stack in training, with the random states that it goes on from after each rung.
 
     Attributes:
-        runs: those whose outcome was not collected yet.
+        lanes: those whose outcome was not collected yet.
     """
 
-    def __init__(self, bench: Bench, placed: tuple[Stack, list[Run]]) -> None:
-        stack, self.runs = placed
-        started = [run for run in self.runs if run.going]
-        self._held_back = bench.held_back(self.runs[0].job)
-        self._rungs: Iterator[list[Run]] = iter(())
+    def __init__(self, bench: Bench, placed: tuple[Stack, list[Lane]]) -> None:
+        stack, self.lanes = placed
+        started = [lane for lane in self.lanes if lane.going]
+        self._held_back = bench.held_back(self.lanes[0].job)
+        self._rungs: Iterator[list[Lane]] = iter(())
         self._states = RandomStates()
         if started:
-            stack.start([LR_RATIO**run.job.candidate.lr_step for run in started])
+            stack.start([LR_RATIO**lane.job.candidate.lr_step for lane in started])
             self._rungs = lockstep(bench.task, stack, started, self._held_back)
 
-    def advance(self) -> list[Run]:
-        """Trains to the next rung and returns the runs to ask about there; none at the end."""
+    def advance(self) -> list[Lane]:
+        """Trains to the next rung and returns the lanes to ask about there; none at the end."""
         self._states.restore()
         asked = next(self._rungs, [])
         self._states = RandomStates()
         return asked
 
     def collect(self, done: dict[int, Outcome]) -> None:
-        """Adds the outcomes of the runs that have ended."""
-        for run in self.runs:
-            if run.ended:
-                done[run.job.number] = run.outcome(self._held_back)
-        self.runs = [run for run in self.runs if not run.ended]
+        """Adds the outcomes of the lanes that have ended."""
+        for lane in self.lanes:
+            if lane.ended:
+                done[lane.job.number] = lane.outcome(self._held_back)
+        self.lanes = [lane for lane in self.lanes if not lane.ended]
 
 
-def _decide(run: Run, ask: _Ask) -> None:
-    """Asks whether a run goes on; where that fails, the run has."""
+def _decide(lane: Lane, ask: _Ask) -> None:
+    """Asks whether a lane goes on; where that fails, the lane has."""
     try:
-        run.going = ask(run.job, run.curve())
+        lane.going = ask(lane.job, lane.recorder.curve())
     except Exception as problem:
-        run.problem, run.going = described(problem), False
+        lane.problem, lane.going = described(problem), False
 
 
 def _of(job: Job, ask: _Ask) -> RungReport:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +10,12 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from ..judging.score import RANGE_STEP, Curve, Glance
-from ..task.batches import Batch, rows
+from ..judging.score import Curve, Glance
+from ..task.batches import Batch
 from ..task.optimizers import step_scheduler
 from ..task.snapshot import seed_generators
 from ..task.task import Task
+from .recorder import Recorder
 from .signals import norms
 
 RungReport = Callable[[Curve], bool]
@@ -69,19 +69,12 @@ class Training:
         self._scale = task.loss_scale(self.optimizer)
         self._batches = task.order(seed, sys.maxsize)
         self._trained = [p for p in task.model.parameters() if p.requires_grad]
-        self._losses: list[float] = []
-        self._evaluated: list[tuple[int, float]] = []
-        self._by_batch: list[float] = []
-        self._gradient_range: float | None = None
-        self._glance: Glance | None = None
-        self._range_due = False
-        self._diverged_at: int | None = None
-        self._seconds = 0.0
+        self._recorder = Recorder(scaled=self._scale is not None)
 
     @property
     def steps(self) -> int:
         """Training steps done so far."""
-        return len(self._losses)
+        return self._recorder.steps
 
     def go_on(
         self,
@@ -101,74 +94,46 @@ class Training:
             on_rung: may end the training.
             screen: may end it after the first forward and backward pass.
         """
-        task, trained, scale, losses = self._task, self._trained, self._scale, self._losses
+        task, trained, scale, recorder = self._task, self._trained, self._scale, self._recorder
         if not task.model.training:
             task.model.train()
-        started, before = time.perf_counter(), self._seconds
-        stops = {*(rung for rung in rungs if rung < steps), steps}
-        range_steps = {RANGE_STEP} if self.steps else {RANGE_STEP, min(RANGE_STEP, *stops)}
+        started, before = time.perf_counter(), recorder.seconds
+        recorder.go_on(steps, rungs)
         matrices = [p for p in trained if p.ndim > 1]
 
         def curve() -> Curve:
-            self._seconds = before + time.perf_counter() - started
-            return self._curve()
+            recorder.seconds = before + time.perf_counter() - started
+            return recorder.curve()
 
-        for step, batch in enumerate(itertools.islice(self._batches, steps - self.steps), start=self.steps + 1):
+        for batch in itertools.islice(self._batches, steps - self.steps):
             for parameter in trained:  # what optimizer.zero_grad does, without its tenth of a millisecond
                 parameter.grad = None
             loss = task.backward(batch, scale)
-            losses.append(loss)
-            if not math.isfinite(loss):
-                self._diverged_at = step
+            if not recorder.take(loss):
                 return curve()
-            if self._glance is None:
-                seen = _glance(losses[0], matrices)
-                # Where the loss scale is still too high, the gradients tell of the scale and not of the weights.
-                if scale is None or math.isfinite(seen.gradient_norm) or step == RANGE_STEP:
-                    self._glance = seen
-                    if not screen(seen):
-                        return curve()
-            if self._range_due or step in range_steps:
-                each = _gradient_norms(matrices)
-                self._range_due = scale is not None and not all(map(math.isfinite, each))
-                self._gradient_range = log_range(each)
+            if recorder.glance is None:
+                seen = recorder.look(_gradient_norms(matrices))
+                if seen is not None and not screen(seen):
+                    return curve()
+            if recorder.range_due:
+                recorder.take_range(_gradient_norms(matrices))
             if scale is None:
                 self.optimizer.step()
             if scale is None or scale.step():
                 step_scheduler(self._scheduler, loss)
-            if step in stops:
-                if batches := held_back(step):
-                    self._by_batch = evaluate(task, batches)
-                    self._evaluated.append((step, mean_per_row(self._by_batch, batches)))
-                    if not math.isfinite(self._evaluated[-1][1]):
-                        self._diverged_at = step
-                        return curve()
+            if recorder.stops_here:
+                batches = held_back(self.steps)
+                if batches and not recorder.evaluate(evaluate(task, batches), batches):
+                    return curve()
                 if not on_rung(curve()):
                     break
         return curve()
-
-    def _curve(self) -> Curve:
-        return Curve(
-            tuple(self._losses),
-            tuple(self._evaluated),
-            self._gradient_range,
-            self._diverged_at,
-            self._seconds,
-            tuple(self._by_batch),
-            self._glance,
-        )
 
 
 def evaluate(task: Task, batches: Sequence[Batch]) -> list[float]:
     """Returns the loss of each batch, in eval mode, without training on them."""
     with eval_mode(task.model):
         return task.evaluate(batches)
-
-
-def mean_per_row(losses: Sequence[float], batches: Sequence[Batch]) -> float:
-    """Returns the mean loss per row."""
-    weights = [rows(batch) for batch in batches]
-    return sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
 
 
 @contextmanager
@@ -183,18 +148,5 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _glance(loss: float, parameters: Sequence[Tensor]) -> Glance:
-    each = _gradient_norms(parameters)
-    return Glance(loss, math.hypot(*each), log_range(each))
-
-
 def _gradient_norms(parameters: Sequence[Tensor]) -> list[float]:
     return norms([p.grad for p in parameters if p.grad is not None])
-
-
-def log_range(each: Sequence[float]) -> float | None:
-    """Returns log10 of the largest over the smallest gradient norm; inf where only some are zero."""
-    finite = [norm for norm in each if math.isfinite(norm)]
-    if len(finite) < 2 or max(finite) == 0:
-        return None
-    return math.log10(max(finite) / min(finite)) if min(finite) > 0 else math.inf
