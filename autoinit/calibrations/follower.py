@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..task.batches import tensors
+from ..task.interceptor import Interceptor
 
 Mark = TypeVar("Mark")
 
 
-class Follower(TorchFunctionMode, Generic[Mark]):
+class Follower(Interceptor, Generic[Mark]):
     """Hands marks on, from the arguments of each call to its result.
 
     Enter it inside `watch_products`, and report every product from there with `made`: what a product makes has the
@@ -47,19 +47,14 @@ class Follower(TorchFunctionMode, Generic[Mark]):
         """
         raise NotImplementedError
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Returns what the function returns, marked; None for a backward, which is left out."""
         if func is Tensor.backward:
             return None
         given = list(tensors((args, kwargs)))
         marks = [mark for mark in map(self.mark_of, given) if mark is not None]
         self._product = None
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         name = str(func.__name__).strip("_")
         if name == "iter":
             result = list(result)  # the steps of a sequence

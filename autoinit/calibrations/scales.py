@@ -13,13 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
-from torch.overrides import TorchFunctionMode
 
 from ..errors import CalibrationError
 from ..graph import Layer
 from ..plans.fill import Adjustment
 from ..task.assign import is_parametrized, read
 from ..task.batches import Batch, halves
+from ..task.interceptor import Interceptor
 from ..task.snapshot import seed_generators
 from .subject import Subject
 
@@ -235,29 +235,25 @@ class _Within(nn.Module):
         return work()
 
 
-class _BackwardRefused(TorchFunctionMode):
+class _BackwardRefused(Interceptor):
     """Raises where a step calls `loss.backward()`: that would use up the graph, and fill `.grad`."""
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if func is Tensor.backward:
             raise CalibrationError(_NEEDS_LOSS.format("calls backward itself"))
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
-class _PlainWeightNorm(TorchFunctionMode):
+class _PlainWeightNorm(Interceptor):
     """Puts the formula v·g/‖v‖ in the place of the fused weight_norm, whose second derivative is wrong.
 
     In torch 2.13.0 its derivative treats ‖v‖ as a constant when it is differentiated again; gradgradcheck says so.
     """
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if func is torch._weight_norm:
-            return _weight_norm(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+            return _weight_norm(*args, **kwargs)
+        return func(*args, **kwargs)
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from ..graph import Graph, Layer
 from ..plans.fill import Adjustment
 from ..task.assign import read
+from ..task.interceptor import Interceptor
 from ..task.products import watch_products
 from .units import along_units, free_bias, moments, scale, set_bias, unit_axes, unit_count
 
@@ -221,7 +221,7 @@ def _adjustments(model: nn.Module, sites: Mapping[str, Site], owned: Mapping[str
     return found
 
 
-class ForwardOnly(TorchFunctionMode):
+class ForwardOnly(Interceptor):
     """Passes over `loss.backward()`, which a step that clips or accumulates calls itself.
 
     Attributes:
@@ -230,14 +230,8 @@ class ForwardOnly(TorchFunctionMode):
 
     parts: tuple[int, ...] = ()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Returns what the function returns; None for a backward, which is left out."""
         if func is F.multi_head_attention_forward:
             given = inspect.signature(func).bind(*args, **kwargs).arguments
             self.parts = tuple(given[key].shape[:-1].numel() for key in ("query", "key", "value"))

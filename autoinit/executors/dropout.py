@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+
+from ..task.interceptor import Interceptor
 
 
-class SameDropout(TorchFunctionMode):
+class SameDropout(Interceptor):
     """Draws one mask for all candidates as one candidate by itself would draw it.
 
     A mask is drawn in the order of memory, and on CUDA by a fused kernel; under `torch.vmap` it would be drawn in the
     order of the axes, by another one. Dropout inside fused attention is not seen here.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Returns what the function returns, and for dropout the input times a mask."""
-        kwargs = kwargs or {}
         return _dropout(*args, **kwargs) if func is F.dropout else func(*args, **kwargs)
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
-from torch.overrides import TorchFunctionMode
 
 from .batches import tensors
+from .interceptor import Interceptor
 
 
 def parameter_names(model: nn.Module) -> dict[int, str]:
@@ -43,7 +43,7 @@ _SAME_WEIGHT = frozenset(
 )
 
 
-class _Products(TorchFunctionMode):
+class _Products(Interceptor):
     """Calls back for every product of data and a named weight."""
 
     def __init__(self, names: dict[int, str], on_product: Callable[[str, Tensor], None]) -> None:
@@ -52,14 +52,7 @@ class _Products(TorchFunctionMode):
         self._on_product = on_product
         self._views: list[Tensor] = []
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         result = func(*args, **kwargs)
         name = str(func.__name__)
         if func is F.multi_head_attention_forward:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from ..task.batches import tensors
+from ..task.interceptor import Interceptor
 
 _RECURRENT = {
     "lstm",
@@ -80,7 +80,7 @@ class Complete(Exception):
     """Ends a step whose backward passes have met every trainable parameter: what follows repeats it."""
 
 
-class Tape(TorchFunctionMode):
+class Tape(Interceptor):
     """Records calls by the autograd node of their result; copies no tensor and reads no value.
 
     A buffer in a formula (a threshold) is not read, so that the graph is the same where it has no value. A step that
@@ -108,14 +108,8 @@ class Tape(TorchFunctionMode):
         self._unmet = {id(parameter) for parameter in trainable}
         self._constants: dict[int, tuple[Tensor, Call]] = {}
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Returns what the function returns, and keeps the call under the node of that; a backward is left out."""
         if func is Tensor.backward:
             self._record_loss(args[0])
             return None
