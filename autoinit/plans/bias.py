@@ -61,7 +61,7 @@ def _drawn_bias(layer: Layer, owner: Layer | None, recipe: Recipe, graph: Graph,
         draw = base.draw(owner, graph)
         if std := draw.bias_std * fold:
             shape: Distribution = "uniform" if draw.distribution == "uniform" else "normal"
-            return make(layer, shape, f"{base.title}: biases of std {text.number(std)}", std=std)
+            return make(layer, shape, f"{base.about.title}: biases of std {text.number(std)}", std=std)
     return constant(layer, (0.0,), "biases start at zero")
 
 

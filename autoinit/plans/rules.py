@@ -70,8 +70,8 @@ def _notes(recipe: Recipe, graph: Graph) -> Iterator[str]:
     unattended = recipe.widths == "mup" and not any(layer.attention for layer in graph.layers)
     if missing := left_out(recipe.depth_rule, graph):
         yield missing
-    elif entry is not None and entry.left_out and recipe.depth_rule == "none" and not (multiplied or unattended):
-        yield f"{entry.title}, left out here: {entry.left_out}."
+    elif entry is not None and entry.about.left_out and recipe.depth_rule == "none" and not (multiplied or unattended):
+        yield f"{entry.about.title}, left out here: {entry.about.left_out}."
     closers = [layer for layer in graph.weights if layer.closes_branch]
     if recipe.residual_out == "zero" and (stuck := sum(layer.rectified for layer in closers)):
         yield f"{stuck} of {len(closers)} branches end in a ReLU, which passes no gradient at zero: they are drawn."
@@ -150,9 +150,8 @@ def _embedding(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     base = scheme(recipe.base_of("embedding"))
     if base.embeddings:
         draw = base.draw(layer, graph)
-        return make(
-            layer, draw.distribution, f"{base.title}: std = {text.number(draw.std)}{tail}", std=draw.std * depth.factor
-        )
+        reason = f"{base.about.title}: std = {text.number(draw.std)}{tail}"
+        return make(layer, draw.distribution, reason, std=draw.std * depth.factor)
     if depth.factor != 1:
         return make(layer, "keep", f"as its owner drew it{tail}", factor=depth.factor)
     head = f"; it is the head as well ({layer.tied_to[0]})" if layer.tied_to else ""
@@ -189,10 +188,10 @@ def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
 
 
 def _drawn_reason(layer: Layer, base: Scheme, draw: Draw) -> str:
-    gained = draw.worked and "φ" in base.formula and layer.activation.name != "linear" and not draw.instead
+    gained = draw.worked and "φ" in base.about.formula and layer.activation.name != "linear" and not draw.instead
     phi = f" for {layer.activation}" if gained else ""
     worked = " = ".join(dict.fromkeys(part for part in (draw.worked, text.number(draw.std)) if part))
-    return f"{draw.instead or base.title}{phi}: {'W' if draw.distribution == 'constant' else 'std'} = {worked}"
+    return f"{draw.instead or base.about.title}{phi}: {'W' if draw.distribution == 'constant' else 'std'} = {worked}"
 
 
 def _recurrent(layer: Layer, recipe: Recipe) -> Fill:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError, did_you_mean
 from ..graph import Graph
+from .about import About
 from .needs import NEEDS, check_needs
 from .recipe import Recipe
-from .schemes import SCHEMES, scheme
+from .schemes import SCHEMES, Scheme, scheme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,43 +29,18 @@ class Entry:
         name: what `apply_` and `select` take.
         kind: how it works.
         recipe: what the name stands for.
-        title: as people say it.
-        purpose: the networks that it is for.
-        formula: with the symbols of the source.
-        source: author, year, arXiv number.
-        cost: of applying it.
-        prefer: when to take it rather than another.
-        left_out: the part of the paper that is no weight, and so is not done.
-        needs: keys of `autoinit.recipes.needs.NEEDS`.
+        about: its formula, its source, what it is for, and what it needs.
     """
 
     name: str
     kind: Kind
     recipe: Recipe
-    title: str
-    purpose: str
-    formula: str
-    source: str
-    prefer: str
-    cost: str = "one pass over the weights"
-    left_out: str = ""
-    needs: tuple[str, ...] = ()
+    about: About
 
 
-def _scheme_entry(name: str) -> Entry:
-    row = SCHEMES[name]
-    return Entry(
-        name=name,
-        kind="scheme",
-        recipe=Recipe(base=name, residual_out="zero") if name == "hadamard" else Recipe(base=name),
-        title=row.title,
-        purpose=row.purpose,
-        formula=row.formula,
-        source=row.source,
-        cost=row.cost,
-        prefer=row.prefer,
-        needs=row.needs,
-    )
+def _scheme_entry(row: Scheme) -> Entry:
+    recipe = Recipe(base=row.name, residual_out="zero" if row.name == "hadamard" else "same")
+    return Entry(name=row.name, kind="scheme", recipe=recipe, about=row.about)
 
 
 _RECIPES = (
@@ -72,136 +48,160 @@ _RECIPES = (
         name="gpt2",
         kind="recipe",
         recipe=Recipe(base="normal", residual_out="scaled"),
-        title="GPT-2",
-        purpose="pre-LN Transformers",
-        formula="std = 0.02; the last weight of each residual branch × 1/√L, L residual adds",
-        source="Radford et al. 2019",
-        prefer="language models of the GPT family",
-        needs=("residuals",),
+        about=About(
+            title="GPT-2",
+            purpose="pre-LN Transformers",
+            formula="std = 0.02; the last weight of each residual branch × 1/√L, L residual adds",
+            source="Radford et al. 2019",
+            prefer="language models of the GPT family",
+            needs=("residuals",),
+        ),
     ),
     Entry(
         name="zero_residual",
         kind="recipe",
         recipe=Recipe(residual_out="zero"),
-        title="Zero residual (ReZero, SkipInit)",
-        purpose="deep residual networks and Transformers",
-        formula="every residual branch starts at zero: its multiplier where it has one, else its last weight",
-        source="Bachlechner et al. 2020, arXiv:2003.04887; De & Smith 2020, arXiv:2002.10444; "
-        "Goyal et al. 2017, arXiv:1706.02677",
-        prefer="the smallest change that lets a deep residual network train: all other weights stay",
-        left_out="the multiplier that ReZero and SkipInit add to each branch; where a normalization ends the branch, "
-        "it is the last weight that starts at zero and not the normalization's scale (Goyal et al.)",
-        needs=("residuals",),
+        about=About(
+            title="Zero residual (ReZero, SkipInit)",
+            purpose="deep residual networks and Transformers",
+            formula="every residual branch starts at zero: its multiplier where it has one, else its last weight",
+            source="Bachlechner et al. 2020, arXiv:2003.04887; De & Smith 2020, arXiv:2002.10444; "
+            "Goyal et al. 2017, arXiv:1706.02677",
+            prefer="the smallest change that lets a deep residual network train: all other weights stay",
+            left_out="the multiplier that ReZero and SkipInit add to each branch; where a normalization ends the "
+            "branch, it is the last weight that starts at zero and not the normalization's scale (Goyal et al.)",
+            needs=("residuals",),
+        ),
     ),
     Entry(
         name="fixup",
         kind="recipe",
         recipe=Recipe(base="he_normal", residual_out="zero", depth_rule="fixup", head="zero"),
-        title="Fixup",
-        purpose="residual networks without normalization",
-        formula="He × L^(−1/(2m−2)) inside a branch of m weights, its last weight 0, head 0 (L branches)",
-        source="Zhang et al. 2019, arXiv:1901.09321",
-        prefer="residual CNNs and MLPs whose normalization was taken out",
-        left_out="the scalar multiplier of each branch and the scalar biases before each layer",
-        needs=("residuals",),
+        about=About(
+            title="Fixup",
+            purpose="residual networks without normalization",
+            formula="He × L^(−1/(2m−2)) inside a branch of m weights, its last weight 0, head 0 (L branches)",
+            source="Zhang et al. 2019, arXiv:1901.09321",
+            prefer="residual CNNs and MLPs whose normalization was taken out",
+            left_out="the scalar multiplier of each branch and the scalar biases before each layer",
+            needs=("residuals",),
+        ),
     ),
     Entry(
         name="t_fixup",
         kind="recipe",
         recipe=Recipe(base="xavier_uniform", embedding="inverse_sqrt", depth_rule="t_fixup"),
-        title="T-Fixup",
-        purpose="Transformers without normalization and without warm-up",
-        formula="Xavier; embeddings std 1/√d × (9N)^(−1/4); values, attention outputs and feed-forward × 0.67·N^(−1/4) "
-        "in an encoder of N layers, × (9N)^(−1/4) in a decoder with cross-attention",
-        source="Huang et al. 2020, ICML",
-        prefer="Transformers that are to be trained without learning-rate warm-up",
-        left_out="taking out layer normalization and warm-up",
-        needs=("transformer",),
+        about=About(
+            title="T-Fixup",
+            purpose="Transformers without normalization and without warm-up",
+            formula="Xavier; embeddings std 1/√d × (9N)^(−1/4); values, attention outputs and feed-forward × "
+            "0.67·N^(−1/4) in an encoder of N layers, × (9N)^(−1/4) in a decoder with cross-attention",
+            source="Huang et al. 2020, ICML",
+            prefer="Transformers that are to be trained without learning-rate warm-up",
+            left_out="taking out layer normalization and warm-up",
+            needs=("transformer",),
+        ),
     ),
     Entry(
         name="deepnorm",
         kind="recipe",
         recipe=Recipe(base="xavier_normal", depth_rule="deepnorm"),
-        title="DeepNorm",
-        purpose="deep post-LN Transformers",
-        formula="values, attention outputs and feed-forward: Xavier × β; residual branches × 1/α, "
-        "α = (2N)^(1/4), β = (8N)^(−1/4) for N layers",
-        source="Wang et al. 2022, arXiv:2203.00555",
-        prefer="post-LN Transformers of tens of layers",
-        left_out="α itself, where no normalization follows the residual add; where one does it folds into the weights "
-        "exactly: LN(α·x + f) = LN(x + f/α)",
-        needs=("transformer",),
+        about=About(
+            title="DeepNorm",
+            purpose="deep post-LN Transformers",
+            formula="values, attention outputs and feed-forward: Xavier × β; residual branches × 1/α, "
+            "α = (2N)^(1/4), β = (8N)^(−1/4) for N layers",
+            source="Wang et al. 2022, arXiv:2203.00555",
+            prefer="post-LN Transformers of tens of layers",
+            left_out="α itself, where no normalization follows the residual add; where one does it folds into the "
+            "weights exactly: LN(α·x + f) = LN(x + f/α)",
+            needs=("transformer",),
+        ),
     ),
     Entry(
         name="admin",
         kind="calibration",
         recipe=Recipe(base="xavier_uniform", calibration="admin"),
-        title="Admin",
-        purpose="deep post-LN Transformers",
-        formula="residual branch i × 1/ω_i, ω_i² = Var x_0 + Σ Var f_j over the branches j before it, measured",
-        source="Liu et al. 2020, arXiv:2004.08249",
-        prefer="post-LN Transformers, where one batch is at hand to measure on",
-        cost="one forward pass",
-        left_out="ω as a parameter that trains; its start folds into the weights exactly: LN(ω·x + f) = LN(x + f/ω)",
-        needs=("post_norm",),
+        about=About(
+            title="Admin",
+            purpose="deep post-LN Transformers",
+            formula="residual branch i × 1/ω_i, ω_i² = Var x_0 + Σ Var f_j over the branches j before it, measured",
+            source="Liu et al. 2020, arXiv:2004.08249",
+            prefer="post-LN Transformers, where one batch is at hand to measure on",
+            cost="one forward pass",
+            left_out="ω as a parameter that trains; its start folds into the weights exactly: LN(ω·x + f) = LN(x + "
+            "f/ω)",
+            needs=("post_norm",),
+        ),
     ),
     Entry(
         name="mup",
         kind="recipe",
         recipe=Recipe(base="he_normal", widths="mup"),
-        title="μP",
-        purpose="networks whose learning rate is tuned at a small width and carried over to a large one",
-        formula="head: std × 1/√r, r = width/base width; learning rates × 1/r by role (plan.param_groups(model, lr))",
-        source="Yang et al. 2022, arXiv:2203.03466",
-        prefer="width sweeps, and models too large to tune",
-        left_out="attention logits divided by the head's size in the place of its root: it changes nothing as long as "
-        "heads are added and not widened",
+        about=About(
+            title="μP",
+            purpose="networks whose learning rate is tuned at a small width and carried over to a large one",
+            formula="head: std × 1/√r, r = width/base width; learning rates × 1/r by role (plan.param_groups(model, "
+            "lr))",
+            source="Yang et al. 2022, arXiv:2203.03466",
+            prefer="width sweeps, and models too large to tune",
+            left_out="attention logits divided by the head's size in the place of its root: it changes nothing as long "
+            "as heads are added and not widened",
+        ),
     ),
     Entry(
         name="mimetic",
         kind="recipe",
         recipe=Recipe(attention="mimetic"),
-        title="Mimetic attention",
-        purpose="small Transformers on small data, vision most of all",
-        formula="per head W_qᵀW_k ≈ 0.7·Z + 0.7·1, W_out·W_v ≈ 0.4·Z − 0.4·1, Z from N(0, 1/d)",
-        source="Trockman & Kolter 2023, arXiv:2305.09828",
-        prefer="vision Transformers trained from scratch on little data",
-        cost="two singular value decompositions for each attention, O(d³)",
-        left_out="sinusoidal position embeddings",
-        needs=("attention",),
+        about=About(
+            title="Mimetic attention",
+            purpose="small Transformers on small data, vision most of all",
+            formula="per head W_qᵀW_k ≈ 0.7·Z + 0.7·1, W_out·W_v ≈ 0.4·Z − 0.4·1, Z from N(0, 1/d)",
+            source="Trockman & Kolter 2023, arXiv:2305.09828",
+            prefer="vision Transformers trained from scratch on little data",
+            cost="two singular value decompositions for each attention, O(d³)",
+            left_out="sinusoidal position embeddings",
+            needs=("attention",),
+        ),
     ),
     Entry(
         name="irnn",
         kind="recipe",
         recipe=Recipe(base="normal", log2_gain=round(math.log2(0.001 / 0.02), 3), recurrent="identity"),
-        title="IRNN",
-        purpose="recurrent networks of ReLU units",
-        formula="recurrent matrix = identity, biases 0, other weights std 0.001",
-        source="Le et al. 2015, arXiv:1504.00941",
-        prefer="nn.RNN with ReLU on long sequences",
-        needs=("relu_rnn",),
+        about=About(
+            title="IRNN",
+            purpose="recurrent networks of ReLU units",
+            formula="recurrent matrix = identity, biases 0, other weights std 0.001",
+            source="Le et al. 2015, arXiv:1504.00941",
+            prefer="nn.RNN with ReLU on long sequences",
+            needs=("relu_rnn",),
+        ),
     ),
     Entry(
         name="chrono",
         kind="recipe",
         recipe=Recipe(recurrent="chrono"),
-        title="Chrono",
-        purpose="LSTM and GRU on long sequences",
-        formula="b_forget = log U(1, T−1), b_input = −b_forget, T time steps",
-        source="Tallec & Ollivier 2018, arXiv:1804.11188",
-        prefer="gated cells that have to remember over most of the sequence",
-        needs=("gates",),
+        about=About(
+            title="Chrono",
+            purpose="LSTM and GRU on long sequences",
+            formula="b_forget = log U(1, T−1), b_input = −b_forget, T time steps",
+            source="Tallec & Ollivier 2018, arXiv:1804.11188",
+            prefer="gated cells that have to remember over most of the sequence",
+            needs=("gates",),
+        ),
     ),
     Entry(
         name="label_prior",
         kind="recipe",
         recipe=Recipe(head_bias="label_prior"),
-        title="Label prior",
-        purpose="classifiers, unbalanced ones most of all",
-        formula="output bias = log frequency of each label",
-        source="Lin et al. 2017, arXiv:1708.02002 (for one class); Karpathy 2019",
-        prefer="unbalanced labels: training starts at their entropy and not above it",
-        needs=("classes",),
+        about=About(
+            title="Label prior",
+            purpose="classifiers, unbalanced ones most of all",
+            formula="output bias = log frequency of each label",
+            source="Lin et al. 2017, arXiv:1708.02002 (for one class); Karpathy 2019",
+            prefer="unbalanced labels: training starts at their entropy and not above it",
+            needs=("classes",),
+        ),
     ),
 )
 
@@ -210,85 +210,102 @@ _CALIBRATIONS = (
         name="lsuv",
         kind="calibration",
         recipe=Recipe(base="orthogonal", calibration="lsuv"),
-        title="LSUV",
-        purpose="deep networks of any kind",
-        formula="orthogonal, then each layer's output rescaled to variance 1 on a batch, in forward order",
-        source="Mishkin & Matas 2016, arXiv:1511.06422",
-        prefer="where no formula knows the architecture: it measures",
-        cost="2 to 4 forward passes, and the QR of orthogonal",
+        about=About(
+            title="LSUV",
+            purpose="deep networks of any kind",
+            formula="orthogonal, then each layer's output rescaled to variance 1 on a batch, in forward order",
+            source="Mishkin & Matas 2016, arXiv:1511.06422",
+            prefer="where no formula knows the architecture: it measures",
+            cost="2 to 4 forward passes, and the QR of orthogonal",
+        ),
     ),
     Entry(
         name="lsuv_centred",
         kind="calibration",
         recipe=Recipe(base="orthogonal", calibration="lsuv_centred"),
-        title="LSUV with centred outputs",
-        purpose="deep networks whose activations are not centred (ReLU, sigmoid)",
-        formula="as lsuv, and biases that make each output's mean 0",
-        source="Mishkin & Matas 2016, arXiv:1511.06422",
-        prefer="plain ReLU and sigmoid networks",
-        cost="2 to 4 forward passes, and the QR of orthogonal",
+        about=About(
+            title="LSUV with centred outputs",
+            purpose="deep networks whose activations are not centred (ReLU, sigmoid)",
+            formula="as lsuv, and biases that make each output's mean 0",
+            source="Mishkin & Matas 2016, arXiv:1511.06422",
+            prefer="plain ReLU and sigmoid networks",
+            cost="2 to 4 forward passes, and the QR of orthogonal",
+        ),
     ),
     Entry(
         name="within_layer",
         kind="calibration",
         recipe=Recipe(base="lecun_normal", calibration="within_layer"),
-        title="Within-layer normalization",
-        purpose="plain CNNs and MLPs",
-        formula="every unit's output gets mean 0 (by its bias) and variance 1 on a batch, in forward order",
-        source="Krähenbühl et al. 2016, arXiv:1511.06856",
-        prefer="inputs on very different scales; a start like that of batch normalization",
-        cost="2 to 4 forward passes",
-        left_out="the second half, equal rates of change in all layers: only in plain ReLU chains does it keep the "
-        "function",
+        about=About(
+            title="Within-layer normalization",
+            purpose="plain CNNs and MLPs",
+            formula="every unit's output gets mean 0 (by its bias) and variance 1 on a batch, in forward order",
+            source="Krähenbühl et al. 2016, arXiv:1511.06856",
+            prefer="inputs on very different scales; a start like that of batch normalization",
+            cost="2 to 4 forward passes",
+            left_out="the second half, equal rates of change in all layers: only in plain ReLU chains does it keep the "
+            "function",
+        ),
     ),
     Entry(
         name="gradinit",
         kind="calibration",
         recipe=Recipe(calibration="gradinit"),
-        title="GradInit",
-        purpose="networks of any kind that can be differentiated twice",
-        formula="scales that minimize the loss after one optimizer step, under a bound on the gradient's norm",
-        source="Zhu et al. 2021, arXiv:2102.08098",
-        prefer="architectures without a theory, where lsuv is not enough",
-        cost="about 200 training steps",
+        about=About(
+            title="GradInit",
+            purpose="networks of any kind that can be differentiated twice",
+            formula="scales that minimize the loss after one optimizer step, under a bound on the gradient's norm",
+            source="Zhu et al. 2021, arXiv:2102.08098",
+            prefer="architectures without a theory, where lsuv is not enough",
+            cost="about 200 training steps",
+        ),
     ),
     Entry(
         name="metainit",
         kind="calibration",
         recipe=Recipe(calibration="metainit"),
-        title="MetaInit",
-        purpose="networks of any kind that can be differentiated twice",
-        formula="norms that minimize the gradient quotient, which is 0 where the loss has no curvature",
-        source="Dauphin & Schoenholz 2019, NeurIPS",
-        prefer="networks without normalization, where the weights' scale is far off",
-        cost="about 500 training steps",
+        about=About(
+            title="MetaInit",
+            purpose="networks of any kind that can be differentiated twice",
+            formula="norms that minimize the gradient quotient, which is 0 where the loss has no curvature",
+            source="Dauphin & Schoenholz 2019, NeurIPS",
+            prefer="networks without normalization, where the weights' scale is far off",
+            cost="about 500 training steps",
+        ),
     ),
     Entry(
         name="nio",
         kind="calibration",
         recipe=Recipe(calibration="nio"),
-        title="NIO, gradient agreement",
-        purpose="networks of any kind that can be differentiated twice",
-        formula="scales that maximize the cosine between the gradients of two halves of a batch, their norm bounded",
-        source="Yang et al. 2022, arXiv:2210.05956",
-        prefer="when gradients of different examples pull apart (see diagnose)",
-        cost="about 300 training steps",
+        about=About(
+            title="NIO, gradient agreement",
+            purpose="networks of any kind that can be differentiated twice",
+            formula="scales that maximize the cosine between the gradients of two halves of a batch, their norm "
+            "bounded",
+            source="Yang et al. 2022, arXiv:2210.05956",
+            prefer="when gradients of different examples pull apart (see diagnose)",
+            cost="about 300 training steps",
+        ),
     ),
     Entry(
         name="fluctuation_driven",
         kind="calibration",
         recipe=Recipe(base="lecun_normal", calibration="fluctuation_driven"),
-        title="Fluctuation-driven",
-        purpose="spiking networks",
-        formula="membrane potential with mean μ_U and standard deviation (θ − μ_U)/ξ, measured layer by layer",
-        source="Rossbroich et al. 2022, arXiv:2206.10226",
-        prefer="spiking networks: with other weights, layers tend to start silent or to fire all the time",
-        cost="some forward passes for each layer",
-        needs=("spikes",),
+        about=About(
+            title="Fluctuation-driven",
+            purpose="spiking networks",
+            formula="membrane potential with mean μ_U and standard deviation (θ − μ_U)/ξ, measured layer by layer",
+            source="Rossbroich et al. 2022, arXiv:2206.10226",
+            prefer="spiking networks: with other weights, layers tend to start silent or to fire all the time",
+            cost="some forward passes for each layer",
+            needs=("spikes",),
+        ),
     ),
 )
 
-ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*map(_scheme_entry, SCHEMES), *_RECIPES, *_CALIBRATIONS)}
+ENTRIES: dict[str, Entry] = {
+    entry.name: entry for entry in (*map(_scheme_entry, SCHEMES.values()), *_RECIPES, *_CALIBRATIONS)
+}
 """Every whole-network recipe that has a name."""
 
 NAMED: dict[str, Recipe] = {name: entry.recipe for name, entry in ENTRIES.items()}
@@ -355,11 +372,11 @@ def check_fits(recipe: Recipe, graph: Graph) -> None:
     """
     entry = entry_of(recipe)
     if entry is not None:
-        check_needs(entry.name, entry.needs, graph)
+        check_needs(entry.name, entry.about.needs, graph)
     for name in dict.fromkeys([recipe.base, *(name for _, name in recipe.rules)]):
-        check_needs(name, scheme(name).needs, graph)
+        check_needs(name, scheme(name).about.needs, graph)
     if recipe.calibration != "none":
-        check_needs(recipe.calibration, ENTRIES[recipe.calibration].needs, graph)
+        check_needs(recipe.calibration, ENTRIES[recipe.calibration].about.needs, graph)
 
 
 def catalogue() -> pd.DataFrame:
@@ -392,8 +409,9 @@ def catalogue() -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        dataclasses.asdict(entry)
-        | {"recipe": entry.recipe.key, "needs": ", ".join(NEEDS[name].text for name in entry.needs)}
+        {"name": entry.name, "kind": entry.kind, "recipe": entry.recipe.key}
+        | dataclasses.asdict(entry.about)
+        | {"needs": ", ".join(NEEDS[name].text for name in entry.about.needs)}
         for entry in ENTRIES.values()
     ]
     return pd.DataFrame(rows)

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..text import table
+from .about import PLAIN_COST
 from .catalogue import ALIASES, ENTRIES, Entry, Kind, named
 from .needs import NEEDS
 from .schemes import SCHEMES
 
 COMMAND = "autoinit catalogue --markdown > docs/catalogue.md"
 """What makes the page."""
-
-PLAIN_COST = "one pass over the weights"
-"""What most entries cost; the table in a terminal leaves it out."""
 
 KINDS: dict[Kind, tuple[str, str]] = {
     "scheme": ("Schemes", "one formula for every weight matrix; also for one role: Recipe(rules={role: scheme})"),
@@ -110,8 +108,8 @@ def _wrapped(entry: Entry, width: int) -> list[tuple[str, ...]]:
     """Returns the lines of one entry: its cells, side by side, each wrapped to its share of the width."""
     first = max(map(len, ENTRIES))
     rest = max(54, width - first - 3 * len("  "))
-    cost = "" if entry.cost == PLAIN_COST else entry.cost
-    cells = ((entry.purpose, 35), (entry.prefer, 38), (cost, 27))
+    cost = "" if entry.about.cost == PLAIN_COST else entry.about.cost
+    cells = ((entry.about.purpose, 35), (entry.about.prefer, 38), (cost, 27))
     columns = [_lines(text, rest * share // 100) for text, share in cells]
     height = max(1, *map(len, columns))
     return [
@@ -122,18 +120,19 @@ def _wrapped(entry: Entry, width: int) -> list[tuple[str, ...]]:
 
 def card(entry: Entry, width: int) -> str:
     """Returns all that is known of one entry and how to use it, wrapped to a width in characters."""
+    about = entry.about
     facts = {
-        "formula": [entry.formula],
-        "source": [entry.source],
-        "for": [entry.purpose],
-        "prefer": [entry.prefer],
-        "needs": [f"{NEEDS[name].text}; else use {NEEDS[name].instead}" for name in entry.needs],
-        "left out": [entry.left_out],
-        "cost": [entry.cost],
+        "formula": [about.formula],
+        "source": [about.source],
+        "for": [about.purpose],
+        "prefer": [about.prefer],
+        "needs": [f"{NEEDS[name].text}; else use {NEEDS[name].instead}" for name in about.needs],
+        "left out": [about.left_out],
+        "cost": [about.cost],
         "recipe": [entry.recipe.key],
         "aliases": [", ".join(aliases(entry))],
     }
-    lines = [f"{entry.name}: {entry.title}", ""]
+    lines = [f"{entry.name}: {about.title}", ""]
     for title, texts in facts.items():
         wrapped = [line for text in texts for line in _lines(text, max(40, width - 12))]
         lines += _beside(title, wrapped)
@@ -171,10 +170,12 @@ def aliases(entry: Entry) -> list[str]:
 def as_data(entry: Entry) -> dict[str, Any]:
     """Returns an entry as JSON-ready data."""
     return {
-        **dataclasses.asdict(entry),
+        "name": entry.name,
+        "kind": entry.kind,
         "recipe": json.loads(entry.recipe.to_json()),
+        **dataclasses.asdict(entry.about),
         "key": entry.recipe.key,
-        "needs": {name: NEEDS[name].text for name in entry.needs},
+        "needs": {name: NEEDS[name].text for name in entry.about.needs},
         "aliases": aliases(entry),
         "usage": usage(entry),
     }
@@ -206,9 +207,10 @@ _TITLES = (
 
 
 def _row(entry: Entry) -> str:
-    needs = "; ".join(NEEDS[name].text for name in entry.needs)
-    texts = (entry.purpose, entry.formula, entry.source, needs, entry.cost, entry.prefer, entry.left_out)
-    cells = [f"`{entry.name}`<br>{cell(entry.title)}", *map(cell, texts)]
+    about = entry.about
+    needs = "; ".join(NEEDS[name].text for name in about.needs)
+    texts = (about.purpose, about.formula, about.source, needs, about.cost, about.prefer, about.left_out)
+    cells = [f"`{entry.name}`<br>{cell(about.title)}", *map(cell, texts)]
     return f"| {' | '.join(cells)} |"
 
 

@@ -362,7 +362,7 @@ def test_catalogue_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("catalogue", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert list(answer) == list(NAMED)
-    assert answer["fixup"]["source"] == ENTRIES["fixup"].source
+    assert answer["fixup"]["source"] == ENTRIES["fixup"].about.source
     assert answer["fixup"]["recipe"] == json.loads(NAMED["fixup"].to_json())
     assert answer["fixup"]["needs"] == {"residuals": "residual branches"}
     assert run("catalogue", "fixup", "--json") == 0

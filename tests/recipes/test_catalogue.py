@@ -8,6 +8,7 @@ from autoinit.errors import RecipeError
 from autoinit.graph import Graph
 from autoinit.recipes.catalogue import ALIASES, ENTRIES, NAMED, check_fits, entry_of
 from autoinit.recipes.recipe import Recipe
+from autoinit.recipes.schemes import SCHEMES
 
 REQUIRED = """as_is zeros constant uniform normal truncated_normal sparse identity xavier_normal xavier_uniform
 he_normal he_uniform lecun_normal lecun_uniform orthogonal delta_orthogonal butterfly_orthogonal looks_linear
@@ -44,10 +45,16 @@ def test_what_was_read_without_data_says_so() -> None:
         check_fits(NAMED["siren"], Graph((linear("w", 3, 3),), source="modules"))
 
 
-def test_every_entry_says_what_it_is_for() -> None:
+def test_a_recipe_spelled_out_has_the_entry_of_its_name() -> None:
     for entry in ENTRIES.values():
-        assert all((entry.title, entry.formula, entry.source, entry.purpose, entry.prefer, entry.cost)), entry.name
         assert entry_of(entry.recipe) == entry
+
+
+def test_the_entry_of_a_scheme_tells_what_its_row_tells() -> None:
+    assert all(ENTRIES[name].about is row.about for name, row in SCHEMES.items())
+
+
+def test_other_names_are_no_names_of_the_catalogue_and_stand_for_one() -> None:
     assert not set(ALIASES) & set(NAMED)
     assert set(ALIASES.values()) <= set(NAMED)
 

@@ -9,6 +9,7 @@ import torch
 import autoinit
 from autoinit.errors import RecipeError
 from autoinit.recipes import pages as docs
+from autoinit.recipes.about import PLAIN_COST
 from autoinit.recipes.catalogue import ALIASES, ENTRIES, NAMED
 from autoinit.recipes.needs import NEEDS
 
@@ -41,7 +42,7 @@ def test_what_markdown_would_read_is_escaped_and_numbers_are_links() -> None:
 
 
 def test_every_arxiv_number_is_linked() -> None:
-    numbers = re.findall(r"arXiv:(\S+?)[;,)]?(?:\s|$)", " ".join(entry.source for entry in ENTRIES.values()))
+    numbers = re.findall(r"arXiv:(\S+?)[;,)]?(?:\s|$)", " ".join(entry.about.source for entry in ENTRIES.values()))
     assert len(numbers) > 30
     assert {number for number in numbers if f"(https://arxiv.org/abs/{number})" not in docs.markdown()} == set()
 
@@ -52,20 +53,21 @@ def test_the_table_fits_the_terminal_and_loses_no_word(width: int) -> None:
     assert max(map(len, listing.splitlines())) <= width
     words = re.findall(r"\S+", listing)
     for entry in ENTRIES.values():
-        cost = "" if entry.cost == docs.PLAIN_COST else entry.cost
-        for word in f"{entry.name} {entry.purpose} {entry.prefer} {cost}".split():
+        cost = "" if entry.about.cost == PLAIN_COST else entry.about.cost
+        for word in f"{entry.name} {entry.about.purpose} {entry.about.prefer} {cost}".split():
             assert word in words
 
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_card_says_all_there_is(name: str) -> None:
     entry = ENTRIES[name]
+    about = entry.about
     card = " ".join(docs.card(entry, 100).split())
-    needs = [NEEDS[need].text for need in entry.needs]
-    for text in (entry.title, entry.formula, entry.source, entry.purpose, entry.prefer, entry.cost, *needs):
+    needs = [NEEDS[need].text for need in about.needs]
+    for text in (about.title, about.formula, about.source, about.purpose, about.prefer, about.cost, *needs):
         assert " ".join(text.split()) in card
-    assert entry.left_out in card
-    assert ("left out" in card) == bool(entry.left_out)
+    assert about.left_out in card
+    assert ("left out" in card) == bool(about.left_out)
     assert max(map(len, docs.card(entry, 100).splitlines()[:-7])) <= 100
 
 

@@ -75,11 +75,6 @@ def test_size_of_one_matrix(layer: Layer, expected: tuple[int, int]) -> None:
     assert rows_and_columns(layer) == expected
 
 
-def test_every_row_says_what_it_is_for() -> None:
-    for row in SCHEMES.values():
-        assert all((row.title, row.formula, row.source, row.purpose, row.prefer, row.cost)), row.name
-
-
 def test_unknown_name() -> None:
     with pytest.raises(RecipeError, match="Did you mean 'xavier_normal'"):
         scheme("xavier_norml")
