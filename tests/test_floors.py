@@ -97,6 +97,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "__main__": "cli/test_cli.py",
     "version": "cli/test_cli.py",
     "init": "test_init_functions.py",
+    "recipes.calibrations": "recipes/test_calibration_rows.py",
     "search.costs": "search/test_finals.py",
     "search.duel": "search/test_finals.py",
     "search.explore": "search/test_funnel.py",

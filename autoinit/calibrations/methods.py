@@ -14,10 +14,9 @@ from .nio import nio
 from .subject import Subject
 from .within_layer import within_layer
 
-Calibration = Callable[[Subject], Mapping[str, Adjustment]]
+Calibrate = Callable[[Subject], Mapping[str, Adjustment]]
 
-
-CALIBRATIONS: dict[str, Calibration] = {
+CALIBRATIONS: dict[str, Calibrate] = {
     "lsuv": lsuv,
     "lsuv_centred": lsuv_centred,
     "within_layer": within_layer,
@@ -27,4 +26,7 @@ CALIBRATIONS: dict[str, Calibration] = {
     "metainit": metainit,
     "nio": nio,
 }
-"""Name → function of a drawn model and its data that returns what to change; it may tread on the model."""
+"""Name → function of a drawn model and its data that returns what to change; it may tread on the model.
+
+What else is known of each is its row in `autoinit.recipes.calibrations`.
+"""

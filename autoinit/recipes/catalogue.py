@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import RecipeError, did_you_mean
 from ..graph import Graph
 from .about import About
+from .calibrations import CALIBRATION_ROWS, Calibration
 from .needs import NEEDS, check_needs
 from .recipe import Recipe
 from .schemes import SCHEMES, Scheme, scheme
@@ -41,6 +42,11 @@ class Entry:
 def _scheme_entry(row: Scheme) -> Entry:
     recipe = Recipe(base=row.name, residual_out="zero" if row.name == "hadamard" else "same")
     return Entry(name=row.name, kind="scheme", recipe=recipe, about=row.about)
+
+
+def _calibration_entry(row: Calibration) -> Entry:
+    recipe = Recipe(base=row.base, calibration=row.name)
+    return Entry(name=row.name, kind="calibration", recipe=recipe, about=row.about)
 
 
 _RECIPES = (
@@ -118,22 +124,7 @@ _RECIPES = (
             needs=("transformer",),
         ),
     ),
-    Entry(
-        name="admin",
-        kind="calibration",
-        recipe=Recipe(base="xavier_uniform", calibration="admin"),
-        about=About(
-            title="Admin",
-            purpose="deep post-LN Transformers",
-            formula="residual branch i × 1/ω_i, ω_i² = Var x_0 + Σ Var f_j over the branches j before it, measured",
-            source="Liu et al. 2020, arXiv:2004.08249",
-            prefer="post-LN Transformers, where one batch is at hand to measure on",
-            cost="one forward pass",
-            left_out="ω as a parameter that trains; its start folds into the weights exactly: LN(ω·x + f) = LN(x + "
-            "f/ω)",
-            needs=("post_norm",),
-        ),
-    ),
+    _calibration_entry(CALIBRATION_ROWS["admin"]),  # beside DeepNorm, which is for the same networks
     Entry(
         name="mup",
         kind="recipe",
@@ -205,106 +196,13 @@ _RECIPES = (
     ),
 )
 
-_CALIBRATIONS = (
-    Entry(
-        name="lsuv",
-        kind="calibration",
-        recipe=Recipe(base="orthogonal", calibration="lsuv"),
-        about=About(
-            title="LSUV",
-            purpose="deep networks of any kind",
-            formula="orthogonal, then each layer's output rescaled to variance 1 on a batch, in forward order",
-            source="Mishkin & Matas 2016, arXiv:1511.06422",
-            prefer="where no formula knows the architecture: it measures",
-            cost="2 to 4 forward passes, and the QR of orthogonal",
-        ),
-    ),
-    Entry(
-        name="lsuv_centred",
-        kind="calibration",
-        recipe=Recipe(base="orthogonal", calibration="lsuv_centred"),
-        about=About(
-            title="LSUV with centred outputs",
-            purpose="deep networks whose activations are not centred (ReLU, sigmoid)",
-            formula="as lsuv, and biases that make each output's mean 0",
-            source="Mishkin & Matas 2016, arXiv:1511.06422",
-            prefer="plain ReLU and sigmoid networks",
-            cost="2 to 4 forward passes, and the QR of orthogonal",
-        ),
-    ),
-    Entry(
-        name="within_layer",
-        kind="calibration",
-        recipe=Recipe(base="lecun_normal", calibration="within_layer"),
-        about=About(
-            title="Within-layer normalization",
-            purpose="plain CNNs and MLPs",
-            formula="every unit's output gets mean 0 (by its bias) and variance 1 on a batch, in forward order",
-            source="Krähenbühl et al. 2016, arXiv:1511.06856",
-            prefer="inputs on very different scales; a start like that of batch normalization",
-            cost="2 to 4 forward passes",
-            left_out="the second half, equal rates of change in all layers: only in plain ReLU chains does it keep the "
-            "function",
-        ),
-    ),
-    Entry(
-        name="gradinit",
-        kind="calibration",
-        recipe=Recipe(calibration="gradinit"),
-        about=About(
-            title="GradInit",
-            purpose="networks of any kind that can be differentiated twice",
-            formula="scales that minimize the loss after one optimizer step, under a bound on the gradient's norm",
-            source="Zhu et al. 2021, arXiv:2102.08098",
-            prefer="architectures without a theory, where lsuv is not enough",
-            cost="about 200 training steps",
-        ),
-    ),
-    Entry(
-        name="metainit",
-        kind="calibration",
-        recipe=Recipe(calibration="metainit"),
-        about=About(
-            title="MetaInit",
-            purpose="networks of any kind that can be differentiated twice",
-            formula="norms that minimize the gradient quotient, which is 0 where the loss has no curvature",
-            source="Dauphin & Schoenholz 2019, NeurIPS",
-            prefer="networks without normalization, where the weights' scale is far off",
-            cost="about 500 training steps",
-        ),
-    ),
-    Entry(
-        name="nio",
-        kind="calibration",
-        recipe=Recipe(calibration="nio"),
-        about=About(
-            title="NIO, gradient agreement",
-            purpose="networks of any kind that can be differentiated twice",
-            formula="scales that maximize the cosine between the gradients of two halves of a batch, their norm "
-            "bounded",
-            source="Yang et al. 2022, arXiv:2210.05956",
-            prefer="when gradients of different examples pull apart (see diagnose)",
-            cost="about 300 training steps",
-        ),
-    ),
-    Entry(
-        name="fluctuation_driven",
-        kind="calibration",
-        recipe=Recipe(base="lecun_normal", calibration="fluctuation_driven"),
-        about=About(
-            title="Fluctuation-driven",
-            purpose="spiking networks",
-            formula="membrane potential with mean μ_U and standard deviation (θ − μ_U)/ξ, measured layer by layer",
-            source="Rossbroich et al. 2022, arXiv:2206.10226",
-            prefer="spiking networks: with other weights, layers tend to start silent or to fire all the time",
-            cost="some forward passes for each layer",
-            needs=("spikes",),
-        ),
-    ),
-)
-
 ENTRIES: dict[str, Entry] = {
-    entry.name: entry for entry in (*map(_scheme_entry, SCHEMES.values()), *_RECIPES, *_CALIBRATIONS)
+    entry.name: entry
+    for entry in (
+        *map(_scheme_entry, SCHEMES.values()),
+        *_RECIPES,
+        *map(_calibration_entry, CALIBRATION_ROWS.values()),  # Admin for the second time: it keeps its first place
+    )
 }
 """Every whole-network recipe that has a name."""
 
@@ -376,7 +274,7 @@ def check_fits(recipe: Recipe, graph: Graph) -> None:
     for name in dict.fromkeys([recipe.base, *(name for _, name in recipe.rules)]):
         check_needs(name, scheme(name).about.needs, graph)
     if recipe.calibration != "none":
-        check_needs(recipe.calibration, ENTRIES[recipe.calibration].about.needs, graph)
+        check_needs(recipe.calibration, CALIBRATION_ROWS[recipe.calibration].about.needs, graph)
 
 
 def catalogue() -> pd.DataFrame:

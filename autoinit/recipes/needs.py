@@ -128,6 +128,11 @@ NEEDS: dict[str, Need] = {
 """What a method may need, by the name that it is asked for under."""
 
 
+def meets(graph: Graph, names: tuple[str, ...]) -> bool:
+    """Returns whether an architecture has all that a method needs (keys of `NEEDS`)."""
+    return all(NEEDS[name].met(graph) for name in names)
+
+
 def check_needs(what: str, names: tuple[str, ...], graph: Graph) -> None:
     """Raises RecipeError where an architecture lacks what a method needs.
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from .. import jsonfile
 from ..errors import RecipeError, did_you_mean
 from ..graph import ROLES
+from .calibrations import CalibrationName
 from .schemes import SCHEME_ALIASES, SCHEMES, scheme
 
 FanMode = Literal["own", "fan_in", "fan_out", "fan_avg", "fan_geometric"]
@@ -24,17 +25,6 @@ Embedding = Literal["same", "small", "inverse_sqrt"]
 Recurrent = Literal["same", "orthogonal", "orthogonal_forget", "identity", "chrono"]
 Bias = Literal["same", "zero"]
 Widths = Literal["standard", "mup"]
-Calibration = Literal[
-    "none",
-    "lsuv",
-    "lsuv_centred",
-    "within_layer",
-    "admin",
-    "gradinit",
-    "metainit",
-    "nio",
-    "fluctuation_driven",
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +77,7 @@ class Recipe:
     bias: Bias = "same"
     widths: Widths = "standard"
     base_width: int = 64
-    calibration: Calibration = "none"
+    calibration: CalibrationName = "none"
     rules: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -160,7 +150,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "embedding": get_args(Embedding),
     "recurrent": get_args(Recurrent),
     "bias": get_args(Bias),
-    "calibration": get_args(Calibration),
+    "calibration": get_args(CalibrationName),
 }
 _WITHOUT_FANS = frozenset({"bias", "norm_scale", "layer_scale", "scalar", "position"})
 _NUMBERS = ("log2_gain", "depth_slope", "branch_power", "qk_log2")

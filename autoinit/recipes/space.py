@@ -14,8 +14,9 @@ import numpy as np
 from ..activations import LINEAR
 from ..errors import RecipeError
 from ..graph import Graph
-from .catalogue import NAMED, as_recipe, check_fits
-from .needs import NEEDS
+from .calibrations import CALIBRATION_ROWS
+from .catalogue import ENTRIES, as_recipe, check_fits
+from .needs import NEEDS, meets
 from .recipe import Recipe
 from .schemes import SCHEMES
 
@@ -23,13 +24,9 @@ LR_STEPS = (-2, -1, 0, 1, 2)
 LR_RATIO = 10**0.5
 """Neighbours on the learning-rate grid differ by this factor; the grid is the same for every candidate."""
 
-
-GRADIENT_CALIBRATIONS = {"gradinit": 210, "nio": 300, "metainit": 525}
-"""Calibrations that differentiate gradients, and what each costs in training steps; several times that with RNNs."""
-
 LARGEST_SCALED = 2**24
-"""Weights of a model above which those are not offered: they hold scaled copies of the weights and two graphs, and
-would take several times the memory of a training step."""
+"""Weights of a model above which calibrations that differentiate gradients are not offered: they hold scaled copies of
+the weights and two graphs, and would take several times the memory of a training step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +192,13 @@ def _calibrations(graph: Graph, allowance: float) -> tuple[str, ...]:
 
     In memory they cost several models, so that large ones are spared them.
     """
-    found = ["none", "lsuv", "lsuv_centred", "within_layer"]
-    fitting = {"admin": "post_norm", "fluctuation_driven": "spikes"}
-    found += [name for name, need in fitting.items() if NEEDS[need].met(graph)]
-    if sum(layer.size for layer in graph.layers) <= LARGEST_SCALED:
-        found += [name for name, cost in GRADIENT_CALIBRATIONS.items() if allowance >= 100 * cost]
-    return tuple(found)
+    small = sum(layer.size for layer in graph.layers) <= LARGEST_SCALED
+    offered = [
+        row
+        for row in CALIBRATION_ROWS.values()
+        if meets(graph, row.about.needs) and (not row.steps or (small and allowance >= 100 * row.steps))
+    ]
+    return ("none", *(row.name for row in sorted(offered, key=lambda row: row.steps)))
 
 
 def _critical(graph: Graph) -> Recipe | None:
@@ -214,8 +212,8 @@ def _critical(graph: Graph) -> Recipe | None:
     return Recipe(base="orthogonal", log2_gain=min(3.0, max(-3.0, log2_gain))) if abs(log2_gain) > 0.25 else None
 
 
-_ALONE = {"siren": "sines", "fluctuation_driven": "spikes"}
-"""Named recipes for networks that hardly train with any other, by what they need: tried before all others."""
+_ALONE = ("siren", "fluctuation_driven")
+"""Named recipes for networks that hardly train with any other: tried before all others where their needs are met."""
 
 _SPECIALISTS = (
     (Recipe(base="xavier_normal", calibration="admin"), "post_norm"),
@@ -250,5 +248,6 @@ def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
         found.append(Recipe(base="he_normal", branch_power=0.5, residual_out="zero", head="zero"))
     if "head" in names:
         found.append(Recipe(head="zero"))
-    alone = [NAMED[name] for name, need in _ALONE.items() if NEEDS[need].met(graph)]
+    named = [ENTRIES[name] for name in _ALONE]
+    alone = [entry.recipe for entry in named if meets(graph, entry.about.needs)]
     return [*alone, *(recipe for recipe in found if recipe not in alone)]

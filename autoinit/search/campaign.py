@@ -13,8 +13,8 @@ from ..judging.budget import Meter, Schedule
 from ..judging.score import Curve, Reference, Score, score
 from ..judging.trials import Candidate, Job, Outcome, Record, Stage, State, ranking
 from ..probing.bench import Bench
+from ..recipes.calibrations import steps_of
 from ..recipes.recipe import OWN
-from ..recipes.space import GRADIENT_CALIBRATIONS
 from ..seeds import seed_of_use
 
 
@@ -117,7 +117,7 @@ class Campaign:
         share, found = self.schedule.search_until, dict[int, str]()
         left = self.meter.left(share)
         for job in jobs:
-            cost = GRADIENT_CALIBRATIONS.get(job.candidate.recipe.calibration, 0)
+            cost = steps_of(job.candidate.recipe.calibration)
             begun = job.number < len(self.records)  # and its record must not be lost
             if job.stage == "search" and not begun and cost > left:
                 found[job.number] = (

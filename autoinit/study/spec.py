@@ -11,8 +11,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..errors import did_you_mean
 from ..judging.budget import parse_budget
+from ..recipes.calibrations import CalibrationName
 from ..recipes.catalogue import as_recipe
-from ..recipes.recipe import Calibration, Recipe
+from ..recipes.recipe import Recipe
 from ..recipes.space import LR_STEPS
 from .problems import FACTORY, LOSS, NAME, Misplaced, Spec
 
@@ -178,7 +179,7 @@ class SpaceSpec(Spec):
     random: Whole = 0
     dimensions: Annotated[tuple[DimensionName, ...], SOME_ONCE] | None = None
     gain: tuple[SearchedGain, SearchedGain] | None = None
-    calibrations: Annotated[tuple[Calibration, ...], SOME_ONCE] | None = None
+    calibrations: Annotated[tuple[CalibrationName, ...], SOME_ONCE] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> SpaceSpec:

@@ -8,7 +8,7 @@ from graphs import RELU, TANH, bias, linear, lstm, mlp, relu_rnn, spiking, trans
 from autoinit.activations import Activation
 from autoinit.errors import RecipeError
 from autoinit.graph import Graph
-from autoinit.recipes.needs import NEEDS, check_needs
+from autoinit.recipes.needs import NEEDS, check_needs, meets
 
 GRAPHS = {
     "relu": mlp(RELU),
@@ -41,6 +41,12 @@ MET = {
 @pytest.mark.parametrize("name", MET)
 def test_a_need_is_met_by_its_own_networks_and_no_others(name: str) -> None:
     assert {kind for kind, graph in GRAPHS.items() if NEEDS[name].met(graph)} == MET[name]
+
+
+def test_all_needs_have_to_be_met() -> None:
+    assert meets(GRAPHS["post_ln"], ("transformer", "post_norm"))
+    assert not meets(GRAPHS["pre_ln"], ("transformer", "post_norm"))
+    assert meets(GRAPHS["empty"], ())
 
 
 def test_needs_of_analysis_follow_the_activation() -> None:

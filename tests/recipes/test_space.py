@@ -4,17 +4,11 @@ import pytest
 from graphs import GRAPHS, lstm, mlp, transformer
 
 from autoinit.activations import Activation
-from autoinit.calibrations.gradinit import BOUND_COST
-from autoinit.calibrations.gradinit import ITERATIONS as GRADINIT
-from autoinit.calibrations.metainit import COST as METAINIT_COST
-from autoinit.calibrations.metainit import ITERATIONS as METAINIT
-from autoinit.calibrations.nio import COST as NIO_COST
-from autoinit.calibrations.nio import ITERATIONS as NIO
 from autoinit.errors import RecipeError
 from autoinit.graph import Graph
 from autoinit.recipes.catalogue import check_fits
 from autoinit.recipes.recipe import Recipe
-from autoinit.recipes.space import GRADIENT_CALIBRATIONS, LR_STEPS, space_of
+from autoinit.recipes.space import LR_STEPS, space_of
 
 
 def names(graph: Graph, **rest: bool) -> set[str]:
@@ -74,8 +68,6 @@ def test_costly_calibrations_join_where_they_cost_a_hundredth() -> None:
     assert offered(20_000) == {"none", "lsuv", "lsuv_centred", "within_layer"}
     assert offered(1e6) - offered(20_000) == {"gradinit", "nio", "metainit"}
     assert offered(1e6, width=4096) == offered(20_000)  # they hold copies of the weights
-    costs = {"gradinit": GRADINIT * BOUND_COST, "nio": NIO * NIO_COST, "metainit": METAINIT * METAINIT_COST}
-    assert costs == GRADIENT_CALIBRATIONS
 
 
 def test_learning_rate_is_a_dimension_only_when_searched() -> None:
