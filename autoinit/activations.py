@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .errors import ArgumentError
 
 Array = NDArray[np.float64]
+"""Numbers in double precision, wherever the package computes without torch."""
 
 GRID: Array = np.linspace(-8.0, 8.0, 257)
 """Where an activation without a name is tabulated."""

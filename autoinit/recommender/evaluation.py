@@ -14,14 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..activations import Array
 from ..errors import KnowledgeError
 from ..recipes.recipe import OWN
 from .examples import HARM, MOST_GAIN, SMALLEST_SCALE, Examples, Results
 from .learner import Learner, folds
 from .model import fit_examples
 from .portfolio import portfolio
-
-Array = NDArray[np.float64]
 
 TOPS = (1, 3, 5)
 """How many first choices are looked at."""

@@ -10,12 +10,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..activations import Array
 from ..judging.score import WORST_FINITE
 from ..knowledge.features import FEATURES, Features, first_pass_features
 from ..knowledge.tables import Knowledge, StudiedTask
 from ..recipes.recipe import OWN
-
-Array = NDArray[np.float64]
 
 TASK_NAMES = tuple(name for name in FEATURES if not name.startswith(("init_", "zero_")))
 RECIPE_NAMES = tuple(name for name in FEATURES if name.startswith("init_"))

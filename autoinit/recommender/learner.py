@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..activations import Array
 from .examples import HARM, OWN_COLUMN, Examples
 from .forest import Forest, grown
-
-Array = NDArray[np.float64]
 
 TREES, LEAF, SHARE = 120, 3, 0.3
 HELD_OUT_TREES = 40

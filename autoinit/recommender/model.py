@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..activations import Array
 from ..errors import KnowledgeError
 from ..knowledge.features import Features
 from ..knowledge.tables import Knowledge
@@ -15,8 +15,6 @@ from ..recipes.recipe import Recipe
 from .examples import BLIND, TASK_NAMES, Examples, examples_of, matrix
 from .learner import Learner, Predicted, fitted_learner
 from .portfolio import portfolio
-
-Array = NDArray[np.float64]
 
 FAR_SHARE = 0.9
 """Share of the studied tasks that are nearer to another family's than the distance from which a task counts as far."""
