@@ -57,7 +57,7 @@ FUNCTIONS = {
 _HEAD = f"""\
 # The catalogue
 
-<!-- Made by the command below from autoinit/entries.py and autoinit/schemes.py: change those and run it again. -->
+<!-- Made by the command below from what stands in autoinit/recipes/: change that and run it again. -->
 
 Every initialization that has a name. This page is made by
 
