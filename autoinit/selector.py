@@ -208,7 +208,7 @@ def select(
                 found = search(campaign, space, storage=storage, study_name=study_name)
     selection = _selection(found, campaign, _cost(campaign, how, memory))
     if record:
-        keep_records(campaign.records, task, graph, features, own, seed)
+        keep_records(campaign.trials, task, graph, features, own, seed)
     if original is not None:
         return carried(selection, original, seed, apply=apply)
     if apply and not selection.kept:
@@ -275,7 +275,7 @@ def _paced(bench: Bench, meter: Meter) -> int:
 
 
 def _cost(campaign: Campaign, how: str, memory: PeakMemory) -> Cost:
-    tried = sum(record.stage != "gate" for record in campaign.records)
+    tried = sum(trial.stage != "gate" for trial in campaign.trials)
     run = "; ".join([how, *campaign.executor.notes])
     return Cost(campaign.meter.seconds, campaign.meter.steps, tried, run, memory.bytes)
 
@@ -295,7 +295,7 @@ def _selection(found: Found, campaign: Campaign, cost: Cost) -> Selection:
         held_back=verdict.held_back if verdict else None,
         lr=None if base is None else base * LR_RATIO**chosen.lr_step,
         why=why(found, campaign.meter, 1 - campaign.schedule.finals_until),
-        trials=trial_table(campaign.records, base),
+        trials=trial_table(campaign.trials, base),
         cost=cost,
         graph=bench.graph,
         interrupted=found.interrupted,

@@ -18,13 +18,13 @@ class Executor(Protocol):
     Attributes:
         name: "sequential", "processes" or "stacked".
         concurrency: jobs that run at a time.
-        keeps: whether a job can go on with what an earlier one of its number has kept.
+        pauses: whether a job can go on with what an earlier one of its number has left paused.
         notes: what went wrong with running jobs in this way, in words.
     """
 
     name: str
     concurrency: int
-    keeps: bool
+    pauses: bool
     notes: list[str]
 
     def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:

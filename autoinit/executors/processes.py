@@ -83,7 +83,7 @@ class Processes:
     """
 
     name = "processes"
-    keeps = True
+    pauses = True
 
     def __init__(self, bench: Bench, count: int, patience: float = PACE_SECONDS) -> None:
         if count < 1:
@@ -166,7 +166,7 @@ class Processes:
             if keeper in (None, worker):
                 if self._begun(worker, turns, place):
                     return True
-                self._crew.dismiss([worker])  # it died while it was idle, and with it what it kept
+                self._crew.dismiss([worker])  # it died while it was idle, and with it what it had paused
                 keeper = None
         if keeper is not None or len(self._crew.workers) >= self.concurrency:
             return False
@@ -179,12 +179,12 @@ class Processes:
         return True
 
     def _begun(self, worker: Worker, turns: Turns, place: int) -> bool:
-        """Returns whether a worker was alive to get a job, whose training it may keep."""
+        """Returns whether a worker was alive to get a job, whose training it may pause."""
         self._keepers[turns.jobs[place].number] = worker
         return worker.start(turns, place)
 
     def _keeper(self, job: Job) -> Worker | None:
-        """Returns the living worker that keeps the training which a job goes on with; None where any one will do."""
+        """Returns the living worker that has paused what a job goes on with; None where any one will do."""
         keeper = self._keepers.get(job.number) if job.goes_on else None
         return keeper if keeper in self._crew.workers else None
 

@@ -15,7 +15,7 @@ class Sequential:
 
     name = "sequential"
     concurrency = 1
-    keeps = True
+    pauses = True
 
     def __init__(self, bench: Bench) -> None:
         self.notes: list[str] = []

@@ -36,13 +36,13 @@ class Stacked:
     rounding. What fails in a stack is run again in smaller ones, or one by one.
 
     Attributes:
-        keeps: it does not: a stack trains from the start.
+        pauses: it does not: a stack trains from the start.
         concurrency: jobs at a time; halved when memory runs out, 1 when a stack fails otherwise.
         notes: why it was lowered, in words.
     """
 
     name = "stacked"
-    keeps = False
+    pauses = False
 
     def __init__(self, bench: Bench, concurrency: int) -> None:
         self.concurrency = concurrency

@@ -11,7 +11,7 @@ from bisect import insort
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from .trials import Record
+from .trials import Trial
 
 ENOUGH_GAINS = 4
 """Finished trials after which their largest gain is taken for what a trial can gain at most."""
@@ -69,17 +69,17 @@ class Halving:
             for steps, total in reached.items():
                 insort(self._seen[steps], total)
 
-    def learn(self, records: Sequence[Record]) -> None:
+    def learn(self, trials: Sequence[Trial]) -> None:
         """Takes note of finished trials: the leader's score, and how much scores still fall after each rung.
 
         Called between batches of trials, so that trials of one batch do not depend on which of them ended first.
         """
-        for record in records:
-            if record.state != "complete":
+        for trial in trials:
+            if trial.state != "complete":
                 continue
-            self._leader = min(self._leader, record.total)
-            for steps, total in self._reached[record.number].items():
-                self._gains[steps].append(total - record.total)
+            self._leader = min(self._leader, trial.total)
+            for steps, total in self._reached[trial.number].items():
+                self._gains[steps].append(total - trial.total)
 
 
 def _ordinal(place: int) -> str:

@@ -1,4 +1,4 @@
-"""What is run, and what came of it: candidates, jobs, outcomes and records, as data."""
+"""What is run, and what came of it: candidates, jobs, outcomes and trials, as data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job:
     """One training to run.
 
     Attributes:
-        number: of its record.
+        number: of its trial.
         stage: what it is run for.
         candidate: whose weights are drawn.
         seed: of the batch order.
@@ -39,8 +39,8 @@ class Job:
         rungs: steps at which it is evaluated, besides the end.
         plan: exact weights, in the place of a draw of the candidate's recipe.
         reference: what a loss is measured against where hopeless weights are vetoed; None vetoes nothing.
-        kept: whether the training is kept where it ends, under the job's number.
-        goes_on: whether it goes on with what was kept under its number; where that is lost, it trains from the start.
+        pauses: whether the training is paused where it ends, under the job's number.
+        goes_on: whether it goes on with what was paused under its number; where that is lost, it trains from the start.
     """
 
     number: int
@@ -51,7 +51,7 @@ class Job:
     rungs: tuple[int, ...] = ()
     plan: Plan | None = None
     reference: Reference | None = None
-    kept: bool = False
+    pauses: bool = False
     goes_on: bool = False
 
 
@@ -71,7 +71,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Trial:
     """One finished run.
 
     Attributes:
@@ -102,12 +102,12 @@ class Record:
         return self.score.total if self.score is not None else math.inf
 
 
-def ranking(records: Sequence[Record]) -> list[Record]:
+def ranking(trials: Sequence[Trial]) -> list[Trial]:
     """Returns the search's fully probed trials, best first, each recipe at its best learning rate."""
-    best: dict[Recipe, Record] = {}
-    for record in records:
-        recipe = record.candidate.recipe
-        finished = record.stage == "search" and record.state == "complete"
-        if finished and (recipe not in best or record.total < best[recipe].total):
-            best[recipe] = record
-    return sorted(best.values(), key=lambda record: record.total)
+    best: dict[Recipe, Trial] = {}
+    for trial in trials:
+        recipe = trial.candidate.recipe
+        finished = trial.stage == "search" and trial.state == "complete"
+        if finished and (recipe not in best or trial.total < best[recipe].total):
+            best[recipe] = trial
+    return sorted(best.values(), key=lambda trial: trial.total)

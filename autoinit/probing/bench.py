@@ -20,7 +20,7 @@ from ..recipes.space import LR_RATIO
 from ..seeds import seed_of_use
 from ..task.snapshot import Snapshot
 from ..task.task import Task
-from .paused import KeptTrainings
+from .paused import PausedTrainings
 from .probe import HeldBack, RungReport, Training, probe
 
 
@@ -34,7 +34,7 @@ class Bench:
         snapshot: the owner's weights, rewound to before each job that begins anew.
         seed: of the draws, the same for all candidates, so that they differ by what they are and not by luck.
         memory: of costly draws.
-        kept: trainings that later jobs may go on with.
+        paused: trainings that later jobs may go on with.
     """
 
     task: Task
@@ -42,7 +42,7 @@ class Bench:
     snapshot: Snapshot
     seed: int
     memory: Memory = field(default_factory=dict)
-    kept: KeptTrainings = field(default_factory=KeptTrainings)
+    paused: PausedTrainings = field(default_factory=PausedTrainings)
 
     def draw(self, recipe: Recipe, tally: Tally | None = None) -> Plan:
         """Sets a candidate's weights, starting from the owner's; returns the plan that gives them again.
@@ -99,8 +99,8 @@ class Bench:
             curve = training.go_on(
                 job.steps, held_back=held_back, rungs=job.rungs, on_rung=on_rung, screen=_screen(job, vetoes)
             )
-            if job.kept and curve.steps == job.steps and curve.diverged_at is None:
-                self.kept.keep(job.number, training, self.task.model)
+            if job.pauses and curve.steps == job.steps and curve.diverged_at is None:
+                self.paused.pause(job.number, training, self.task.model)
         except Exception as problem:
             self.snapshot.rewind()
             tally.spend(steps=1)
@@ -110,9 +110,9 @@ class Bench:
 
     def _begun(self, job: Job, tally: Tally) -> Training:
         """Returns the training that a job goes on with, or a new one from the weights that it starts from."""
-        if not (job.kept or job.goes_on):
-            self.kept.forget()  # the rounds are over
-        training = self.kept.take(job.number) if job.goes_on else None
+        if not (job.pauses or job.goes_on):
+            self.paused.forget()  # the rounds are over
+        training = self.paused.take(job.number) if job.goes_on else None
         if training is not None:
             return training
         self.place(job, tally)

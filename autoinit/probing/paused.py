@@ -15,20 +15,20 @@ from ..task.task import Task
 from .probe import Training
 
 MOST_BYTES = 256 * 2**20
-"""What all kept trainings of a search may hold together: 24 of a net with 900,000 weights that Adam trains."""
+"""What all paused trainings of a search may hold together: 24 of a net with 900,000 weights that Adam trains."""
 
 
-class KeptTrainings:
-    """The kept trainings of one copy of a model, each under the number of its job."""
+class PausedTrainings:
+    """The paused trainings of one copy of a model, each under the number of its job."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[Training, Snapshot]] = {}
+        self._paused: dict[int, tuple[Training, Snapshot]] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._paused)
 
-    def keep(self, number: int, training: Training, model: nn.Module) -> None:
-        """Keeps a training as it stands, where there is memory for it.
+    def pause(self, number: int, training: Training, model: nn.Module) -> None:
+        """Pauses a training as it stands, where there is memory for it.
 
         Args:
             number: of its job.
@@ -36,27 +36,27 @@ class KeptTrainings:
             model: as that left it.
         """
         with contextlib.suppress(MemoryError, RuntimeError):  # what torch raises where the host has no memory left
-            self._kept[number] = training, _stopped(model)
+            self._paused[number] = training, _stopped(model)
 
     def take(self, number: int) -> Training | None:
-        """Returns a kept training, the model and all random states put back to where it stopped; None if there is none.
+        """Returns a paused training, the model and all random states put back to where it stopped; None if it is gone.
 
         Shorter ones are forgotten: they were left behind in an earlier round.
         """
-        training, stopped = self._kept.pop(number, (None, None))
+        training, stopped = self._paused.pop(number, (None, None))
         if training is None or stopped is None:
             return None
-        self._kept = {number: held for number, held in self._kept.items() if held[0].steps >= training.steps}
+        self._paused = {number: held for number, held in self._paused.items() if held[0].steps >= training.steps}
         stopped.restore()
         return training
 
     def forget(self) -> None:
         """Forgets all."""
-        self._kept.clear()
+        self._paused.clear()
 
 
-def can_be_kept(task: Task, snapshot: Snapshot, count: int, tally: Tally) -> bool:
-    """Whether so many trainings of a model may be kept: it is on the host, and they are small.
+def can_be_paused(task: Task, snapshot: Snapshot, count: int, tally: Tally) -> bool:
+    """Whether so many trainings of a model may be paused: it is on the host, and they are small.
 
     A step is trained to see: what an optimizer keeps, and what a model stores in a pass, is theirs to say. On another
     device than the host the optimizer's state would stay there and take the room of what trains.

@@ -1,4 +1,4 @@
-"""One search's book-keeping: jobs go to an executor, records come back, the budget is counted down."""
+"""One search's book-keeping: jobs go to an executor, trials come back, the budget is counted down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..executors.executor import Executor, OnRung
 from ..executors.processes import WORKER_DIED
 from ..judging.budget import Meter, Schedule
 from ..judging.score import Curve, Reference, Score, score
-from ..judging.trials import Candidate, Job, Outcome, Record, Stage, State, ranking
+from ..judging.trials import Candidate, Job, Outcome, Stage, State, Trial, ranking
 from ..probing.bench import Bench
 from ..recipes.calibrations import steps_of
 from ..recipes.recipe import OWN
@@ -49,7 +49,7 @@ class Campaign:
         meter: what may be spent, and what has been.
         schedule: how long each stage's runs are.
         progress: told after each job.
-        records: the finished jobs so far, in the order of their numbers; who goes on in rounds has one for all of them.
+        trials: the finished jobs so far, in the order of their numbers; who goes on in rounds has one for all of them.
         reference: what losses are measured against; set by the first job, which is the owner's.
     """
 
@@ -58,7 +58,7 @@ class Campaign:
     meter: Meter
     schedule: Schedule
     progress: Progress = lambda event: None
-    records: list[Record] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
     reference: Reference | None = None
 
     def jobs(self, stage: Stage, entries: Sequence[tuple[Candidate, str]], steps: int, **rest: object) -> list[Job]:
@@ -70,7 +70,7 @@ class Campaign:
             steps: of each.
             **rest: further fields of `Job`, the same for all.
         """
-        first = len(self.records)
+        first = len(self.trials)
         jobs = [
             Job(first + place, stage, candidate, seed_of_use(self.bench.seed, order), steps, **rest)  # type: ignore[arg-type]
             for place, (candidate, order) in enumerate(entries)
@@ -78,8 +78,8 @@ class Campaign:
         # The owner's weights are carried along whatever they are: nothing vetoes them.
         return [dataclasses.replace(job, reference=None) if job.candidate.recipe == OWN else job for job in jobs]
 
-    def run(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Record]:
-        """Returns the record of each job, logged as soon as it is there.
+    def run(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Trial]:
+        """Returns the trial of each job, logged as soon as it is there.
 
         Args:
             jobs: from `jobs`, run at the executor's concurrency.
@@ -99,10 +99,10 @@ class Campaign:
             return not problems and not ended[job.number]
 
         outcomes = self._outcomes(jobs, on_rung)
-        records = [self._log(job, out, ended.get(job.number, "")) for job, out in zip(jobs, outcomes, strict=True)]
+        trials = [self._log(job, out, ended.get(job.number, "")) for job, out in zip(jobs, outcomes, strict=True)]
         if problems:
             raise problems[0]
-        return records
+        return trials
 
     def _outcomes(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
         """Yields what came of each job, in their order; one that would cost more than the search has is not begun."""
@@ -118,7 +118,7 @@ class Campaign:
         left = self.meter.left(share)
         for job in jobs:
             cost = steps_of(job.candidate.recipe.calibration)
-            begun = job.number < len(self.records)  # and its record must not be lost
+            begun = job.number < len(self.trials)  # and its trial must not be lost
             if job.stage == "search" and not begun and cost > left:
                 found[job.number] = (
                     f"its calibration takes about {cost} training steps, more than the {max(0.0, left):.0f} that the "
@@ -128,16 +128,16 @@ class Campaign:
                 left -= cost
         return found
 
-    def run_first(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Record]:
-        """Returns the records of a search's first jobs; they are run again where a worker died of the owner's.
+    def run_first(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Trial]:
+        """Returns the trials of a search's first jobs; they are run again where a worker died of the owner's.
 
         It comes first, and the whole search hangs on it.
         """
-        records = self.run(jobs, decide)
-        if records[0].reason.startswith(WORKER_DIED):
-            self.records.clear()
-            records = self.run(jobs, decide)
-        return records
+        trials = self.run(jobs, decide)
+        if trials[0].reason.startswith(WORKER_DIED):
+            self.trials.clear()
+            trials = self.run(jobs, decide)
+        return trials
 
     def left(self, until: float, jobs: int) -> float:
         """Returns the steps left until a share of the budget is spent, where only so many jobs run at a time.
@@ -151,45 +151,45 @@ class Campaign:
         """Returns the score of a curve, also of an unfinished one."""
         return score(curve, self.reference or Reference.of(self.bench.task.reference, curve.losses), planned)
 
-    def run_on(self, jobs: Sequence[Job]) -> list[Record]:
-        """Returns the records of jobs that go on with earlier ones, in whose place they stand; all or none of them do.
+    def run_on(self, jobs: Sequence[Job]) -> list[Trial]:
+        """Returns the trials of jobs that go on with earlier ones, in whose place they stand; all or none of them do.
 
         The owner's are run again where a worker died of them.
         """
-        before = list(self.records)
+        before = list(self.trials)
         try:
-            records = self.run(jobs)
-            for place, record in enumerate(records):
-                if record.candidate.recipe == OWN and record.reason.startswith(WORKER_DIED):
-                    records[place] = self.run([jobs[place]])[0]
+            trials = self.run(jobs)
+            for place, trial in enumerate(trials):
+                if trial.candidate.recipe == OWN and trial.reason.startswith(WORKER_DIED):
+                    trials[place] = self.run([jobs[place]])[0]
         except BaseException:  # a part of a round compares with nothing
-            pairs = zip(before, self.records, strict=True)
-            self.records[:] = [dataclasses.replace(then, spent=now.spent) for then, now in pairs]
+            pairs = zip(before, self.trials, strict=True)
+            self.trials[:] = [dataclasses.replace(then, spent=now.spent) for then, now in pairs]
             raise
-        return records
+        return trials
 
-    def drop(self, record: Record, reason: str) -> None:
-        """Notes why a candidate goes no further than this record."""
-        self.records[record.number] = dataclasses.replace(self.records[record.number], reason=reason)
+    def drop(self, trial: Trial, reason: str) -> None:
+        """Notes why a candidate goes no further than this trial."""
+        self.trials[trial.number] = dataclasses.replace(self.trials[trial.number], reason=reason)
 
-    def prune(self, record: Record, reason: str) -> None:
+    def prune(self, trial: Trial, reason: str) -> None:
         """Notes that a run that was complete was left behind by others, which go on."""
-        self.records[record.number] = dataclasses.replace(self.records[record.number], state="pruned", reason=reason)
+        self.trials[trial.number] = dataclasses.replace(self.trials[trial.number], state="pruned", reason=reason)
 
-    def _log(self, job: Job, outcome: Outcome, ended: str) -> Record:
+    def _log(self, job: Job, outcome: Outcome, ended: str) -> Trial:
         self.meter.spend(steps=outcome.spent)
         state, reason = _state(outcome, ended)
         scored = self.score(outcome.curve, job.steps) if outcome.curve is not None and state != "vetoed" else None
-        before = self.records[job.number].spent if job.number < len(self.records) else 0.0
+        before = self.trials[job.number].spent if job.number < len(self.trials) else 0.0
         spent = before + outcome.spent
-        record = Record(job.number, job.stage, job.candidate, job.seed, outcome.curve, scored, state, reason, spent)
-        self.records[job.number : job.number + 1] = [record]
+        trial = Trial(job.number, job.stage, job.candidate, job.seed, outcome.curve, scored, state, reason, spent)
+        self.trials[job.number : job.number + 1] = [trial]
         if self.reference is None and outcome.curve is not None:
             self.reference = Reference.of(self.bench.task.reference, outcome.curve.losses)
-        leaders = ranking(self.records)
-        leader = f"{len(self.records)} runs, leading: {leaders[0].candidate.recipe}" if leaders else ""
+        leaders = ranking(self.trials)
+        leader = f"{len(self.trials)} runs, leading: {leaders[0].candidate.recipe}" if leaders else ""
         self.progress(ProgressEvent(job.stage, self.meter.done(), leader))
-        return record
+        return trial
 
 
 def _state(outcome: Outcome, ended: str) -> tuple[State, str]:

@@ -7,7 +7,7 @@ import math
 
 from ..judging.gate import LEVELS, LOOKS, Pair, Verdict, judge
 from ..judging.score import CEILING, Curve, Reference, tail_loss
-from ..judging.trials import Candidate, Record
+from ..judging.trials import Candidate, Trial
 from ..plans.plan import Plan
 from .campaign import Campaign
 from .costs import SHORTEST_RUN, evaluations, gate_cost, longest
@@ -44,7 +44,7 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
         if verdict.state != "undecided":
             break
     if verdict is not None:
-        campaign.drop(campaign.records[-1], f"the gate's verdict: {verdict.why}")
+        campaign.drop(campaign.trials[-1], f"the gate's verdict: {verdict.why}")
     return verdict
 
 
@@ -65,17 +65,17 @@ def _pairs(
     entries = [(arm, f"gate {order}") for order in orders for arm in (own, champion)]
     jobs = campaign.jobs("gate", entries, steps, rungs=rungs)
     jobs[1::2] = [dataclasses.replace(job, plan=plan) for job in jobs[1::2]]  # the owner's weights are what they are
-    records = campaign.run(jobs)
-    curves = [_curve(record) for record in records]
+    trials = campaign.run(jobs)
+    curves = [_curve(trial) for trial in trials]
     reference = campaign.reference or Reference.of(campaign.bench.task.reference, curves[0].losses)
     duels = zip(curves[1::2], curves[::2], strict=True)
     return [_pair(champions, owners, reference, len(early)) for champions, owners in duels]
 
 
-def _curve(record: Record) -> Curve:
-    if record.curve is None:
-        raise GateFailure(record.reason)
-    return record.curve
+def _curve(trial: Trial) -> Curve:
+    if trial.curve is None:
+        raise GateFailure(trial.reason)
+    return trial.curve
 
 
 def _pair(champion: Curve, own: Curve, reference: Reference, early_ones: int) -> Pair:

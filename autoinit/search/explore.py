@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from ..judging.budget import BATCH
 from ..judging.halving import Halving
 from ..judging.score import Curve
-from ..judging.trials import Candidate, Job, Record
+from ..judging.trials import Candidate, Job, Trial
 from ..recipes.recipe import OWN
 from ..recipes.space import LR_STEPS, Space
 from ..seeds import seed_of_use
@@ -43,18 +43,16 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
     if rounds is not None:
         halving = Halving(_try_known(campaign, space, study, rounds))
         halving.recall(rounds.totals)
-        halving.learn(campaign.records)
-        if space.listed or _hopeless(campaign.records):
+        halving.learn(campaign.trials)
+        if space.listed or _hopeless(campaign.trials):
             return
-    while count := int(min(limit - len(campaign.records), _affordable(campaign, halving.rungs[-1]))):
+    while count := int(min(limit - len(campaign.trials), _affordable(campaign, halving.rungs[-1]))):
         # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
-        study.sampler = optuna.samplers.TPESampler(
-            seed=seed_of_use(campaign.bench.seed, f"tpe {len(campaign.records)}")
-        )
+        study.sampler = optuna.samplers.TPESampler(seed=seed_of_use(campaign.bench.seed, f"tpe {len(campaign.trials)}"))
         halving.learn(_try_batch(campaign, space, study, halving, count))
-        if count == len(campaign.records):
+        if count == len(campaign.trials):
             campaign.meter.pace_again()  # the owner's trial ran alone, which says little of a batch's pace
-        if _hopeless(campaign.records):
+        if _hopeless(campaign.trials):
             return
 
 
@@ -65,13 +63,13 @@ def _try_known(campaign: Campaign, space: Space, study: optuna.Study, rounds: Ro
     try:
         while len(asked) < rounds.count:
             asked.append(study.ask(distributions))
-        return rounds.run([Candidate(*space.decode(trial.params)) for trial in asked])
+        return rounds.run([Candidate(*space.decode(proposal.params)) for proposal in asked])
     finally:  # also after Ctrl-C: no trial is left running in the storage
         with uninterrupted():
-            for trial, record in itertools.zip_longest(asked, campaign.records):
-                for steps, total in rounds.totals[trial.number].items():
-                    trial.report(total, step=steps)
-                _tell(study, trial, record)
+            for proposal, trial in itertools.zip_longest(asked, campaign.trials):
+                for steps, total in rounds.totals[proposal.number].items():
+                    proposal.report(total, step=steps)
+                _tell(study, proposal, trial)
 
 
 def _affordable(campaign: Campaign, top: int) -> int:
@@ -84,32 +82,32 @@ def _affordable(campaign: Campaign, top: int) -> int:
         campaign: with what is left of the budget.
         top: steps of a full probe.
     """
-    records, schedule = campaign.records, campaign.schedule
-    if not records:
+    trials, schedule = campaign.trials, campaign.schedule
+    if not trials:
         return 1  # the owner's weights alone: they set the reference that all others are measured against
-    _, rivals = finalists(records)
+    _, rivals = finalists(trials)
     left = campaign.meter.left(schedule.search_until if rivals else schedule.finals_until)
-    full = max(records[0].spent, float(top))
+    full = max(trials[0].spent, float(top))
     if left < full:
         return 0
     # Batches of one size are what makes a search repeatable; neither stacks nor seconds are.
     free = campaign.executor.name == "stacked" or campaign.meter.budget.seconds is not None
     together = max(BATCH, campaign.executor.concurrency if free else 0)
-    expected = sum(record.spent for record in records) / len(records)
+    expected = sum(trial.spent for trial in trials) / len(trials)
     # Most of a batch is pruned early; that half of it is not must not overrun what is left.
     return int(max(1.0, min(together, left / expected, 2 * left / full)))
 
 
-def _hopeless(records: list[Record]) -> bool:
+def _hopeless(trials: list[Trial]) -> bool:
     """Whether the owner's own trial failed, or as many trials in a row as leave no hope for the next."""
-    failed = [record.state == "failed" for record in records]
+    failed = [trial.state == "failed" for trial in trials]
     return failed[0] or (len(failed) >= MOST_FAILURES and all(failed[-MOST_FAILURES:]))
 
 
-def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: Halving, count: int) -> list[Record]:
+def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: Halving, count: int) -> list[Trial]:
     """Runs the study's next trials and tells their results in the order of their numbers."""
     distributions = {dimension.name: distribution_of(dimension) for dimension in space.dimensions}
-    first, rungs = len(campaign.records), halving.rungs
+    first, rungs = len(campaign.trials), halving.rungs
     asked: list[optuna.Trial] = []
 
     def decide(job: Job, curve: Curve) -> str:
@@ -121,25 +119,25 @@ def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: H
     try:
         while len(asked) < count:
             asked.append(study.ask(distributions))
-        entries = [(Candidate(*space.decode(trial.params)), "search") for trial in asked]
+        entries = [(Candidate(*space.decode(proposal.params)), "search") for proposal in asked]
         jobs = campaign.jobs("search", entries, rungs[-1], rungs=rungs, reference=campaign.reference)
         return (campaign.run if first else campaign.run_first)(jobs, decide)
     finally:  # also after Ctrl-C: no trial is left running in the storage
         with uninterrupted():
-            for trial, record in itertools.zip_longest(asked, campaign.records[first:]):
-                _tell(study, trial, record)
+            for proposal, trial in itertools.zip_longest(asked, campaign.trials[first:]):
+                _tell(study, proposal, trial)
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, record: Record | None) -> None:
-    if record is None:
-        study.tell(trial, state=TrialState.FAIL)
+def _tell(study: optuna.Study, proposal: optuna.Trial, trial: Trial | None) -> None:
+    if trial is None:
+        study.tell(proposal, state=TrialState.FAIL)
         return
-    trial.set_user_attr("recipe", record.candidate.recipe.key)
-    if record.reason:
-        trial.set_user_attr("reason", record.reason)
-    if record.state == "failed":
-        study.tell(trial, state=TrialState.FAIL)
-    elif record.state in ("pruned", "vetoed") or record.score is None:
-        study.tell(trial, state=TrialState.PRUNED)
+    proposal.set_user_attr("recipe", trial.candidate.recipe.key)
+    if trial.reason:
+        proposal.set_user_attr("reason", trial.reason)
+    if trial.state == "failed":
+        study.tell(proposal, state=TrialState.FAIL)
+    elif trial.state in ("pruned", "vetoed") or trial.score is None:
+        study.tell(proposal, state=TrialState.PRUNED)
     else:
-        study.tell(trial, record.score.total)
+        study.tell(proposal, trial.score.total)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from ..judging.gate import Spread
-from ..judging.trials import Candidate, Record, ranking
+from ..judging.trials import Candidate, Trial, ranking
 from ..recipes.recipe import OWN
 from ..recipes.space import LR_STEPS
 from ..text import number
@@ -40,19 +40,19 @@ class Finals:
     why: str = ""
 
 
-_Runs = dict[Candidate, list[Record]]
+_Runs = dict[Candidate, list[Trial]]
 
 
 def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
     """Returns the champion after running the search's best again, next to the owner's weights.
 
     Args:
-        campaign: with the records of the search.
+        campaign: with the trials of the search.
         tune_lr: whether each finalist's neighbours on the learning-rate grid are tried too.
     """
-    own, rivals = finalists(campaign.records)
+    own, rivals = finalists(campaign.trials)
     if not rivals:
-        return Finals(own, None, why=_why_no_rival(campaign.records))
+        return Finals(own, None, why=_why_no_rival(campaign.trials))
     if why := _too_early(campaign):
         decided = Finals(own, None, why=why)
         _say_who_goes_on(campaign, decided, {})
@@ -63,8 +63,8 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
     for order in range(orders):
         entered = _with_neighbours(campaign, arms, steps) if tune_lr and order == 0 else arms
         jobs = campaign.jobs("final", [(arm, f"final {order}") for arm in entered], steps)
-        for arm, record in zip(entered, campaign.run(jobs), strict=True):
-            runs.setdefault(arm, []).append(record)
+        for arm, trial in zip(entered, campaign.run(jobs), strict=True):
+            runs.setdefault(arm, []).append(trial)
         if order == 0:
             arms = [_best_lr(runs, arm) for arm in arms]
         if campaign.left(campaign.schedule.finals_until, len(arms)) < len(arms) * final_cost(campaign, steps):
@@ -76,8 +76,8 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
 
 def _too_early(campaign: Campaign) -> str:
     """Returns why the search's leader is not worth a gate where all probes were very short; empty where it is."""
-    (best, *others), steps = ranking(campaign.records), _probed(campaign)
-    own = next((record for record in others if record.candidate.recipe == OWN), None)
+    (best, *others), steps = ranking(campaign.trials), _probed(campaign)
+    own = next((trial for trial in others if trial.candidate.recipe == OWN), None)
     if steps >= EARLY_STEPS or own is None or (lead := own.total - best.total) >= EARLY_LEAD:
         return ""
     return (
@@ -88,7 +88,7 @@ def _too_early(campaign: Campaign) -> str:
 
 def _probed(campaign: Campaign) -> int:
     """Returns the steps after which the search has ranked its candidates."""
-    return max((record.curve.steps for record in ranking(campaign.records) if record.curve is not None), default=0)
+    return max((trial.curve.steps for trial in ranking(campaign.trials) if trial.curve is not None), default=0)
 
 
 def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, int]:
@@ -112,18 +112,18 @@ def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, i
 
 def leader(campaign: Campaign) -> Finals:
     """Returns the search's own leader, for a search that was interrupted before its finals were over."""
-    own, rivals = finalists(campaign.records)
+    own, rivals = finalists(campaign.trials)
     if not rivals:
-        others = any(record.candidate.recipe != OWN for record in campaign.records)
-        why = _why_no_rival(campaign.records) if others else "no other candidate had been tried yet"
+        others = any(trial.candidate.recipe != OWN for trial in campaign.trials)
+        why = _why_no_rival(campaign.trials) if others else "no other candidate had been tried yet"
         return Finals(own, None, why=why)
     why = _too_early(campaign)
     return Finals(own, None if why else rivals[0], why=why)
 
 
-def finalists(records: list[Record]) -> tuple[Candidate, list[Candidate]]:
+def finalists(trials: list[Trial]) -> tuple[Candidate, list[Candidate]]:
     """Returns the owner's candidate and the best of those that beat it in the search."""
-    ranked = [record.candidate for record in ranking(records)]
+    ranked = [trial.candidate for trial in ranking(trials)]
     own = next((candidate for candidate in ranked if candidate.recipe == OWN), None)
     better = ranked[: ranked.index(own)] if own is not None else ranked
     return own or Candidate(OWN), better[:FINALISTS]
@@ -150,8 +150,8 @@ def _best_lr(runs: _Runs, arm: Candidate) -> Candidate:
     return min((other for other in runs if other.recipe == arm.recipe), key=lambda other: _mean(runs[other]))
 
 
-def _mean(records: list[Record]) -> float:
-    return sum(record.total for record in records) / len(records)
+def _mean(trials: list[Trial]) -> float:
+    return sum(trial.total for trial in trials) / len(trials)
 
 
 def _decided(arms: list[Candidate], runs: _Runs) -> Finals:
@@ -168,7 +168,7 @@ def _spread(own: Candidate, rivals: list[Candidate], runs: _Runs) -> Spread:
     """Returns the spread of the finalists' paired differences over the finals' batch orders."""
 
     def tails(arm: Candidate) -> dict[int, float]:
-        scored = {record.seed: record.score for record in runs[arm]}
+        scored = {trial.seed: trial.score for trial in runs[arm]}
         return {seed: scores.training for seed, scores in scored.items() if scores and not scores.diverged}
 
     mine = tails(own)
@@ -177,36 +177,36 @@ def _spread(own: Candidate, rivals: list[Candidate], runs: _Runs) -> Spread:
 
 
 def _say_who_goes_on(campaign: Campaign, decided: Finals, runs: _Runs) -> None:
-    """Notes at each candidate's last record why it goes no further."""
+    """Notes at each candidate's last trial why it goes no further."""
     best = decided.champion or decided.own
     entered = {best.recipe, decided.own.recipe, *(arm.recipe for arm in runs)}
-    ranked = ranking(campaign.records)
-    places = {record.candidate.recipe: (place, record.number) for place, record in enumerate(ranked, 1)}
-    for record in campaign.records:
-        if record.stage != "search" or record.state != "complete":
+    ranked = ranking(campaign.trials)
+    places = {trial.candidate.recipe: (place, trial.number) for place, trial in enumerate(ranked, 1)}
+    for trial in campaign.trials:
+        if trial.stage != "search" or trial.state != "complete":
             continue
-        place, number_of_best = places[record.candidate.recipe]
-        if record.number != number_of_best:
-            campaign.drop(record, f"its recipe did better in run {number_of_best}")
-        elif record.candidate.recipe not in entered:
-            campaign.drop(record, f"number {place} of {len(ranked)} in the search; {_who_went_on(len(entered) - 1)}")
-    for arm, records in runs.items():
+        place, number_of_best = places[trial.candidate.recipe]
+        if trial.number != number_of_best:
+            campaign.drop(trial, f"its recipe did better in run {number_of_best}")
+        elif trial.candidate.recipe not in entered:
+            campaign.drop(trial, f"number {place} of {len(ranked)} in the search; {_who_went_on(len(entered) - 1)}")
+    for arm, trials in runs.items():
         if arm not in (best, decided.own):
-            mine, theirs = number(_mean(records)), number(_mean(runs[best]))
-            campaign.drop(records[-1], f"scored {mine} in the finals, {best.recipe.key} scored {theirs}")
+            mine, theirs = number(_mean(trials)), number(_mean(runs[best]))
+            campaign.drop(trials[-1], f"scored {mine} in the finals, {best.recipe.key} scored {theirs}")
 
 
 def _who_went_on(rivals: int) -> str:
     return f"{rivals} went on, beside the model's own weights"
 
 
-def _why_no_rival(records: list[Record]) -> str:
-    if records and records[0].state == "failed":
-        return f"training the model's own weights failed ({records[0].reason})"
-    others = [record for record in records if record.candidate.recipe != OWN]
+def _why_no_rival(trials: list[Trial]) -> str:
+    if trials and trials[0].state == "failed":
+        return f"training the model's own weights failed ({trials[0].reason})"
+    others = [trial for trial in trials if trial.candidate.recipe != OWN]
     if not others:
         return "the budget ended before another candidate could be tried"
-    broken = [record for record in others if record.state in ("vetoed", "diverged", "failed")]
+    broken = [trial for trial in others if trial.state in ("vetoed", "diverged", "failed")]
     if len(broken) == len(others):
         return f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {broken[0].reason})"
     return f"none of {len(others)} candidates beat the model's own weights in the search"

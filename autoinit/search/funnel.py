@@ -37,7 +37,7 @@ class Found:
 
 
 def search(campaign: Campaign, space: Space, *, storage: str | None = None, study_name: str | None = None) -> Found:
-    """Returns the champion and the gate's verdict; trials are in `campaign.records`, the model is trodden on.
+    """Returns the champion and the gate's verdict; trials are in `campaign.trials`, the model is trodden on.
 
     A first Ctrl-C ends the search and goes on to the gate with the best so far; a second one is raised.
 

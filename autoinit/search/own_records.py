@@ -12,7 +12,7 @@ import torch
 from .. import jsonfile
 from ..errors import ArgumentError
 from ..graph import Graph
-from ..judging.trials import Record
+from ..judging.trials import Trial
 from ..knowledge.features import Features, recipe_features
 from ..knowledge.lines import Line, curve_data, rounded, score_data, signals_data, stamped, write_lines
 from ..plans.rules import resolve
@@ -32,7 +32,7 @@ def records_path() -> Path:
 
 
 def keep_records(
-    records: Sequence[Record], task: Task, graph: Graph, features: Features, own: dict[str, float], seed: int
+    trials: Sequence[Trial], task: Task, graph: Graph, features: Features, own: dict[str, float], seed: int
 ) -> int:
     """Appends what a search found to the person's own records, and returns how many are new.
 
@@ -40,7 +40,7 @@ def keep_records(
     be written costs a warning and nothing else.
 
     Args:
-        records: of the search.
+        trials: of the search.
         task: what was trained.
         graph: its architecture.
         features: of the task, in numbers.
@@ -48,8 +48,8 @@ def keep_records(
         seed: of the search.
     """
     told = task_fingerprint(task, graph, {"loss": task.loss_name, "optimizer": task.optimizer_name, "lr": task.lr})
-    kept = [one for one in records if one.stage == "search" and one.state in _STATES and one.spent > 0]
-    lines = [_line(record, task, graph, features, own, seed, told) for record in kept]
+    kept = [one for one in trials if one.stage == "search" and one.state in _STATES and one.spent > 0]
+    lines = [_line(trial, task, graph, features, own, seed, told) for trial in kept]
     path = records_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,10 @@ _STATES = {"complete": "complete", "diverged": "diverged", "failed": "failed"}
 
 
 def _line(
-    record: Record, task: Task, graph: Graph, features: Features, own: dict[str, float], seed: int, told: str
+    trial: Trial, task: Task, graph: Graph, features: Features, own: dict[str, float], seed: int, told: str
 ) -> Line:
-    recipe, curve = record.candidate.recipe, record.curve
-    rate = None if task.lr is None else rounded(float(task.lr * LR_RATIO**record.candidate.lr_step))
+    recipe, curve = trial.candidate.recipe, trial.curve
+    rate = None if task.lr is None else rounded(float(task.lr * LR_RATIO**trial.candidate.lr_step))
     return stamped(
         {
             "study": "select",
@@ -84,15 +84,15 @@ def _line(
             "recipe_features": rounded(recipe_features(resolve(recipe, graph), graph, own)),
             "stage": "probe",
             "seed": seed,
-            "lr_step": record.candidate.lr_step,
+            "lr_step": trial.candidate.lr_step,
             "lr": rate,
             "steps": len(curve.losses) if curve is not None else 0,
             "curve": None if curve is None else curve_data(curve),
             "signals": None if curve is None else signals_data(curve),
-            "score": None if record.score is None else score_data(record.score),
-            "state": _STATES[record.state],
-            "reason": record.reason,
-            "spent": rounded(float(record.spent)),
+            "score": None if trial.score is None else score_data(trial.score),
+            "state": _STATES[trial.state],
+            "reason": trial.reason,
+            "spent": rounded(float(trial.spent)),
             "seconds": rounded(curve.seconds) if curve is not None else 0.0,
             "device": str(task.device),
             "threads": torch.get_num_threads(),

@@ -2,7 +2,7 @@
 
 So each is looked at before any is tried long. Judged one after the other, as a search judges what it does not know yet,
 the first ones pass by chance where all stand still at first, each takes a full probe, and the last are never tried.
-Trainings wait for their next round and go on with it where they can be kept; else they begin anew.
+Trainings wait for their next round and go on with it where they can be paused; else they begin anew.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..judging.budget import FIRST_RUNG, LONGEST_PROBE
-from ..judging.trials import Candidate, Record
-from ..probing.paused import can_be_kept
+from ..judging.trials import Candidate, Trial
+from ..probing.paused import can_be_paused
 from ..recipes.recipe import OWN
 from .campaign import Campaign
 from .costs import DRAW_COST, longest, look_cost
@@ -36,15 +36,15 @@ class Rounds:
     Attributes:
         campaign: with nothing tried yet.
         ladder: steps at which the rounds end.
-        keeps: whether trainings go on in the next round.
+        pauses: whether trainings go on in the next round.
         proposes: whether the search proposes others afterwards, up to the ladder's end.
         count: how many candidates take part.
-        totals: of each of them by its record's number, its score at the end of each round it was in.
+        totals: of each of them by its trial's number, its score at the end of each round it was in.
     """
 
     campaign: Campaign
     ladder: tuple[int, ...]
-    keeps: bool
+    pauses: bool
     proposes: bool
     count: int = 0
     totals: defaultdict[int, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
@@ -57,22 +57,22 @@ class Rounds:
             campaign: with nothing tried yet.
             candidates: the owner's weights first, at all their learning rates.
             proposes: whether the search proposes others afterwards. Then as many take part as all rounds can be paid
-                for, up to a full probe's length, and only where trainings are kept: what begins anew in each round
+                for, up to a full probe's length, and only where trainings are paused: what begins anew in each round
                 would be paid for out of what is proposed.
         """
         bench, schedule = campaign.bench, campaign.schedule
-        keeps = campaign.executor.keeps and can_be_kept(bench.task, bench.snapshot, len(candidates), campaign.meter)
-        ladder = _doublings(schedule.rungs[-1] if proposes else LONGEST_PROBE) if keeps else schedule.rungs
-        rounds = Rounds(campaign, ladder, keeps, proposes)
+        pauses = campaign.executor.pauses and can_be_paused(bench.task, bench.snapshot, len(candidates), campaign.meter)
+        ladder = _doublings(schedule.rungs[-1] if proposes else LONGEST_PROBE) if pauses else schedule.rungs
+        rounds = Rounds(campaign, ladder, pauses, proposes)
         owners = sum(one.recipe == OWN for one in candidates)
         counts = range(len(candidates), owners + FINALISTS, -1) if proposes else [len(candidates)]
         whole = ladder if proposes else ladder[:1]
         affordable = (count for count in counts if rounds._whole(owners, count, whole) <= rounds._left(count))
         rounds.count = next(affordable, 0)
-        return rounds if rounds.count > owners + FINALISTS and (keeps or not proposes) else None
+        return rounds if rounds.count > owners + FINALISTS and (pauses or not proposes) else None
 
     def run(self, candidates: Sequence[Candidate]) -> tuple[int, ...]:
-        """Runs the rounds; who came to the last one is complete in `campaign.records`, and all others are pruned.
+        """Runs the rounds; who came to the last one is complete in `campaign.trials`, and all others are pruned.
 
         Args:
             candidates: those that take part.
@@ -80,16 +80,16 @@ class Rounds:
         Returns:
             The steps at which rounds ended, for others to be judged there too.
         """
-        records, reached = self._first(candidates), self.ladder[0]
-        drawing = {one.number: max(0.0, one.spent - self._cost(0, reached)) for one in records}
+        trials, reached = self._first(candidates), self.ladder[0]
+        drawing = {one.number: max(0.0, one.spent - self._cost(0, reached)) for one in trials}
         for twice in self.ladder[1:]:
-            owners, others = _ranked(records, own=True), _ranked(records, own=False)
-            if _owner_failed(records) or not (others or (owners and self.proposes)):
+            owners, others = _ranked(trials, own=True), _ranked(trials, own=False)
+            if _owner_failed(trials) or not (others or (owners and self.proposes)):
                 return self.ladder
             standing, steps = self._standing(owners, others, (reached, twice), drawing)
             if steps < WORTH_A_ROUND * reached:
                 break
-            records = self._next(standing, steps, kept=self.keeps and steps == twice < self.ladder[-1])
+            trials = self._next(standing, steps, pauses=self.pauses and steps == twice < self.ladder[-1])
             for group in (owners, others):
                 self._leave_behind(group, standing, reached)
             reached = steps
@@ -98,8 +98,8 @@ class Rounds:
         return (*(steps for steps in self.ladder if steps < reached), reached)
 
     def _standing(
-        self, owners: Sequence[Record], others: Sequence[Record], reach: tuple[int, int], drawing: Mapping[int, float]
-    ) -> tuple[list[Record], int]:
+        self, owners: Sequence[Trial], others: Sequence[Trial], reach: tuple[int, int], drawing: Mapping[int, float]
+    ) -> tuple[list[Trial], int]:
         """Returns who is in the next round, and to which step it goes.
 
         The better half goes on for twice as many steps; where that is too much, the finalists do as far as it is not.
@@ -108,14 +108,14 @@ class Rounds:
             owners: the owner's weights at the learning rates that are left, best first.
             others: likewise.
             reach: the steps of the last round, and twice as many.
-            drawing: what it cost to set each candidate's weights, calibrations included, by its record's number.
+            drawing: what it cost to set each candidate's weights, calibrations included, by its trial's number.
         """
         reached, twice = reach
 
-        def cost(records: Sequence[Record], steps: int) -> float:
-            if self.keeps:
-                return len(records) * self._cost(reached, steps)
-            return sum(drawing[one.number] + self._cost(0, steps) for one in records)
+        def cost(trials: Sequence[Trial], steps: int) -> float:
+            if self.pauses:
+                return len(trials) * self._cost(reached, steps)
+            return sum(drawing[one.number] + self._cost(0, steps) for one in trials)
 
         better = [*owners[: _better(len(owners), OWN_RATES)], *others[: _better(len(others), FINALISTS)]]
         if cost(better, twice) <= self._left(len(better)):
@@ -123,43 +123,43 @@ class Rounds:
         few = [*owners[:1], *others[:FINALISTS]]
         return few, longest(twice, self._left(len(few)), lambda steps: cost(few, steps))
 
-    def _leave_behind(self, group: Sequence[Record], standing: Sequence[Record], reached: int) -> None:
+    def _leave_behind(self, group: Sequence[Trial], standing: Sequence[Trial], reached: int) -> None:
         """Says why who is not in the next round is not."""
-        numbers = {record.number for record in standing}
-        on = sum(record.number in numbers for record in group)
-        for place, record in enumerate(group, 1):
-            if record.number not in numbers:
+        numbers = {trial.number for trial in standing}
+        on = sum(trial.number in numbers for trial in group)
+        for place, trial in enumerate(group, 1):
+            if trial.number not in numbers:
                 why = f"number {place} of {len(group)} at step {reached}, of which {on} went on"
-                self.campaign.prune(record, why)
+                self.campaign.prune(trial, why)
 
-    def _first(self, candidates: Sequence[Candidate]) -> list[Record]:
-        """Returns the candidates' records in their order; only the owner's where that failed."""
+    def _first(self, candidates: Sequence[Candidate]) -> list[Trial]:
+        """Returns the candidates' trials in their order; only the owner's where that failed."""
         campaign, steps = self.campaign, self.ladder[0]
         own, *others = candidates
-        found = campaign.run_first(campaign.jobs("search", [(own, "search")], steps, kept=self.keeps))
+        found = campaign.run_first(campaign.jobs("search", [(own, "search")], steps, pauses=self.pauses))
         campaign.meter.pace_again()  # it ran alone, which says little of a round's pace
         if found[0].state != "failed":
             entries = [(other, "search") for other in others]  # all are measured against it
-            jobs = campaign.jobs("search", entries, steps, kept=self.keeps, reference=campaign.reference)
+            jobs = campaign.jobs("search", entries, steps, pauses=self.pauses, reference=campaign.reference)
             found += campaign.run(jobs)
         return self._noted(found)
 
-    def _next(self, standing: Sequence[Record], steps: int, *, kept: bool) -> list[Record]:
-        """Returns the records of those that are left, in their order."""
+    def _next(self, standing: Sequence[Trial], steps: int, *, pauses: bool) -> list[Trial]:
+        """Returns the trials of those that are left, in their order."""
         campaign = self.campaign
-        entries = [(record.candidate, "search") for record in standing]
+        entries = [(trial.candidate, "search") for trial in standing]
         # What was lost begins anew, and looks where the rounds before ended: its curve is as if it had gone on.
-        rungs = tuple(rung for rung in self.ladder if rung < steps) if self.keeps else ()
-        more = {"kept": kept, "goes_on": self.keeps, "rungs": rungs, "reference": campaign.reference}
+        rungs = tuple(rung for rung in self.ladder if rung < steps) if self.pauses else ()
+        more = {"pauses": pauses, "goes_on": self.pauses, "rungs": rungs, "reference": campaign.reference}
         jobs = campaign.jobs("search", entries, steps, **more)
         numbered = [dataclasses.replace(job, number=one.number) for job, one in zip(jobs, standing, strict=True)]
         return self._noted(campaign.run_on(numbered))
 
-    def _noted(self, records: list[Record]) -> list[Record]:
-        for record in records:
-            if record.state == "complete" and record.curve is not None:
-                self.totals[record.number][record.curve.steps] = record.total
-        return records
+    def _noted(self, trials: list[Trial]) -> list[Trial]:
+        for trial in trials:
+            if trial.state == "complete" and trial.curve is not None:
+                self.totals[trial.number][trial.curve.steps] = trial.total
+        return trials
 
     def _left(self, jobs: int) -> float:
         return self.campaign.left(self.campaign.schedule.search_until, jobs)
@@ -182,15 +182,15 @@ def _doublings(top: int) -> tuple[int, ...]:
     return tuple(FIRST_RUNG * 2**doublings for doublings in range(int(math.log2(top / FIRST_RUNG)) + 1))
 
 
-def _ranked(records: Sequence[Record], *, own: bool) -> list[Record]:
-    """Returns the records that are complete, of the owner's weights or of the others, best first."""
-    alive = [one for one in records if one.state == "complete" and (one.candidate.recipe == OWN) == own]
+def _ranked(trials: Sequence[Trial], *, own: bool) -> list[Trial]:
+    """Returns the trials that are complete, of the owner's weights or of the others, best first."""
+    alive = [one for one in trials if one.state == "complete" and (one.candidate.recipe == OWN) == own]
     return sorted(alive, key=lambda one: one.total)
 
 
-def _owner_failed(records: Sequence[Record]) -> bool:
+def _owner_failed(trials: Sequence[Trial]) -> bool:
     """Whether the owner's weights could not be trained at any learning rate that was left."""
-    states = {one.state for one in records if one.candidate.recipe == OWN}
+    states = {one.state for one in trials if one.candidate.recipe == OWN}
     return states == {"failed"}
 
 

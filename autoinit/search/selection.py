@@ -15,7 +15,7 @@ import torch
 from .. import text
 from ..graph import Graph
 from ..judging.gate import Gain
-from ..judging.trials import Record
+from ..judging.trials import Trial
 from ..plans.plan import Plan
 from ..plans.table import coverage
 from ..recipes.recipe import OWN, Recipe
@@ -91,14 +91,14 @@ class Selection:
         self.plan.save(path, provenance=_provenance(self))
 
 
-def trial_table(records: Sequence[Record], lr: float | None) -> pd.DataFrame:
+def trial_table(trials: Sequence[Trial], lr: float | None) -> pd.DataFrame:
     """Returns a row per trial, in order.
 
     Args:
-        records: of a search.
+        trials: of a search.
         lr: learning rate in the middle of the grid; None where the optimizer has none to read.
     """
-    return pd.DataFrame([_row(record, lr) for record in records], columns=list(_COLUMNS))
+    return pd.DataFrame([_row(trial, lr) for trial in trials], columns=list(_COLUMNS))
 
 
 _COLUMNS = (
@@ -120,17 +120,17 @@ _COLUMNS = (
 )
 
 
-def _row(record: Record, base_lr: float | None) -> dict[str, Any]:
-    curve, scored = record.curve, record.score
+def _row(trial: Trial, base_lr: float | None) -> dict[str, Any]:
+    curve, scored = trial.curve, trial.score
     losses = curve.losses if curve is not None and curve.losses else (math.nan,)
     return {
-        "number": record.number,
-        "stage": record.stage,
-        "recipe": record.candidate.recipe.key,
-        "lr": math.nan if base_lr is None else base_lr * LR_RATIO**record.candidate.lr_step,
-        "state": record.state,
+        "number": trial.number,
+        "stage": trial.stage,
+        "recipe": trial.candidate.recipe.key,
+        "lr": math.nan if base_lr is None else base_lr * LR_RATIO**trial.candidate.lr_step,
+        "state": trial.state,
         "steps": curve.steps if curve is not None else 0,
-        "spent": record.spent,
+        "spent": trial.spent,
         "score": scored.total if scored is not None else math.nan,
         "training": scored.training if scored is not None else math.nan,
         "held_back": scored.held_back if scored is not None else math.nan,
@@ -138,7 +138,7 @@ def _row(record: Record, base_lr: float | None) -> dict[str, Any]:
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "seconds": curve.seconds if curve is not None else math.nan,
-        "reason": record.reason,
+        "reason": trial.reason,
     }
 
 

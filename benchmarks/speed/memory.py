@@ -124,8 +124,8 @@ def counted(model: nn.Module, data: Any) -> Iterator[LiveBytes]:
         return call
 
     patched = {name: off_the_books(vars(apply_module)[name]) for name in ("_fill", "digest")}
-    nothing_kept = mock.patch.object(rounds_module, "can_be_kept", return_value=False)
-    with mock.patch.multiple(apply_module, **patched), nothing_kept, counter:
+    nothing_paused = mock.patch.object(rounds_module, "can_be_paused", return_value=False)
+    with mock.patch.multiple(apply_module, **patched), nothing_paused, counter:
         yield counter
 
 

@@ -116,7 +116,7 @@ def places() -> list[tuple[str, Place]]:
     from autoinit.calibrations.methods import CALIBRATIONS
     from autoinit.judging.halving import Halving
     from autoinit.probing import bench
-    from autoinit.probing.paused import KeptTrainings
+    from autoinit.probing.paused import PausedTrainings
     from autoinit.probing.probe import Training
     from autoinit.search import campaign, duel, rounds
     from autoinit.task.snapshot import Snapshot
@@ -141,9 +141,9 @@ def places() -> list[tuple[str, Place]]:
         (LOOP, (Training, "go_on")),
         ("evaluation", (vars(probing), "evaluate")),
         ("norms of gradients", (vars(probing), "_gradient_norms")),
-        ("trainings that wait", (KeptTrainings, "keep")),
-        ("trainings that wait", (KeptTrainings, "take")),
-        ("trainings that wait", (vars(rounds), "can_be_kept")),
+        ("trainings that wait", (PausedTrainings, "pause")),
+        ("trainings that wait", (PausedTrainings, "take")),
+        ("trainings that wait", (vars(rounds), "can_be_paused")),
         ("records", (campaign.Campaign, "run")),
         ("halving", (Halving, "judge")),
         ("gate and its statistics", (vars(duel), "judge")),

@@ -147,7 +147,7 @@ def _funnel(bench: Any, executor: Any, batches: int) -> tuple[list[Any], float]:
     for first in range(0, count, BATCH):
         run(recipes[first : first + BATCH])
     seconds = time.perf_counter() - start
-    return [_timeless(record) for record in campaign.records[1:]], seconds
+    return [_timeless(record) for record in campaign.trials[1:]], seconds
 
 
 def _timeless(record: Any) -> Any:

@@ -36,7 +36,7 @@ from autoinit.executors.sequential import Sequential
 from autoinit.executors.turns import Turns
 from autoinit.judging.budget import Budget, Meter, Schedule
 from autoinit.judging.score import Curve
-from autoinit.judging.trials import Candidate, Job, Outcome, Record
+from autoinit.judging.trials import Candidate, Job, Outcome, Trial
 from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import Recipe
 from autoinit.recipes.space import space_of
@@ -101,7 +101,7 @@ def bare(outcomes: Any) -> list[Outcome]:
     return [dataclasses.replace(outcome, curve=timeless(outcome.curve)) for outcome in outcomes]
 
 
-def bare_records(records: list[Record]) -> list[Record]:
+def bare_records(records: list[Trial]) -> list[Trial]:
     return [dataclasses.replace(record, curve=timeless(record.curve)) for record in records]
 
 
@@ -236,7 +236,7 @@ def closure_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 def test_a_search_is_the_same_whatever_the_number_of_workers(
     build: Callable[[], nn.Module], rest: dict[str, Any], steps: int
 ) -> None:
-    def records(count: int) -> tuple[list[Record], Any]:
+    def records(count: int) -> tuple[list[Trial], Any]:
         torch.manual_seed(0)
         model = build()
         with unchanged(model), bench_of(model, **rest) as bench:
@@ -244,7 +244,7 @@ def test_a_search_is_the_same_whatever_the_number_of_workers(
             with contextlib.closing(executor):
                 campaign = Campaign(bench, executor, Meter(budget=Budget(steps=steps)), Schedule.of(steps))
                 found = search(campaign, space_of(bench.graph, lr_searched=bench.task.lr_searched))
-            return bare_records(campaign.records), found
+            return bare_records(campaign.trials), found
 
     alone = records(0)
     assert alone[0][-1].stage == "gate" or "lr" in rest  # five learning rates of the owner's leave little for others
@@ -305,12 +305,12 @@ def test_a_death_costs_one_job(tmp_path: Path, count: int, how: Callable[[], Non
 
 
 def test_a_search_goes_on_after_a_death(tmp_path: Path) -> None:
-    def run(executor_of: Callable[[Bench], Executor], harm: Callable[[Sick], None]) -> list[Record]:
+    def run(executor_of: Callable[[Bench], Executor], harm: Callable[[Sick], None]) -> list[Trial]:
         torch.manual_seed(0)
         with bench_of(Sick(harm)) as bench, contextlib.closing(executor_of(bench)) as executor:
             campaign = Campaign(bench, executor, Meter(budget=Budget(trials=8, steps=9000)), Schedule.of(600))
             search(campaign, space_of(bench.graph, lr_searched=False))
-            return [record for record in bare_records(campaign.records) if record.stage == "search"]
+            return [record for record in bare_records(campaign.trials) if record.stage == "search"]
 
     harm = Killed(tmp_path / "died", kill_nine, after=12)  # after the owner's own trial, in the first round
     records = run(lambda bench: Processes(bench, 2), harm)
@@ -511,7 +511,7 @@ def finished(process: subprocess.Popen[str]) -> str:
 
 SEARCH = """
     campaign = Campaign(bench, executor, Meter(budget=Budget(seconds=600, steps={steps})), Schedule.of({steps}))
-    campaign.progress = lambda event: print(len(campaign.records), flush=True)
+    campaign.progress = lambda event: print(len(campaign.trials), flush=True)
     found = search(campaign, space_of(graph, lr_searched=False))
     print("interrupted", found.interrupted, flush=True)
     executor.close()

@@ -692,7 +692,7 @@ def test_parameters_that_are_no_plain_tensors_are_refused() -> None:
 
 def test_a_whole_search_decides_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """Halving, finals and gate, in float64, where rounding decides nothing: the same records with the same reasons."""
-    monkeypatch.setattr(Sequential, "keeps", False)  # as on an accelerator: what went on would have steps to spare
+    monkeypatch.setattr(Sequential, "pauses", False)  # as on an accelerator: what went on would have steps to spare
 
     def records(executor: Callable[[Bench], Any]) -> list[tuple[Any, ...]]:
         with benched(mlp, ROWS, None) as bench:
@@ -701,7 +701,7 @@ def test_a_whole_search_decides_alike(monkeypatch: pytest.MonkeyPatch) -> None:
             search(campaign, space_of(bench.graph, lr_searched=True))
             return [
                 (record.stage, record.candidate, record.state, record.reason, record.spent)
-                for record in campaign.records
+                for record in campaign.trials
             ]
 
     stacked, alone = records(lambda bench: Stacked(bench, 8)), records(Sequential)

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from autoinit.judging.halving import Halving
 from autoinit.judging.score import Score
-from autoinit.judging.trials import Candidate, Record
+from autoinit.judging.trials import Candidate, Trial
 from autoinit.recipes.recipe import OWN
 
 RUNGS = (10, 20, 40)
 
 
-def complete(number: int, total: float) -> Record:
+def complete(number: int, total: float) -> Trial:
     scored = Score(total, total, total, 0.0, RUNGS[-1])
-    return Record(number, "search", Candidate(OWN), 0, None, scored, "complete")
+    return Trial(number, "search", Candidate(OWN), 0, None, scored, "complete")
 
 
 def test_the_worse_half_ends_at_a_rung() -> None:

@@ -3,14 +3,14 @@ from __future__ import annotations
 import math
 
 from autoinit.judging.score import Curve, Score
-from autoinit.judging.trials import Candidate, Record, ranking
+from autoinit.judging.trials import Candidate, Trial, ranking
 from autoinit.recipes.recipe import OWN, Recipe
 
 
-def record(number: int, candidate: Candidate, total: float | None, **rest: object) -> Record:
+def record(number: int, candidate: Candidate, total: float | None, **rest: object) -> Trial:
     scored = None if total is None else Score(total, total, total, 0.0, 10)
     fields = {"stage": "search", "state": "complete", **rest}
-    return Record(number, candidate=candidate, seed=0, curve=Curve((1.0,)), score=scored, **fields)  # type: ignore[arg-type]
+    return Trial(number, candidate=candidate, seed=0, curve=Curve((1.0,)), score=scored, **fields)  # type: ignore[arg-type]
 
 
 def test_ranking_takes_each_recipe_at_its_best_learning_rate() -> None:

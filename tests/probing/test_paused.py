@@ -24,7 +24,7 @@ from autoinit.judging.budget import Tally
 from autoinit.judging.score import Curve, Reference
 from autoinit.judging.trials import Candidate, Job, Outcome
 from autoinit.probing.bench import Bench
-from autoinit.probing.paused import MOST_BYTES, can_be_kept
+from autoinit.probing.paused import MOST_BYTES, can_be_paused
 from autoinit.probing.probe import Training
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.task.task import make_task
@@ -74,17 +74,17 @@ def go_on(job: Job, curve: Curve) -> bool:
 
 
 def first_round(steps: int = 6) -> list[Job]:
-    return [Job(place, "search", Candidate(one), 7, steps, kept=True) for place, one in enumerate(RECIPES)]
+    return [Job(place, "search", Candidate(one), 7, steps, pauses=True) for place, one in enumerate(RECIPES)]
 
 
-def second_round(places: Sequence[int], steps: int = 15, kept: bool = True) -> list[Job]:
+def second_round(places: Sequence[int], steps: int = 15, pauses: bool = True) -> list[Job]:
     """Returns jobs that go on with those of the first round."""
-    return [Job(at, "search", Candidate(RECIPES[at]), 7, steps, kept=kept, goes_on=True) for at in places]
+    return [Job(at, "search", Candidate(RECIPES[at]), 7, steps, pauses=pauses, goes_on=True) for at in places]
 
 
 def from_the_start(jobs: Sequence[Job]) -> list[Job]:
     """Returns the same jobs, which look where the first round ended too."""
-    return [dataclasses.replace(job, rungs=(6,), kept=False, goes_on=False) for job in jobs]
+    return [dataclasses.replace(job, rungs=(6,), pauses=False, goes_on=False) for job in jobs]
 
 
 def look(bench: Bench, step: int) -> float:
@@ -127,14 +127,14 @@ def test_the_model_is_rewound_after_what_was_kept(bench: Bench) -> None:
 def test_what_was_left_behind_is_forgotten(bench: Bench) -> None:
     executor = Sequential(bench)
     list(executor.run(first_round(), go_on))
-    assert len(bench.kept) == 5
+    assert len(bench.paused) == 5
     second = second_round([1, 2, 3])
     list(executor.run(second, go_on))
-    assert len(bench.kept) == 5, "two that were left behind, and the three that may go on"
+    assert len(bench.paused) == 5, "two that were left behind, and the three that may go on"
     list(executor.run([dataclasses.replace(second[0], steps=20)], go_on))
-    assert len(bench.kept) == 3
+    assert len(bench.paused) == 3
     list(executor.run([Job(10, "final", Candidate(OWN), 8, 4)], go_on))
-    assert len(bench.kept) == 0
+    assert len(bench.paused) == 0
 
 
 def test_who_diverged_or_is_lost_begins_anew(bench: Bench) -> None:
@@ -196,7 +196,7 @@ def test_a_veto_that_comes_late_is_heard() -> None:
     graph = trace_task(task)
     with task.preserved() as snapshot:
         half = Bench(task, graph, snapshot, seed=0)
-        job = Job(0, "search", Candidate(Recipe(base="he_normal")), 7, 8, reference=Reference(1e-2), kept=True)
+        job = Job(0, "search", Candidate(Recipe(base="he_normal")), 7, 8, reference=Reference(1e-2), pauses=True)
         first = half.perform(job, lambda curve: True)
         assert first.curve is not None
         assert (first.curve.steps, first.curve.glance, first.reason) == (8, None, "")
@@ -211,7 +211,7 @@ def test_large_models_and_what_stores_much_keep_nothing(monkeypatch: pytest.Monk
         task = make_task(model, (DATA[0].reshape(-1, 64), DATA[1]), optimizer=adam)
         before = copy.deepcopy(model.state_dict())
         with task.preserved() as snapshot:
-            found = can_be_kept(task, snapshot, count, Tally())
+            found = can_be_paused(task, snapshot, count, Tally())
             for name, tensor in model.state_dict().items():
                 assert torch.equal(tensor, before[name])
         return found

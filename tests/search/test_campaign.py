@@ -13,7 +13,7 @@ from autoinit.executors.executor import OnRung
 from autoinit.executors.sequential import Sequential
 from autoinit.judging.budget import Budget, Meter, Schedule
 from autoinit.judging.score import Curve
-from autoinit.judging.trials import Candidate, Job, Outcome, Record
+from autoinit.judging.trials import Candidate, Job, Outcome, Trial
 from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.search.campaign import Campaign, ProgressEvent
@@ -57,7 +57,7 @@ def campaign() -> Iterator[Campaign]:
         yield Campaign(bench, Sequential(bench), Meter(budget=Budget(steps=10_000)), Schedule.of(10_000))
 
 
-def run(campaign: Campaign, *candidates: Candidate, steps: int = 5, stage: str = "search") -> list[Record]:
+def run(campaign: Campaign, *candidates: Candidate, steps: int = 5, stage: str = "search") -> list[Trial]:
     entries = [(candidate, "search") for candidate in candidates]
     return campaign.run(campaign.jobs(stage, entries, steps))  # type: ignore[arg-type]
 
@@ -105,7 +105,7 @@ def test_how_a_run_can_end(campaign: Campaign) -> None:
 def test_a_candidate_can_be_dropped_later(campaign: Campaign) -> None:
     record, _ = run(campaign, Candidate(OWN), HE)
     campaign.drop(record, "not needed")
-    assert [record.reason for record in campaign.records] == ["not needed", ""]
+    assert [record.reason for record in campaign.trials] == ["not needed", ""]
 
 
 def test_progress_is_told_after_each_run(campaign: Campaign) -> None:
@@ -124,7 +124,7 @@ def test_a_failing_decision_is_no_candidate_s_fault(campaign: Campaign) -> None:
     jobs = campaign.jobs("search", [(Candidate(OWN), "search"), (HE, "search")], 20, rungs=(5,))
     with pytest.raises(OSError, match="the storage is gone"):
         campaign.run(jobs, decide)
-    assert [record.state for record in campaign.records] == ["complete", "pruned"]
+    assert [record.state for record in campaign.trials] == ["complete", "pruned"]
 
 
 def test_by_the_clock_fewer_jobs_at_a_time_get_fewer_steps_done(campaign: Campaign) -> None:
@@ -143,7 +143,7 @@ def test_what_ran_before_an_interruption_is_kept(campaign: Campaign) -> None:
     campaign.progress = interrupt
     with pytest.raises(KeyboardInterrupt):
         run(campaign, Candidate(OWN), HE)
-    assert len(campaign.records) == 1
+    assert len(campaign.trials) == 1
 
 
 @pytest.mark.parametrize(("budget", "begun"), [(150, set()), (600, {"gradinit"}), (1500, {"gradinit", "nio"})])

@@ -12,7 +12,7 @@ from torch import nn
 from autoinit.executors.sequential import Sequential
 from autoinit.judging.budget import Budget, Meter, Schedule
 from autoinit.judging.score import Curve
-from autoinit.judging.trials import Candidate, Record
+from autoinit.judging.trials import Candidate, Trial
 from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.search import finals as module
@@ -58,7 +58,7 @@ def test_the_best_goes_to_the_gate_and_wins(campaign: Campaign) -> None:
 def test_finals_and_gate_run_on_other_batch_orders_than_the_search(campaign: Campaign) -> None:
     try_all(campaign, Candidate(OWN), GOOD)
     finals(campaign, tune_lr=False)
-    orders = {record.stage: record.seed for record in campaign.records}
+    orders = {record.stage: record.seed for record in campaign.trials}
     assert orders["final"] != orders["search"]
 
 
@@ -72,12 +72,12 @@ def test_no_champion_where_nothing_beats_the_owner(campaign: Campaign) -> None:
 def test_a_small_lead_in_very_short_probes_goes_no_further(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
     try_all(campaign, Candidate(OWN), GOOD, steps=15)
     campaign.schedule = Schedule.of(150)
-    own, good = (record.total for record in campaign.records)
+    own, good = (record.total for record in campaign.trials)
     monkeypatch.setattr(module, "EARLY_LEAD", own - good + 0.01)
     entered = finals(campaign, tune_lr=False)
     assert (entered.own, entered.champion) == (Candidate(OWN), None)
     assert f"{GOOD.recipe} led by {own - good:.2g} in score after 15 steps" in entered.why
-    assert "went on" in campaign.records[1].reason
+    assert "went on" in campaign.trials[1].reason
     assert (leader(campaign).champion, leader(campaign).why) == (None, entered.why)
     monkeypatch.setattr(module, "EARLY_LEAD", own - good)
     assert finals(campaign, tune_lr=False).champion == GOOD
@@ -86,10 +86,10 @@ def test_a_small_lead_in_very_short_probes_goes_no_further(campaign: Campaign, m
 @pytest.mark.parametrize(("steps", "lead", "gone"), [(15, 0.04, True), (15, 0.06, False), (16, 0.04, False)])
 def test_how_large_a_lead_has_to_be_how_early(campaign: Campaign, steps: int, lead: float, gone: bool) -> None:
     try_all(campaign, Candidate(OWN), steps=steps)
-    (own,) = campaign.records
+    (own,) = campaign.trials
     assert own.score is not None
     better = dataclasses.replace(own.score, total=own.score.total - lead)
-    campaign.records.append(dataclasses.replace(own, number=1, candidate=GOOD, score=better))
+    campaign.trials.append(dataclasses.replace(own, number=1, candidate=GOOD, score=better))
     assert (leader(campaign).champion is None) == gone
 
 
@@ -101,7 +101,7 @@ def test_the_shortest_gate_is_evaluated_twice_a_run(campaign: Campaign) -> None:
     verdict = duel(campaign, finals(campaign, tune_lr=False), GOOD, campaign.bench.draw(GOOD.recipe))
     assert verdict is not None
     assert campaign.meter.steps <= 150
-    runs = [record for record in campaign.records if record.stage == "gate"]
+    runs = [record for record in campaign.trials if record.stage == "gate"]
     assert len(runs) == 6
     assert {len(record.curve.held_back) for record in runs if record.curve} == {2}
 
@@ -109,7 +109,7 @@ def test_the_shortest_gate_is_evaluated_twice_a_run(campaign: Campaign) -> None:
 def test_all_diverged_is_said(campaign: Campaign) -> None:
     try_all(campaign, Candidate(OWN))
     lost = Curve(losses=(2.3, math.nan), diverged_at=2)
-    campaign.records.append(Record(1, "search", GOOD, 0, lost, campaign.score(lost, 33), "diverged", "not finite"))
+    campaign.trials.append(Trial(1, "search", GOOD, 0, lost, campaign.score(lost, 33), "diverged", "not finite"))
     assert "every one of 1 candidates was vetoed, diverged or failed" in finals(campaign, tune_lr=False).why
 
 
@@ -117,7 +117,7 @@ def test_finalists_try_their_neighbours_on_the_learning_rate_grid(campaign: Camp
     campaign.meter.budget = Budget(steps=6_000)
     try_all(campaign, Candidate(OWN), GOOD)
     finals(campaign, tune_lr=True)
-    tried = {(r.candidate.recipe, r.candidate.lr_step) for r in campaign.records if r.stage == "final"}
+    tried = {(r.candidate.recipe, r.candidate.lr_step) for r in campaign.trials if r.stage == "final"}
     assert {(recipe, step) for recipe in (OWN, GOOD.recipe) for step in (-1, 0, 1)} <= tried
 
 

@@ -48,24 +48,24 @@ def test_order_of_trials() -> None:
     campaign = next(campaigns := make_campaign(Budget(steps=1200)))
     space = space_of(campaign.bench.graph, lr_searched=False)
     search(campaign, space)
-    tried = [record.candidate.recipe for record in campaign.records if record.stage == "search"]
+    tried = [record.candidate.recipe for record in campaign.trials if record.stage == "search"]
     assert tried[0] == OWN
     assert tuple(tried[1 : 1 + len(space.opening)]) == space.opening
     assert len(tried) > 1 + len(space.opening)
-    states = {record.state for record in campaign.records if record.stage == "search"}
+    states = {record.state for record in campaign.trials if record.stage == "search"}
     assert states == {"complete", "pruned"}
     campaigns.close()
 
 
 def test_the_owner_is_never_pruned_and_all_meet_the_same_batches(campaign: Campaign) -> None:
     search(campaign, space_of(campaign.bench.graph, lr_searched=False))
-    assert campaign.records[0].state == "complete"
-    assert len({record.seed for record in campaign.records if record.stage == "search"}) == 1
+    assert campaign.trials[0].state == "complete"
+    assert len({record.seed for record in campaign.trials if record.stage == "search"}) == 1
 
 
 def test_the_owner_gets_the_whole_learning_rate_grid(campaign: Campaign) -> None:
     search(campaign, space_of(campaign.bench.graph, lr_searched=True))
-    own = [record.candidate for record in campaign.records[: len(LR_STEPS)]]
+    own = [record.candidate for record in campaign.trials[: len(LR_STEPS)]]
     assert set(own) == {Candidate(OWN, lr_step) for lr_step in LR_STEPS}
 
 
@@ -108,21 +108,21 @@ def test_same_seed_same_trials() -> None:
     def keys() -> list[tuple[str, float]]:
         campaign = next(iter(make_campaign(Budget(steps=600))))
         search(campaign, space_of(campaign.bench.graph, lr_searched=False))
-        return [(record.candidate.recipe.key, record.total) for record in campaign.records]
+        return [(record.candidate.recipe.key, record.total) for record in campaign.trials]
 
     assert keys() == keys()
 
 
 def test_a_list_of_recipes_is_tried_and_nothing_else(campaign: Campaign) -> None:
     search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal", "lsuv"]))
-    tried = [record.candidate.recipe.key for record in campaign.records if record.stage == "search"]
+    tried = [record.candidate.recipe.key for record in campaign.trials if record.stage == "search"]
     assert tried == ["as_is", "he_normal", "orthogonal calibration=lsuv"]
 
 
 def test_trials_are_limited() -> None:
     campaign = next(iter(make_campaign(Budget(trials=4, steps=100_000))))
     search(campaign, space_of(campaign.bench.graph, lr_searched=False))
-    assert sum(record.stage == "search" for record in campaign.records) == 4
+    assert sum(record.stage == "search" for record in campaign.trials) == 4
 
 
 def test_storage_keeps_the_trials_with_their_reasons(campaign: Campaign, tmp_path: Path) -> None:
@@ -139,20 +139,20 @@ def test_storage_keeps_the_trials_with_their_reasons(campaign: Campaign, tmp_pat
 
 def test_ctrl_c_goes_to_the_gate_with_the_best_so_far(campaign: Campaign) -> None:
     def interrupt(event: object) -> None:
-        if len(campaign.records) == 4:
+        if len(campaign.trials) == 4:
             campaign.progress = lambda event: None
             raise KeyboardInterrupt
 
     campaign.progress = interrupt
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
     assert found.interrupted
-    assert sum(record.stage != "gate" for record in campaign.records) == 4
+    assert sum(record.stage != "gate" for record in campaign.trials) == 4
     assert (found.champion is None) == (found.verdict is None)
 
 
 def test_a_second_ctrl_c_is_raised(campaign: Campaign) -> None:
     def interrupt(event: object) -> None:
-        if len(campaign.records) >= 4:
+        if len(campaign.trials) >= 4:
             raise KeyboardInterrupt
 
     campaign.progress = interrupt
@@ -171,7 +171,7 @@ def test_optuna_s_own_messages_are_silent_and_its_level_is_put_back(
 
 def test_ctrl_c_leaves_no_trial_running_in_the_storage(campaign: Campaign, tmp_path: Path) -> None:
     def interrupt(event: object) -> None:
-        if len(campaign.records) == 3:
+        if len(campaign.trials) == 3:
             campaign.progress = lambda event: None
             raise KeyboardInterrupt
 
@@ -208,24 +208,24 @@ def test_the_champion_s_own_draw_is_counted(campaign: Campaign) -> None:
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=[calibrated]))
     assert found.champion is not None
     assert found.champion.recipe == calibrated
-    assert campaign.meter.steps > sum(record.spent for record in campaign.records)
+    assert campaign.meter.steps > sum(record.spent for record in campaign.trials)
 
 
 def test_every_trial_that_goes_no_further_says_why() -> None:
     campaign = next(campaigns := make_campaign(Budget(steps=6_000)))
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
     assert found.champion is not None
-    for record in campaign.records:
-        last = not any(later.candidate == record.candidate for later in campaign.records[record.number + 1 :])
+    for record in campaign.trials:
+        last = not any(later.candidate == record.candidate for later in campaign.trials[record.number + 1 :])
         if last and record.candidate not in (found.own, found.champion):
             assert record.reason, record
-    assert campaign.records[-1].reason.startswith("the gate's verdict: ")
+    assert campaign.trials[-1].reason.startswith("the gate's verdict: ")
     campaigns.close()
 
 
 def test_hopeless_weights_cost_one_step(campaign: Campaign) -> None:
     search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=[Recipe(log2_gain=30.0)]))
-    vetoed = campaign.records[1]
+    vetoed = campaign.trials[1]
     assert (vetoed.state, vetoed.spent, vetoed.score) == ("vetoed", 1, None)
     assert "times that of a constant guess" in vetoed.reason
 
@@ -243,8 +243,8 @@ def test_the_owner_s_trial_is_run_again_where_its_worker_died(campaign: Campaign
 
     campaign.executor = Mortal(campaign.bench)
     search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"]))
-    assert [record.state for record in campaign.records[:2]] == ["complete", "complete"]
-    campaign.records.clear()
+    assert [record.state for record in campaign.trials[:2]] == ["complete", "complete"]
+    campaign.trials.clear()
     campaign.executor.deaths = 2
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"]))
     assert "training the model's own weights failed" in found.why

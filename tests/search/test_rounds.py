@@ -17,7 +17,7 @@ from autoinit.executors.processes import WORKER_DIED
 from autoinit.executors.sequential import Sequential
 from autoinit.judging.budget import LONGEST_PROBE, Budget, Meter, Schedule
 from autoinit.judging.score import Curve
-from autoinit.judging.trials import Candidate, Job, Outcome, Record, ranking
+from autoinit.judging.trials import Candidate, Job, Outcome, Trial, ranking
 from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.recipes.space import LR_STEPS, Space, space_of
@@ -62,42 +62,42 @@ def run(campaign: Campaign, candidates: list[Candidate] = CANDIDATES) -> Rounds:
     return rounds
 
 
-def steps_of(record: Record) -> int:
+def steps_of(record: Trial) -> int:
     return record.curve.steps if record.curve is not None else 0
 
 
 def test_all_are_looked_at_and_half_of_them_longer(campaign: Campaign) -> None:
     rounds = run(campaign)
-    assert [record.candidate for record in campaign.records] == CANDIDATES
+    assert [record.candidate for record in campaign.trials] == CANDIDATES
     others = sorted(range(1, 11), key=lambda number: rounds.totals[number][8])
     assert {number for number, totals in rounds.totals.items() if 16 in totals} == {0, *others[:5]}
     for place, number in enumerate(others[5:], start=6):
-        record = campaign.records[number]
+        record = campaign.trials[number]
         assert (record.state, steps_of(record)) == ("pruned", 8)
         assert record.reason == f"number {place} of 10 at step 8, of which 5 went on"
 
 
 def test_the_last_round_has_the_owner_and_three_others_at_one_length(campaign: Campaign) -> None:
     rounds = run(campaign)
-    last = [record for record in campaign.records if record.state == "complete"]
+    last = [record for record in campaign.trials if record.state == "complete"]
     assert len(last) == 4
     assert last[0].candidate == Candidate(OWN)
     assert len({steps_of(record) for record in last}) == 1
-    assert {record.candidate for record in ranking(campaign.records)} == {record.candidate for record in last}
+    assert {record.candidate for record in ranking(campaign.trials)} == {record.candidate for record in last}
     for record in last:
         assert rounds.totals[record.number][steps_of(record)] == record.total
         assert [steps for steps, _ in record.curve.held_back] == sorted(rounds.totals[record.number])  # type: ignore[union-attr]
-    assert campaign.meter.steps == pytest.approx(1 + sum(record.spent for record in campaign.records))
-    assert len(campaign.bench.kept) <= 3, "of the last round but one; nothing goes on after the last"
+    assert campaign.meter.steps == pytest.approx(1 + sum(record.spent for record in campaign.trials))
+    assert len(campaign.bench.paused) <= 3, "of the last round but one; nothing goes on after the last"
 
 
 def test_rounds_go_on_while_the_share_of_the_search_pays_for_them(campaign: Campaign) -> None:
     lengths = {}
     for budget in (400, 1000, 2400, 20_000):
-        campaign.meter, campaign.records, campaign.reference = Meter(budget=Budget(steps=budget)), [], None
+        campaign.meter, campaign.trials, campaign.reference = Meter(budget=Budget(steps=budget)), [], None
         campaign.schedule = Schedule.of(budget)
         run(campaign)
-        lengths[budget] = max(record.curve.steps for record in ranking(campaign.records) if record.curve)
+        lengths[budget] = max(record.curve.steps for record in ranking(campaign.trials) if record.curve)
         assert campaign.meter.steps <= 1.1 * campaign.schedule.search_until * budget
     assert list(lengths.values()) == sorted(lengths.values())
     assert lengths[400] >= 16
@@ -105,13 +105,13 @@ def test_rounds_go_on_while_the_share_of_the_search_pays_for_them(campaign: Camp
 
 
 def test_where_trainings_cannot_go_on_they_begin_anew(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sequential, "keeps", False)
+    monkeypatch.setattr(Sequential, "pauses", False)
     run(campaign)
-    lengths = sorted({record.curve.steps for record in campaign.records if record.curve})
+    lengths = sorted({record.curve.steps for record in campaign.trials if record.curve})
     assert lengths[:2] == list(campaign.schedule.rungs[:2])
-    last = [record for record in campaign.records if steps_of(record) == lengths[-1]]
+    last = [record for record in campaign.trials if steps_of(record) == lengths[-1]]
     assert all(record.spent > sum(lengths) for record in last)
-    assert campaign.meter.steps == pytest.approx(sum(record.spent for record in campaign.records))
+    assert campaign.meter.steps == pytest.approx(sum(record.spent for record in campaign.trials))
 
 
 def test_the_share_of_the_search_is_kept(campaign: Campaign) -> None:
@@ -136,7 +136,7 @@ def test_few_candidates_and_small_budgets_are_not_worth_rounds(
 def test_nothing_is_tried_where_the_owner_s_training_fails(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sequential, "run", lambda self, jobs, on_rung: [Outcome(None, 1.0, "it raised") for _ in jobs])
     run(campaign)
-    assert [record.state for record in campaign.records] == ["failed"]
+    assert [record.state for record in campaign.trials] == ["failed"]
 
 
 def test_a_worker_that_dies_of_the_owner_s_trial_is_given_another_try(
@@ -152,8 +152,8 @@ def test_a_worker_that_dies_of_the_owner_s_trial_is_given_another_try(
 
     monkeypatch.setattr(Sequential, "run", deadly)
     run(campaign)
-    assert campaign.records[0].state == "complete"
-    assert [record.number for record in campaign.records] == list(range(11))
+    assert campaign.trials[0].state == "complete"
+    assert [record.number for record in campaign.trials] == list(range(11))
 
 
 def test_a_listed_search_tells_its_study_one_trial_a_candidate(tmp_path: Any) -> None:
@@ -183,7 +183,7 @@ def test_a_search_looks_at_all_known_recipes_before_it_proposes_others(campaign:
     campaign.meter, campaign.schedule = Meter(budget=Budget(steps=4000)), Schedule.of(4000)
     space = space_of(campaign.bench.graph, lr_searched=False)
     search(campaign, space)
-    mine = [record for record in campaign.records if record.stage == "search"]
+    mine = [record for record in campaign.trials if record.stage == "search"]
     count = 1 + len(space.opening)
     assert {record.candidate for record in mine[:count]} == known(space)
     assert len(mine) > count + 5
@@ -204,19 +204,19 @@ def test_ctrl_c_in_a_round_leaves_the_one_before_as_it_was(
     monkeypatch.setattr(Bench, "perform", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(campaign)
-    complete = [record for record in campaign.records if record.state == "complete"]
+    complete = [record for record in campaign.trials if record.state == "complete"]
     assert {steps_of(record) for record in complete} == {at // 2}
     assert len(complete) >= 4
     entered = leader(campaign)
     assert entered.champion == min(complete, key=lambda record: record.total).candidate
-    assert campaign.meter.steps == pytest.approx(1 + sum(record.spent for record in campaign.records))
+    assert campaign.meter.steps == pytest.approx(1 + sum(record.spent for record in campaign.trials))
 
 
 def test_the_owner_s_learning_rates_are_compared_among_themselves(campaign: Campaign) -> None:
     """A rate that is better after a few steps goes on, whatever other recipes do at the middle one."""
     campaign.meter, campaign.schedule = Meter(budget=Budget(steps=6000)), Schedule.of(6000)
     search(campaign, space_of(campaign.bench.graph, lr_searched=True))
-    own = [record for record in campaign.records if record.candidate.recipe == OWN and record.stage == "search"]
+    own = [record for record in campaign.trials if record.candidate.recipe == OWN and record.stage == "search"]
     assert {record.candidate.lr_step for record in own} == set(LR_STEPS)
     complete = [record for record in own if record.state == "complete"]
     assert len(complete) == 2
@@ -226,7 +226,7 @@ def test_the_owner_s_learning_rates_are_compared_among_themselves(campaign: Camp
     assert max(at_8, key=lambda number: at_8[number]) not in {own.index(record) for record in complete}
 
 
-def totals_of(campaign: Campaign, records: list[Record]) -> list[dict[int, float]]:
+def totals_of(campaign: Campaign, records: list[Trial]) -> list[dict[int, float]]:
     """Returns the score after eight steps, from each record's curve."""
     found = []
     for record in records:
@@ -243,8 +243,8 @@ def test_an_owner_that_diverges_stops_nobody(campaign: Campaign) -> None:
                 parameter.fill_(math.nan)
     campaign.bench.snapshot = Snapshot(campaign.bench.task.model)
     rounds = run(campaign)
-    assert campaign.records[0].state == "diverged"
-    assert len(campaign.records) == 11
+    assert campaign.trials[0].state == "diverged"
+    assert len(campaign.trials) == 11
     assert max(max(totals) for totals in rounds.totals.values()) > 32
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
     assert found.champion is not None
@@ -256,13 +256,13 @@ def test_where_no_other_is_left_the_owner_goes_on_for_what_is_proposed(
     perform, tried = Bench.perform, itertools.count()
 
     def failing(self: Bench, job: Any, on_rung: Any) -> Outcome:
-        fails = job.candidate.recipe != OWN and job.kept and next(tried) < 100
+        fails = job.candidate.recipe != OWN and job.pauses and next(tried) < 100
         return Outcome(None, 1.0, "it raised") if fails else perform(self, job, on_rung)
 
     monkeypatch.setattr(Bench, "perform", failing)
     monkeypatch.setattr("autoinit.search.explore.MOST_FAILURES", 100)
     search(campaign, space_of(campaign.bench.graph, lr_searched=False))
-    complete = [record for record in campaign.records if record.stage == "search" and record.state == "complete"]
+    complete = [record for record in campaign.trials if record.stage == "search" and record.state == "complete"]
     assert complete[0].candidate.recipe == OWN
     assert len(complete) > 1
     assert {steps_of(record) for record in complete} == {128}
@@ -277,7 +277,7 @@ def test_trials_of_a_small_space_are_counted_though_they_repeat() -> None:
 def test_rounds_and_proposals_are_scored_alike(campaign: Campaign) -> None:
     """One recipe in a round and as a proposal: the same numbers at each rung."""
     rounds = run(campaign)
-    best = ranking(campaign.records)[0]
+    best = ranking(campaign.trials)[0]
     seen: dict[int, float] = {}
 
     def decide(job: Job, curve: Curve) -> str:
@@ -298,7 +298,7 @@ def known(space: Space) -> set[Candidate]:
 def test_a_small_search_looks_at_as_many_as_it_can_pay_for(campaign: Campaign, budget: int, fewest: int) -> None:
     campaign.meter, campaign.schedule = Meter(budget=Budget(steps=budget)), Schedule.of(budget)
     search(campaign, space_of(campaign.bench.graph, lr_searched=False))
-    looked_at = {record.candidate for record in campaign.records if record.stage == "search"}
+    looked_at = {record.candidate for record in campaign.trials if record.stage == "search"}
     assert len(looked_at) >= fewest
     assert campaign.meter.steps <= 1.1 * budget
 
@@ -306,16 +306,16 @@ def test_a_small_search_looks_at_as_many_as_it_can_pay_for(campaign: Campaign, b
 def test_a_failing_owner_ends_the_search_at_once(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sequential, "run", lambda self, jobs, on_rung: [Outcome(None, 1.0, "it raised") for _ in jobs])
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
-    assert len(campaign.records) == 1
+    assert len(campaign.trials) == 1
     assert "training the model's own weights failed (it raised)" in found.why
 
 
-def test_where_nothing_can_be_kept_a_search_judges_one_after_the_other(
+def test_where_nothing_can_be_paused_a_search_judges_one_after_the_other(
     campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Sequential, "keeps", False)
+    monkeypatch.setattr(Sequential, "pauses", False)
     search(campaign, space_of(campaign.bench.graph, lr_searched=False))
-    mine = [record.candidate for record in campaign.records if record.stage == "search"]
+    mine = [record.candidate for record in campaign.trials if record.stage == "search"]
     assert len(mine) == len(set(mine))
 
 
@@ -325,7 +325,7 @@ def test_a_costly_candidate_that_was_tried_keeps_its_record(
 ) -> None:
     """Where trainings begin anew, another round of it may cost more than what is left."""
     monkeypatch.setenv("AUTOINIT_DATA", str(tmp_path))
-    monkeypatch.setattr(Sequential, "keeps", False)
+    monkeypatch.setattr(Sequential, "pauses", False)
     costly = Recipe(calibration="gradinit")
     others = [Recipe(base="orthogonal", log2_gain=gain) for gain in (1.5, 1.7, 1.9, 2.1, 2.3, 2.5, 2.7)]
     selection = autoinit.select(

@@ -9,7 +9,7 @@ from graphs import mlp
 
 from autoinit.judging.gate import Gain
 from autoinit.judging.score import Curve, Reference, score
-from autoinit.judging.trials import Candidate, Record
+from autoinit.judging.trials import Candidate, Trial
 from autoinit.plans.plan import Plan
 from autoinit.plans.rules import resolve
 from autoinit.recipes.recipe import OWN, Recipe
@@ -18,10 +18,10 @@ from autoinit.search.selection import Cost, Selection, trial_table
 HE = Recipe(base="he_normal")
 
 
-def record(number: int, recipe: Recipe, last: float, state: str = "complete", lr_step: int = 0) -> Record:
+def record(number: int, recipe: Recipe, last: float, state: str = "complete", lr_step: int = 0) -> Trial:
     curve = Curve((2.3, last), ((2, last),), gradient_range=1.0, seconds=0.5)
     scored = score(curve, Reference(2.3), 2)
-    return Record(number, "search", Candidate(recipe, lr_step), 0, curve, scored, state)  # type: ignore[arg-type]
+    return Trial(number, "search", Candidate(recipe, lr_step), 0, curve, scored, state)  # type: ignore[arg-type]
 
 
 RECORDS = [
@@ -29,7 +29,7 @@ RECORDS = [
     record(1, HE, 0.5),
     record(2, HE, 0.4, lr_step=1),
     record(3, Recipe(head="zero"), 2.1, "pruned"),
-    Record(4, "search", Candidate(Recipe(head="eighth")), 0, None, None, "failed", "OutOfMemoryError"),
+    Trial(4, "search", Candidate(Recipe(head="eighth")), 0, None, None, "failed", "OutOfMemoryError"),
     *(record(5 + i, Recipe(base="he_normal", log2_gain=float(i + 1)), 1.0 + 0.1 * i) for i in range(10)),
 ]
 
