@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import sys
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from .apply import apply_plan
-from .executors.choice import check_executor, choose, fastest_threads
+from .executors.choice import Choice, check_executor, choose, fastest_threads
 from .executors.sequential import Sequential
-from .graph import Graph
+from .graph import Globs, Graph
 from .judging.budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Budget, Meter, Schedule, parse_budget
 from .judging.trials import Candidate
 from .plans.rules import resolve
@@ -35,9 +36,12 @@ from .seeds import check_seed
 from .task.batches import Batch
 from .task.features import own_scales, task_features
 from .task.machine import PeakMemory, peak_memory, using_threads
-from .task.task import make_task
+from .task.task import Task, make_task
 from .tracing.choices import keep_choices
 from .tracing.tracing import trace_task
+
+PATIENCE = 0.1
+"""Share of a budget in seconds that worker processes have to take their first step."""
 
 
 def select(
@@ -171,25 +175,10 @@ def select(
         >>> selection.gain.factor < 0.5  # the training loss after as many steps, against that from your own weights
         True
     """
-    meter = Meter(budget=parse_budget(budget))
-    check_seed(seed)
-    check_executor(executor, concurrency)
-    with contextlib.nullcontext() if proxy is None else proxy_meant():
-        task = make_task(
-            model if proxy is None else proxy,
-            data,
-            loss=loss,
-            step=step,
-            optimizer=optimizer,
-            lr=lr,
-            val_data=val_data,
-            autocast=autocast,
-            device=device,
-            seed=seed,
-        )
-        graph = keep_choices(task.model, trace_task(task))
-    original = None if proxy is None else original_of(model, task, graph, only=only, exclude=exclude)
-    graph = original.proxy if original else graph.restricted(only, exclude)
+    meter = _started(budget, seed, executor, concurrency)
+    make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, optimizer=optimizer, lr=lr)
+    make = functools.partial(make, autocast=autocast, device=device, seed=seed)
+    task, graph, original = _traced(make, model, proxy, only, exclude)
     with task.preserved() as snapshot, _reporting(progress) as report, peak_memory(task.device) as memory:
         bench = Bench(task, graph, snapshot, seed)
         described = record or recommender is not None
@@ -200,20 +189,37 @@ def select(
         space = _space(graph, original, task.lr_searched, recipes, meter.left())
         if recommender is not None:
             space = warmed(space, graph, features, own, recommender_from(recommender), seed=seed)
-        campaign = Campaign(bench, Sequential(bench), meter, Schedule.of(meter.left()), report)
-        if meter.left() < SMALLEST_ALLOWANCE:
-            found, how = Found(Candidate(OWN), why=too_small(meter)), ""
-        else:
-            with _running(campaign, executor, concurrency, threads) as how:
+        with _campaign(bench, meter, report, executor, concurrency, threads) as (campaign, how):
+            if how:
                 found = search(campaign, space, storage=storage, study_name=study_name)
+            else:
+                found = Found(Candidate(OWN), why=too_small(meter))
     selection = _selection(found, campaign, _cost(campaign, how, memory))
     if record:
         keep_records(campaign.trials, task, graph, features, own, seed)
-    if original is not None:
-        return carried(selection, original, seed, apply=apply)
-    if apply and not selection.kept:
-        apply_plan(task.model, selection.plan)
-    return selection
+    return _given(selection, task, original, seed, apply)
+
+
+def _started(budget: float | str | Budget | None, seed: int, executor: str | None, concurrency: int | None) -> Meter:
+    """Returns the meter of a budget, whose clock runs, after checks of what else needs no model to be checked."""
+    meter = Meter(budget=parse_budget(budget))
+    check_seed(seed)
+    check_executor(executor, concurrency)
+    return meter
+
+
+def _traced(
+    make: Callable[[nn.Module], Task], model: nn.Module, proxy: nn.Module | None, only: Globs, exclude: Globs
+) -> tuple[Task, Graph, Original | None]:
+    """Returns the task of a model, its architecture and None; with a proxy, those of the proxy and what that is for."""
+    if proxy is None:
+        task = make(model)
+        return task, keep_choices(task.model, trace_task(task)).restricted(only, exclude), None
+    with proxy_meant():
+        task = make(proxy)
+        graph = keep_choices(task.model, trace_task(task))
+    original = original_of(model, task, graph, only=only, exclude=exclude)
+    return task, original.proxy, original
 
 
 def _space(
@@ -231,34 +237,36 @@ def _space(
     return joint_space(space, other, measurable=original.measurable)
 
 
-PATIENCE = 0.1
-"""Share of a budget in seconds that worker processes have to take their first step."""
-
-
 @contextlib.contextmanager
-def _running(campaign: Campaign, executor: str | None, concurrency: int | None, threads: int) -> Iterator[str]:
-    """Gives a campaign the executor that suits it, and lays its runs out anew; yields how jobs are run."""
-    meter = campaign.meter
+def _campaign(
+    bench: Bench, meter: Meter, report: Progress, executor: str | None, concurrency: int | None, threads: int
+) -> Iterator[tuple[Campaign, str]]:
+    """Decides how jobs are run; yields a campaign that runs them so, and how in words: none where nothing is run."""
+    allowance = meter.left()
+    if allowance < SMALLEST_ALLOWANCE:
+        yield Campaign(bench, Sequential(bench), meter, Schedule.of(allowance), report), ""
+        return
     choice = choose(
-        campaign.bench,
+        bench,
         executor=executor,
         concurrency=concurrency,
         threads=threads,
         repeatable=meter.budget.seconds is None,
-        affordable_steps=meter.left(),
+        affordable_steps=allowance,
         patience=PATIENCE * (meter.budget.seconds or math.inf),
     )
-    campaign.executor = choice.executor
     meter.begun = meter.seconds
-    try:
-        if choice.pace is not None and meter.budget.seconds is not None:
-            alone = meter.left()
-            meter.pace(1 / choice.pace)
-            campaign.schedule = Schedule.of(meter.left(), alone)
-        with using_threads(choice.threads):
-            yield choice.why
-    finally:
-        choice.executor.close()
+    with contextlib.closing(choice.executor), using_threads(choice.threads):
+        yield Campaign(bench, choice.executor, meter, _schedule(meter, choice, allowance), report), choice.why
+
+
+def _schedule(meter: Meter, choice: Choice, allowance: float) -> Schedule:
+    """Returns the layout of an allowance; by the clock, of what all jobs together were measured to do in the time."""
+    if choice.pace is None or meter.budget.seconds is None:
+        return Schedule.of(allowance)
+    alone = meter.left()
+    meter.pace(1 / choice.pace)
+    return Schedule.of(meter.left(), alone)
 
 
 def _paced(bench: Bench, meter: Meter) -> int:
@@ -302,6 +310,15 @@ def _selection(found: Found, campaign: Campaign, cost: Cost) -> Selection:
         task=described_task(bench.task),
         lr_searched=bench.task.lr_searched,
     )
+
+
+def _given(selection: Selection, task: Task, original: Original | None, seed: int, apply: bool) -> Selection:
+    """Returns a selection as the model's, where it was made on a proxy, and sets the weights where that is wanted."""
+    if original is not None:
+        return carried(selection, original, seed, apply=apply)
+    if apply and not selection.kept:
+        apply_plan(task.model, selection.plan)
+    return selection
 
 
 @contextlib.contextmanager
