@@ -25,11 +25,11 @@ from .errors import ArgumentError, did_you_mean
 from .initializers.draws import fill_
 from .initializers.geometry import Geometry
 from .initializers.recurrent import chrono_ as _chrono_
+from .recipes.formulas import Mode
 
-Mode = Literal["fan_in", "fan_out", "fan_avg", "fan_geometric"]
 Entries = Literal["normal", "uniform", "truncated_normal"]
 Position = Literal["first", "hidden", "last"]
-Cell = Literal["lstm", "gru"]
+GatedCell = Literal["lstm", "gru"]
 Function = str | Activation | float
 """An activation by name or as an object, or its gain."""
 
@@ -318,7 +318,7 @@ def mimetic_(
     return query, key, value, out
 
 
-def chrono_(bias: Tensor, steps: int, cell: Cell = "lstm", *, generator: torch.Generator | None = None) -> Tensor:
+def chrono_(bias: Tensor, steps: int, cell: GatedCell = "lstm", *, generator: torch.Generator | None = None) -> Tensor:
     """Returns the bias of an LSTM or GRU, filled so that its units remember for 1 to `steps` − 1 steps.
 
     LSTM: the forget gate's part is log U(1, steps − 1), the input gate's its negative, the rest zero. GRU, as torch

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from .. import text
 from ..graph import Graph, Layer
 from ..recipes.catalogue import as_recipe, check_fits, entry_of
-from ..recipes.formulas import Draw, fan, mimetic, rows_and_columns
+from ..recipes.formulas import LayerDraw, fan, mimetic, rows_and_columns
 from ..recipes.recipe import Recipe
 from ..recipes.schemes import Scheme, scheme
 from .bias import bias
@@ -187,7 +187,7 @@ def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     return make(layer, draw.distribution, reason, std=draw.std * scale, scale=scale, slice_factors=slices)
 
 
-def _drawn_reason(layer: Layer, base: Scheme, draw: Draw) -> str:
+def _drawn_reason(layer: Layer, base: Scheme, draw: LayerDraw) -> str:
     gained = draw.worked and "φ" in base.about.formula and layer.activation.name != "linear" and not draw.instead
     phi = f" for {layer.activation}" if gained else ""
     worked = " = ".join(dict.fromkeys(part for part in (draw.worked, text.number(draw.std)) if part))

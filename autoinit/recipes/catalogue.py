@@ -18,7 +18,7 @@ from .schemes import SCHEMES, Scheme, scheme
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["scheme", "recipe", "calibration"]
+EntryKind = Literal["scheme", "recipe", "calibration"]
 """scheme: a formula for each weight; recipe: rules by role and depth; calibration: measured on batches."""
 
 
@@ -34,7 +34,7 @@ class Entry:
     """
 
     name: str
-    kind: Kind
+    kind: EntryKind
     recipe: Recipe
     about: About
 

@@ -85,7 +85,7 @@ Mode = Literal["fan_in", "fan_out", "fan_avg", "fan_geometric"]
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class LayerDraw:
     """What one weight matrix is drawn from.
 
     Attributes:
@@ -103,7 +103,7 @@ class Draw:
     instead: str = ""
 
 
-Rule = Callable[[Layer, Graph], Draw]
+Rule = Callable[[Layer, Graph], LayerDraw]
 
 
 # Sizes and gains of one layer
@@ -157,66 +157,66 @@ def fan(layer: Layer, mode: Mode) -> float:
 # Rules: what one layer gets
 
 
-def owner(layer: Layer, graph: Graph) -> Draw:
+def owner(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns the owner's own draw."""
-    return Draw("keep", math.nan)
+    return LayerDraw("keep", math.nan)
 
 
 def scaled(distribution: Distribution, family: str) -> Rule:
     """Returns the rule of one member of the variance-scaling family."""
 
-    def he(layer: Layer, graph: Graph) -> Draw:
-        return Draw(distribution, gain(layer) / math.sqrt(layer.fan_in), f"{_gain_text(layer)}/√{layer.fan_in}")
+    def he(layer: Layer, graph: Graph) -> LayerDraw:
+        return LayerDraw(distribution, gain(layer) / math.sqrt(layer.fan_in), f"{_gain_text(layer)}/√{layer.fan_in}")
 
-    def xavier(layer: Layer, graph: Graph) -> Draw:
+    def xavier(layer: Layer, graph: Graph) -> LayerDraw:
         std = math.sqrt(2.0 / (layer.fan_in + layer.fan_out))
-        return Draw(distribution, std, f"√(2/({layer.fan_in} + {layer.fan_out}))")
+        return LayerDraw(distribution, std, f"√(2/({layer.fan_in} + {layer.fan_out}))")
 
-    def lecun(layer: Layer, graph: Graph) -> Draw:
-        return Draw(distribution, 1.0 / math.sqrt(layer.fan_in), f"1/√{layer.fan_in}")
+    def lecun(layer: Layer, graph: Graph) -> LayerDraw:
+        return LayerDraw(distribution, 1.0 / math.sqrt(layer.fan_in), f"1/√{layer.fan_in}")
 
     return {"he": he, "xavier": xavier, "lecun": lecun}[family]
 
 
 def fixed(distribution: Distribution, std: float) -> Rule:
     """Returns the rule of one std for every layer, whatever its fans."""
-    return lambda layer, graph: Draw(distribution, std)
+    return lambda layer, graph: LayerDraw(distribution, std)
 
 
-def average(layer: Layer, graph: Graph) -> Draw:
+def average(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns 1/fan_in: each unit is the mean of its inputs."""
-    return Draw("constant", 1.0 / layer.fan_in, f"1/{layer.fan_in}")
+    return LayerDraw("constant", 1.0 / layer.fan_in, f"1/{layer.fan_in}")
 
 
-def sparse(layer: Layer, graph: Graph) -> Draw:
+def sparse(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns few non-zero weights for each unit, with the variance that He would have (Martens 2010)."""
-    return Draw("sparse", gain(layer) / math.sqrt(layer.fan_in), f"{_gain_text(layer)}/√{layer.fan_in} over all")
+    return LayerDraw("sparse", gain(layer) / math.sqrt(layer.fan_in), f"{_gain_text(layer)}/√{layer.fan_in} over all")
 
 
 def orthogonal(distribution: Distribution) -> Rule:
     """Returns the rule of an orthogonal matrix times the gain (Saxe et al. 2014)."""
 
-    def rule(layer: Layer, graph: Graph) -> Draw:
+    def rule(layer: Layer, graph: Graph) -> LayerDraw:
         # The root mean square entry of a matrix with orthonormal rows or columns, times the gain.
         size = max(rows_and_columns(layer))
-        return Draw(distribution, gain(layer) / math.sqrt(size), f"{_gain_text(layer)}/√{size}")
+        return LayerDraw(distribution, gain(layer) / math.sqrt(size), f"{_gain_text(layer)}/√{size}")
 
     return rule
 
 
-def _at_centre_orthogonal(layer: Layer, value: float, bias_std: float = 0.0) -> Draw:
+def _at_centre_orthogonal(layer: Layer, value: float, bias_std: float = 0.0) -> LayerDraw:
     """Returns an orthogonal matrix at the centre of the kernel (the whole matrix of a linear layer)."""
     rows, channels, taps = _at_centre(layer)
     size = max(rows, channels) * taps
-    return Draw("delta_orthogonal", value / math.sqrt(size), f"{value:.3g}/√{size}", bias_std)
+    return LayerDraw("delta_orthogonal", value / math.sqrt(size), f"{value:.3g}/√{size}", bias_std)
 
 
-def delta(layer: Layer, graph: Graph) -> Draw:
+def delta(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns an orthogonal matrix times the gain, at the centre of the kernel (Xiao et al. 2018)."""
     return _at_centre_orthogonal(layer, gain(layer))
 
 
-def mirrored(layer: Layer, graph: Graph) -> Draw:
+def mirrored(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns pairs of opposite units, whose activations add up to a linear map (Balduzzi et al. 2017)."""
     rows, channels, taps = _at_centre(layer)
     ends: dict[str, Distribution] = {"input": "mirrored_rows", "output": "mirrored_columns"}
@@ -226,24 +226,26 @@ def mirrored(layer: Layer, graph: Graph) -> Draw:
     # φ(x) − φ(−x) = slope·x leaves this layer, so that much is taken back.
     slope = (layer.activation.odd_slope() or 1.0) if layer.role != "output" else 1.0
     size = max(rows, channels) * taps
-    return Draw(distribution, 1 / (slope * math.sqrt(size)), f"1/√{size}" if slope == 1 else f"1/({slope:g}·√{size})")
+    return LayerDraw(
+        distribution, 1 / (slope * math.sqrt(size)), f"1/√{size}" if slope == 1 else f"1/({slope:g}·√{size})"
+    )
 
 
-def identity(layer: Layer, graph: Graph) -> Draw:
+def identity(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns the identity, at the centre of the kernel."""
     rows, channels, taps = _at_centre(layer)
-    return Draw("identity", 1 / math.sqrt(max(rows, channels) * taps))
+    return LayerDraw("identity", 1 / math.sqrt(max(rows, channels) * taps))
 
 
-def hadamard(layer: Layer, graph: Graph) -> Draw:
+def hadamard(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns a partial identity, or columns of a normalized Hadamard matrix (Zhao et al. 2021)."""
     rows, channels, taps = _at_centre(layer)
     # A wider output takes its columns from a normalized Hadamard matrix of the next power of two.
     size = channels if rows <= channels else 2 ** math.ceil(math.log2(rows))
-    return Draw("hadamard", 1 / math.sqrt(size * taps))
+    return LayerDraw("hadamard", 1 / math.sqrt(size * taps))
 
 
-def critical(layer: Layer, graph: Graph) -> Draw:
+def critical(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns weights and biases on the edge of chaos; He where there is none (Schoenholz et al. 2017)."""
     point = layer.activation.edge_of_chaos()
     if point is None or layer.kind == "recurrent":
@@ -251,10 +253,10 @@ def critical(layer: Layer, graph: Graph) -> Draw:
     sigma = _entering(layer, point)
     entering = " (for data of variance 1)" if layer.role == "input" else ""
     worked = f"{sigma:.3g}/√{layer.fan_in}{entering}"
-    return Draw("normal", sigma / math.sqrt(layer.fan_in), worked, point.sigma_b)
+    return LayerDraw("normal", sigma / math.sqrt(layer.fan_in), worked, point.sigma_b)
 
 
-def isometric(layer: Layer, graph: Graph) -> Draw:
+def isometric(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns an orthogonal matrix at a critical point that suits the depth (Pennington et al. 2017)."""
     point = layer.activation.isometry(len(graph.weights))
     if point is None or layer.kind == "recurrent":
@@ -267,18 +269,18 @@ def _entering(layer: Layer, point: Critical) -> float:
     return point.sigma_in if layer.role == "input" else point.sigma_w
 
 
-def _he_instead(layer: Layer, graph: Graph, why: str) -> Draw:
+def _he_instead(layer: Layer, graph: Graph, why: str) -> LayerDraw:
     return dataclasses.replace(scaled("normal", "he")(layer, graph), instead=f"He ({why})")
 
 
-def selu(layer: Layer, graph: Graph) -> Draw:
+def selu(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns LeCun's normal before SELU and linear units (Klambauer et al. 2017), He before others."""
     if layer.activation.name not in ("selu", "linear"):
         return _he_instead(layer, graph, f"{layer.activation} is no SELU")
     return scaled("normal", "lecun")(layer, graph)
 
 
-def siren(layer: Layer, graph: Graph) -> Draw:
+def siren(layer: Layer, graph: Graph) -> LayerDraw:
     """Returns uniform weights that keep the phase of sines at unit variance (Sitzmann et al. 2020).
 
     Biases are U(−1/√n, 1/√n), and the head is divided by ω as the sines' weights are: so does the authors' code.
@@ -287,8 +289,8 @@ def siren(layer: Layer, graph: Graph) -> Draw:
         return _he_instead(layer, graph, f"{layer.activation} is no sine")
     bias_std = 1.0 / math.sqrt(3.0 * layer.fan_in)
     if layer.role == "input":
-        return Draw("uniform", 1.0 / (layer.fan_in * math.sqrt(3.0)), f"1/({layer.fan_in}·√3)", bias_std)
+        return LayerDraw("uniform", 1.0 / (layer.fan_in * math.sqrt(3.0)), f"1/({layer.fan_in}·√3)", bias_std)
     sines = (one.activation for one in (layer, *graph.weights) if one.activation.name == "sin")
     omega = next((sine.parameters[0] for sine in sines if sine.parameters), 1.0)
     # Sines of a uniform phase have variance 1/2, so √2/√fan_in keeps the phase at unit variance before ω.
-    return Draw("uniform", math.sqrt(2.0 / layer.fan_in) / omega, f"√(2/{layer.fan_in})/{omega:g}", bias_std)
+    return LayerDraw("uniform", math.sqrt(2.0 / layer.fan_in) / omega, f"√(2/{layer.fan_in})/{omega:g}", bias_std)

@@ -11,14 +11,14 @@ from typing import Any
 
 from ..text import table
 from .about import PLAIN_COST
-from .catalogue import ALIASES, ENTRIES, Entry, Kind, named
+from .catalogue import ALIASES, ENTRIES, Entry, EntryKind, named
 from .needs import NEEDS
 from .schemes import SCHEMES
 
 COMMAND = "autoinit catalogue --markdown > docs/catalogue.md"
 """What makes the page."""
 
-KINDS: dict[Kind, tuple[str, str]] = {
+KINDS: dict[EntryKind, tuple[str, str]] = {
     "scheme": ("Schemes", "one formula for every weight matrix; also for one role: Recipe(rules={role: scheme})"),
     "recipe": ("Recipes", "rules by role, depth and width"),
     "calibration": ("Calibrations", "drawn, then measured on batches of your data and corrected"),

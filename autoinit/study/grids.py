@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from .problems import Spec
-from .spec import Arguments, Factory, LossName, Name, Positive, TaskSpec
+from .spec import Arguments, Factory, Name, NamedLoss, Positive, TaskSpec
 
 
 class ModelEntry(Spec):
@@ -28,7 +28,7 @@ class ModelEntry(Spec):
     model: Factory
     model_args: Arguments = Field(default_factory=dict)
     batch_size: Positive | None = None
-    loss: LossName | None = None
+    loss: NamedLoss | None = None
     step: Factory | None = None
 
     def fits(self, data: DataEntry) -> bool:
@@ -59,7 +59,7 @@ class DataEntry(Spec):
     data: Factory
     data_args: Arguments = Field(default_factory=dict)
     batch_size: Positive | None = None
-    loss: LossName | None = None
+    loss: NamedLoss | None = None
     step: Factory | None = None
 
 

@@ -94,7 +94,7 @@ def _check_lr_step(step: int) -> int:
 
 Name = Annotated[str, Field(pattern=NAME)]
 Factory = Annotated[str, Field(pattern=FACTORY, description="module:callable, such as train:make_model")]
-LossName = Annotated[str, Field(pattern=LOSS)]
+NamedLoss = Annotated[str, Field(pattern=LOSS)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_arguments)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -132,7 +132,7 @@ class TaskSpec(Spec):
     data: Factory
     data_args: Arguments = Field(default_factory=dict)
     batch_size: Positive | None = None
-    loss: LossName | None = None
+    loss: NamedLoss | None = None
     step: Factory | None = None
     optimizer: Factory = "torch.optim:AdamW"
     optimizer_args: Arguments = Field(default_factory=dict)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .axes import Use, contraction, width
-from .blocks import DROPOUT, Attention, Blocks
+from .blocks import DROPOUT, AttentionBlock, Blocks
 from .walk import BINARY, NORMS, PARTS, POOLS, UNARY, VIEWS, Edge, Node, search_back
 
 PROJECTING = VIEWS | BINARY | DROPOUT | {"Neg", "Cat", "Stack", "Index", "ConstantPadNd", "CopySlices"}
@@ -98,7 +98,7 @@ def members(blocks: Blocks, uses: list[Use]) -> tuple[dict[str, Member], dict[st
     return before, after
 
 
-def projections(blocks: Blocks, attention: Attention) -> list[dict[Node, Edge]]:
+def projections(blocks: Blocks, attention: AttentionBlock) -> list[dict[Node, Edge]]:
     """Returns the products that make queries, keys and values, each → the part of its output that does.
 
     A weight that feeds another one of them too is left out: the compression in latent attention, whose output holds
@@ -124,7 +124,7 @@ def _group(blocks: Blocks, inputs: list[dict[Node, Edge]]) -> str:
 
 
 def _heads(
-    blocks: Blocks, attention: Attention, inputs: list[dict[Node, Edge]], widths: dict[tuple[Node, str], int]
+    blocks: Blocks, attention: AttentionBlock, inputs: list[dict[Node, Edge]], widths: dict[tuple[Node, str], int]
 ) -> list[int]:
     """Returns the heads of queries, keys and values: the width of their weight over the width of a head."""
     each, of_value = _shape(attention.query)[-1], _value_width(attention)
@@ -154,13 +154,13 @@ def _shape(edge: Edge) -> tuple[int, ...]:
     return edge.node.shapes[edge.output]
 
 
-def _value_width(attention: Attention) -> int:
+def _value_width(attention: AttentionBlock) -> int:
     at = attention.out.inputs.index(attention.value)
     found = contraction(attention.out, at)
     return _shape(attention.value)[found.outside[0] if found and found.outside else -1]
 
 
-def is_cross(blocks: Blocks, attention: Attention) -> bool:
+def is_cross(blocks: Blocks, attention: AttentionBlock) -> bool:
     """Whether the keys come from another stream than the queries.
 
     Keys that are a reduction of the query's stream do not, nor do those of an earlier layer of the same stream.

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..graph import Kind
-from .layout import RESHAPES, Layout, block_axis, moved, of_data, of_parameter, rearranged
+from .layout import RESHAPES, Stretches, block_axis, moved, of_data, of_parameter, rearranged
 from .walk import NORMS, PARTS, VIEWS, Edge, Node, saved
 
 Axes = tuple[frozenset[int], ...]
@@ -31,7 +31,7 @@ class Chain:
     ops: frozenset[str] = frozenset()
     part: bool = False
     cut: int | None = None
-    layout: Layout = ()
+    layout: Stretches = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ def _signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-def _in_output(use: Use) -> Layout:
+def _in_output(use: Use) -> Stretches:
     """Returns where the elements of the weight's output axes lie in the output of its product."""
     node, view = use.node, contraction(use.node, use.position)
     layout = list(of_data(node.shape))

@@ -16,7 +16,7 @@ _SQUASHING = frozenset({"Sigmoid", "Hardsigmoid", *SOFTMAX})
 
 
 @dataclass(frozen=True, slots=True)
-class Attention:
+class AttentionBlock:
     """Where queries, keys and values meet."""
 
     query: Edge
@@ -73,7 +73,7 @@ class Blocks:
     nonlinear: set[Node] = field(default_factory=set)
     norms: set[Node] = field(default_factory=set)
     statistics: set[Node] = field(default_factory=set)
-    attentions: list[Attention] = field(default_factory=list)
+    attentions: list[AttentionBlock] = field(default_factory=list)
     scores: set[Node] = field(default_factory=set)
     gates: set[tuple[Node, int]] = field(default_factory=set)
     gate_side: set[Node] = field(default_factory=set)
@@ -127,7 +127,7 @@ def find_attention(blocks: Blocks, softmax: Node) -> None:
     product, position = mixed
     value = next((edge for at, edge in enumerate(product.inputs) if at != position and edge in product.data), None)
     if value is not None:
-        blocks.attentions.append(Attention(scores.data[-2], scores.data[-1], value, product))
+        blocks.attentions.append(AttentionBlock(scores.data[-2], scores.data[-1], value, product))
         blocks.scores |= between
 
 

@@ -28,21 +28,21 @@ class Stretch(NamedTuple):
     first: bool = True
 
 
-Layout = tuple[tuple[Stretch, ...], ...]
+Stretches = tuple[tuple[Stretch, ...], ...]
 """For each axis of a value, the runs that it is made of, the outermost first."""
 
 
-def of_parameter(shape: tuple[int, ...]) -> Layout:
+def of_parameter(shape: tuple[int, ...]) -> Stretches:
     """Returns the layout of a parameter itself."""
     return tuple(_single(size, axis) for axis, size in enumerate(shape))
 
 
-def of_data(shape: tuple[int, ...]) -> Layout:
+def of_data(shape: tuple[int, ...]) -> Stretches:
     """Returns the layout of a value whose axes are not those of a parameter."""
     return tuple(_single(size, None) for size in shape)
 
 
-def moved(node: Node, layout: Layout, before: tuple[int, ...]) -> Layout:
+def moved(node: Node, layout: Stretches, before: tuple[int, ...]) -> Stretches:
     """Returns the layout of a node's output.
 
     Args:
@@ -95,7 +95,7 @@ def dim_of(dim: int, ndim: int) -> int:
     return (dim - 2**64 if dim >= 2**63 else dim) % max(ndim, 1)
 
 
-def block_axis(cut: Node, output: int, layout: Layout) -> int | None:
+def block_axis(cut: Node, output: int, layout: Stretches) -> int | None:
     """Returns the axis of the parameter of which a cut takes a block of neighbours; None where it takes no block.
 
     Of `qkv.chunk(3, -1)`, each part is a block. Of `qkv.view(…, heads, 3 * width).chunk(3, -1)`, each part is made of
@@ -118,7 +118,7 @@ def _single(size: int, axis: int | None) -> tuple[Stretch, ...]:
     return (Stretch(size, axis),) if size != 1 else ()
 
 
-def _regrouped(layout: Layout, after: tuple[int, ...]) -> Layout:
+def _regrouped(layout: Stretches, after: tuple[int, ...]) -> Stretches:
     """Returns the layout after a reshape, which reads all runs in the same order; unknown where it cuts them oddly."""
     left = [run for runs in reversed(layout) for run in reversed(runs)]
     result: list[tuple[Stretch, ...]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .axes import Use, contraction
-from .blocks import DROPOUT, SOFTMAX, Attention, Blocks, Residual, find_attention, find_gate, find_origin
+from .blocks import DROPOUT, SOFTMAX, AttentionBlock, Blocks, Residual, find_attention, find_gate, find_origin
 from .walk import BINARY, NORMS, POOLS, VIEWS, Edge, Node, search_back
 
 
@@ -25,7 +25,7 @@ def find_blocks(nodes: list[Node], uses: list[Use]) -> Blocks:
     for node in nodes:
         if node.op.startswith("ScaledDotProduct") and len(node.data) >= 3:
             query, key, value = node.data[:3]
-            blocks.attentions.append(Attention(query, key, value, node))
+            blocks.attentions.append(AttentionBlock(query, key, value, node))
         elif node.op in SOFTMAX:
             find_attention(blocks, node)
     for node in nodes:

@@ -9,7 +9,7 @@ from ..graph import Role
 from .attentions import PROJECTING, Member, members, names_of, products_behind, projections, size_of
 from .axes import Use, is_block, kind_of, offset
 from .blocks import DROPOUT, SELECTING, SOFTMAX, Blocks, Residual
-from .streams import Stack, is_rectified, post_normed, stacks
+from .streams import StackName, is_rectified, post_normed, stacks
 from .vectors import is_position_table
 from .walk import BINARY, PARTS, POOLS, UNARY, VIEWS, Edge, Node
 
@@ -50,7 +50,7 @@ class Places:
     closing: set[Node] = field(default_factory=set)
     rectified: set[Node] = field(default_factory=set)
     post_norm: set[Node] = field(default_factory=set)
-    stacks: dict[Node, Stack] = field(default_factory=dict)
+    stacks: dict[Node, StackName] = field(default_factory=dict)
     timing: set[str] = field(default_factory=set)
     last: set[Node] = field(default_factory=set)
 

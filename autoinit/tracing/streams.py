@@ -9,7 +9,7 @@ from .attentions import PROJECTING, fed, is_cross
 from .blocks import DROPOUT, Blocks, Residual
 from .walk import VIEWS, Edge, Node, search_back
 
-Stack = Literal["", "encoder", "decoder"]
+StackName = Literal["", "encoder", "decoder"]
 
 
 def post_normed(blocks: Blocks) -> set[Node]:
@@ -95,7 +95,7 @@ def _norms_of_queries(blocks: Blocks) -> set[Node]:
     return found
 
 
-def stacks(blocks: Blocks) -> dict[Node, Stack]:
+def stacks(blocks: Blocks) -> dict[Node, StackName]:
     """Returns node → whether it encodes or decodes, in a network with cross attention.
 
     Encoder is what the keys and values of a cross attention are made of, decoder what else goes into it and what comes
@@ -111,7 +111,7 @@ def stacks(blocks: Blocks) -> dict[Node, Stack]:
     for node in blocks.nodes:
         if node in outs or any(edge.node in decoder and edge.node not in encoder for edge in node.data):
             decoder.add(node)
-    told: dict[Node, Stack] = dict.fromkeys(decoder, "decoder")
+    told: dict[Node, StackName] = dict.fromkeys(decoder, "decoder")
     return told | dict.fromkeys(encoder, "encoder")
 
 
@@ -119,7 +119,7 @@ def _behind(nodes: Iterable[Node]) -> set[Node]:
     return set().union(*(search_back(node, 0) for node in nodes))
 
 
-def stack_of(told: dict[Node, Stack], nodes: Iterable[Node]) -> Stack:
+def stack_of(told: dict[Node, StackName], nodes: Iterable[Node]) -> StackName:
     """Returns the stack of a parameter that is used in these nodes; none where it is used in both."""
     found = {told.get(node, "") for node in nodes}
     return found.pop() if len(found) == 1 else ""

@@ -14,7 +14,7 @@ from autoinit.graph import Graph, Layer
 from autoinit.initializers.draws import fill_
 from autoinit.initializers.geometry import Geometry
 from autoinit.recipes import formulas
-from autoinit.recipes.formulas import Draw, Rule, fan, gain, kernel_size, rows_and_columns
+from autoinit.recipes.formulas import LayerDraw, Rule, fan, gain, kernel_size, rows_and_columns
 
 GRAPH = Graph(())
 
@@ -50,7 +50,7 @@ LAYERS = {
 }
 
 
-def drawn(layer: Layer, draw: Draw) -> Tensor:
+def drawn(layer: Layer, draw: LayerDraw) -> Tensor:
     """A tensor of the layer's shape, filled as the draw says."""
     geometry = Geometry(layer.out_axes, layer.in_axes, layer.groups, layer.slices, layer.kernel_axes)
     tensor = torch.empty(layer.shape, dtype=torch.float64)
@@ -227,4 +227,4 @@ def test_recurrent_cells_have_no_critical_point_of_their_own() -> None:
 
 def test_the_owner_s_draw_and_the_mean_need_no_chance() -> None:
     assert formulas.owner(LAYERS["wide"], GRAPH).distribution == "keep"
-    assert formulas.average(LAYERS["wide"], GRAPH) == Draw("constant", 1 / 32, "1/32")
+    assert formulas.average(LAYERS["wide"], GRAPH) == LayerDraw("constant", 1 / 32, "1/32")
