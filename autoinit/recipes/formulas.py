@@ -1,4 +1,4 @@
-"""The rule of mimetic attention: weights that are factors of one matrix, two parameters at a time."""
+"""The formulas: what one layer gets under each named scheme, as pure arithmetic on its fans, gain and place."""
 
 from __future__ import annotations
 
@@ -10,52 +10,6 @@ from typing import Literal
 
 from ..activations import Critical
 from ..graph import Graph, Layer
-
-
-@dataclass(frozen=True, slots=True)
-class Mimetic:
-    """How one weight of an attention is drawn.
-
-    Attributes:
-        distribution: which factor it is.
-        stream: what the random stream is called that both factors of one matrix draw from.
-        why: in words.
-    """
-
-    distribution: Distribution
-    stream: str
-    why: str
-
-
-_QUERY_KEY = "W_qᵀW_k ≈ 0.7·Z + 0.7·1 in each head"
-_OUT_VALUE = "W_out·W_v ≈ 0.4·Z − 0.4·1"
-
-
-_ROWS: dict[str, Mimetic] = {
-    "query": Mimetic("mimetic_query", "queries", f"mimetic: {_QUERY_KEY}"),
-    "key": Mimetic("mimetic_key", "queries", f"mimetic: {_QUERY_KEY}"),
-    "value": Mimetic("mimetic_value", "values", f"mimetic: {_OUT_VALUE}"),
-    "attention_out": Mimetic("mimetic_out", "values", f"mimetic: {_OUT_VALUE}"),
-    "qkv": Mimetic("mimetic_qkv", "values", f"mimetic: {_QUERY_KEY}, {_OUT_VALUE}"),
-}
-"""By role. A fused weight draws the values' matrix first, as the output weight that shares its stream does."""
-
-
-def mimetic(layer: Layer, graph: Graph) -> Mimetic | None:
-    """Returns the draw of a weight of self-attention (Trockman & Kolter 2023, arXiv:2305.09828).
-
-    None for what is no self-attention, and where its weights are no factors of square matrices: heads that share keys
-    and values, kept weights, inputs of different widths.
-    """
-    if layer.role not in _ROWS or not layer.attention or layer.cross or layer.heads < 1:
-        return None
-    group = [other for other in graph.layers if other.attention == layer.attention]
-    if any(other.keep or (other.role == "qkv" and other.slices != 3) for other in group):
-        return None
-    widths = {size for other in group for size in rows_and_columns(other)}
-    heads = {other.heads for other in group}
-    return _ROWS[layer.role] if len(widths) == len(heads) == 1 else None
-
 
 Distribution = Literal[
     "keep",
@@ -79,8 +33,6 @@ Distribution = Literal[
     "mimetic_qkv",
     "chrono",
 ]
-
-
 Mode = Literal["fan_in", "fan_out", "fan_avg", "fan_geometric"]
 
 
@@ -294,3 +246,49 @@ def siren(layer: Layer, graph: Graph) -> LayerDraw:
     omega = next((sine.parameters[0] for sine in sines if sine.parameters), 1.0)
     # Sines of a uniform phase have variance 1/2, so √2/√fan_in keeps the phase at unit variance before ω.
     return LayerDraw("uniform", math.sqrt(2.0 / layer.fan_in) / omega, f"√(2/{layer.fan_in})/{omega:g}", bias_std)
+
+
+# Mimetic attention: weights that are factors of one matrix, two parameters at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Mimetic:
+    """How one weight of an attention is drawn.
+
+    Attributes:
+        distribution: which factor it is.
+        stream: what the random stream is called that both factors of one matrix draw from.
+        why: in words.
+    """
+
+    distribution: Distribution
+    stream: str
+    why: str
+
+
+_QUERY_KEY = "W_qᵀW_k ≈ 0.7·Z + 0.7·1 in each head"
+_OUT_VALUE = "W_out·W_v ≈ 0.4·Z − 0.4·1"
+_MIMETIC: dict[str, Mimetic] = {
+    "query": Mimetic("mimetic_query", "queries", f"mimetic: {_QUERY_KEY}"),
+    "key": Mimetic("mimetic_key", "queries", f"mimetic: {_QUERY_KEY}"),
+    "value": Mimetic("mimetic_value", "values", f"mimetic: {_OUT_VALUE}"),
+    "attention_out": Mimetic("mimetic_out", "values", f"mimetic: {_OUT_VALUE}"),
+    "qkv": Mimetic("mimetic_qkv", "values", f"mimetic: {_QUERY_KEY}, {_OUT_VALUE}"),
+}
+"""By role. A fused weight draws the values' matrix first, as the output weight that shares its stream does."""
+
+
+def mimetic(layer: Layer, graph: Graph) -> Mimetic | None:
+    """Returns the draw of a weight of self-attention (Trockman & Kolter 2023, arXiv:2305.09828).
+
+    None for what is no self-attention, and where its weights are no factors of square matrices: heads that share keys
+    and values, kept weights, inputs of different widths.
+    """
+    if layer.role not in _MIMETIC or not layer.attention or layer.cross or layer.heads < 1:
+        return None
+    group = [other for other in graph.layers if other.attention == layer.attention]
+    if any(other.keep or (other.role == "qkv" and other.slices != 3) for other in group):
+        return None
+    widths = {size for other in group for size in rows_and_columns(other)}
+    heads = {other.heads for other in group}
+    return _MIMETIC[layer.role] if len(widths) == len(heads) == 1 else None

@@ -13,11 +13,8 @@ than one iterate's, which is mostly the noise of its last steps."""
 ENOUGH_TO_WANDER = 32
 """Steps below which there is one evaluation halfway and one at the end: one step moves little there, and costs less
 than to look at it."""
-
-
 SHORTEST_RUN = 8
 """Steps below which a run on a fresh batch order tells nothing."""
-
 DRAW_COST = 1.05
 """Cost of a run in its own steps, without evaluations: a twentieth more for drawing the weights."""
 

@@ -15,8 +15,6 @@ from .costs import SHORTEST_RUN, final_cost, longest
 
 FINALISTS = 3
 FINAL_ORDERS = 2
-
-
 EARLY_LEAD, EARLY_STEPS = 0.05, 16
 """The lead, in nats, that a candidate needs where probes have fewer than so many steps: the gate costs as much as the
 search there. Of 32 smaller leads at eight steps four turned out to do harm and the median gained 6 %; of 85 larger ones

@@ -1,4 +1,4 @@
-"""Data of every accepted kind as lists of batches, and what a batch is made of."""
+"""Data of every accepted kind as lists of batches, and which of them are held back."""
 
 from __future__ import annotations
 

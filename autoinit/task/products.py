@@ -16,6 +16,17 @@ from torch.nn.utils import parametrize
 from .batches import tensors
 from .interceptor import Interceptor
 
+_PRODUCTS = frozenset(
+    "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d matmul mm bmm addmm baddbmm mv"
+    " __matmul__ __rmatmul__ einsum embedding embedding_bag bilinear".split()
+)
+"""Functions whose result is a product of data and a weight."""
+_SAME_WEIGHT = frozenset(
+    "t transpose permute view reshape to float double half bfloat16 contiguous expand unsqueeze squeeze clone flatten"
+    " transpose_ swapaxes movedim type_as __get__".split()
+)
+"""Functions whose result stands for the weight that they are called on: views of it, and casts."""
+
 
 def parameter_names(model: nn.Module) -> dict[int, str]:
     """Returns id of each parameter tensor → its name; of tied ones the first."""
@@ -31,16 +42,6 @@ def derived_tensors(model: nn.Module) -> dict[str, Tensor]:
             for name in parametrizations:
                 found[f"{path}.{name}" if path else name] = attrgetter(name)(module)
     return found
-
-
-_PRODUCTS = frozenset(
-    "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d matmul mm bmm addmm baddbmm mv"
-    " __matmul__ __rmatmul__ einsum embedding embedding_bag bilinear".split()
-)
-_SAME_WEIGHT = frozenset(
-    "t transpose permute view reshape to float double half bfloat16 contiguous expand unsqueeze squeeze clone flatten"
-    " transpose_ swapaxes movedim type_as __get__".split()
-)
 
 
 class _Products(Interceptor):
