@@ -1,4 +1,4 @@
-"""What every test starts from: one thread, the same seeds."""
+"""What every test starts from: one thread, the same seeds, a cache of the run's own; and which tests come first."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from once import run_folder
 
 torch.set_num_threads(1)
 
@@ -26,3 +27,15 @@ def seeded() -> None:
     torch.manual_seed(0)
     np.random.seed(0)
     random.seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Fitted recommenders are kept for this run alone: none of before is met, and none is left in the user's folder."""
+    os.environ["AUTOINIT_CACHE"] = str(run_folder(tmp_path_factory) / "cache")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with slow tests first, whole: at the end no process waits for a long one, and fixtures stay shared."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

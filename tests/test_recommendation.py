@@ -8,19 +8,19 @@ from functools import cache
 
 import pytest
 import torch
+from once import shipped_recommender
 from sklearn.datasets import load_digits
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import autoinit
-from autoinit.knowledge.files import shipped
 from autoinit.recommender.model import Recommender
 
 
 @cache
 def learned() -> Recommender:
     """One for which no task is far."""
-    return cautious(dataclasses.replace(Recommender.fit(shipped()), far=float("inf")), 0.0)
+    return cautious(dataclasses.replace(shipped_recommender(), far=float("inf")), 0.0)
 
 
 def cautious(found: Recommender, caution: float) -> Recommender:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from once import shipped_recommender
 
 import autoinit
 from autoinit.cli import main as cli
@@ -110,6 +111,7 @@ def test_what_a_search_recorded_is_fitted_to_without_being_named(
 
 
 def test_damaged_lines_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shipped_recommender()
     (folder / "records.jsonl").write_text('{"schema": 2, "torn\n')
     run("recommender", "show", "records.jsonl")
     out, err = capsys.readouterr()
@@ -118,6 +120,7 @@ def test_damaged_lines_are_named(folder: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_show_tells_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    shipped_recommender()
     run("recommender", "show")
     told = capsys.readouterr().out
     assert shipped().hash in told

@@ -7,13 +7,13 @@ from functools import cache
 
 import pytest
 import torch
+from once import shipped_recommender
 from sklearn.datasets import load_digits
 from torch import nn
 
 import autoinit
 from autoinit.graph import Graph
 from autoinit.knowledge.features import Features
-from autoinit.knowledge.files import shipped
 from autoinit.recipes.recipe import Recipe
 from autoinit.recipes.space import Space, space_of
 from autoinit.recommender.model import Recommender
@@ -26,7 +26,7 @@ from autoinit.tracing.tracing import trace_task
 @cache
 def recommender() -> Recommender:
     """One for which no task is far."""
-    return dataclasses.replace(Recommender.fit(shipped()), far=float("inf"))
+    return dataclasses.replace(shipped_recommender(), far=float("inf"))
 
 
 @cache

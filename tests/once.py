@@ -1,0 +1,35 @@
+"""What is dear to make and several tests only look at: made once for a run, whichever of its processes asks first."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoinit.recommender import cache
+from autoinit.recommender.model import Recommender
+
+
+def run_folder(factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder that all processes of this run of the tests have in common, and no other run."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Has one process at a time in the block, of those that name the same folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def shipped_recommender() -> Recommender:
+    """Returns the recommender that ships: fitted by the first process that asks, read by the others."""
+    with alone(cache.folder()):
+        return cache.default()
