@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from autoinit.cli.main import main
 from autoinit.knowledge.lines import read_lines, write_lines
 from autoinit.study.status import status_of
 from autoinit.study.storage import Store, open_store, storage_of
@@ -68,10 +71,37 @@ def start(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
 
 
 def run(*arguments: str | Path, code: int = 0) -> str:
-    process = start(*arguments)
+    """Runs the command `autoinit study` in this process, which has torch loaded; its workers are their own processes.
+
+    Returns:
+        What it printed and told.
+    """
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told), pytest.raises(SystemExit) as ended:
+        main(["study", *map(str, arguments)])
+    assert (ended.value.code or 0) == code, told.getvalue()
+    return told.getvalue()
+
+
+def finished_study(folder: Path) -> Path:
+    """Runs a study to its end without anything happening to it, as a person does: two workers, and a long stage."""
+    file = write(folder, more="[long]\nsteps = 40\ntop = 1\n")
+    process = start("run", file)
     out, err = process.communicate(timeout=300)
-    assert process.returncode == code, err
-    return out + err
+    assert process.returncode == 0, err
+    assert "Done." in out
+    return file
+
+
+def copied(file: Path, folder: Path) -> Path:
+    """Returns a study's file in another folder, with all that belongs to it."""
+    shutil.copytree(file.parent, folder, dirs_exist_ok=True)
+    return folder / file.name
+
+
+def probes(file: Path) -> list[dict[str, Any]]:
+    """Returns the records of a study's probes, apart from times: those of one that has no long stage."""
+    return [line for line in timeless(records(file)) if line["stage"] == "probe"]
 
 
 def records(file: Path) -> list[dict[str, Any]]:

@@ -13,19 +13,17 @@ import time
 from pathlib import Path
 
 import pytest
-from study_runs import done, records, run, start, states, timeless, wait_for_trials, workers_of, write
+from study_runs import done, probes, records, run, start, states, timeless, wait_for_trials, workers_of, write
 
 from autoinit.knowledge.lines import read_lines
 
 TRIALS = 21
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+@pytest.fixture(scope="session")
+def undisturbed(finished: Path) -> list[dict[str, object]]:
     """The records of a study that nothing happened to, apart from times."""
-    file = write(tmp_path_factory.mktemp("whole"))
-    run("run", file)
-    return timeless(records(file))
+    return probes(finished)
 
 
 # A full disk
@@ -50,7 +48,7 @@ def test_a_full_disk_ends_the_study_in_words_and_with_room_it_goes_on(
     kept = states(file)["mlp"]["done"]
     assert 0 < kept < TRIALS, "it was full in the middle"
     before = timeless(records(file))
-    assert "Done." in run("resume", file)
+    assert "Done." in run("resume", file, "--workers", "1")
     after = timeless(records(file))
     assert after == undisturbed
     assert [line for line in after if line in before] == before, "what had ended was not run again"
@@ -60,10 +58,10 @@ DISK = """
 set -e
 mount -t tmpfs -o size=1300k tmpfs "$1/disk"
 storage="sqlite:///$1/disk/small.db"
-if "$2" -m autoinit study run "$1/small.toml" --storage "$storage" 2>"$1/first.txt"; then exit 3; fi
+if "$2" -m autoinit study run "$1/small.toml" --storage "$storage" --workers 1 2>"$1/first.txt"; then exit 3; fi
 mount -o remount,size=64m "$1/disk"
 "$2" -m autoinit study export "$1/small.toml" "$1/before.jsonl" --storage "$storage"
-"$2" -m autoinit study resume "$1/small.toml" --storage "$storage"
+"$2" -m autoinit study resume "$1/small.toml" --storage "$storage" --workers 1
 "$2" -m autoinit study export "$1/small.toml" "$1/after.jsonl" --storage "$storage"
 """
 """In a namespace of its own a user may mount a disk, and make it larger."""

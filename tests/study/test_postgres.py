@@ -327,7 +327,7 @@ def test_two_commands_share_one_study(url: str, tmp_path: Path) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     for folder in (alone, shared):
         folder.mkdir()
-    study_runs.run("run", study_runs.write(alone, steps=300))
+    study_runs.run("run", study_runs.write(alone, steps=300), "--workers", "1")
     file = study_runs.write(shared, steps=300)
     both = [study_runs.start("run", file, "--storage", url, "--workers", "1") for _ in range(2)]
     for process in both:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -15,17 +16,20 @@ from pathlib import Path
 
 import pytest
 from helpers import alive
-from study_runs import records, run, start, states, timeless, wait_for_trials, workers_of, write
+from study_runs import copied, probes, records, run, start, states, timeless, wait_for_trials, workers_of, write
 
+import autoinit
 from autoinit.knowledge.lines import read_lines, write_lines
+from autoinit.study.coordinator import Progress
+from autoinit.study.toml_file import read_study
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that ran to its end without anything happening to it."""
-    file = write(tmp_path_factory.mktemp("whole"), more="[long]\nsteps = 40\ntop = 1\n")
-    assert "Done." in run("run", file)
-    return file
+def half_broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A study of a task that works and one that cannot be built, and what was told while it ran."""
+    task = '[[tasks]]\nname = "gone"\nmodel = "study_models:broken"\ndata = "study_models:digits"\n'
+    file = write(tmp_path_factory.mktemp("half"), steps=5, tasks=task)
+    return file, run("run", file, "--workers", "1")
 
 
 def test_study_keeps_a_record_of_every_trial(finished: Path) -> None:
@@ -73,33 +77,41 @@ def wait_for_training(process: subprocess.Popen[str], log: Path) -> None:
     while process.poll() is None and time.monotonic() < deadline:
         if log.exists() and log.stat().st_size > before:
             return
-        time.sleep(0.02)
+        time.sleep(0.005)
+
+
+KILLS = tuple(itertools.product(["worker", "both", "coordinator"], [False, True]))
+"""What is killed, and whether that is in the middle of a training or while it starts: each of both once."""
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, finished: Path) -> None:
-    """Coordinator, workers, or both are killed twenty times: while they start, and in the middle of trainings."""
+def test_killed_at_random_moments_it_ends_with_the_same_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coordinator, a worker, and both are killed, while they start and in the middle of trainings."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     files = []
     for folder in (whole, cut):
         folder.mkdir()
-        file = write(folder, steps=2500)
+        file = write(folder, steps=1500)
         file.write_text(file.read_text().replace("torch.optim:SGD", "study_models:NotedSGD"))
         files.append(file)
     trainings = [str(folder / "trainings.txt") for folder in (whole, cut)]
-    process = start("run", files[0], TRAININGS=trainings[0])
-    assert "Done." in process.communicate(timeout=300)[0]
+    with monkeypatch.context() as environment:
+        environment.setenv("TRAININGS", trainings[0])
+        run("run", files[0], "--workers", "1")
     chance = random.Random(0)
     kills = in_flight = 0
     process = start("run", file, TRAININGS=trainings[1])
-    while kills < 20:
+    while kills < len(KILLS):
+        what, in_training = KILLS[kills]
         if process.poll() is not None:  # two workers were killed while they built the task: it failed for that run
             assert "failed as a whole" in process.communicate()[1], "the study was over before it could be killed"
             process = start("resume", file, TRAININGS=trainings[1])
-        if kills % 2:
+        if in_training:
             wait_for_training(process, Path(trainings[1]))
-        time.sleep(chance.uniform(0.0, 1.0))
-        what, pids = chance.choice(["coordinator", "worker", "both"]), workers_of(process)
+        time.sleep(chance.uniform(0.0, 0.2 if in_training else 1.0))
+        pids = workers_of(process)
         if what != "coordinator" and not pids:
             continue
         kills += 1
@@ -116,8 +128,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(tmp_path: Path, 
             process = start("run", file, TRAININGS=trainings[1])
     process.communicate(timeout=300)
     assert process.returncode == 0
-    process = start("resume", file, TRAININGS=trainings[1])
-    assert "Done." in process.communicate(timeout=300)[0]
+    assert "Done." in run("resume", file)
     status = states(file)["mlp"]
     assert (status["running"], status["waiting"]) == (0, 0)
     expected = {line["id"]: line for line in timeless(records(whole / "small.toml"))}
@@ -154,11 +165,11 @@ def test_sigterm_and_ctrl_c_stop_it_cleanly(tmp_path: Path, number: signal.Signa
 
 def test_budget_ends_a_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
     file = write(tmp_path, steps=3000)
+    file.write_text(file.read_text().replace("seeds = [0, 1]", "seeds = [0]").replace("lr_steps = [1]", ""))
     assert "the budget is spent" in run("run", file, "--budget", "4s", "--workers", "1")
-    done = states(file)["mlp"]["done"]
-    assert done < 21
-    run("resume", file)
-    assert states(file)["mlp"]["done"] == 21
+    assert states(file).get("mlp", {"done": 0})["done"] < 7
+    assert "Done." in run("resume", file, "--workers", "1")
+    assert states(file)["mlp"]["done"] == 7
 
 
 def test_resume_needs_a_study(tmp_path: Path) -> None:
@@ -180,9 +191,9 @@ def test_second_coordinator_is_refused(tmp_path: Path) -> None:
         process.communicate(timeout=60)
 
 
-def test_changed_study_is_refused_and_a_grown_one_goes_on(tmp_path: Path) -> None:
-    file = write(tmp_path)
-    run("run", file)
+def test_changed_study_is_refused_and_a_grown_one_goes_on(tmp_path: Path, finished: Path) -> None:
+    file = copied(finished, tmp_path)
+    before = records(file)
     text = file.read_text()
     file.write_text(text.replace("steps = 30", "steps = 31"))
     told = run("run", file, code=2)
@@ -191,14 +202,13 @@ def test_changed_study_is_refused_and_a_grown_one_goes_on(tmp_path: Path) -> Non
     assert "31" in told
     more = text[text.index("[[tasks]]") :].replace('name = "mlp"', 'name = "wide"')
     file.write_text(text + more + "model_args = {width = 48}\n")
-    run("run", file)
+    run("run", file, "--workers", "1")
+    assert [line for line in records(file) if line["task"] == "mlp"] == before
     assert {line["task"] for line in records(file)} == {"mlp", "wide"}
 
 
-def test_task_that_cannot_be_built_fails_alone(tmp_path: Path) -> None:
-    task = '[[tasks]]\nname = "gone"\nmodel = "study_models:broken"\ndata = "study_models:digits"\n'
-    file = write(tmp_path, tasks=task)
-    told = run("run", file)
+def test_task_that_cannot_be_built_fails_alone(half_broken: tuple[Path, str]) -> None:
+    file, told = half_broken
     assert "weights.bin is not here" in told
     status = states(file)
     assert status["mlp"]["done"] == 21
@@ -211,16 +221,16 @@ def test_worker_that_dies_costs_one_trial_which_is_tried_once_more(tmp_path: Pat
         file.read_text()
         .replace("study_models:mlp", "study_models:Deadly")
         .replace('"lsuv"', '"orthogonal"')
+        .replace("seeds = [0, 1]", "seeds = [0]")
         .replace("lr_steps = [1]", "")
     )
     told = run("run", file)
     assert "it is tried once more" in told
     lines = records(file)
-    assert len(lines) == 14
-    dead = [line for line in lines if line["recipe"] == "orthogonal"]
-    assert len(dead) == 2
-    assert all(line["state"] == "failed" and line["attempts"] == 2 for line in dead)
-    assert all("SIGKILL" in line["reason"] for line in dead)
+    assert len(lines) == 7
+    (dead,) = [line for line in lines if line["recipe"] == "orthogonal"]
+    assert (dead["state"], dead["attempts"]) == ("failed", 2)
+    assert "SIGKILL" in dead["reason"]
     others = [line for line in lines if line["fields"].get("base") != "orthogonal"]
     assert all(line["state"] != "failed" and line["attempts"] == 1 for line in others)
 
@@ -229,7 +239,7 @@ def test_trial_that_hangs_is_ended_and_tried_once_more(tmp_path: Path) -> None:
     file = write(tmp_path)
     text = file.read_text().replace("study_models:mlp", "study_models:Hanging").replace('"lsuv"', '"orthogonal"')
     file.write_text(text.replace("seeds = [0, 1]", "seeds = [0]\ntimeout = '8s'").replace("lr_steps = [1]", ""))
-    told = run("run", file)
+    told = run("run", file, "--workers", "1")
     assert "nothing was heard of it for 8.0 s" in told
     lines = records(file)
     (hung,) = [line for line in lines if line["recipe"] == "orthogonal"]
@@ -245,18 +255,26 @@ batch = 4
 
 
 def test_search_that_was_cut_off_proposes_the_same(tmp_path: Path) -> None:
+    """It is ended by a signal in the middle of its first batch, and of its second."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     files = []
     for folder in (whole, cut):
         folder.mkdir()
-        file = write(folder, steps=600)
+        file = write(folder, steps=100)
         text = file.read_text().replace("seeds = [0, 1]", SEARCH + "seeds = [0]").replace("random = 3", "")
         file.write_text(text)
         files.append(file)
-    run("run", files[0])
-    for _ in range(2):
-        run("run", files[1], "--budget", "5s")
-    run("run", files[1])
+    run("run", files[0], "--workers", "1")
+    for trials in (2, 6):
+
+        def end(progress: Progress, trials: int = trials) -> None:
+            if progress.done >= trials:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        ran = autoinit.run_study(read_study(files[1]), folder=cut, workers=1, report=end)
+        assert ran.reason == "ended by SIGTERM"
+        assert trials <= len(records(files[1])) < trials + 2, "it was cut off in the middle of a batch"
+    run("run", files[1], "--workers", "1")
     assert len(records(files[0])) == 12
     assert timeless(records(files[1])) == timeless(records(files[0]))
 
@@ -265,6 +283,7 @@ def test_stacked_candidates_agree_with_single_ones(tmp_path: Path, finished: Pat
     file = write(tmp_path)
     file.write_text(file.read_text().replace("workers = 2", "workers = 1\nstack = 4"))
     run("run", file)
+    assert len(records(file)) == 21
     single = {line["id"]: line for line in records(finished)}
     for line in records(file):
         other = single[line["id"]]
@@ -275,24 +294,21 @@ def test_stacked_candidates_agree_with_single_ones(tmp_path: Path, finished: Pat
 def test_study_runs_on_a_ray_cluster(tmp_path: Path, finished: Path) -> None:
     pytest.importorskip("ray")
     file = write(tmp_path)
-    assert "Done." in run("run", file, "--executor", "ray")
-    expected = [line for line in timeless(records(finished)) if line["stage"] == "probe"]
-    assert timeless(records(file)) == expected
+    process = start("run", file, "--executor", "ray")
+    out, err = process.communicate(timeout=300)
+    assert "Done." in out, err
+    assert timeless(records(file)) == probes(finished)
 
 
 def test_study_is_run_from_python_too(tmp_path: Path, finished: Path) -> None:
-    import autoinit
-    from autoinit.study.toml_file import read_study
-
     write(tmp_path)
     plan = autoinit.Study.model_validate({**read_study(finished).model_dump(mode="json"), "long": None})
     told: list[str] = []
-    ran = autoinit.run_study(plan, folder=tmp_path, report=lambda progress: told.append(progress.news))
+    ran = autoinit.run_study(plan, folder=tmp_path, workers=1, report=lambda progress: told.append(progress.news))
     assert ran.reason == ""
     assert (tmp_path / "small.db").exists()
     assert "mlp: 7 candidates" in told
-    expected = [line for line in timeless(records(finished)) if line["stage"] == "probe"]
-    assert timeless(records(tmp_path / "small.toml")) == expected
+    assert timeless(records(tmp_path / "small.toml")) == probes(finished)
 
 
 # What a person does with a finished study
@@ -319,18 +335,14 @@ def test_report_is_one_page(finished: Path, tmp_path: Path) -> None:
     assert "as_is" in text
 
 
-def test_report_of_two_tasks_names_the_one_that_failed(tmp_path: Path) -> None:
-    task = '[[tasks]]\nname = "gone"\nmodel = "study_models:broken"\ndata = "study_models:digits"\n'
-    file = write(tmp_path, steps=5, tasks=task)
-    run("run", file)
-    run("report", file, tmp_path / "study.html")
+def test_report_of_two_tasks_names_the_one_that_failed(half_broken: tuple[Path, str], tmp_path: Path) -> None:
+    run("report", half_broken[0], tmp_path / "study.html")
     assert "weights.bin is not here" in (tmp_path / "study.html").read_text()
 
 
 def test_layers_are_measured_before_and_after(finished: Path, tmp_path: Path) -> None:
     from autoinit.study.results import results_of
     from autoinit.study.storage import open_store
-    from autoinit.study.toml_file import read_study
 
     store = open_store(f"sqlite:///{finished.parent / 'small.db'}", "small", readonly=True)
     layers = results_of(store, read_study(finished)).tasks["mlp"]["layers"]
