@@ -12,7 +12,7 @@ demo: .venv/.demo
 	$(BIN)/autoinit demo
 
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 check: .venv/.dev
 	$(BIN)/ruff check .
