@@ -281,7 +281,7 @@ learner.TREES = learner.HELD_OUT_TREES = 2
 found = cache.default()
 print("sklearn" in sys.modules, found.source, len(found.names))
 """
-"""Where it was fitted, scikit-learn is loaded. Two trees a forest do: their number does not decide when it is fitted."""
+"""Where it was fitted, scikit-learn is loaded. Two trees a forest do: how many there are is of no matter here."""
 
 
 def fitted_in(folder: Path) -> tuple[str, str]:
