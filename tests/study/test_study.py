@@ -20,7 +20,7 @@ from study_runs import copied, probes, records, run, start, states, timeless, wa
 
 import autoinit
 from autoinit.knowledge.lines import read_lines, write_lines
-from autoinit.study.coordinator import Progress
+from autoinit.study.coordinator import StudyProgress
 from autoinit.study.toml_file import read_study
 
 
@@ -267,7 +267,7 @@ def test_search_that_was_cut_off_proposes_the_same(tmp_path: Path) -> None:
     run("run", files[0], "--workers", "1")
     for trials in (2, 6):
 
-        def end(progress: Progress, trials: int = trials) -> None:
+        def end(progress: StudyProgress, trials: int = trials) -> None:
             if progress.done >= trials:
                 os.kill(os.getpid(), signal.SIGTERM)
 
