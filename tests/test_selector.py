@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import json
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 import autoinit
 from autoinit import Budget, Selection
 from autoinit.errors import AutoInitError, BudgetError, DataError, DeviceError, ModelError, OptimizerError, StepError
+from autoinit.executors.sequential import Sequential
 from autoinit.search.campaign import ProgressEvent
 
 DIGITS = load_digits()
@@ -136,6 +138,22 @@ def test_nothing_changes_when_it_fails(error: type[BaseException], call: int) ->
             return
     assert selection.kept
     assert "now" in selection.why or selection.interrupted
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_ran_the_jobs_is_closed_however_it_ends(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(Sequential, "close", lambda executor: closed.append(executor))
+
+    def report(event: ProgressEvent) -> None:
+        if fails:
+            raise RuntimeError("now")
+
+    with pytest.raises(RuntimeError, match="now") if fails else contextlib.nullcontext():
+        autoinit.select(
+            small_mlp(), DATA, optimizer=sgd, budget=Budget(steps=200), executor="sequential", progress=report
+        )
+    assert len(closed) == 1
 
 
 def test_one_ctrl_c_returns_the_best_so_far() -> None:

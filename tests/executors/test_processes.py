@@ -449,14 +449,14 @@ SCRIPT = """
     import torch
     from sklearn.datasets import load_digits
     from torch import nn
-    from autoinit.bench import Bench
-    from autoinit.budget import Budget, Meter, Schedule
-    from autoinit.campaign import Campaign
-    from autoinit.executors import Processes
-    from autoinit.search import search
-    from autoinit.space import space_of
-    from autoinit.task import make_task
-    from autoinit.tracing import trace_task
+    from autoinit.probing.bench import Bench
+    from autoinit.judging.budget import Budget, Meter, Schedule
+    from autoinit.search.campaign import Campaign
+    from autoinit.executors.processes import Processes
+    from autoinit.search.funnel import search
+    from autoinit.recipes.space import space_of
+    from autoinit.task.task import make_task
+    from autoinit.tracing.tracing import trace_task
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.manual_seed(0)
