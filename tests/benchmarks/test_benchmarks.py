@@ -205,7 +205,7 @@ def test_the_report_says_which_tasks_train_by_themselves(tmp_path: Path) -> None
 SLEEPERS = """
 import os, sys, time
 from pathlib import Path
-from benchmarks import jobs
+from benchmarks.common import jobs
 
 def work(number):
     print(os.getpid(), flush=True)

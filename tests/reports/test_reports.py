@@ -323,7 +323,7 @@ def test_full_disk_is_told_and_keeps_the_old_report(results: StudyResults) -> No
     code = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from autoinit.reports import StudyResults, report\n"
+        "from autoinit.reports.reporting import StudyResults, report\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
         "report(StudyResults({}, {}, []), sys.argv[1])\n"
     )
@@ -352,7 +352,7 @@ def test_missing_library_is_named(
 
 def test_study_report_needs_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom autoinit.reports import StudyResults, report\n"
+        "import sys\nfrom autoinit.reports.reporting import StudyResults, report\n"
         "assert 'plotly' not in sys.modules\n"
         f"report(StudyResults({{}}, {{}}, []), {str(tmp_path / 'a.html')!r})\n"
         "assert 'torch' not in sys.modules\n"
