@@ -240,7 +240,7 @@ def test_trial_that_hangs_is_ended_and_tried_once_more(tmp_path: Path) -> None:
     text = file.read_text().replace("study_models:mlp", "study_models:Hanging").replace('"lsuv"', '"orthogonal"')
     file.write_text(text.replace("seeds = [0, 1]", "seeds = [0]\ntimeout = '12s'").replace("lr_steps = [1]", ""))
     told = run("run", file, "--workers", "1")
-    assert "nothing was heard of it for 12.0 s" in told
+    assert "nothing was heard of it for 12 s" in told
     lines = records(file)
     (hung,) = [line for line in lines if line["recipe"] == "orthogonal"]
     assert (hung["state"], hung["attempts"]) == ("failed", 2)
