@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
+
 from autoinit.judging.halving import Halving
 from autoinit.judging.score import Score
 from autoinit.judging.trials import Candidate, Trial
@@ -21,13 +25,16 @@ def test_the_worse_half_ends_at_a_rung() -> None:
     assert ended == [False, True, False, True, False, True]
 
 
-def test_the_reason_gives_the_place() -> None:
+@pytest.mark.parametrize(
+    "place",
+    "2nd 3rd 4th 11th 12th 13th 21st 22nd 23rd 31st 101st 102nd 111th 112th 113th".split(),
+)
+def test_the_reason_gives_the_place(place: str) -> None:
     halving = Halving(RUNGS)
-    reasons = [halving.judge(number, 10, float(number)) for number in range(23)]
-    assert reasons[1] == "in the worse half at step 10: 2nd of 2"
-    assert reasons[2] == "in the worse half at step 10: 3rd of 3"
-    assert reasons[10] == "in the worse half at step 10: 11th of 11"
-    assert reasons[21] == "in the worse half at step 10: 22nd of 22"
+    last = int(place[:-2])
+    for number in range(1, last):
+        halving.judge(number, 10, float(number))
+    assert halving.judge(last, 10, float(last)) == f"in the worse half at step 10: {place} of {last}"
 
 
 def test_all_reach_the_end_that_reach_the_last_rung() -> None:
@@ -56,6 +63,40 @@ def test_what_is_too_far_behind_to_catch_the_leader_ends() -> None:
     assert halving.judge(11, 20, -0.5) == (
         "behind at step 20: it would have to gain 1.1 by step 40 to catch the leader, and none of 4 trials gained more "
         "than 0.7"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ends", "last"),
+    [
+        ([-1.5, -1.25, -1.0, -1.0], -0.75),  # the largest gain is 0.5: from −0.75 to −1.5 there are 1.5·0.5
+        ([-1.0, -0.5, -0.5, -0.5], -1.0),  # none gained: only what is no worse than the leader goes on
+    ],
+)
+def test_what_can_just_catch_the_leader_goes_on(ends: list[float], last: float) -> None:
+    """Numbers that have no rounding in binary."""
+    halving = Halving(RUNGS)
+    for number, end in enumerate(ends):
+        finish(halving, number, -1.0, end)
+    for number in range(4, 10):  # so that the next are in the better half
+        halving.judge(number, 20, 9.0)
+    assert halving.judge(10, 20, last) == ""
+    assert halving.judge(11, 20, last + 2**-20).startswith("behind at step 20")
+
+
+def test_trials_that_did_not_finish_teach_nothing() -> None:
+    """Four trials gain 0.5 and the leader ends at −1.5, whatever is in between of trials that ended early."""
+    halving = Halving(RUNGS)
+    for number in range(8):
+        halving.judge(number, 20, -1.0)
+    states = ["pruned", "complete", "diverged", "complete", "failed", "complete", "vetoed", "complete"]
+    trials = [complete(number, -1.5 if state == "complete" else -99.0) for number, state in enumerate(states)]
+    halving.learn([dataclasses.replace(trial, state=state) for trial, state in zip(trials, states, strict=True)])
+    for number in range(8, 16):
+        halving.judge(number, 20, 9.0)
+    assert halving.judge(16, 20, -0.5) == (
+        "behind at step 20: it would have to gain 1 by step 40 to catch the leader, and none of 4 trials gained more "
+        "than 0.5"
     )
 
 
