@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 from autoinit.judging.score import Curve, Score
-from autoinit.judging.trials import Candidate, Trial, ranking
+from autoinit.judging.trials import Candidate, Job, Trial, ranking
 from autoinit.recipes.recipe import OWN, Recipe
 
 
@@ -25,5 +25,17 @@ def test_ranking_takes_each_recipe_at_its_best_learning_rate() -> None:
     assert [found.number for found in ranking(records)] == [1, 2]
 
 
+def test_of_equal_trials_of_a_recipe_the_first_stays() -> None:
+    first, second = record(3, Candidate(OWN, 0), 0.5), record(4, Candidate(OWN, 1), 0.5)
+    assert ranking([first, second]) == [first]
+
+
+def test_a_job_draws_and_trains_and_no_more_unless_it_is_told() -> None:
+    job = Job(0, "search", Candidate(OWN), seed=0, steps=10)
+    assert job.candidate.lr_step == 0
+    assert (job.rungs, job.plan, job.reference, job.pauses, job.goes_on) == ((), None, None, False, False)
+
+
 def test_a_failed_run_sorts_last() -> None:
-    assert record(0, Candidate(OWN), None, state="failed").total == math.inf
+    failed = record(0, Candidate(OWN), None, state="failed")
+    assert (failed.total, failed.reason, failed.spent) == (math.inf, "", 0.0)
