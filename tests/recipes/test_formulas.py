@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from graphs import RELU, TANH, linear, mlp
+from graphs import RELU, TANH, linear, mlp, transformer
 from torch import Tensor
 
 from autoinit.activations import Activation
@@ -17,6 +17,7 @@ from autoinit.recipes import formulas
 from autoinit.recipes.formulas import LayerDraw, Rule, fan, gain, kernel_size, rows_and_columns
 
 GRAPH = Graph(())
+INPUT = "{} (for data of variance 1)"
 
 
 def conv(out: int, channels: int, groups: int = 1, taps: tuple[int, ...] = (3, 3), **rest: Any) -> Layer:
@@ -210,21 +211,168 @@ def test_gains_are_those_of_the_activation_and_1_in_cells() -> None:
     assert gain(linear("w", 8, 8, activation=RELU, kind="recurrent")) == 1.0
 
 
-def test_sines_know_their_frequency_and_their_place() -> None:
-    sine = Activation("sin", (30.0,))
-    first, hidden, last = (
-        formulas.siren(linear("w", 64, 48, role=role, activation=phi), GRAPH).std * math.sqrt(3)
-        for role, phi in (("input", sine), ("hidden", sine), ("output", Activation()))
-    )
-    assert (first, hidden, last) == pytest.approx((1 / 48, math.sqrt(6 / 48) / 30, math.sqrt(6 / 48)))
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (LAYERS["wide"], (8, 32)),
+        (LAYERS["fused"], (16, 16)),  # 48/3 rows
+        (LAYERS["grouped conv"], (8, 36)),  # 16/2 rows, 4·9 columns
+        (conv(6, 1, groups=6), (1, 9)),  # depthwise
+        (LAYERS["grouped transposed conv"], (8, 12)),  # (8/2)·3 columns
+        # A matrix without entries counts as one of one entry: nothing is divided by zero.
+        (linear("w", 0, 0), (1, 1)),
+        (transposed(0, 0), (1, 1)),
+    ],
+)
+def test_a_matrix_is_one_slice_of_one_group(layer: Layer, size: tuple[int, int]) -> None:
+    assert rows_and_columns(layer) == size
+
+
+# Every rule: its number and its formula, worked out by hand
+
+
+def assert_same(draw: LayerDraw, expected: LayerDraw) -> None:
+    """Fails where a draw is another one than expected, in numbers or in words."""
+    assert (draw.std, draw.bias_std) == pytest.approx((expected.std, expected.bias_std), rel=1e-6)
+    assert dataclasses.replace(draw, std=expected.std, bias_std=expected.bias_std) == expected
+
+
+def of(activation: Activation, out: int = 8, inner: int = 32, role: str = "hidden", **rest: Any) -> Layer:
+    return linear("w", out, inner, activation=activation, role=role, **rest)
+
+
+LEAKY, SINE, SELU = Activation("leaky_relu", (0.5,)), Activation("sin", (30.0,)), Activation("selu")
+
+
+@pytest.mark.parametrize(
+    ("rule", "layer", "expected"),
+    [
+        (formulas.scaled("normal", "he"), of(RELU), LayerDraw("normal", 1 / 4, "√2/√32")),
+        (formulas.scaled("uniform", "he"), of(LEAKY, inner=10), LayerDraw("uniform", 0.4, "1.26/√10")),  # √(2/1.25)
+        (formulas.scaled("normal", "xavier"), of(RELU, 18), LayerDraw("normal", 1 / 5, "√(2/(32 + 18))")),
+        (formulas.scaled("normal", "lecun"), of(RELU, inner=25), LayerDraw("normal", 1 / 5, "1/√25")),
+        (formulas.scaled("normal", "he"), of(TANH, inner=25), LayerDraw("normal", 0.3185075, "1.59/√25")),
+        (formulas.fixed("normal", 0.02), of(RELU), LayerDraw("normal", 0.02)),
+        (formulas.average, of(RELU), LayerDraw("constant", 1 / 32, "1/32")),
+        (formulas.sparse, of(RELU), LayerDraw("sparse", 1 / 4, "√2/√32 over all")),
+        (formulas.orthogonal("orthogonal"), of(RELU), LayerDraw("orthogonal", 1 / 4, "√2/√32")),
+        (formulas.orthogonal("orthogonal"), of(RELU, 32, 8), LayerDraw("orthogonal", 1 / 4, "√2/√32")),
+        (formulas.orthogonal("orthogonal"), conv(16, 8, activation=RELU), LayerDraw("orthogonal", 1 / 6, "√2/√72")),
+        # At the centre of nine taps: a ninth of the squares.
+        (formulas.delta, conv(32, 8, activation=RELU), LayerDraw("delta_orthogonal", 1 / 12, "1.41/√288")),
+        (formulas.identity, conv(16, 8), LayerDraw("identity", 1 / 12)),
+        (formulas.hadamard, of(RELU, 12, 12), LayerDraw("hadamard", 1 / math.sqrt(12))),  # the identity
+        (formulas.hadamard, of(RELU, 24, 10), LayerDraw("hadamard", 1 / math.sqrt(32))),  # 24 columns of 32
+        (formulas.hadamard, conv(25, 8), LayerDraw("hadamard", 1 / math.sqrt(32 * 9))),
+        (formulas.identity, conv(1, 1), LayerDraw("identity", 1 / 3)),
+        # Halves of odd sizes are rounded up.
+        (formulas.mirrored, of(RELU, 7, 5), LayerDraw("mirrored", 1 / 2, "1/√4")),
+        (formulas.mirrored, of(RELU, 7, 5, role="input"), LayerDraw("mirrored_rows", 1 / math.sqrt(5), "1/√5")),
+        (formulas.mirrored, of(RELU, 7, 15, role="output"), LayerDraw("mirrored_columns", 1 / math.sqrt(8), "1/√8")),
+        (formulas.mirrored, of(LEAKY, 8, 8), LayerDraw("mirrored", 1 / 3, "1/(1.5·√4)")),  # φ(x) − φ(−x) = 1.5·x
+        (formulas.mirrored, of(TANH, 8, 8), LayerDraw("mirrored", 1 / 2, "1/√4")),  # no slope to take back
+        (formulas.mirrored, conv(8, 8, activation=RELU), LayerDraw("mirrored", 1 / 6, "1/√36")),
+        # σ_w = √2 and no biases; what is before the first layer has variance 1 already.
+        (formulas.critical, of(RELU), LayerDraw("normal", 1 / 4, "1.41/√32")),
+        (formulas.critical, of(RELU, inner=25, role="input"), LayerDraw("normal", 1 / 5, INPUT.format("1/√25"))),
+        # tanh: σ_w = 1.355445, σ_b = 0.254285, q = 0.646609, and √(q − σ_b²) = 0.762855.
+        (formulas.critical, of(TANH, inner=100), LayerDraw("normal", 0.1355445, "1.36/√100", 0.2542851)),
+        (
+            formulas.critical,
+            of(TANH, inner=100, role="input"),
+            LayerDraw("normal", 0.07628555, INPUT.format("0.763/√100"), 0.2542851),
+        ),
+        (formulas.selu, of(SELU, inner=25), LayerDraw("normal", 1 / 5, "1/√25")),
+        (formulas.selu, of(Activation(), inner=25), LayerDraw("normal", 1 / 5, "1/√25")),
+    ],
+    ids=lambda value: "" if not isinstance(value, LayerDraw) else f"{value.distribution} {value.worked}",
+)
+def test_a_rule_gives_what_is_worked_out_by_hand(rule: Rule, layer: Layer, expected: LayerDraw) -> None:
+    assert_same(rule(layer, GRAPH), expected)
+
+
+@pytest.mark.parametrize(
+    ("rule", "layer", "why"),
+    [
+        (formulas.critical, of(Activation("relu2")), "He (relu2 has no critical point)"),
+        (formulas.selu, of(RELU), "He (relu is no SELU)"),
+        (formulas.siren, of(RELU), "He (relu is no sine)"),
+    ],
+)
+def test_a_scheme_that_has_nothing_for_a_layer_gives_he_and_says_why(rule: Rule, layer: Layer, why: str) -> None:
+    he = formulas.scaled("normal", "he")(layer, GRAPH)
+    assert rule(layer, GRAPH) == dataclasses.replace(he, instead=why)
 
 
 def test_recurrent_cells_have_no_critical_point_of_their_own() -> None:
-    cell = linear("w", 8, 8, activation=TANH, kind="recurrent")
-    assert (formulas.critical(cell, GRAPH).bias_std, formulas.isometric(cell, mlp(TANH)).bias_std) == (0.0, 0.0)
-    assert formulas.critical(cell, GRAPH).std == pytest.approx(8**-0.5)
+    draw = formulas.critical(of(TANH, 25, 25, kind="recurrent"), GRAPH)
+    assert (draw.std, draw.bias_std) == (1 / 5, 0.0)
 
 
-def test_the_owner_s_draw_and_the_mean_need_no_chance() -> None:
-    assert formulas.owner(LAYERS["wide"], GRAPH).distribution == "keep"
-    assert formulas.average(LAYERS["wide"], GRAPH) == LayerDraw("constant", 1 / 32, "1/32")
+@pytest.mark.parametrize(
+    ("layer", "depth", "expected"),
+    [
+        # tanh over four layers: σ_w = 1.111430, σ_b = 0.0433025, q = 0.1370822, and √(q − σ_b²) = 0.3677052.
+        (of(TANH, 8, 100), 4, LayerDraw("delta_orthogonal", 0.1111430, "1.11/√100", 0.0433025)),
+        (of(TANH, 8, 100, role="input"), 4, LayerDraw("delta_orthogonal", 0.03677052, "0.368/√100", 0.0433025)),
+        (of(TANH, 8, 100), 1, LayerDraw("delta_orthogonal", 0.1265914, "1.27/√100", 0.1627136)),
+        # ReLU has no isometry, and a cell none of its own.
+        (of(RELU), 4, LayerDraw("delta_orthogonal", 1 / 4, "1.41/√32")),
+        (of(TANH, 25, 25, kind="recurrent"), 4, LayerDraw("delta_orthogonal", 1 / 5, "1/√25")),
+    ],
+)
+def test_an_isometry_suits_the_number_of_weights(layer: Layer, depth: int, expected: LayerDraw) -> None:
+    assert_same(formulas.isometric(layer, mlp(TANH, depth=depth)), expected)
+
+
+@pytest.mark.parametrize(
+    ("layer", "graph", "std", "worked"),
+    [
+        (of(SINE, inner=48, role="input"), mlp(SINE), 1 / 48 / math.sqrt(3), "1/(48·√3)"),  # U(−1/48, 1/48)
+        (of(SINE, inner=50), mlp(SINE), 0.2 / 30, "√(2/50)/30"),  # U(−√(6/50)/30, √(6/50)/30) has this std
+        (of(Activation(), inner=50, role="output"), mlp(SINE), 0.2 / 30, "√(2/50)/30"),  # ω of the sines before it
+        (of(Activation(), inner=50, role="output"), mlp(LEAKY), 0.2, "√(2/50)/1"),  # no sines: ω = 1
+        (of(Activation("sin"), inner=50), GRAPH, 0.2, "√(2/50)/1"),
+        (of(Activation("sin", (10.0,)), inner=50), mlp(SINE), 0.02, "√(2/50)/10"),  # its own ω comes first
+    ],
+)
+def test_sines_know_their_frequency_and_their_place(layer: Layer, graph: Graph, std: float, worked: str) -> None:
+    """Biases are U(−1/√n, 1/√n), whose variance is 1/(3·n)."""
+    bias_std = math.sqrt(1 / (3 * layer.fan_in))
+    assert_same(formulas.siren(layer, graph), LayerDraw("uniform", std, worked, bias_std))
+
+
+def test_the_owner_s_draw_needs_no_number() -> None:
+    draw = formulas.owner(LAYERS["wide"], GRAPH)
+    assert (draw.distribution, math.isnan(draw.std), draw.worked) == ("keep", True, "")
+
+
+# Mimetic attention: a fused weight and the one that follows it
+
+
+@pytest.mark.parametrize(
+    ("changes", "both"),
+    [
+        ({}, True),
+        ({"qkv": {"heads": 1}, "attention_out": {"heads": 1}}, True),
+        ({"hidden": {"keep": "frozen"}}, True),  # what is outside does not matter
+        ({"qkv": {"heads": 0}, "attention_out": {"heads": 0}}, False),
+        ({"qkv": {"heads": 4}}, False),
+        ({"qkv": {"attention": ""}, "attention_out": {"attention": ""}}, False),
+        ({"qkv": {"cross": True}, "attention_out": {"cross": True}}, False),
+        ({"attention_out": {"keep": "frozen"}}, False),
+        ({"attention_out": {"shape": (16, 32)}}, False),
+        ({"qkv": {"shape": (32, 16), "slices": 2}}, False),  # keys and values, square but not three
+    ],
+)
+def test_self_attention_is_mimetic_where_all_its_weights_are_square_and_free(
+    changes: dict[str, dict[str, Any]], both: bool
+) -> None:
+    """Of two blocks only the first is changed; the second is mimetic in any case."""
+    block, other = transformer().layers[1:6], transformer().layers[6:11]
+    layers = [dataclasses.replace(layer, **changes.get(layer.role, {})) for layer in block]
+    graph = Graph((*layers, *other))
+    found = {layer.name: draw.distribution for layer in graph.layers if (draw := formulas.mimetic(layer, graph))}
+    first = {"block.0.qkv.weight": "mimetic_qkv", "block.0.out.weight": "mimetic_out"}
+    second = {"block.1.qkv.weight": "mimetic_qkv", "block.1.out.weight": "mimetic_out"}
+    assert found == (first | second if both else second)
