@@ -34,6 +34,7 @@ from .search.reasons import described_task, too_small, why
 from .search.selection import Cost, Selection, trial_table
 from .seeds import check_seed
 from .task.batches import Batch
+from .task.data import length_of_training
 from .task.features import own_scales, task_features
 from .task.machine import PeakMemory, peak_memory, using_threads
 from .task.task import Task, make_task
@@ -54,6 +55,8 @@ def select(
     lr: float | str | None = None,
     val_data: Any = None,
     budget: float | str | Budget | None = None,
+    training_steps: int | None = None,
+    epochs: float | None = None,
     only: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
     recipes: Sequence[str | Recipe] | None = None,
@@ -102,6 +105,9 @@ def select(
         budget: A number or a text ("90s", "5m", "8h") is wall time in seconds, minutes or hours; a `Budget` may limit
             training steps or trials instead. None means a minute. Nothing is searched where it pays for fewer than 150
             training steps: the weights stay, and the answer names a budget that would do.
+        training_steps: The weights are chosen for a training of so many steps. None means one that is ten times as long
+            as the gate's runs. The longer it is, the more a lead has to hold: what trains sooner need not train better.
+        epochs: The same in passes through `data`, a DataLoader or a list of batches; give one of the two.
         only: Only parameters whose names match these globs, such as "head.*", may change; one text or several. None
             means all.
         exclude: Parameters whose names match these globs stay as they are; one text or several. None means that none
@@ -149,7 +155,8 @@ def select(
         RecipeError: A recipe is unknown, or for other architectures than this one.
         BudgetError: The budget is not a positive amount, or not understood.
         DeviceError: The device is not on this machine, or autocast has another dtype.
-        ArgumentError: The seed, executor, concurrency or recommender is out of range, or the storage cannot be opened.
+        ArgumentError: The seed, executor, concurrency, training_steps, epochs or recommender is out of range, or the
+            storage cannot be opened.
         KnowledgeError: The recommender's file cannot be used.
 
     Example:
@@ -169,13 +176,14 @@ def select(
         >>> selection.kept
         False
         >>> selection.why
-        "it beats the model's own weights on fresh batch orders"
+        "from the model's own weights the loss stays at 2.3..., from these it reaches ... in ... steps"
         >>> selection.recipe.base
         'orthogonal'
         >>> selection.gain.factor < 0.5  # the training loss after as many steps, against that from your own weights
         True
     """
     meter = _started(budget, seed, executor, concurrency)
+    length = length_of_training(training_steps, epochs, data)
     make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, optimizer=optimizer, lr=lr)
     make = functools.partial(make, autocast=autocast, device=device, seed=seed)
     task, graph, original = _traced(make, model, proxy, only, exclude)
@@ -190,6 +198,7 @@ def select(
         if recommender is not None:
             space = warmed(space, graph, features, own, recommender_from(recommender), seed=seed)
         with _campaign(bench, meter, report, executor, concurrency, threads) as (campaign, how):
+            campaign.training_steps = length
             if how:
                 found = search(campaign, space, storage=storage, study_name=study_name)
             else:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from helpers import unchanged
 from sklearn.datasets import load_breast_cancer, load_digits
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import autoinit
 from autoinit import Budget, Selection
@@ -85,7 +87,7 @@ def test_the_saved_plan_gives_a_fresh_instance_the_same_bits(
 
 def test_what_a_selection_holds(rescued: tuple[Selection, nn.Sequential, nn.Sequential]) -> None:
     selection, _, _ = rescued
-    assert "beats the model's own weights" in selection.why
+    assert "from the model's own weights the loss" in selection.why
     assert selection.lr == pytest.approx(0.03)
     assert selection.cost.steps <= 1.1 * 2400
     assert selection.cost.trials == (selection.trials.stage != "gate").sum()
@@ -402,3 +404,60 @@ def test_a_proxy_of_another_kind_is_refused_before_anything_is_tried() -> None:
     model, other = deep_tanh(), small_mlp()
     with pytest.raises(ModelError, match="another kind than the model"), unchanged(model):
         autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=600), proxy=other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "shuffled"), [(128, False), (32, False), (397, False), (128, True)])
+def test_a_dead_net_is_rescued_however_its_validation_rows_are_batched(size: int, shuffled: bool) -> None:
+    """Of 397 rows in batches of 128 the last has 13, which once told as much as the other three."""
+    x, y = torch.tensor(DIGITS.data / 16, dtype=torch.float32), torch.tensor(DIGITS.target)
+    held = torch.arange(1400, 1797)
+    held = held[torch.randperm(397, generator=torch.Generator().manual_seed(1))] if shuffled else held
+    selection = autoinit.select(
+        deep_tanh(),
+        DataLoader(TensorDataset(x[:1400], y[:1400]), 32),
+        val_data=DataLoader(TensorDataset(x[held], y[held]), size),
+        optimizer=sgd,
+        budget=Budget(steps=500),
+        recipes=["orthogonal", "he_normal"],
+        executor="sequential",
+    )
+    assert not selection.kept
+    assert selection.why.startswith("from the model's own weights the loss stays at 2.3")
+    assert selection.held_back is not None
+    assert selection.held_back.high < 0
+
+
+class TiedGPT(nn.Module):
+    """A causal Transformer whose head is the table of its tokens, with PyTorch's default draw of it."""
+
+    def __init__(self, vocabulary: int, width: int = 32) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(vocabulary, width), nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.tokens.weight
+        self.body = nn.TransformerEncoderLayer(width, 4, 64, dropout=0.0, batch_first=True, norm_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(codes.shape[1])
+        return self.head(self.norm(self.body(self.tokens(codes), src_mask=mask, is_causal=True)))
+
+
+def test_a_better_first_guess_is_no_better_start() -> None:
+    """Default embeddings begin far above a constant guess's loss; smaller ones lead until that is unlearned."""
+    text = "".join(topics[name] for name in sorted(topics))[:40_000]
+    codes = torch.tensor([min(ord(letter), 127) for letter in text]).reshape(-1, 40)
+    selection = autoinit.select(
+        TiedGPT(128),
+        DataLoader(TensorDataset(codes[:, :-1], codes[:, 1:]), 32),
+        loss=lambda output, target: nn.functional.cross_entropy(output.flatten(0, 1), target.flatten()),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
+        budget=Budget(steps=200),
+        recipes=[autoinit.Recipe(embedding="small")],
+        executor="sequential",
+    )
+    assert selection.kept
+    assert selection.gain is not None
+    assert selection.gain.high < math.log(0.6), "it is far ahead in the gate's short runs"
+    assert "a lead tells who is sooner" in selection.why or "no better than a constant guess" in selection.why
+    assert "looks at longer runs" in selection.why

@@ -39,13 +39,13 @@ class Lane:
     problem: str = ""
     recorder: Recorder = field(default_factory=Recorder)
 
-    def outcome(self, held_back: HeldBack) -> Outcome:
+    def outcome(self, task: Task, held_back: HeldBack) -> Outcome:
         """Returns what came of the job, evaluated on these batches."""
         if self.problem:
             self.tally.spend(steps=1)
             return Outcome(None, self.tally.steps, self.problem)
         curve = self.recorder.curve()
-        self.tally.spend(**cost(curve, held_back))
+        self.tally.spend(**cost(task, curve, held_back))
         return Outcome(curve, self.tally.steps, self.veto)
 
     def look(self, norms: Sequence[float]) -> None:

@@ -28,8 +28,9 @@ TRIED = (1.0, 0.9)
 STEPS = 2
 """The second step sees what the first did to weights, optimizer and buffers."""
 
-TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
-"""Relative difference of two losses that rounding explains; TF32 is why float32's is this large."""
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""Relative difference of two losses that rounding explains; TF32 is why float32's is this large, and
+libraries that compute the loss of a double model in single precision why float64's is."""
 LOW_PRECISION = 0.05
 GRADIENTS = 10.0
 """Gradients round so many times more."""

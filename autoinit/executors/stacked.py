@@ -185,7 +185,7 @@ class _Training:
     def __init__(self, bench: Bench, placed: tuple[Stack, list[Lane]]) -> None:
         stack, self.lanes = placed
         started = [lane for lane in self.lanes if lane.going]
-        self._held_back = bench.held_back(self.lanes[0].job)
+        self._task, self._held_back = bench.task, bench.held_back(self.lanes[0].job)
         self._rungs: Iterator[list[Lane]] = iter(())
         self._states = RandomStates()
         if started:
@@ -203,7 +203,7 @@ class _Training:
         """Adds the outcomes of the lanes that have ended."""
         for lane in self.lanes:
             if lane.ended:
-                done[lane.job.number] = lane.outcome(self._held_back)
+                done[lane.job.number] = lane.outcome(self._task, self._held_back)
         self.lanes = [lane for lane in self.lanes if not lane.ended]
 
 

@@ -108,6 +108,18 @@ class Reference:
         spread = max(finite) - min(finite)
         return Reference(finite[0], scale=max(abs(finite[0]), spread, 1e-12), guess=False)
 
+    @property
+    def ratios(self) -> bool:
+        """Whether losses are compared by their ratio: those that stay positive are."""
+        return self.scale is None
+
+    def relative(self, loss: float) -> float:
+        """Returns a loss in units of the reference, within the limits of `u`; `u` itself where it can be negative.
+
+        Unlike `u` it can be averaged over rows: their mean is that of the losses.
+        """
+        return math.exp(self.u(loss)) if self.ratios else self.u(loss)
+
     def u(self, loss: float) -> float:
         """Returns the scale-free loss: 0 at the reference, −1 where it is e times lower, at most log 10."""
         if not math.isfinite(loss):

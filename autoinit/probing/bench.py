@@ -105,7 +105,7 @@ class Bench:
             self.snapshot.rewind()
             tally.spend(steps=1)
             return Outcome(None, tally.steps, described(problem))
-        tally.spend(**cost(curve, held_back, before))
+        tally.spend(**cost(self.task, curve, held_back, before))
         return Outcome(curve, tally.steps, *vetoes)
 
     def _begun(self, job: Job, tally: Tally) -> Training:
@@ -119,15 +119,16 @@ class Bench:
         return Training(self.task, seed=job.seed, lr_factor=LR_RATIO**job.candidate.lr_step)
 
 
-def cost(curve: Curve, held_back: HeldBack, before: int = 0) -> dict[str, float]:
+def cost(task: Task, curve: Curve, held_back: HeldBack, before: int = 0) -> dict[str, float]:
     """Returns the steps and forward passes of a training.
 
     Args:
-        curve: of it.
+        task: that was trained.
+        curve: of the training.
         held_back: batches of each evaluation.
         before: steps that were paid for already.
     """
-    forwards = sum(len(held_back(step)) for step, _ in curve.held_back if step > before)
+    forwards = sum(task.forwards(held_back(step)) for step, _ in curve.held_back if step > before)
     return {"steps": curve.steps - before, "forwards": forwards}
 
 

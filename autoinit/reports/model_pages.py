@@ -61,8 +61,8 @@ def _gain_figure(selection: Selection) -> Figure | None:
         if gain is not None
     ]
     note = (
-        "Log of the factor by which the loss is lower than with the model's own weights, and its 90 % interval, from "
-        "paired runs on fresh batch orders: 0.7 is half the loss. Right of 0 is better."
+        "Log of the factor by which the loss is lower than with the model's own weights, with the interval of "
+        "paired runs on fresh batch orders that decided: 0.7 is half the loss. Right of 0 is better."
     )
     return intervals("gain", "Gain over the model's own weights", note, rows, "gain, in log units") if rows else None
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ..executors.executor import Executor, OnRung
 from ..executors.processes import WORKER_DIED
 from ..judging.budget import Meter, Schedule
+from ..judging.gate import USUAL_LENGTH
 from ..judging.score import Curve, Reference, Score, score
 from ..judging.trials import Candidate, Job, Outcome, Stage, State, Trial, ranking
 from ..probing.bench import Bench
@@ -35,6 +36,9 @@ class ProgressEvent:
 
 Progress = Callable[[ProgressEvent], None]
 
+FORESEEABLE_LENGTH = 100.0
+"""How many times as long as the gate's runs a training counts as at most: beyond, a trend of theirs says nothing."""
+
 Decide = Callable[[Job, Curve], str]
 """Asked with a job's curve at each rung; what it returns is why the job ends there, empty to go on."""
 
@@ -51,6 +55,7 @@ class Campaign:
         progress: told after each job.
         trials: the finished jobs so far, in the order of their numbers; who goes on in rounds has one for all of them.
         reference: what losses are measured against; set by the first job, which is the owner's.
+        training_steps: of the training that the weights are chosen for; None where nobody says.
     """
 
     bench: Bench
@@ -60,6 +65,7 @@ class Campaign:
     progress: Progress = lambda event: None
     trials: list[Trial] = field(default_factory=list)
     reference: Reference | None = None
+    training_steps: float | None = None
 
     def jobs(self, stage: Stage, entries: Sequence[tuple[Candidate, str]], steps: int, **rest: object) -> list[Job]:
         """Returns the next jobs, numbered.
@@ -167,6 +173,12 @@ class Campaign:
             self.trials[:] = [dataclasses.replace(then, spent=now.spent) for then, now in pairs]
             raise
         return trials
+
+    def length_after(self, steps: int) -> float:
+        """Returns how many times as long as runs of so many steps the training will be, as far as one can foresee."""
+        if self.training_steps is None:
+            return USUAL_LENGTH
+        return min(FORESEEABLE_LENGTH, max(1.0, self.training_steps / steps))
 
     def drop(self, trial: Trial, reason: str) -> None:
         """Notes why a candidate goes no further than this trial."""

@@ -26,14 +26,16 @@ def final_cost(campaign: Campaign, steps: int) -> float:
 
 def look_cost(campaign: Campaign, step: int) -> float:
     """Returns what an evaluation at some step of the search or the finals costs, in steps."""
-    return len(evaluated(campaign.bench.task.probe_eval, step)) * FORWARD_COST
+    task = campaign.bench.task
+    return task.forwards(evaluated(task.probe_eval, step)) * FORWARD_COST
 
 
 def gate_cost(campaign: Campaign, steps: int) -> float:
     """Returns what a gate run of some steps costs, evaluations included, in steps."""
     early, late = evaluations(steps)
-    batches = len(evaluated(campaign.bench.task.gate_eval, steps))
-    return DRAW_COST * steps + (len(early) + len(late) + 1) * batches * FORWARD_COST
+    task = campaign.bench.task
+    look = task.forwards(evaluated(task.gate_eval, steps)) * FORWARD_COST
+    return DRAW_COST * steps + (len(early) + len(late) + 1) * look
 
 
 def longest(most: int, left: float, cost: Callable[[int], float]) -> int:

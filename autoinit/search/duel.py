@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
-from ..judging.gate import LEVELS, LOOKS, Pair, Verdict, judge
+from ..judging.budget import evaluated
+from ..judging.gate import LEVELS, LOOKS, Arm, Pair, Verdict, judge
 from ..judging.score import CEILING, Curve, Reference, tail_loss
 from ..judging.trials import Candidate, Trial
 from ..plans.plan import Plan
+from ..task.batches import rows
 from .campaign import Campaign
 from .costs import SHORTEST_RUN, evaluations, gate_cost, longest
 from .finals import Finals
@@ -29,7 +32,8 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
     # A stack holds one batch order's pair; worker processes run a whole look.
     together = 2 if campaign.executor.name == "stacked" else 2 * min(LOOKS)
     left = campaign.left(1.0, together)
-    steps = longest(campaign.schedule.gate, left / (2 * min(LOOKS)), lambda steps: gate_cost(campaign, steps))
+    most = int(min(campaign.schedule.gate, campaign.training_steps or math.inf))
+    steps = longest(most, left / (2 * min(LOOKS)), lambda steps: gate_cost(campaign, steps))
     if steps < SHORTEST_RUN:
         return None
     pair = 2 * gate_cost(campaign, steps)
@@ -40,7 +44,7 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
         if pairs and campaign.left(1.0, together) < (look - len(pairs)) * pair:
             break  # the machine has become slower than it was when the looks were planned
         pairs += _pairs(campaign, entered.own, champion, plan, range(len(pairs), look), steps)
-        verdict = judge(pairs, level, entered.spread)
+        verdict = judge(pairs, level, entered.spread, campaign.length_after(steps))
         if verdict.state != "undecided":
             break
     if verdict is not None:
@@ -69,7 +73,8 @@ def _pairs(
     curves = [_curve(trial) for trial in trials]
     reference = campaign.reference or Reference.of(campaign.bench.task.reference, curves[0].losses)
     duels = zip(curves[1::2], curves[::2], strict=True)
-    return [_pair(champions, owners, reference, len(early)) for champions, owners in duels]
+    held_back = evaluated(campaign.bench.task.gate_eval, steps)
+    return [pair_of(*arms, reference, len(early), [rows(group) for group in held_back]) for arms in duels]
 
 
 def _curve(trial: Trial) -> Curve:
@@ -78,27 +83,48 @@ def _curve(trial: Trial) -> Curve:
     return trial.curve
 
 
-def _pair(champion: Curve, own: Curve, reference: Reference, early_ones: int) -> Pair:
-    def halfway(curve: Curve) -> float:
-        return tail_loss(dataclasses.replace(curve, losses=curve.losses[: curve.steps // 2]), reference)
+def pair_of(champion: Curve, own: Curve, reference: Reference, early_ones: int, rows: Sequence[int]) -> Pair:
+    """Returns what the gate looks at of two trainings on the same batches.
 
-    def held_back(curve: Curve, part: slice) -> float:
-        seen = [reference.u(loss) for _, loss in curve.held_back[part]]
-        return sum(seen) / len(seen) if seen and curve.diverged_at is None else math.log(CEILING)
-
-    early, late = slice(None, early_ones), slice(early_ones, None)
-    seen = bool(own.held_back or champion.held_back)
-    both_ended = own.diverged_at is None and champion.diverged_at is None
+    Args:
+        champion: its training.
+        own: that of the owner's weights.
+        reference: of the task.
+        early_ones: evaluations around the half of each; the others are towards the end.
+        rows: in each group of held-back rows.
+    """
+    ended = own.diverged_at is None and champion.diverged_at is None
     return Pair(
-        training=tail_loss(champion, reference) - tail_loss(own, reference),
-        halfway=halfway(champion) - halfway(own),
-        held_back=held_back(champion, late) - held_back(own, late) if seen else None,
-        held_back_halfway=held_back(champion, early) - held_back(own, early) if seen else None,
-        by_batch=tuple(
-            reference.u(one) - reference.u(other) for one, other in zip(champion.by_batch, own.by_batch, strict=True)
-        )
-        if both_ended
-        else (),
-        own=tail_loss(own, reference),
+        champion=_arm(champion, reference, early_ones, ended),
+        own=_arm(own, reference, early_ones, ended),
         steps=own.steps,
+        rows=tuple(rows) if ended else (),
+        ratios=reference.ratios,
+    )
+
+
+def _arm(curve: Curve, reference: Reference, early_ones: int, ended: bool) -> Arm:
+    """Returns what one arm showed.
+
+    Args:
+        curve: of its training.
+        reference: of the task.
+        early_ones: evaluations around its half; the others are towards its end.
+        ended: whether both arms came to their end: else their groups of rows are those of different steps.
+    """
+    tail = curve.losses[-math.ceil(curve.steps / 4) :]
+
+    def held_back(part: slice) -> float | None:
+        if curve.diverged_at is not None:
+            return math.log(CEILING)
+        seen = [reference.u(loss) for _, loss in curve.held_back[part]]
+        return sum(seen) / len(seen) if seen else None
+
+    return Arm(
+        end=tail_loss(curve, reference),
+        halfway=tail_loss(dataclasses.replace(curve, losses=curve.losses[: curve.steps // 2]), reference),
+        loss=sum(tail) / len(tail) if tail else math.nan,
+        held_back=held_back(slice(early_ones, None)),
+        held_back_halfway=held_back(slice(None, early_ones)),
+        groups=tuple(map(reference.relative, curve.by_batch)) if ended else (),
     )

@@ -46,14 +46,21 @@ def why(found: Found, meter: Meter, gate_share: float) -> str:
 
 def _what_would_decide(verdict: Verdict, meter: Meter, gate_share: float) -> str:
     """Returns the budget that pays for the pairs which an effect of the size seen needs; nothing where none does."""
+    if verdict.state == "undecided" and verdict.longer is not None:
+        return f"; {_budget(verdict.longer, meter)} looks at longer runs"
     if verdict.state != "undecided" or verdict.pairs_needed is None:
         return ""
     if verdict.pairs_needed > max(LOOKS):
         return f"; an effect of this size is too small for {max(LOOKS)} paired runs to show"
     factor = 1 + gate_share * (verdict.pairs_needed / verdict.gain.pairs - 1)
+    return f"; {_budget(factor, meter)} would decide an effect of this size"
+
+
+def _budget(factor: float, meter: Meter) -> str:
+    """Returns the budget, as it is written, that is so many times what was spent, and a fifth to spare."""
     if meter.budget.seconds is None:
-        return f"; Budget(steps={_rounded_up(1.2 * factor * meter.steps)}) would decide an effect of this size"
-    return f'; budget="{_rounded_up(1.2 * factor * meter.seconds)}s" would decide an effect of this size'
+        return f"Budget(steps={_rounded_up(1.2 * factor * meter.steps)})"
+    return f'budget="{_rounded_up(1.2 * factor * meter.seconds)}s"'
 
 
 def too_small(meter: Meter) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, MutableMapping
+import itertools
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -69,6 +70,49 @@ def tensors(batch: Batch) -> list[Tensor]:
 def rows(batch: Batch) -> int:
     """Returns the number of rows: the length of its first tensor that has one."""
     return next((tensor.shape[0] for tensor in tensors(batch) if tensor.dim()), 1)
+
+
+def regrouped(batches: Sequence[Batch], chosen: Sequence[int], sizes: Sequence[int]) -> list[Batch] | None:
+    """Returns some rows of batches in new batches; None where rows cannot be told.
+
+    They can where every part of every batch is a tensor with as many rows, alike but for their number.
+
+    Args:
+        batches: at least one.
+        chosen: numbers of the rows to take, counted over all batches, in the order wanted.
+        sizes: rows of each new batch, as many in all.
+    """
+    counts = [rows(batch) for batch in batches]
+    if len({signature(batch) for batch in batches}) > 1 or not all(
+        _is_rows(batch) and row_counts(batch) == {count} for batch, count in zip(batches, counts, strict=True)
+    ):
+        return None
+    starts = list(itertools.accumulate(counts, initial=0))[:-1]
+    wanted = torch.tensor(chosen)
+    places, parts = [], []
+    for batch, start, count in zip(batches, starts, counts, strict=True):
+        here = ((wanted >= start) & (wanted < start + count)).nonzero().flatten()
+        places.append(here)
+        parts.append([tensor[(wanted[here] - start).to(tensor.device)] for tensor in tensors(batch)])
+    back = torch.cat(places).argsort()
+    columns = [
+        torch.split(torch.cat(column)[back.to(column[0].device)], list(sizes)) for column in zip(*parts, strict=True)
+    ]
+    return [_like(batches[0], list(made)) for made in zip(*columns, strict=True)]
+
+
+def _is_rows(batch: Batch) -> bool:
+    """Whether a batch is made of tensors and of nothing else, in containers whose order is known."""
+    if isinstance(batch, Tensor):
+        return batch.dim() > 0
+    if isinstance(batch, Mapping):
+        batch = list(batch.values())
+    return isinstance(batch, (tuple, list)) and bool(batch) and all(map(_is_rows, batch))
+
+
+def _like(batch: Batch, values: list[Tensor]) -> Batch:
+    """Returns a batch with other tensors in the place of its own, in their order."""
+    return map_tensors(lambda _: values.pop(0), batch)
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch] | None:

@@ -8,6 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, default_collate
 
-from ..errors import DataError
-from .batches import Batch, clone, describe, halves, map_tensors, row_counts, rows, select_rows, tensors
+from ..errors import ArgumentError, DataError
+from .batches import Batch, clone, describe, halves, map_tensors, regrouped, row_counts, rows, select_rows, tensors
 
 BATCH_ROWS = 64
 """Rows per batch where the data come as arrays or a Dataset."""
@@ -27,6 +28,8 @@ MIN_EVAL_ROWS = 256
 """Rows in each held-back half, where there are so many: the noise of a mean over fewer hides small gains."""
 MAX_EVAL_ROWS = 2 * MIN_EVAL_ROWS
 """A held-back half that has so many rows takes no further batch: every trial has to evaluate it."""
+FEWEST_GROUPS = 8
+"""Groups of held-back rows in each half, where there are so many rows: fewer tell little of how much rows disagree."""
 HOLD_OUT = 0.2
 CACHE_BYTES = 1 << 30
 CACHE_BATCHES = 512
@@ -142,6 +145,58 @@ def hold_out(
     held = sorted(order[: _enough(shares[:count])])
     kept = [batch for index, batch in enumerate(batches) if index not in set(held)]
     return kept, *_halves([batches[index] for index in held])
+
+
+def length_of_training(steps: Any, epochs: Any, data: Any) -> float | None:
+    """Returns the steps of a training, given as such or as passes through its data; None where neither is given.
+
+    Raises:
+        ArgumentError: both are given, one is no positive number, or nothing tells the batches of an epoch.
+    """
+    given = {name: value for name, value in (("training_steps", steps), ("epochs", epochs)) if value is not None}
+    if len(given) > 1:
+        raise ArgumentError(f"training_steps is {steps!r} and epochs is {epochs!r}. Give one of the two.")
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
+            raise ArgumentError(f"{name} must be a positive, finite number. Got {value!r}.")
+    if epochs is None:
+        return None if steps is None else float(steps)
+    try:
+        batches = len(data) if isinstance(data, (DataLoader, list)) else 0
+    except TypeError:  # a loader of rows that come without a number
+        batches = 0
+    if not batches:
+        raise ArgumentError(
+            f"epochs is {epochs!r}, but a {type(data).__name__} does not tell how many batches an epoch has. Give "
+            "training_steps, or a DataLoader or a list of batches."
+        )
+    return float(epochs) * batches
+
+
+def held_back_groups(batches: Sequence[Batch], *, size: int, seed: int = 0) -> tuple[list[Batch], list[Batch]] | None:
+    """Returns held-back rows in two halves of groups of near-equal size; None where rows cannot be told.
+
+    So what is found on them does not depend on how their owner had batched or ordered them, and the groups tell how
+    much rows disagree.
+
+    Args:
+        batches: with all held-back rows; at most `MAX_EVAL_ROWS` of them are taken for each half.
+        size: rows of a group at most; fewer where there would be less than `FEWEST_GROUPS`.
+        seed: of the choice.
+    """
+    count = sum(rows(batch) for batch in batches)
+    chosen = torch.randperm(count, generator=_generator(seed))[: 2 * MAX_EVAL_ROWS].tolist()
+    middle = len(chosen) // 2
+    if middle < 1:
+        return None
+    made = []
+    for half in (chosen[:middle], chosen[middle : 2 * middle]):
+        groups = max(math.ceil(middle / size), min(FEWEST_GROUPS, middle))
+        found = regrouped(batches, half, [middle // groups + (place < middle % groups) for place in range(groups)])
+        if found is None:
+            return None
+        made.append(found)
+    return made[0], made[1]
 
 
 def _enough(shares: Sequence[int]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import AutoInitError, DataError, DeviceError, ModelError
-from .batches import Batch, clone, describe, move, signature, tensors
+from .batches import Batch, clone, describe, move, regrouped, rows, select_rows, signature, tensors
 from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
-from .data import all_batches, check_finite, fetch, first_batch, hold_out
+from .data import all_batches, check_finite, fetch, first_batch, held_back_groups, hold_out
 from .losses import (
     Loss,
     LossName,
@@ -38,6 +40,8 @@ RESIDENT_BYTES = 256 << 20
 """Data up to this size lie on the device throughout; of more, each batch is moved there when its turn comes."""
 _BYTES = "Convert bytes to numbers first, for example with .float() / 255. "
 """What is said where a model cannot take a batch of bytes."""
+ROUNDING, HALF_ROUNDING = 1e-5, 3e-3
+"""By how much a loss may differ from that of its halves, which are added up in another order; in half precision."""
 USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
 """What a model, a loss or a step raises on a batch that it cannot take."""
 
@@ -135,6 +139,14 @@ class Task:
             self.model.zero_grad(set_to_none=True)
         return losses
 
+    def forwards(self, batches: Sequence[Batch]) -> float:
+        """Returns how many forward passes of a training batch an evaluation of these batches costs, by their rows."""
+        return sum(map(rows, batches)) / self._batch_rows
+
+    @functools.cached_property
+    def _batch_rows(self) -> int:
+        return max(map(rows, self.train), default=1)
+
     def build_optimizer(self, lr_factor: float = 1.0) -> tuple[Optimizer, Any]:
         """Returns a fresh (optimizer, scheduler or None), every learning rate times `lr_factor`."""
         builder = self._builder or OptimizerBuilder(self.model)
@@ -223,6 +235,7 @@ def make_task(
         task.lr, task.lr_searched, task.optimizer_name = builder.lr, builder.lr_searched, builder.name
         _examine(task)
         _check_others(task, batches, val or [])
+        _regroup_held_back(task, val)
         _learn_reference(task)
     return task
 
@@ -337,6 +350,40 @@ def _check_others(task: Task, batches: Sequence[Batch], val: Sequence[Batch]) ->
                     f"batch {index} of {name}, {describe(batch)}, does not fit, while another, {describe(first)}, "
                     f"does: {error}"
                 ) from error
+
+
+def _regroup_held_back(task: Task, val: Sequence[Batch] | None) -> None:
+    """Puts held-back rows into groups of near-equal size, where the loss is a mean over rows."""
+    held = list(val) if val is not None else [*task.probe_eval, *task.gate_eval]
+    size = max(rows(batch) for batch in task.train)
+    if not _is_mean_over_rows(task, max(held, key=rows)):
+        return
+    groups = held_back_groups(held, size=size, seed=task.seed)
+    if groups is not None:
+        task.probe_eval, task.gate_eval = (
+            tuple(group if task._streams else move(group, task.device) for group in part) for part in groups
+        )
+
+
+def _is_mean_over_rows(task: Task, batch: Batch) -> bool:
+    """Whether the loss of a batch is the mean of that of two halves of its rows, in another order than they came in.
+
+    Where the first axis is time, and rows stand on another, a recurrent net tells the halves of a shuffled batch apart.
+    """
+    count = rows(batch) // 2 * 2
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(task.seed)).tolist()
+    halves = regrouped([batch], order, [count // 2] * 2) if count else None
+    if halves is None:
+        return False
+    task.model.eval()
+    try:
+        found, *parts = task.evaluate(
+            [move(one, task.device) for one in (select_rows(batch, slice(0, count)), *halves)]
+        )
+    except USER_ERRORS:  # a model that takes batches of one size only
+        return False
+    rounding = HALF_ROUNDING if task.autocast or float_dtype(task.model).itemsize < 4 else ROUNDING
+    return math.isclose(found, sum(parts) / 2, rel_tol=rounding, abs_tol=rounding)
 
 
 def _check_class_range(output: Tensor | None, batch: Batch) -> None:

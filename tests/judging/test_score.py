@@ -130,3 +130,16 @@ def test_tail_is_the_last_quarter_rounded_up() -> None:
     """u of the losses 1, …, e^−1 is 0, …, −1: ⌈4/4⌉ = 1 of four batches, ⌈5/4⌉ = 2 of five, ⌈9/4⌉ = 3 of nine."""
     tails = [tail_loss(Curve((1.0,) * (steps - 1) + (math.e**-1,)), UNIT) for steps in (1, 4, 5, 8, 9)]
     assert tails == pytest.approx([-1, -1, -1 / 2, -1 / 2, -1 / 3])
+
+
+def test_relative_losses_are_in_units_of_the_reference_and_can_be_averaged() -> None:
+    reference = Reference(2.0)
+    assert reference.ratios
+    # 1/2 and 3/2 have the mean 1, which is that of the losses 1 and 3 over 2.
+    assert [reference.relative(loss) for loss in (1.0, 3.0)] == pytest.approx([0.5, 1.5])
+    assert reference.relative(1e9) == pytest.approx(10.0)
+    assert reference.relative(0.0) == pytest.approx(1e-3)
+    negative = Reference(4.0, scale=8.0)
+    assert not negative.ratios
+    # (−4 − 4)/8
+    assert negative.relative(-4.0) == negative.u(-4.0) == -1.0

@@ -15,6 +15,7 @@ from autoinit.judging.score import Curve, Reference
 from autoinit.judging.trials import Candidate, Job
 from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import OWN, Recipe
+from autoinit.task.batches import rows
 from autoinit.task.task import make_task
 from autoinit.tracing.tracing import trace_task
 
@@ -108,7 +109,8 @@ def test_a_short_run_is_evaluated_on_fewer_rows(bench: Bench) -> None:
 
 
 def test_steps_evaluations_and_calibrations_are_counted(bench: Bench) -> None:
-    evaluations = 2 * 4
+    task = bench.task
+    evaluations = 2 * sum(rows(group) for group in evaluated(task.probe_eval, 9)) / rows(task.train[0])
     plain = bench.perform(job(steps=9, rungs=(3,)), go_on)
     assert plain.spent == pytest.approx(9 + evaluations / 3)
     tally = Tally()

@@ -89,7 +89,7 @@ def from_the_start(jobs: Sequence[Job]) -> list[Job]:
 
 def look(bench: Bench, step: int) -> float:
     """Returns what an evaluation costs after so many steps."""
-    return len(bench.held_back(first_round()[0])(step)) / 3
+    return bench.task.forwards(bench.held_back(first_round()[0])(step)) / 3
 
 
 def curves(outcomes: Iterator[Outcome]) -> list[Curve]:

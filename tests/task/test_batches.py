@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import collections
 
+import pytest
 import torch
 from torch import Tensor
 
-from autoinit.task.batches import describe, halves, map_tensors, move, tensors
+from autoinit.task.batches import describe, halves, map_tensors, move, regrouped, tensors
 
 XT, YT = torch.arange(640.0).reshape(10, 64), torch.arange(10)
 
@@ -38,3 +39,24 @@ def test_descriptions_name_shapes_and_dtypes() -> None:
     assert describe((XT[:2], {"y": YT[:2]})) == "([2, 64] float32, {y: [2] int64})"
     assert describe(None) == "NoneType"
     assert map_tensors(Tensor.sum, 3) == 3
+
+
+def test_rows_are_taken_from_several_batches_in_the_order_wanted() -> None:
+    batches = [{"x": XT[:4], "y": YT[:4]}, {"x": XT[4:7], "y": YT[4:7]}]
+    made = regrouped(batches, [6, 0, 5, 3, 1], [2, 3])
+    assert made is not None
+    assert [group["y"].tolist() for group in made] == [[6, 0], [5, 3, 1]]
+    assert made[1]["x"].equal(XT[[5, 3, 1]])
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [(XT[:4], YT[:3])],  # parts of different length
+        [(XT[:4], YT[:4]), (XT[:4, :9], YT[:4])],  # rows of different kinds
+        [{"x": XT[:4], "name": "a"}],  # something that is no tensor
+        [{"x": XT[:4], "scale": torch.tensor(2.0)}],  # something that all rows share
+    ],
+)
+def test_batches_whose_rows_cannot_be_told_are_left(batches: list[object]) -> None:
+    assert regrouped(batches, [0, 1], [2]) is None

@@ -14,10 +14,10 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from autoinit.errors import DataError
+from autoinit.errors import ArgumentError, DataError
 from autoinit.task import data as module
 from autoinit.task.batches import describe, rows, tensors
-from autoinit.task.data import all_batches, fetch, first_batch, hold_out
+from autoinit.task.data import all_batches, fetch, first_batch, held_back_groups, hold_out, length_of_training
 from autoinit.task.snapshot import preserved_random
 from autoinit.task.task import make_task
 
@@ -343,3 +343,56 @@ def test_one_batch_is_told_from_many() -> None:
     assert len(nested[0]) == 2
     (mapping,) = all_batches({"x": x})
     assert set(mapping) == {"x"}
+
+
+@pytest.mark.parametrize("size", [128, 97, 32, 400])
+def test_held_back_groups_do_not_depend_on_how_rows_were_batched(size: int) -> None:
+    x, y = torch.arange(397.0)[:, None], torch.arange(397)
+    batches = list(zip(x.split(size), y.split(size), strict=True))
+    groups = held_back_groups(batches, size=32, seed=3)
+    whole = held_back_groups([(x, y)], size=32, seed=3)
+    assert groups is not None
+    assert whole is not None
+    for part, same in zip(groups, whole, strict=True):
+        assert [group[1].tolist() for group in part] == [group[1].tolist() for group in same]
+        # Half of 397 is 198 rows: eight groups of 24 and 25.
+        assert sorted(map(rows, part)) == [24] * 2 + [25] * 6
+    numbers = [set(torch.cat([group[1] for group in part]).tolist()) for part in groups]
+    assert not numbers[0] & numbers[1]
+
+
+def test_held_back_groups_are_as_large_as_a_training_batch_at_most_and_of_512_rows_in_all() -> None:
+    x = torch.arange(5000.0)[:, None]
+    groups = held_back_groups([(x,)], size=16)
+    assert groups is not None
+    assert [list(map(rows, part)) for part in groups] == [[16] * 32] * 2
+    few = held_back_groups([(x[:6],)], size=16)
+    assert few is not None
+    assert [list(map(rows, part)) for part in few] == [[1] * 3] * 2
+    assert held_back_groups([(x[:1],)], size=16) is None
+
+
+def test_the_length_of_a_training_is_steps_or_passes_through_its_batches() -> None:
+    loader = DataLoader(TensorDataset(XT, YT), 100)
+    assert length_of_training(None, None, loader) is None
+    assert length_of_training(700, None, None) == 700.0
+    assert length_of_training(None, 2.5, loader) == 2.5 * len(loader)
+    assert length_of_training(None, 3, [XT, YT]) == 6.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "data", "said"),
+    [
+        (5, 5, [XT], "training_steps is 5 and epochs is 5. Give one of the two."),
+        (0, None, [XT], "training_steps must be a positive, finite number. Got 0."),
+        (True, None, [XT], "training_steps must be a positive, finite number. Got True."),
+        (None, float("inf"), [XT], "epochs must be a positive, finite number. Got inf."),
+        (None, "3", [XT], "epochs must be a positive, finite number. Got '3'."),
+        (None, 3, (XT, YT), "epochs is 3, but a tuple does not tell how many batches an epoch has. Give"),
+        (None, 3, DataLoader(Stream(), 4), "epochs is 3, but a DataLoader does not tell"),
+    ],
+)
+def test_what_is_no_length_is_told_so(steps: Any, epochs: Any, data: Any, said: str) -> None:
+    with pytest.raises(ArgumentError) as error:
+        length_of_training(steps, epochs, data)
+    assert str(error.value).startswith(said)

@@ -517,3 +517,50 @@ def test_a_task_holds_neither_gradients_nor_a_prediction_of_its_check() -> None:
     assert task.reference == pytest.approx(2.3, abs=0.01)
     assert seen[0]() is None
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_held_back_rows_are_grouped_alike_however_they_were_batched() -> None:
+    rows_of_val = TensorDataset(torch.tensor(DIGITS[:397], dtype=torch.float32), torch.tensor(CLASSES[:397]))
+    made = [
+        make_task(mlp(), (DIGITS, CLASSES), val_data=DataLoader(rows_of_val, size)).gate_eval for size in (128, 32, 200)
+    ]
+    assert [rows(group) for group in made[0]] == [25, 25, 25, 25, 25, 25, 24, 24]
+    for other in made[1:]:
+        assert all(
+            torch.equal(x, y) for one, two in zip(made[0], other, strict=True) for x, y in zip(one, two, strict=True)
+        )
+
+
+def summed(output: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(output, target, reduction="sum")
+
+
+def test_batches_whose_loss_is_no_mean_over_rows_stay_as_they_are() -> None:
+    val = DataLoader(TensorDataset(torch.tensor(DIGITS, dtype=torch.float32), torch.tensor(CLASSES)), 100)
+    task = make_task(mlp(), (DIGITS, CLASSES), val_data=val, loss=summed)
+    assert {rows(group) for group in (*task.probe_eval, *task.gate_eval)} == {100}
+
+
+class StepsFirst(nn.Module):
+    """An LSTM on (steps, rows, features): the first axis is no row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.head = nn.LSTM(8, 12), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cells(x)[0])
+
+
+def test_batches_whose_first_axis_is_time_are_not_cut() -> None:
+    images = torch.tensor(DIGITS, dtype=torch.float32).reshape(-1, 8, 8).transpose(0, 1)
+    labels = torch.tensor(CLASSES).expand(8, -1)
+    batches = list(zip(images.split(32, 1), labels.split(32, 1), strict=True))[:50]
+    task = make_task(StepsFirst(), batches, loss=lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten()))
+    assert {tuple(group[0].shape) for group in (*task.probe_eval, *task.gate_eval)} == {(8, 32, 8)}
+
+
+def test_an_evaluation_costs_as_many_forward_passes_as_it_has_rows() -> None:
+    task = make_task(mlp(), (DIGITS, CLASSES))
+    assert rows(task.train[0]) == 64
+    assert task.forwards(task.gate_eval) == sum(map(rows, task.gate_eval)) / 64
