@@ -36,8 +36,7 @@ SMALLEST_EFFECT = 0.01
 """A gain below 1 % is not worth a change."""
 
 WORTH = 0.1
-"""The lead in nats that has to be left when the owner's weights have had as many steps again. Of leads that pass at 30
-steps and more, one in fifty does harm; without it one in nine (docs/scoring.md)."""
+"""The lead in nats that has to be left when the owner's weights have had as many steps again (docs/scoring.md)."""
 
 STILL = 0.02
 """Nats by which the owner's loss may lie below a constant guess's, and may have changed over the second half of a run,
@@ -47,8 +46,8 @@ RESCUE = 0.2
 """The lead in nats over weights that stand still which is believed of a run of any length (docs/scoring.md)."""
 
 FEWEST_STEPS = 48
-"""Steps of a run below which only a rescue is believed: on a small table every recipe that leads after 8, 16 or 30
-steps ends behind on held-back rows."""
+"""Steps of a run below which only a rescue is believed: all 13 recipes that led on a small table after 30 steps ended
+behind on held-back rows (docs/scoring.md)."""
 
 USUAL_LENGTH = 10.0
 """How many times as long as the gate's runs the training will be, where nobody says."""
