@@ -30,6 +30,8 @@ MAX_EVAL_ROWS = 2 * MIN_EVAL_ROWS
 """A held-back half that has so many rows takes no further batch: every trial has to evaluate it."""
 FEWEST_GROUPS = 8
 """Groups of held-back rows in each half, where there are so many rows: fewer tell little of how much rows disagree."""
+GROUPED_BYTES = 64 << 20
+"""Held-back rows up to this size are put into groups, which are copies; larger ones stay in their batches."""
 HOLD_OUT = 0.2
 CACHE_BYTES = 1 << 30
 CACHE_BATCHES = 512
@@ -174,7 +176,7 @@ def length_of_training(steps: Any, epochs: Any, data: Any) -> float | None:
 
 
 def held_back_groups(batches: Sequence[Batch], *, size: int, seed: int = 0) -> tuple[list[Batch], list[Batch]] | None:
-    """Returns held-back rows in two halves of groups of near-equal size; None where rows cannot be told.
+    """Returns held-back rows in two halves of groups of near-equal size; None where rows cannot be told, or are large.
 
     So what is found on them does not depend on how their owner had batched or ordered them, and the groups tell how
     much rows disagree.
@@ -187,7 +189,8 @@ def held_back_groups(batches: Sequence[Batch], *, size: int, seed: int = 0) -> t
     count = sum(rows(batch) for batch in batches)
     chosen = torch.randperm(count, generator=_generator(seed))[: 2 * MAX_EVAL_ROWS].tolist()
     middle = len(chosen) // 2
-    if middle < 1:
+    held = sum(tensor.nbytes for batch in batches for tensor in tensors(batch))
+    if middle < 1 or held / count * len(chosen) > GROUPED_BYTES:
         return None
     made = []
     for half in (chosen[:middle], chosen[middle : 2 * middle]):

@@ -31,6 +31,7 @@ from autoinit.errors import CalibrationError
 from autoinit.graph import Graph
 from autoinit.plans.fill import Adjustment
 from autoinit.task.assign import assign, read
+from autoinit.task.batches import regrouped
 from autoinit.task.task import Task, make_task
 from autoinit.tracing.tracing import trace_task
 
@@ -237,8 +238,9 @@ def gradient_quotient(model: nn.Module, batch: Any) -> float:
 
 
 def average(measure: Callable[[nn.Module, Any], float], model: nn.Module, task: Task) -> float:
-    """Over batches that were held back."""
-    batches = [*task.probe_eval, *task.gate_eval][:4]
+    """Over four batches of 64 held-back rows."""
+    batches = regrouped([*task.probe_eval, *task.gate_eval], range(256), [64] * 4)
+    assert batches is not None
     return sum(measure(model, batch) for batch in batches) / len(batches)
 
 

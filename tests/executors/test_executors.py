@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from autoinit.executors.sequential import Sequential
+from autoinit.judging.budget import evaluated
 from autoinit.judging.score import Curve
 from autoinit.judging.trials import Candidate, Job
 from autoinit.probing.bench import Bench
@@ -38,4 +39,5 @@ def test_sequential_runs_jobs_in_order_and_asks_at_each_rung() -> None:
         executor.close()
     assert asked == [(0, 2), (0, 4), (1, 2), (1, 4), (1, 8)]
     assert [outcome.curve.steps for outcome in outcomes if outcome.curve] == [4, 8]
-    assert pytest.approx(outcomes[0].spent) == 4 + 2 * len(task.probe_eval) / 3
+    looks = [task.forwards(evaluated(task.probe_eval, step)) for step in (2, 4)]
+    assert outcomes[0].spent == pytest.approx(4 + sum(looks) / 3)

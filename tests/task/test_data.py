@@ -396,3 +396,11 @@ def test_what_is_no_length_is_told_so(steps: Any, epochs: Any, data: Any, said: 
     with pytest.raises(ArgumentError) as error:
         length_of_training(steps, epochs, data)
     assert str(error.value).startswith(said)
+
+
+def test_large_rows_stay_in_their_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [(torch.zeros(50, 100),)] * 4
+    monkeypatch.setattr(module, "GROUPED_BYTES", 200 * 100 * 4)
+    assert held_back_groups(batches, size=16) is not None
+    monkeypatch.setattr(module, "GROUPED_BYTES", 200 * 100 * 4 - 1)
+    assert held_back_groups(batches, size=16) is None
