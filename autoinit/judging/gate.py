@@ -215,7 +215,7 @@ def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD, lengt
         length: how many times as long as these runs the training will be; 1 at least.
     """
     steps = pairs[0].steps
-    lead, error, freedom = _estimate([pair.lead for pair in pairs], spread, 1 - 2 * level)
+    lead, error, freedom = _estimate([pair.lead for pair in pairs], spread)
     gain = dataclasses.replace(_estimate([pair.training for pair in pairs], spread, 1 - 2 * level)[0], steps=steps)
     held_back = _held_back(pairs)
     verdict = _Verdicts(gain, held_back)
