@@ -197,8 +197,7 @@ def select(
         space = _space(graph, original, task.lr_searched, recipes, meter.left())
         if recommender is not None:
             space = warmed(space, graph, features, own, recommender_from(recommender), seed=seed)
-        with _campaign(bench, meter, report, executor, concurrency, threads) as (campaign, how):
-            campaign.training_steps = length
+        with _campaign(bench, meter, report, executor, concurrency, threads, length) as (campaign, how):
             if how:
                 found = search(campaign, space, storage=storage, study_name=study_name)
             else:
@@ -248,12 +247,18 @@ def _space(
 
 @contextlib.contextmanager
 def _campaign(
-    bench: Bench, meter: Meter, report: Progress, executor: str | None, concurrency: int | None, threads: int
+    bench: Bench,
+    meter: Meter,
+    report: Progress,
+    executor: str | None,
+    concurrency: int | None,
+    threads: int,
+    length: float | None,
 ) -> Iterator[tuple[Campaign, str]]:
     """Decides how jobs are run; yields a campaign that runs them so, and how in words: none where nothing is run."""
     allowance = meter.left()
     if allowance < SMALLEST_ALLOWANCE:
-        yield Campaign(bench, Sequential(bench), meter, Schedule.of(allowance), report), ""
+        yield Campaign(bench, Sequential(bench), meter, Schedule.of(allowance), report, training_steps=length), ""
         return
     choice = choose(
         bench,
@@ -266,7 +271,8 @@ def _campaign(
     )
     meter.begun = meter.seconds
     with contextlib.closing(choice.executor), using_threads(choice.threads):
-        yield Campaign(bench, choice.executor, meter, _schedule(meter, choice, allowance), report), choice.why
+        schedule = _schedule(meter, choice, allowance)
+        yield Campaign(bench, choice.executor, meter, schedule, report, training_steps=length), choice.why
 
 
 def _schedule(meter: Meter, choice: Choice, allowance: float) -> Schedule:

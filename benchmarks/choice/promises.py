@@ -30,7 +30,7 @@ from ..common import jobs
 from ..common.jobs import Row
 from ..common.statistics import MARGIN, harm_test, holm, paired_interval
 from ..common.tasks import log_ratio
-from ..common.training import EVALUATION_SEEDS, batch_order, final_loss, validate
+from ..common.training import final_loss, losses, validate
 from .promise_tasks import PROMISES
 
 HELD = jobs.RESULTS / "promises.jsonl"
@@ -91,26 +91,15 @@ def held(name: str, budget: str, seed: int) -> Row:
 
 def curves(model: nn.Module, name: str, seed: int, lengths: Sequence[int]) -> dict[str, list[float]]:
     """Returns (training, validation) loss after each of some lengths of one training of a copy of the model."""
-    import torch
-
     task = PROMISES[name]
     model = copy.deepcopy(model).train()
-    optimizer = task.optimizer(model.parameters())
-    losses: list[float] = []
+    seen: list[float] = []
     found: dict[str, list[float]] = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(EVALUATION_SEEDS + seed)
-        for batch in batch_order(task, max(lengths), EVALUATION_SEEDS + seed):
-            optimizer.zero_grad()
-            loss = task.loss_of(model, batch)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                break
-            if len(losses) in lengths:
-                found[str(len(losses))] = [final_loss(losses, len(losses)), validate(model, task)]
-                model.train()
+    for loss in losses(model, task, seed, max(lengths)):
+        seen.append(loss)
+        if len(seen) in lengths and math.isfinite(loss):
+            found[str(len(seen))] = [final_loss(seen, len(seen)), validate(model, task)]
+            model.train()
     return {str(length): found.get(str(length), [math.inf, math.inf]) for length in lengths}
 
 

@@ -66,21 +66,25 @@ def train(model: nn.Module, task: BenchTask, seed: int, steps: int | None = None
 
     steps = steps or task.steps
     model = copy.deepcopy(model).train()
+    start = time.perf_counter()
+    curve = list(losses(model, task, seed, steps))
+    seconds = time.perf_counter() - start
+    return Run(tuple(curve), final_loss(curve, steps), validate(model, task), seconds)
+
+
+def losses(model: nn.Module, task: BenchTask, seed: int, steps: int) -> Iterator[float]:
+    """Trains the model itself and yields the loss of every step; the first that is not finite is the last."""
     optimizer = task.optimizer(model.parameters())
-    curve: list[float] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(EVALUATION_SEEDS + seed)
-        start = time.perf_counter()
         for batch in batch_order(task, steps, EVALUATION_SEEDS + seed):
             optimizer.zero_grad()
             loss = task.loss_of(model, batch)
             loss.backward()
             optimizer.step()
-            curve.append(loss.item())
-            if not math.isfinite(curve[-1]):
-                break
-        seconds = time.perf_counter() - start
-    return Run(tuple(curve), final_loss(curve, steps), validate(model, task), seconds)
+            yield loss.item()
+            if not math.isfinite(loss.item()):
+                return
 
 
 def validate(model: nn.Module, task: BenchTask) -> float:
