@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -102,3 +103,25 @@ ADDED: dict[str, BenchTask] = {
 
 PROMISES: dict[str, BenchTask] = {**VERSUS, **ADDED}
 """All thirty-four."""
+
+
+def _small_positions() -> nn.Module:
+    """Returns GPT-2 as its library draws it, but for the position table: at 0.01, where the library has 0.02."""
+    model = Logits(networks.gpt2(real_data.VOCABULARY, 64, 4, 64))
+    with torch.no_grad():
+        dict(model.named_parameters())["inner.transformer.wpe.weight"].mul_(0.5)
+    return model
+
+
+POSITIONS = BenchTask(
+    "gpt2_positions",
+    "character model",
+    False,
+    _small_positions,
+    functools.partial(real_data.prose, 64),
+    next_character,
+    adamw(1e-3),
+    500,
+    rows=4,
+)
+"""Published as better with the smaller table, on ten of ten seeds after 500 steps of 4 × 64 tokens."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.choice import promises
+from benchmarks.choice import contests, promises
 from benchmarks.choice.promise_tasks import ADDED, PROMISES
 from benchmarks.common import jobs
 from benchmarks.probes import verdicts
@@ -70,6 +70,41 @@ def test_redraws_are_counted_with_their_upper_bound(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(jobs, "read_rows", lambda path: rows if path == promises.REDRAWS else [])
     # One of a hundred: the Clopper-Pearson bound at one-sided 95 % is 4.66 %.
     assert promises.report().startswith("Redraws: 1 of 100 were preferred (1.0 %, upper 95 % bound 4.7 %)")
+
+
+def test_power_counts_what_is_better_in_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(seed: int, end: float, states: str) -> dict[str, Any]:
+        words = {"w": "win", "u": "undecided", "l": "loss"}
+        gates = {str(steps): [words[s], ""] for steps, s in zip(contests.GATES, states, strict=True)}
+        ends = {"training": math.log(end), "validation": math.log(end)}
+        return {"task": "gpt2_positions", "seed": seed, **ends, "gates": gates, "date": "d", "commit": "c"}
+
+    rows = [one(0, 0.5, "uuww"), one(1, 0.8, "uuuw"), one(2, 1.0, "uuuu"), one(3, 1.2, "uwll")]
+    monkeypatch.setattr(jobs, "read_rows", lambda path: rows if path == promises.POWER else [])
+    *_, table, _, tail = promises.report().splitlines()
+    assert table == "| gpt2_positions | × 0.83 / × 0.83 | 0 of 4 | 1 of 4 | 1 of 4 | 2 of 4 |"
+    assert tail.startswith(
+        "Of 2 pairs whose better start ends more than 5 % lower in both losses are found: 0 in gates"
+    )
+    assert tail.endswith("Of 1 where it ends more than 5 % higher in both, it was taken for better in 1.")
+
+
+@pytest.mark.parametrize("name", contests.EFFECTS)
+def test_an_effect_moves_the_owners_start_alone(name: str) -> None:
+    found = contests.EFFECTS[name]
+    better, own = found.task.make_model(0), found.task.make_model(0)
+    found.owner(own)
+    moved = [not torch.equal(a, b) for a, b in zip(better.parameters(), own.parameters(), strict=True)]
+    assert any(moved)
+    assert (sum(moved) == 1) == (name == "gpt2_positions")
+
+
+def test_the_position_tables_have_the_published_deviations() -> None:
+    model = contests.EFFECTS["gpt2_positions"].task.make_model(0)
+    table = dict(model.named_parameters())["inner.transformer.wpe.weight"]
+    assert table.std().item() == pytest.approx(0.01, rel=0.05)
+    contests.EFFECTS["gpt2_positions"].owner(model)
+    assert table.std().item() == pytest.approx(0.02, rel=0.05)
 
 
 def test_a_rescue_of_the_rank_benchmark_is_believed_early_and_a_head_start_is_not() -> None:
