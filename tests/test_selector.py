@@ -22,6 +22,7 @@ import autoinit
 from autoinit import Budget, Selection
 from autoinit.errors import AutoInitError, BudgetError, DataError, DeviceError, ModelError, OptimizerError, StepError
 from autoinit.executors.sequential import Sequential
+from autoinit.judging.gate import Gain
 from autoinit.search.campaign import ProgressEvent
 
 DIGITS = load_digits()
@@ -426,6 +427,26 @@ def test_a_dead_net_is_rescued_however_its_validation_rows_are_batched(size: int
     assert selection.why.startswith("from the model's own weights the loss stays at 2.3")
     assert selection.held_back is not None
     assert selection.held_back.high < 0
+
+
+def test_the_verdict_does_not_depend_on_the_size_of_the_last_training_batch() -> None:
+    """The loss of a batch of one row is mostly noise, and once weighed as much as that of a whole one."""
+    x, y = torch.tensor(DIGITS.data / 16, dtype=torch.float32), torch.tensor(DIGITS.target)
+    held = TensorDataset(x[1400:], y[1400:])
+
+    def gains(count: int) -> tuple[str, Gain | None, Gain | None]:
+        selection = autoinit.select(
+            deep_tanh(),
+            DataLoader(TensorDataset(x[:count], y[:count]), 64),
+            val_data=DataLoader(held, 64),
+            optimizer=sgd,
+            budget=Budget(steps=400),
+            recipes=["orthogonal"],
+            executor="sequential",
+        )
+        return selection.why, selection.gain, selection.held_back
+
+    assert gains(1280) == gains(1281) == gains(1300)
 
 
 class TiedGPT(nn.Module):

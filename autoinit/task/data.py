@@ -126,10 +126,12 @@ def hold_out(
 
     Args:
         batches: what was fetched. Where `val` is None, about `HOLD_OUT` of them is held back: more where the halves
-            would stay below `MIN_EVAL_ROWS`, less where they already have `MAX_EVAL_ROWS`; all others are trained on.
+            would stay below `MIN_EVAL_ROWS`, less where they already have `MAX_EVAL_ROWS`; all others are trained on,
+            but for a ragged last one (see `_without_ragged_end`).
         seed: of the choice.
         val: the owner's validation batches; as many of them as give each half `MAX_EVAL_ROWS` are used.
     """
+    batches = _without_ragged_end(batches)
     if val is not None:
         order = torch.randperm(len(val), generator=_generator(seed)).tolist()
         count = _enough([rows(val[index]) for index in order])
@@ -200,6 +202,17 @@ def held_back_groups(batches: Sequence[Batch], *, size: int, seed: int = 0) -> t
             return None
         made.append(found)
     return made[0], made[1]
+
+
+def _without_ragged_end(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Returns the batches without a last one of less than half the rows that all others have, of which there are three.
+
+    Losses of batches are compared, and that of a few rows, which may be one, is mostly noise: it would weigh as much as
+    that of a whole batch. Arrays and Datasets are batched without such an end too.
+    """
+    sizes = [rows(batch) for batch in batches]
+    ragged = len(sizes) > 3 and len(set(sizes[:-1])) == 1 and 2 * sizes[-1] < sizes[0]
+    return batches[:-1] if ragged else batches
 
 
 def _enough(shares: Sequence[int]) -> int:

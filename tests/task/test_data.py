@@ -296,6 +296,22 @@ def test_the_same_seed_holds_the_same_batches_back() -> None:
     assert ids[0] != ids[1]
 
 
+@pytest.mark.parametrize("end", [1, 3])
+def test_a_ragged_last_batch_is_neither_trained_on_nor_held_back(end: int) -> None:
+    whole = [(XT[8 * place : 8 * place + 8],) for place in range(6)]
+    for val in (None, [(XT[100:120],)]):
+        seen = [batch for part in hold_out([*whole, (XT[:end],)], val=val) for batch in part]
+        expected = [batch for part in hold_out(whole, val=val) for batch in part]
+        assert [batch[0].tolist() for batch in seen] == [batch[0].tolist() for batch in expected]
+
+
+@pytest.mark.parametrize("sizes", [(8, 8, 8, 4), (8, 8, 3), (8, 6, 8, 3), (8, 8, 3, 8), (2, 2, 2, 1, 1)])
+def test_other_batches_are_all_used(sizes: tuple[int, ...]) -> None:
+    """A half is enough, a few rows are a part of little data, and sizes that differ are meant to."""
+    parts = hold_out([(XT[:size],) for size in sizes], val=[(XT[100:120],)])
+    assert [rows(batch) for batch in parts[0]] == list(sizes)
+
+
 def test_two_batches_are_enough_and_one_is_not() -> None:
     train, probe, gate = hold_out([(XT[:8], YT[:8]), (XT[8:16], YT[8:16])])
     assert [rows(part[0]) for part in (train, probe, gate)] == [8, 4, 4]
