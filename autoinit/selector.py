@@ -30,7 +30,7 @@ from .search.campaign import Campaign, Progress
 from .search.funnel import Found, search
 from .search.own_records import keep_records
 from .search.proxy import Original, carried, joint_space, original_of, proxy_meant
-from .search.reasons import described_task, too_small, why
+from .search.reasons import Reason, described_task, reason, too_small
 from .search.selection import Cost, Selection, trial_table
 from .seeds import check_seed
 from .task.batches import Batch
@@ -175,6 +175,8 @@ def select(
         >>> selection = autoinit.select(model, (pixels / 16, labels), optimizer=sgd, budget=autoinit.Budget(steps=400))
         >>> selection.kept
         False
+        >>> selection.answer
+        'better'
         >>> selection.why
         "from the model's own weights the loss stays at 2.3..., from these it reaches ... in ... steps"
         >>> selection.recipe.base
@@ -198,11 +200,11 @@ def select(
         if recommender is not None:
             space = warmed(space, graph, features, own, recommender_from(recommender), seed=seed)
         with _campaign(bench, meter, report, executor, concurrency, threads, length) as (campaign, how):
-            if how:
+            small = None if how else too_small(meter)
+            found = Found(Candidate(OWN))
+            if small is None:
                 found = search(campaign, space, storage=storage, study_name=study_name)
-            else:
-                found = Found(Candidate(OWN), why=too_small(meter))
-    selection = _selection(found, campaign, _cost(campaign, how, memory))
+    selection = _selection(found, campaign, _cost(campaign, how, memory), small)
     if record:
         keep_records(campaign.trials, task, graph, features, own, seed)
     return _given(selection, task, original, seed, apply)
@@ -303,8 +305,10 @@ def _cost(campaign: Campaign, how: str, memory: PeakMemory) -> Cost:
     return Cost(campaign.meter.seconds, campaign.meter.steps, tried, run, memory.bytes)
 
 
-def _selection(found: Found, campaign: Campaign, cost: Cost) -> Selection:
+def _selection(found: Found, campaign: Campaign, cost: Cost, small: Reason | None) -> Selection:
+    """Returns what was found as an answer; with a reason where the budget was too small to try anything."""
     verdict, champion = found.verdict, found.champion
+    said = small or reason(found, campaign.meter, 1 - campaign.schedule.finals_until)
     won = verdict is not None and verdict.state == "win" and champion is not None and found.plan is not None
     chosen = champion if won and champion is not None else found.own
     plan = found.plan if won and found.plan is not None else resolve(OWN, campaign.bench.graph, campaign.bench.seed)
@@ -317,13 +321,16 @@ def _selection(found: Found, campaign: Campaign, cost: Cost) -> Selection:
         gain=verdict.gain if verdict else None,
         held_back=verdict.held_back if verdict else None,
         lr=None if base is None else base * LR_RATIO**chosen.lr_step,
-        why=why(found, campaign.meter, 1 - campaign.schedule.finals_until),
+        why=said.why,
         trials=trial_table(campaign.trials, base),
         cost=cost,
         graph=bench.graph,
         interrupted=found.interrupted,
         task=described_task(bench.task),
         lr_searched=bench.task.lr_searched,
+        answer=said.answer,
+        remedy=said.remedy,
+        contender=champion.recipe if verdict is not None and champion is not None else None,
     )
 
 

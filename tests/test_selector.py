@@ -100,9 +100,10 @@ def test_what_a_selection_holds(rescued: tuple[Selection, nn.Sequential, nn.Sequ
 def test_print_is_a_table_worth_reading(rescued: tuple[Selection, nn.Sequential, nn.Sequential]) -> None:
     selection, _, _ = rescued
     drawn = str(selection)
-    assert drawn.startswith(f"Chose {selection.recipe.key}\n")
+    assert drawn.startswith("From the model's own weights the loss stays at 2.3")
+    assert f"\n  chose  {selection.recipe.key}\n" in drawn
     for word in (
-        "why",
+        "Sure.",
         "gain   training loss × 0.",
         "held-back loss ×",
         "cost",
@@ -276,7 +277,8 @@ def test_a_slow_step_is_told_what_budget_would_do() -> None:
     assert time.perf_counter() - started < 10
     assert selection.kept
     assert "a step takes 0.1 s" in selection.why
-    assert 'budget="' in selection.why
+    assert selection.answer == "unsure"
+    assert selection.remedy.startswith('budget="')
 
 
 def test_seconds_are_kept() -> None:
@@ -481,4 +483,5 @@ def test_a_better_first_guess_is_no_better_start() -> None:
     assert selection.gain is not None
     assert selection.gain.high < math.log(0.6), "it is far ahead in the gate's short runs"
     assert "a lead tells who is sooner" in selection.why or "no better than a constant guess" in selection.why
-    assert "looks at longer runs" in selection.why
+    assert selection.remedy.endswith("looks at longer runs")
+    assert str(selection).startswith("Your own weights are kept: cannot tell; Budget(steps=")

@@ -95,9 +95,13 @@ def selection_data(selection: Selection) -> dict[str, Any]:
     return {
         "kept": selection.kept,
         "interrupted": selection.interrupted,
+        "answer": selection.answer,
+        "headline": selection.headline,
         "why": selection.why,
+        "remedy": selection.remedy,
         "recipe": data_of(selection.recipe),
         "key": selection.recipe.key,
+        "contender": selection.contender.key if selection.contender else None,
         "gain": data_of(selection.gain) if selection.gain else None,
         "held_back": data_of(selection.held_back) if selection.held_back else None,
         "lr": selection.lr,

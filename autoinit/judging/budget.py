@@ -24,6 +24,9 @@ LONGEST_PROBE = 256
 """Steps of the top probe. Halving to 240 steps picks 2 % behind the best on the median task, to 120 steps 5 %, and on
 average both pick alike: longer probes have little left to gain (docs/scoring.md)."""
 
+LONGEST_GATE = 2 * LONGEST_PROBE
+"""Steps of the gate's longest runs."""
+
 FIRST_RUNG = 8
 """Steps before which nothing is judged, and of the least full probe. Halving from eight steps on costs half of halving
 from thirty and picks about as well; from two or four on it loses the best (docs/scoring.md)."""
@@ -209,5 +212,5 @@ class Schedule:
         rungs = tuple(top // 2**halvings for halvings in range(int(math.log2(top / FIRST_RUNG)), -1, -1))
         # The gate runs at the longest length that eight pairs can have, but three pairs are worth 240 steps.
         share = allowance * (1 - finals_until)
-        gate = int(min(2 * LONGEST_PROBE, max(share / 16, min(LONGEST_PROBE, share / 6.6))))
+        gate = int(min(LONGEST_GATE, max(share / 16, min(LONGEST_PROBE, share / 6.6))))
         return Schedule(rungs, max(top, min(gate, LONGEST_PROBE)), gate, search_until, finals_until)

@@ -117,6 +117,8 @@ class Verdict:
         why: in words.
         pairs_needed: pairs that would decide an effect of the size seen; None where that is not the question.
         longer: how many times as long runs may decide it; None where that is not the question.
+        open: whether more of something may still show a gain: pairs, steps or held-back rows. A lead that will not
+            hold, or is too small for the most pairs, is an answer.
     """
 
     state: Literal["win", "loss", "undecided"]
@@ -125,6 +127,7 @@ class Verdict:
     why: str
     pairs_needed: int | None = None
     longer: float | None = None
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,17 +227,20 @@ def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD, lengt
     if lead.estimate >= 0:
         return verdict.longer("so early both are no better than a constant guess", length)
     if (float(stdtr(freedom, lead.estimate / error)) if error > 0 else 0.0) > level:
-        return verdict.undecided("its lead is within the noise", _pairs_needed(lead, error, pairs))
+        return verdict.more_pairs("its lead is within the noise", _pairs_needed(lead, error, pairs))
     rescued = _stands_still(pairs) and -lead.estimate >= RESCUE
     if not rescued and (refusal := _no_lead(pairs, -lead.estimate, length)):
-        return verdict.longer(refusal, length) if steps < FEWEST_STEPS else verdict.undecided(refusal)
+        return verdict.longer(refusal, length)
     if held_back is not None and held_back.high > HELD_BACK_MARGIN:
-        return verdict.undecided("held-back data do not confirm it")
+        return verdict.undecided("held-back data do not confirm it", held_back.estimate < -SMALLEST_EFFECT)
     doublings = math.log2(length)
     if _ahead([(pair.training, pair.halfway) for pair in pairs], doublings) > -SMALLEST_EFFECT:
         return verdict.undecided(f"its lead shrinks so fast that {_times(length)} the steps would end it")
     if not rescued and (refusal := _no_held_back_lead(pairs, length)):
-        return verdict.undecided(refusal)
+        return verdict.longer(refusal, length)
+    # What trains faster on few rows also overfits them sooner.
+    if not rescued and (seen := _seen(pairs)) and _ahead(seen, doublings) > HELD_BACK_MARGIN:
+        return verdict.undecided(f"on held-back data {_times(length)} the steps would leave it behind")
     reached = f"{number(_mean([pair.champion.loss for pair in pairs]))} in {steps} steps"
     own = number(_mean([pair.own.loss for pair in pairs]))
     if rescued:
@@ -255,13 +261,19 @@ class _Verdicts:
     def loss(self, why: str) -> Verdict:
         return Verdict("loss", self.gain, self.held_back, why)
 
-    def undecided(self, why: str, pairs_needed: int | None = None) -> Verdict:
-        return Verdict("undecided", self.gain, self.held_back, why, pairs_needed)
+    def undecided(self, why: str, still_open: bool = False) -> Verdict:
+        return Verdict("undecided", self.gain, self.held_back, why, open=still_open)
+
+    def more_pairs(self, why: str, needed: int) -> Verdict:
+        """No verdict on so few pairs; an effect that needs more than there ever are is none that matters."""
+        return Verdict("undecided", self.gain, self.held_back, why, needed, open=needed <= max(LOOKS))
 
     def longer(self, why: str, length: float) -> Verdict:
-        """No verdict at this length: longer runs may have one, up to that of the training."""
-        times = max(2.0, FEWEST_STEPS / max(1, self.gain.steps))
-        return Verdict("undecided", self.gain, self.held_back, why, longer=min(times, max(1.0, length)))
+        """No verdict at this length: longer runs may have one, up to that of the training, where that is longer."""
+        if length <= 1:
+            return self.undecided(why)
+        times = min(length, max(2.0, FEWEST_STEPS / max(1, self.gain.steps)))
+        return Verdict("undecided", self.gain, self.held_back, why, longer=times, open=True)
 
 
 def _stands_still(pairs: Sequence[Pair]) -> bool:
@@ -283,17 +295,17 @@ def _no_lead(pairs: Sequence[Pair], lead: float, length: float) -> str:
 
 def _no_held_back_lead(pairs: Sequence[Pair], length: float) -> str:
     """Returns why a lead does not hold on held-back rows at the training's length; empty where it does."""
-    known = [(pair.held_back, pair.held_back_halfway) for pair in pairs]
-    seen = [(now, half) for now, half in known if now is not None and half is not None]
-    if not seen:
-        return ""
+    seen = _seen(pairs)
     made_up = min(1.0, math.log2(length)) * _mean([pair.own.held_back_progress for pair in pairs])
-    if -_mean([now for now, _ in seen]) < made_up:
+    if seen and -_mean([now for now, _ in seen]) < made_up:
         return f"on held-back data the model's own weights are as good with {_times(min(2.0, length))} the steps"
-    # What trains faster on few rows also overfits them sooner.
-    if _ahead(seen, math.log2(length)) > HELD_BACK_MARGIN:
-        return f"on held-back data {_times(length)} the steps would leave it behind"
     return ""
+
+
+def _seen(pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+    """Returns the differences of the held-back losses now and halfway, of the pairs where both are known."""
+    known = [(pair.held_back, pair.held_back_halfway) for pair in pairs]
+    return [(now, half) for now, half in known if now is not None and half is not None]
 
 
 def _times(factor: float) -> str:

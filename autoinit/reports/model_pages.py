@@ -33,17 +33,20 @@ def selection_page(selection: Selection) -> Page:
         _plan(selection),
     ]
     title = "Kept the model's own weights" if selection.kept else f"Chose {selection.recipe.key}"
-    return Page(title, f"{selection.why[:1].upper()}{selection.why[1:]}.", sections)
+    lead = selection.headline if not selection.kept else f"{selection.headline} Why: {selection.why}."
+    return Page(title, lead, sections)
 
 
 def _facts(selection: Selection) -> list[tuple[str, str]]:
-    cost = selection.cost
+    cost, gains = selection.cost, _gains(selection)
+    measured = "Seen of it" if selection.kept else "Gain"
     lr = "" if selection.lr is None else text.number(selection.lr)
     memory = "" if cost.memory is None else f", {cost.memory / 2**20:,.0f} MiB at most"
     facts = [
         ("Recipe", selection.recipe.key),
-        ("Gain, training", str(selection.gain) if selection.gain else "no paired runs were made"),
-        ("Gain, held back", str(selection.held_back) if selection.held_back else ""),
+        ("Met them in the gate", str(selection.contender) if selection.kept and gains else ""),
+        *((f"{measured}, {name}", str(gain)) for name, gain in gains),
+        ("Gain", "" if gains else "no paired runs were made"),
         ("Task", selection.task),
         ("Learning rate", f"{lr}{'' if selection.lr_searched else ' (not searched)'}" if lr else ""),
         ("Cost", f"{text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials{memory}"),
@@ -55,16 +58,22 @@ def _facts(selection: Selection) -> list[tuple[str, str]]:
 
 
 def _gain_figure(selection: Selection) -> Figure | None:
-    rows = [
-        (name, f"{name}: {gain}", _positive(gain))
-        for name, gain in (("training", selection.gain), ("held back", selection.held_back))
-        if gain is not None
-    ]
+    rows = [(name, f"{name}: {gain}", _positive(gain)) for name, gain in _gains(selection)]
     note = (
         "Log of the factor by which the loss is lower than with the model's own weights, with the interval of "
-        "paired runs on fresh batch orders that decided: 0.7 is half the loss. Right of 0 is better."
+        "paired runs on fresh batch orders: 0.7 is half the loss. Right of 0 is better."
     )
-    return intervals("gain", "Gain over the model's own weights", note, rows, "gain, in log units") if rows else None
+    title = "Gain over the model's own weights"
+    if selection.kept:
+        title = "What was seen of the recipe that was not chosen"
+        note = f"{note} Why it is not believed stands above."
+    return intervals("gain", title, note, rows, "gain, in log units") if rows else None
+
+
+def _gains(selection: Selection) -> list[tuple[str, Gain]]:
+    """Returns what the gate has measured, each with its name."""
+    pairs = (("training", selection.gain), ("held back", selection.held_back))
+    return [(name, gain) for name, gain in pairs if gain is not None]
 
 
 def _positive(gain: Gain) -> Mean:

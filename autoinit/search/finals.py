@@ -22,6 +22,21 @@ six did, and the median gained 41 % (docs/scoring.md)."""
 
 
 @dataclass(frozen=True, slots=True)
+class NoChampion:
+    """Why nobody goes to the gate.
+
+    Attributes:
+        why: in words.
+        open: whether a larger budget may find somebody.
+        longer: how many times the budget, where that is known.
+    """
+
+    why: str
+    open: bool = False
+    longer: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finals:
     """Who goes to the gate.
 
@@ -29,13 +44,13 @@ class Finals:
         own: the owner's weights at the best learning rate found for them.
         champion: the candidate that beats them; None where there is none.
         spread: of the finalists' paired differences, for the gate to pool.
-        why: there is no champion, in words.
+        nobody: why there is no champion; None where there is one.
     """
 
     own: Candidate
     champion: Candidate | None
     spread: Spread = field(default_factory=Spread)
-    why: str = ""
+    nobody: NoChampion | None = None
 
 
 _Runs = dict[Candidate, list[Trial]]
@@ -50,9 +65,10 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
     """
     own, rivals = finalists(campaign.trials)
     if not rivals:
-        return Finals(own, None, why=_why_no_rival(campaign.trials))
-    if why := _too_early(campaign):
-        decided = Finals(own, None, why=why)
+        none_tried = "the budget ended before another candidate could be tried"
+        return Finals(own, None, nobody=_no_rival(campaign.trials, none_tried))
+    if nobody := _too_early(campaign):
+        decided = Finals(own, None, nobody=nobody)
         _say_who_goes_on(campaign, decided, {})
         return decided
     runs: _Runs = {}
@@ -72,16 +88,17 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
     return decided
 
 
-def _too_early(campaign: Campaign) -> str:
-    """Returns why the search's leader is not worth a gate where all probes were very short; empty where it is."""
+def _too_early(campaign: Campaign) -> NoChampion | None:
+    """Returns why the search's leader is not worth a gate where all probes were very short; None where it is."""
     (best, *others), steps = ranking(campaign.trials), _probed(campaign)
     own = next((trial for trial in others if trial.candidate.recipe == OWN), None)
     if steps >= EARLY_STEPS or own is None or (lead := own.total - best.total) >= EARLY_LEAD:
-        return ""
-    return (
+        return None
+    why = (
         f"{best.candidate.recipe} led by {lead:.2g} in score after {steps} steps, and less than {EARLY_LEAD} so early "
-        "tells little; twice the budget looks at more steps"
+        "tells little"
     )
+    return NoChampion(why, open=True, longer=max(2.0, EARLY_STEPS / max(1, steps)))
 
 
 def _probed(campaign: Campaign) -> int:
@@ -112,11 +129,9 @@ def leader(campaign: Campaign) -> Finals:
     """Returns the search's own leader, for a search that was interrupted before its finals were over."""
     own, rivals = finalists(campaign.trials)
     if not rivals:
-        others = any(trial.candidate.recipe != OWN for trial in campaign.trials)
-        why = _why_no_rival(campaign.trials) if others else "no other candidate had been tried yet"
-        return Finals(own, None, why=why)
-    why = _too_early(campaign)
-    return Finals(own, None if why else rivals[0], why=why)
+        return Finals(own, None, nobody=_no_rival(campaign.trials, "no other candidate had been tried yet"))
+    early = _too_early(campaign)
+    return Finals(own, None if early else rivals[0], nobody=early)
 
 
 def finalists(trials: list[Trial]) -> tuple[Candidate, list[Candidate]]:
@@ -158,7 +173,7 @@ def _decided(arms: list[Candidate], runs: _Runs) -> Finals:
         return Finals(own, rivals[0])
     champion = min(rivals, key=lambda arm: _mean(runs[arm]))
     if _mean(runs[champion]) >= _mean(runs[own]):
-        return Finals(own, None, why="on fresh batch orders no finalist beat the model's own weights")
+        return Finals(own, None, nobody=NoChampion("on fresh batch orders no finalist beat the model's own weights"))
     return Finals(own, champion, _spread(own, rivals, runs))
 
 
@@ -198,13 +213,14 @@ def _who_went_on(rivals: int) -> str:
     return f"{rivals} went on, beside the model's own weights"
 
 
-def _why_no_rival(trials: list[Trial]) -> str:
+def _no_rival(trials: list[Trial], none_tried: str) -> NoChampion:
     if trials and trials[0].state == "failed":
-        return f"training the model's own weights failed ({trials[0].reason})"
+        return NoChampion(f"training the model's own weights failed ({trials[0].reason})", open=True)
     others = [trial for trial in trials if trial.candidate.recipe != OWN]
     if not others:
-        return "the budget ended before another candidate could be tried"
+        return NoChampion(none_tried, open=True, longer=2.0)
     broken = [trial for trial in others if trial.state in ("vetoed", "diverged", "failed")]
     if len(broken) == len(others):
-        return f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {broken[0].reason})"
-    return f"none of {len(others)} candidates beat the model's own weights in the search"
+        first = broken[0].reason
+        return NoChampion(f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {first})")
+    return NoChampion(f"none of {len(others)} candidates beat the model's own weights in the search")

@@ -11,7 +11,7 @@ from ..recipes.space import Space
 from .campaign import Campaign
 from .duel import GateFailure, duel
 from .explore import explore
-from .finals import finals, leader
+from .finals import NoChampion, finals, leader
 from .sampling import new_study, quiet_optuna
 
 
@@ -24,7 +24,7 @@ class Found:
         champion: the best candidate; None where none beat the owner's weights.
         plan: the champion's exact draw.
         verdict: the gate's; None where it was not reached.
-        why: why there is no champion, in words.
+        nobody: why there is no champion; None where there is one.
         interrupted: whether Ctrl-C ended the search early.
     """
 
@@ -32,7 +32,7 @@ class Found:
     champion: Candidate | None = None
     plan: Plan | None = None
     verdict: Verdict | None = None
-    why: str = ""
+    nobody: NoChampion | None = None
     interrupted: bool = False
 
 
@@ -56,11 +56,11 @@ def search(campaign: Campaign, space: Space, *, storage: str | None = None, stud
         interrupted = True
         entered = leader(campaign)
     if entered.champion is None:
-        return Found(entered.own, why=entered.why, interrupted=interrupted)
+        return Found(entered.own, nobody=entered.nobody, interrupted=interrupted)
     try:
         plan = campaign.bench.draw(entered.champion.recipe, campaign.meter)
         verdict = duel(campaign, entered, entered.champion, plan)
     except GateFailure as failure:  # out of memory in the last run must not cost the user the answer
-        why = f"{entered.champion.recipe} led, but its gate failed ({failure})"
-        return Found(entered.own, why=why, interrupted=interrupted)
+        nobody = NoChampion(f"{entered.champion.recipe} led, but its gate failed ({failure})", open=True)
+        return Found(entered.own, nobody=nobody, interrupted=interrupted)
     return Found(entered.own, entered.champion, plan, verdict, interrupted=interrupted)

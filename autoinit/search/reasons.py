@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 from .. import text
-from ..judging.budget import SMALLEST_ALLOWANCE, Meter
+from ..judging.budget import LONGEST_GATE, SMALLEST_ALLOWANCE, Meter
 from ..judging.gate import LOOKS, Verdict
 from ..task.task import Task
+from .finals import NoChampion
 from .funnel import Found
+
+Answer = Literal["better", "no better", "unsure"]
 
 _LOSSES = {
     "model": "the model's own loss",
@@ -25,7 +30,22 @@ def described_task(task: Task) -> str:
     return f"{_LOSSES[task.loss_name]}, {task.optimizer_name}; {len(task.train)} batches, {held_back} more held back"
 
 
-def why(found: Found, meter: Meter, gate_share: float) -> str:
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What a search has answered, and why.
+
+    Attributes:
+        answer: whether other weights are better than the model's own, are not, or this search cannot tell.
+        why: in words.
+        remedy: what would tell, in words, as 'budget="91s" would'; empty where nothing is known to, or need be.
+    """
+
+    answer: Answer
+    why: str
+    remedy: str = ""
+
+
+def reason(found: Found, meter: Meter, gate_share: float) -> Reason:
     """Returns the reason of the choice.
 
     Args:
@@ -34,26 +54,37 @@ def why(found: Found, meter: Meter, gate_share: float) -> str:
         gate_share: of the budget.
     """
     early = "interrupted by Ctrl-C; " if found.interrupted else ""
+    verdict = found.verdict
+    if verdict is not None and verdict.state == "win":
+        return Reason("better", early + verdict.why)
     if found.champion is None:
-        return early + found.why
-    if found.verdict is None:
-        return f"{early}{found.champion.recipe} led, but the budget ended before the gate could confirm it"
-    if found.verdict.state == "win":
-        return early + found.verdict.why
-    reason = f"{early}{found.champion.recipe} came as far as the gate, but {found.verdict.why}"
-    return reason + _what_would_decide(found.verdict, meter, gate_share)
+        nobody = found.nobody or NoChampion("nothing was tried", open=True)
+        open_, why = nobody.open, nobody.why
+        remedy = f"{_budget(nobody.longer, meter)} looks at more steps" if nobody.longer else ""
+    elif verdict is None:
+        open_, why = True, f"{found.champion.recipe} led, but the budget ended before the gate could confirm it"
+        remedy = f"{_budget(2.0, meter)} would"
+    else:
+        open_, why = verdict.open, f"{found.champion.recipe} came as far as the gate, but {verdict.why}"
+        if verdict.pairs_needed is not None and not open_:
+            why += f"; an effect of this size is too small for {max(LOOKS)} paired runs to show"
+        remedy = _what_would_decide(verdict, meter, gate_share)
+    if found.interrupted:
+        return Reason("unsure", early + why)
+    return Reason("unsure", why, remedy) if open_ else Reason("no better", why)
 
 
 def _what_would_decide(verdict: Verdict, meter: Meter, gate_share: float) -> str:
-    """Returns the budget that pays for the pairs which an effect of the size seen needs; nothing where none does."""
-    if verdict.state == "undecided" and verdict.longer is not None:
-        return f"; {_budget(verdict.longer, meter)} looks at longer runs"
-    if verdict.state != "undecided" or verdict.pairs_needed is None:
+    """Returns what would answer a question that the gate has left open, in words; empty where it has answered it."""
+    if not verdict.open:
         return ""
-    if verdict.pairs_needed > max(LOOKS):
-        return f"; an effect of this size is too small for {max(LOOKS)} paired runs to show"
-    factor = 1 + gate_share * (verdict.pairs_needed / verdict.gain.pairs - 1)
-    return f"; {_budget(factor, meter)} would decide an effect of this size"
+    if verdict.longer is not None:
+        if verdict.gain.steps >= LONGEST_GATE:
+            return ""
+        return f"{_budget(verdict.longer, meter)} looks at longer runs"
+    if verdict.pairs_needed is not None:
+        return f"{_budget(1 + gate_share * (verdict.pairs_needed / verdict.gain.pairs - 1), meter)} would"
+    return "more held-back rows would (val_data)"
 
 
 def _budget(factor: float, meter: Meter) -> str:
@@ -63,20 +94,19 @@ def _budget(factor: float, meter: Meter) -> str:
     return f'budget="{_rounded_up(1.2 * factor * meter.seconds)}s"'
 
 
-def too_small(meter: Meter) -> str:
+def too_small(meter: Meter) -> Reason:
     """Returns why nothing was searched, and the budget that would do."""
     limit = meter.budget.steps
     if limit is not None and limit - meter.steps < SMALLEST_ALLOWANCE:
-        return (
-            f"a budget of {limit} steps is too small for a choice that can be trusted; "
-            f"Budget(steps={_rounded_up(SMALLEST_ALLOWANCE + meter.steps)}) would do"
-        )
+        why = f"a budget of {limit} steps is too small for a choice that can be trusted"
+        return Reason("unsure", why, f"Budget(steps={_rounded_up(SMALLEST_ALLOWANCE + meter.steps)}) would")
     # Twice the least: evaluations and drawing weights take their share, and the first call is the slowest.
     needed = _rounded_up(2 * SMALLEST_ALLOWANCE * meter.step_seconds + 2 * meter.seconds)
-    return (
+    why = (
         f"a step takes {text.seconds(meter.step_seconds)}, so the budget pays for {max(0, int(meter.left()))} steps, "
-        f'too few for a choice that can be trusted; budget="{needed}s" would do'
+        "too few for a choice that can be trusted"
     )
+    return Reason("unsure", why, f'budget="{needed}s" would')
 
 
 def _rounded_up(value: float) -> int:

@@ -20,6 +20,7 @@ from ..plans.plan import Plan
 from ..plans.table import coverage
 from ..recipes.recipe import OWN, Recipe
 from ..recipes.space import LR_RATIO
+from .reasons import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,11 @@ class Selection:
         held_back: the same on rows that the search never saw.
         lr: learning rate that goes with the choice; None where the optimizer has none to read.
         why: the reason for the choice, in words.
+        answer: "better" where other weights were chosen, which is sure beyond noise; "no better" where your own stay
+            because nothing makes a difference that matters; "unsure" where they stay because the search cannot tell.
+        remedy: what would tell where it is unsure, as 'budget="91s" would'; empty where nothing is known to.
+        contender: the recipe that met the model's own weights in the gate, of whose runs `gain` and `held_back` are;
+            None where none came so far.
         trials: a pandas.DataFrame with a row per trial, in order: its stage, recipe, lr, state, steps, score, losses
             and the reason why it ended.
         cost: what it took: seconds, training steps, trials, and how they were run.
@@ -82,6 +88,18 @@ class Selection:
     interrupted: bool = False
     task: str = ""
     lr_searched: bool = False
+    answer: Answer = "unsure"
+    remedy: str = ""
+    contender: Recipe | None = None
+
+    @property
+    def headline(self) -> str:
+        """The answer in a sentence, the first line of what is printed."""
+        if self.answer == "better":
+            return f"{self.why[:1].upper()}{self.why[1:]}. Sure."
+        if self.answer == "no better":
+            return "Your own weights are kept: no difference that matters."
+        return f"Your own weights are kept: cannot tell{f'; {self.remedy}' if self.remedy else ''}."
 
     def __str__(self) -> str:
         return _render(self)
@@ -146,6 +164,7 @@ def _provenance(selection: Selection) -> dict[str, Any]:
     gain = selection.gain
     return {
         "kept": selection.kept,
+        "answer": selection.answer,
         "why": selection.why,
         "gain": None if gain is None else {"estimate": gain.estimate, "low": gain.low, "high": gain.high},
         "lr": selection.lr,
@@ -161,12 +180,12 @@ _LOSSES = ("score", "first_loss", "last_loss")
 
 
 def _render(selection: Selection) -> str:
-    head = "Kept the model's own weights" if selection.kept else f"Chose {selection.recipe.key}"
-    lines = [head, f"  why    {selection.why}"]
-    if selection.gain is not None:
-        lines.append(f"  gain   training {selection.gain}")
-    if selection.held_back is not None:
-        lines.append(f"         held-back {selection.held_back}")
+    lines = [selection.headline]
+    lines.append(f"  why    {selection.why}" if selection.kept else f"  chose  {selection.recipe.key}")
+    pairs = (("training", selection.gain), ("held-back", selection.held_back))
+    seen = [f"{name} {gain}" for name, gain in pairs if gain is not None]
+    labels = [f"  {'seen' if selection.kept else 'gain'}   ", *["         "] * len(seen)]
+    lines += [f"{label}{gain}" for label, gain in zip(labels, seen, strict=False)]
     if selection.task:
         lines.append(f"  task   {selection.task}")
     if selection.lr is not None:

@@ -128,7 +128,7 @@ def test_the_spread_of_finalists_is_around_each_one_s_own_mean() -> None:
 
 def test_no_lead_is_lost_at_once() -> None:
     lost = judge(around(-0.5, own=-0.5))
-    assert (lost.state, lost.pairs_needed) == ("loss", None)
+    assert (lost.state, lost.pairs_needed, lost.open) == ("loss", None, False)
     assert lost.why == "trained on fresh batch orders it is no better than the model's own"
     assert judge(around(-0.49, own=-0.5)).state == "loss"
     assert judge(around(-0.51, own=-0.5)).state != "loss"
@@ -139,6 +139,13 @@ def test_noise_names_how_many_pairs_would_do() -> None:
     assert judge_at(pairs(-0.7, -0.9, -1.1), 0.001).pairs_needed == 4
     # Leads 0.1, 0.4, 0.7: deviation 0.3, n = (3·0.3/0.4)² = 5.06, so six.
     assert judge(pairs(-0.6, -0.9, -1.2)).pairs_needed == 6
+
+
+def test_a_question_is_open_where_as_many_pairs_as_there_are_looks_for_would_answer_it() -> None:
+    # Leads 0.4 − x, 0.4, 0.4 + x: n = (3·x/0.4)², which is 7.56 for 0.3667 and 8.07 for 0.3787.
+    eight, nine = (judge(pairs(-0.9 + x, -0.9, -0.9 - x)) for x in (0.3667, 0.3787))
+    assert (eight.pairs_needed, eight.open) == (8, True)
+    assert (nine.pairs_needed, nine.open) == (9, False)
 
 
 def test_pairs_without_any_noise_are_told_by_their_sign() -> None:
@@ -168,7 +175,7 @@ def test_above_a_constant_guess_nobody_leads() -> None:
     verdict = judge(around(0.05, own=1.2, own_halfway=2.0))
     assert verdict.state == "undecided"
     assert verdict.why == "so early both are no better than a constant guess"
-    assert verdict.longer == 2.0
+    assert (verdict.longer, verdict.open) == (2.0, True)
 
 
 def test_what_is_above_a_constant_guess_counts_as_the_guess() -> None:
@@ -238,6 +245,7 @@ def test_a_lead_is_more_than_the_owner_makes_up_in_as_many_steps_again(
     verdict = judge(around(champion, own_halfway=halfway, halfway=champion + 0.3))
     assert (verdict.state == "win") is wins
     assert wins or verdict.why == "the model's own weights are as good with twice the steps, or nearly so"
+    assert (verdict.longer, verdict.open) == ((None, False) if wins else (2.0, True))
 
 
 def test_of_a_training_of_less_than_twice_the_length_they_make_up_less() -> None:
@@ -277,6 +285,7 @@ def test_a_lead_may_shrink_while_it_lasts_as_long_as_the_training(halfway: float
     assert (verdict.state == "win") is wins
     times = "twice" if length == 2 else "10 times"
     assert wins or verdict.why == f"its lead shrinks so fast that {times} the steps would end it"
+    assert (verdict.longer, verdict.open) == (None, False)
 
 
 # Held-back rows
@@ -299,6 +308,7 @@ def test_held_back_rows_may_be_behind_by_one_percent_of_a_rescue(behind: float, 
     verdict = judge(around(-1.0, own=0.0, held_back=(behind, 0.0)))
     assert (verdict.state == "win") is confirmed
     assert confirmed or verdict.why == "held-back data do not confirm it"
+    assert not verdict.open, "they tell that nothing is gained"
 
 
 def test_the_held_back_interval_is_eighty_percent_so_that_its_end_is_the_bound() -> None:
@@ -329,6 +339,14 @@ def test_a_held_back_lead_holds_at_the_training_s_length(
 ) -> None:
     verdict = judge(around(-1.0, held_back=late, earlier=early))
     assert (verdict.state, verdict.why) == (("undecided", why) if why else ("win", verdict.why))
+    assert verdict.open is why.endswith("as good with twice the steps")
+
+
+def test_runs_as_long_as_the_training_leave_nothing_open() -> None:
+    verdict = judge(around(-0.55), length=1.0)
+    assert verdict.why.startswith("the model's own weights are as good")
+    assert (verdict.state, verdict.longer, verdict.open) == ("undecided", None, False)
+    assert judge(around(-0.55), length=1.5).longer == 1.5
 
 
 def grouped(champion: tuple[float, ...], own: tuple[float, ...], rows: tuple[int, ...], **rest: object) -> list[Pair]:
@@ -368,6 +386,7 @@ def test_a_group_weighs_as_many_rows_as_it_has() -> None:
     assert few.state == "win"
     many = judge(grouped((0.2, 0.2, 1.9), (1.0, 1.0, 1.0), (128, 128, 128)))
     assert (many.state, many.why) == ("undecided", "held-back data do not confirm it")
+    assert many.open, "on average they gain, and more rows would tell"
 
 
 def test_small_groups_give_small_degrees_of_freedom() -> None:

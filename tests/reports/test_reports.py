@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import math
 import re
@@ -261,6 +262,7 @@ def test_selection_report_shows_the_choice(selection: Selection, tmp_path: Path)
     assert {"losses", "trials"} <= set(figures)
     shown = sum(len(trace["x"]) for trace in figures["trials"]["drawings"][0]["data"])
     assert shown == selection.trials.score.notna().sum()
+    assert html.escape(selection.headline) in text
     if selection.gain is not None:
         assert figures["gain"]["drawings"][0]["data"][0]["x"][0] == pytest.approx(-selection.gain.estimate, rel=1e-3)
 

@@ -18,7 +18,7 @@ from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.search import finals as module
 from autoinit.search.campaign import Campaign
 from autoinit.search.duel import duel
-from autoinit.search.finals import Finals, finals, leader
+from autoinit.search.finals import Finals, NoChampion, finals, leader
 from autoinit.task.task import make_task
 from autoinit.tracing.tracing import trace_task
 
@@ -66,7 +66,7 @@ def test_no_champion_where_nothing_beats_the_owner(campaign: Campaign) -> None:
     try_all(campaign, Candidate(OWN), BAD)
     entered = finals(campaign, tune_lr=False)
     assert entered.champion is None
-    assert "none of 1 candidates beat" in entered.why
+    assert entered.nobody == NoChampion("none of 1 candidates beat the model's own weights in the search")
 
 
 def test_a_small_lead_in_very_short_probes_goes_no_further(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,9 +76,11 @@ def test_a_small_lead_in_very_short_probes_goes_no_further(campaign: Campaign, m
     monkeypatch.setattr(module, "EARLY_LEAD", own - good + 0.01)
     entered = finals(campaign, tune_lr=False)
     assert (entered.own, entered.champion) == (Candidate(OWN), None)
-    assert f"{GOOD.recipe} led by {own - good:.2g} in score after 15 steps" in entered.why
+    assert entered.nobody is not None
+    assert f"{GOOD.recipe} led by {own - good:.2g} in score after 15 steps" in entered.nobody.why
+    assert (entered.nobody.open, entered.nobody.longer) == (True, 2.0)
     assert "went on" in campaign.trials[1].reason
-    assert (leader(campaign).champion, leader(campaign).why) == (None, entered.why)
+    assert (leader(campaign).champion, leader(campaign).nobody) == (None, entered.nobody)
     monkeypatch.setattr(module, "EARLY_LEAD", own - good)
     assert finals(campaign, tune_lr=False).champion == GOOD
 
@@ -110,7 +112,10 @@ def test_all_diverged_is_said(campaign: Campaign) -> None:
     try_all(campaign, Candidate(OWN))
     lost = Curve(losses=(2.3, math.nan), diverged_at=2)
     campaign.trials.append(Trial(1, "search", GOOD, 0, lost, campaign.score(lost, 33), "diverged", "not finite"))
-    assert "every one of 1 candidates was vetoed, diverged or failed" in finals(campaign, tune_lr=False).why
+    nobody = finals(campaign, tune_lr=False).nobody
+    assert nobody is not None
+    assert "every one of 1 candidates was vetoed, diverged or failed" in nobody.why
+    assert not nobody.open
 
 
 def test_finalists_try_their_neighbours_on_the_learning_rate_grid(campaign: Campaign) -> None:

@@ -21,6 +21,7 @@ from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.recipes.space import LR_STEPS, space_of
 from autoinit.search.campaign import Campaign
 from autoinit.search.explore import _affordable
+from autoinit.search.finals import NoChampion
 from autoinit.search.funnel import search
 from autoinit.task.task import make_task
 from autoinit.tracing.tracing import trace_task
@@ -197,7 +198,7 @@ def test_ctrl_c_between_proposals_leaves_no_trial_running(
     monkeypatch.setattr(optuna.Study, "ask", interrupted)
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False), storage=storage, study_name="one")
-    assert found.why == "no other candidate had been tried yet"
+    assert found.nobody == NoChampion("no other candidate had been tried yet", open=True, longer=2.0)
     states = [trial.state.name for trial in optuna.load_study(storage=storage, study_name="one").trials[:3]]
     assert states == ["FAIL", "FAIL", "FAIL"]
 
@@ -247,4 +248,5 @@ def test_the_owner_s_trial_is_run_again_where_its_worker_died(campaign: Campaign
     campaign.trials.clear()
     campaign.executor.deaths = 2
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"]))
-    assert "training the model's own weights failed" in found.why
+    assert found.nobody is not None
+    assert "training the model's own weights failed" in found.nobody.why

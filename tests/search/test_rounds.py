@@ -307,7 +307,8 @@ def test_a_failing_owner_ends_the_search_at_once(campaign: Campaign, monkeypatch
     monkeypatch.setattr(Sequential, "run", lambda self, jobs, on_rung: [Outcome(None, 1.0, "it raised") for _ in jobs])
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
     assert len(campaign.trials) == 1
-    assert "training the model's own weights failed (it raised)" in found.why
+    assert found.nobody is not None
+    assert "training the model's own weights failed (it raised)" in found.nobody.why
 
 
 def test_where_nothing_can_be_paused_a_search_judges_one_after_the_other(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -47,6 +48,8 @@ def selection(kept: bool = False) -> Selection:
         cost=Cost(12.0, 3456.0, len(RECORDS)),
         graph=mlp(),
         task="cross-entropy, SGD",
+        answer="no better" if kept else "better",
+        contender=HE,
     )
 
 
@@ -80,14 +83,25 @@ def test_leaderboard_shows_each_recipe_once_best_first_and_the_owner_s_last() ->
 def test_head_of_the_text() -> None:
     lines = str(selection()).splitlines()
     assert lines[:6] == [
-        "Chose he_normal",
-        "  why    a reason",
+        "A reason. Sure.",
+        "  chose  he_normal",
         "  gain   training loss × 0.25 (90 % interval 0.2 … 0.3, 3 paired runs)",
         "  task   cross-entropy, SGD",
         "  lr     0.1 (not searched)",
         "  cost   12 s, 3456 training steps, 15 trials",
     ]
-    assert str(selection(kept=True)).startswith("Kept the model's own weights\n")
+
+
+def test_kept_weights_are_told_with_what_was_seen_of_the_others() -> None:
+    """A large gain that is not believed must not stand there as if it were one."""
+    assert str(selection(kept=True)).splitlines()[:3] == [
+        "Your own weights are kept: no difference that matters.",
+        "  why    a reason",
+        "  seen   training loss × 0.25 (90 % interval 0.2 … 0.3, 3 paired runs)",
+    ]
+    unsure = dataclasses.replace(selection(kept=True), answer="unsure", remedy='budget="91s" would')
+    assert unsure.headline == 'Your own weights are kept: cannot tell; budget="91s" would.'
+    assert dataclasses.replace(unsure, remedy="").headline == "Your own weights are kept: cannot tell."
 
 
 def test_saved_plan_has_its_provenance(tmp_path: Path) -> None:
@@ -98,3 +112,4 @@ def test_saved_plan_has_its_provenance(tmp_path: Path) -> None:
     assert provenance["why"] == "a reason"
     assert provenance["gain"]["estimate"] == pytest.approx(math.log(0.25))
     assert provenance["kept"] is False
+    assert provenance["answer"] == "better"
