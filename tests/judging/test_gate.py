@@ -80,6 +80,7 @@ def judge(runs: list[Pair], spread: Spread | None = None, length: float = 10.0) 
 
 def test_looks_are_taken_after_three_five_and_eight_pairs_and_levels_share_five_percent() -> None:
     assert LOOKS == (3, 5, 8)
+    assert list(LEVELS) == [1, 2, 3]
     for looks, levels in LEVELS.items():
         assert len(levels) == looks
         assert sum(levels) == pytest.approx(0.05)
