@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -85,7 +86,7 @@ class StudiedTask:
     tried: tuple[Tried, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Knowledge:
     """All that studies have found.
 
@@ -97,9 +98,9 @@ class Knowledge:
     tasks: tuple[StudiedTask, ...]
     made: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
-        """A fingerprint of all that is known."""
+        """A fingerprint of all that is known; of megabytes it takes seconds, so it is taken once."""
         hashed = hashlib.blake2b(digest_size=8)
         for row in rows_of(self):
             hashed.update(json.dumps(row, sort_keys=True).encode())

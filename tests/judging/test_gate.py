@@ -433,3 +433,45 @@ def test_text() -> None:
         "loss × 0.5 (96 % interval 0.4 … 0.6, 3 paired runs)"
     )
     assert Gain(math.log(0.5), 0.0, 0.0, 3).factor == 0.5
+
+
+def test_where_nobody_says_how_long_the_training_is_ten_times_the_runs_is_meant() -> None:
+    # As above: ten times is 3.32 doublings, eleven 3.46, nine 3.17.
+    assert judge_at(around(-1.0, halfway=-0.5 - 0.647), LEVEL).state == "win"
+    assert judge_at(around(-1.0, halfway=-0.5 - 0.649), LEVEL).state == "undecided"
+
+
+def test_what_is_not_known_is_none() -> None:
+    arm, gain = Arm(end=-0.5, halfway=-0.2), Gain(-0.1, -0.2, 0.0, 3)
+    assert (arm.held_back, arm.held_back_halfway, arm.held_back_progress) == (None, None, 0.0)
+    assert "90 % interval" in str(gain)
+    seen = dataclasses.replace(arm, held_back=-0.4)
+    assert (Pair(seen, arm).held_back, Pair(arm, seen).held_back, Pair(seen, seen).held_back) == (None, None, 0.0)
+    assert Pair(seen, seen).held_back_halfway is None
+
+
+def test_held_back_losses_that_are_known_at_the_end_only_are_judged_there() -> None:
+    runs = [
+        dataclasses.replace(
+            pair,
+            champion=dataclasses.replace(pair.champion, held_back_halfway=None),
+            own=dataclasses.replace(pair.own, held_back_halfway=None),
+        )
+        for pair in around(-1.0)
+    ]
+    assert judge(runs).state == "win"
+
+
+def test_held_back_losses_that_scatter_around_no_gain_leave_nothing_open() -> None:
+    verdict = judge([pairs(-1.0, own=0.0, held_back=(end, 0.0))[0] for end in (-0.2, 0.0, 0.2)])
+    assert (verdict.why, verdict.open) == ("held-back data do not confirm it", False)
+
+
+def test_runs_of_unknown_length_may_be_any_length() -> None:
+    verdict = judge(around(-1.5, steps=0))
+    assert (verdict.state, verdict.longer) == ("undecided", 10.0)
+
+
+def test_of_two_that_are_above_a_constant_guess_neither_leads() -> None:
+    above, below = Arm(end=0.5, halfway=0.5), Arm(end=-0.2, halfway=0.5)
+    assert (Pair(above, above).lead, Pair(above, below).lead, Pair(below, above).lead) == (0.0, 0.2, -0.2)
