@@ -227,7 +227,10 @@ def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD, lengt
     if lead.estimate >= 0:
         return verdict.longer("so early both are no better than a constant guess", length)
     if (float(stdtr(freedom, lead.estimate / error)) if error > 0 else 0.0) > level:
-        return verdict.more_pairs("its lead is within the noise", _pairs_needed(lead, error, pairs))
+        needed, why = _pairs_needed(lead, error, pairs), "its lead is within the noise"
+        # Of weights that have not begun to train, and in very short runs, noise says nothing of what comes later.
+        early = steps < FEWEST_STEPS or _stands_still(pairs)
+        return verdict.longer(why, length) if early and needed > max(LOOKS) else verdict.more_pairs(why, needed)
     rescued = _stands_still(pairs) and -lead.estimate >= RESCUE
     if not rescued and (refusal := _no_lead(pairs, -lead.estimate, length)):
         return verdict.longer(refusal, length)

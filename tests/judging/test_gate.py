@@ -435,6 +435,16 @@ def test_text() -> None:
     assert Gain(math.log(0.5), 0.0, 0.0, 3).factor == 0.5
 
 
+@pytest.mark.parametrize(("own", "steps", "still_open"), [(-0.9, 48, False), (-0.9, 47, True), (0.0, 48, True)])
+def test_noise_is_no_answer_before_a_training_has_begun(own: float, steps: int, still_open: bool) -> None:
+    # Leads 0.1, 0.5 and 0.9: deviation 0.4, n = (3·0.4/0.5)² = 5.76; with 0 and 1 in their place (3·0.5/0.5)² = 9.
+    few = judge(pairs(own - 0.1, own - 0.5, own - 0.9, own=own, steps=steps))
+    assert (few.pairs_needed, few.longer, few.open) == (6, None, True)
+    many = judge(pairs(own, own - 0.5, own - 1.0, own=own, steps=steps))
+    assert (many.longer is not None, many.open) == (still_open, still_open)
+    assert many.why == "its lead is within the noise"
+
+
 def test_where_nobody_says_how_long_the_training_is_ten_times_the_runs_is_meant() -> None:
     # As above: ten times is 3.32 doublings, eleven 3.46, nine 3.17.
     assert judge_at(around(-1.0, halfway=-0.5 - 0.647), LEVEL).state == "win"
