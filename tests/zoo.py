@@ -442,12 +442,84 @@ def mamba() -> Case:
     return Case(MambaForCausalLM(config), (_tokens(), None), language)
 
 
+def critic() -> Case:
+    """Of a Wasserstein GAN, whose loss holds the gradient's norm between real and made rows (Gulrajani et al. 2017)."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2), nn.LeakyReLU(0.2), nn.Conv2d(4, 8, 3), nn.LeakyReLU(0.2), nn.Flatten(),
+        nn.Linear(8, 1),
+    )  # fmt: skip
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        real, made = batch
+        between = (0.3 * real + 0.7 * made).requires_grad_()
+        (slope,) = torch.autograd.grad(model(between).sum(), between, create_graph=True)
+        penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+        distance: Tensor = model(made).mean() - model(real).mean()
+        return distance + 10 * penalty
+
+    return Case(model, (torch.randn(4, 1, 7, 7), torch.randn(4, 1, 7, 7)), loss)
+
+
+class Wave(nn.Module):
+    """u(x, t) of a partial differential equation, on a residual branch of sines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up, self.down, self.head = nn.Linear(2, 8), nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 1)
+
+    def forward(self, place: Tensor) -> Tensor:
+        hidden = torch.sin(self.stem(place))
+        u: Tensor = self.head(hidden + self.down(torch.tanh(self.up(hidden))))
+        return u
+
+
+def pinn() -> Case:
+    """A net that solves u_tt = u_xx: the loss holds second derivatives and nothing of u itself."""
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        place = batch[0].detach().requires_grad_()
+        (first,) = torch.autograd.grad(model(place).sum(), place, create_graph=True)
+        (of_x,) = torch.autograd.grad(first[:, 0].sum(), place, create_graph=True)
+        (of_t,) = torch.autograd.grad(first[:, 1].sum(), place, create_graph=True)
+        return (of_t[:, 1] - of_x[:, 0]).square().mean()
+
+    return Case(Wave(), (torch.rand(16, 2), None), loss)
+
+
+class ActorCritic(nn.Module):
+    """A policy and a value on one body; the policy returns a distribution, and not its logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh())
+        self.policy, self.value = nn.Linear(16, 3), nn.Linear(16, 1)
+
+    def forward(self, state: Tensor) -> tuple[torch.distributions.Categorical, Tensor]:
+        hidden = self.body(state)
+        return torch.distributions.Categorical(logits=self.policy(hidden), validate_args=False), self.value(hidden)
+
+
+def actor_critic() -> Case:
+    """With an entropy bonus in its loss."""
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        policy, value = model(batch[0])
+        actions, returns = batch[1]
+        gap = returns - value.squeeze(-1)
+        bonus = 0.01 * policy.entropy().mean()
+        cost: Tensor = gap.square().mean() - (policy.log_prob(actions) * gap.detach()).mean() - bonus
+        return cost
+
+    return Case(ActorCritic(), (torch.randn(8, 6), (_labels(8), torch.randn(8))), loss)
+
+
 ZOO: dict[str, Callable[[], Case]] = {
     make.__name__: make
     for make in (
         tanh_mlp, residual_mlp, cnn_bn, resnet, convolutions, conv1d_conv3d_bilinear, lstm, gru, rnn_cell,
         encoder_pre_ln, encoder_post_ln, einsum_attention, gates, two_heads_two_inputs, parametrized_mlp,
         tied_characters, siren, spiking, hand_written, gpt2, llama, bert, vit, t5, mixtral, convnext, mamba,
+        critic, pinn, actor_critic,
     )
 }  # fmt: skip
 """Name → a fresh model with a batch and a loss."""

@@ -9,6 +9,7 @@ from .normalization import centering, is_share, is_spread, serving
 from .walk import BINARY, NORMS, PARTS, PRODUCTS, UNARY, VIEWS, Edge, Node, search_back
 
 SOFTMAX = frozenset({"Softmax", "SafeSoftmax"})
+_NORMALIZED = SOFTMAX | {"LogSoftmax"}
 DROPOUT = frozenset({"NativeDropout", "FusedDropout"})
 SELECTING = frozenset({"Topk", "Gather", "Index", "IndexSelect", "Sort", "Max", "Scatter", "IndexPut"})
 _LINEAR_UNARY = frozenset({"Neg", "Clamp", "ClampMin", "ClampMax"}) | DROPOUT
@@ -163,8 +164,8 @@ def _first_after(blocks: Blocks, node: Node) -> tuple[Node, int] | None:
 def find_gate(blocks: Blocks, node: Node) -> None:
     """Marks the argument of a multiplication that only modulates the other (GLU, squeeze-and-excitation)."""
     (left, right) = node.data
-    if blocks.source(left) == blocks.source(right):
-        return  # x · σ(x) is one elementwise function
+    if _given(blocks, left) == _given(blocks, right):
+        return  # x · σ(x) is one elementwise function, p · log p a part of an entropy
     ranks = [_gate_rank(blocks, edge) for edge in (left, right)]
     if max(ranks) == 0:
         return
@@ -174,6 +175,14 @@ def find_gate(blocks: Blocks, node: Node) -> None:
         return  # what is broadcast and not squashed is a value, as in a state space model
     blocks.gates.add((node, node.inputs.index(gate)))
     blocks.gate_side |= search_back(gate.node, main.node.index + 1) if gate.node.index > main.node.index else set()
+
+
+def _given(blocks: Blocks, edge: Edge) -> Edge:
+    """Returns the value that this one is a function of, elementwise or by softmax."""
+    edge = blocks.source(edge)
+    while edge.node.op in _NORMALIZED and edge.node.data:
+        edge = blocks.source(edge.node.data[0])
+    return edge
 
 
 def _gate_rank(blocks: Blocks, edge: Edge) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,10 @@ _CONSTANTS = frozenset(
     " logical_not logical_and round floor".split()
 )
 """Elementwise functions whose result has no gradient, yet belongs to an activation: a mask, a sign."""
+
+_DIFFERENTIATING = frozenset({"grad", "_unpack_dual"})
+"""Functions that return a derivative with a graph of its own: in reverse mode, and (value, derivative) in forward mode.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class Tape(Interceptor):
         calls: autograd node → the call that made it.
         recurrent: autograd node → the recurrent call that it is a result of.
         losses: tensors on which `backward` was called; the call itself is left out.
+        gradients: node of a gradient that the step took itself (a penalty, forces) → nodes of what it differentiated.
+        outputs: nodes of what modules have returned.
     """
 
     def __init__(self, names: Mapping[int, str], trainable: Iterable[Tensor] = ()) -> None:
@@ -104,6 +110,8 @@ class Tape(Interceptor):
         self.calls: dict[Any, Call] = {}
         self.recurrent: dict[Any, RecurrentCall] = {}
         self.losses: list[Tensor] = []
+        self.gradients: dict[Any, tuple[Any, ...]] = {}
+        self.outputs: set[Any] = set()
         self._names = names
         self._unmet = {id(parameter) for parameter in trainable}
         self._constants: dict[int, tuple[Tensor, Call]] = {}
@@ -114,6 +122,10 @@ class Tape(Interceptor):
             self._record_loss(args[0])
             return None
         name = str(func.__name__)
+        if name in _DIFFERENTIATING:
+            result = func(*args, **kwargs)
+            self._record_gradient(name, args, kwargs, result)
+            return result
         if name in _RECURRENT:
             before = list(tensors((args, dict(kwargs))))
             result = func(*args, **kwargs)
@@ -130,6 +142,17 @@ class Tape(Interceptor):
             elif name in _CONSTANTS or (name in _FACTORIES and result.numel() == 1 and _is_known(call.args)):
                 self._constants[id(result)] = (result, call)  # holding it keeps its id its own
         return result
+
+    def returned(self, output: Any) -> None:
+        """Notes what a module has returned."""
+        self.outputs.update(fn for tensor in tensors(output) for fn in _nodes_of(tensor))
+
+    def _record_gradient(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        outputs, made = (args[0] if args else kwargs["outputs"], result) if name == "grad" else result
+        differentiated = tuple(fn for tensor in tensors(outputs) for fn in _nodes_of(tensor))
+        for fn in (fn for tensor in tensors(made) for fn in _nodes_of(tensor)):
+            if fn not in self.calls and fn not in self.outputs:  # of a linear function it may be one of its arguments
+                self.gradients[fn] = differentiated
 
     def _keep(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -184,6 +207,16 @@ def leaves(root: Any) -> set[int]:
                 seen.add(following)
                 stack.append(following)
     return found
+
+
+def _nodes_of(tensor: Tensor) -> Iterator[Any]:
+    """Yields the autograd node of a tensor on each level of torch.func that it is wrapped in."""
+    while True:
+        if tensor.grad_fn is not None:
+            yield tensor.grad_fn
+        if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return
+        tensor = torch._C._functorch.get_unwrapped(tensor)
 
 
 def _is_known(args: tuple[Any, ...]) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import ModelError
-from ..graph import Graph, Layer
+from ..graph import Graph, Layer, Role
 from ..task.batches import move
 from ..task.checks import check_trainable, unwrap
 from ..task.products import derived_tensors, parameter_names
@@ -20,13 +20,14 @@ from ..task.snapshot import preserved
 from ..task.task import Task, example_task, explained
 from .axes import Use, fans, follow, kind_of, normalizes
 from .blocks import Blocks
+from .forward import architecture, thawed, watched_losses
 from .inventory import Item, inventory
 from .modules import read_modules
 from .recurrent import call_lengths, recurrent_layers
 from .residuals import find_blocks
 from .responses import Replay, response
 from .roles import Places, find_places, is_normalized, member_of, role_of
-from .streams import stack_of
+from .streams import is_rectified, stack_of
 from .tape import Tape
 from .vectors import verdict
 from .walk import Node, ReentrantError, release, unveil, walk
@@ -145,14 +146,15 @@ def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
     """
     items = inventory(model)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with _thawed(model), torch.enable_grad(), parametrize.cached():
+    with thawed(model), torch.enable_grad(), parametrize.cached():
         derived = derived_tensors(model)
         names = parameter_names(model)
         names.update({id(tensor): name for name, tensor in derived.items()})
         tape = Tape(names, trainable)
-        losses = _losses(tape, run)
+        losses = watched_losses(model, tape, run)
         cuts = {tensor.grad_fn: name for name, tensor in derived.items() if tensor.grad_fn is not None}
-        nodes = walk([loss.grad_fn for loss in losses], names, cuts, tape.recurrent)
+        nodes = walk([loss.grad_fn for loss in losses], names, cuts, tape.recurrent, tape.gradients)
+        own: list[Node] = []
         try:
             if not any(node.leaf or node.op == "Recurrent" for node in nodes):
                 raise ModelError(
@@ -160,44 +162,15 @@ def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
                     "output, outside torch.no_grad() and without detach()."
                 )
             unveil(nodes, tape.calls)
-            return _assemble(items, nodes, tape)
+            own = architecture(nodes, tape)
+            return _assemble(items, own, tape, nodes)
         finally:
-            release(nodes)
+            release([*nodes, *own])
 
 
+UNREACHED = "no gradient reaches it in this step"
+_LOSS_ONLY = "only the loss uses it, and no forward pass of the model; its value is part of the loss"
 _TIMING = "it sets the time step of a state space model; its range is part of the design"
-
-
-@contextmanager
-def _thawed(model: nn.Module) -> Iterator[None]:
-    """Lets frozen parameters take part in the graph, so that what follows them is read rightly."""
-    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
-    try:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-
-
-def _losses(tape: Tape, run: Callable[[], Tensor | None]) -> list[Tensor]:
-    try:
-        mode: Any = tape
-        with mode:
-            loss = run()
-    except Exception:
-        if not tape.losses:
-            raise
-        loss = None  # all is seen, or it went on after a backward pass that was left out, and missed the gradients
-    losses = [*tape.losses, *([loss] if isinstance(loss, Tensor) and not tape.losses else [])]
-    losses = [loss for loss in losses if loss.grad_fn is not None]
-    if not losses:
-        raise ModelError(
-            f"The step returned {type(loss).__name__} without a gradient, so the architecture cannot be read. "
-            "Return the loss tensor, computed outside torch.no_grad()."
-        )
-    return losses
 
 
 @dataclass
@@ -211,9 +184,18 @@ class _Reader:
     by_node: dict[Node, list[Use]]
     recurrent: dict[str, Layer]
     nodes: dict[str, list[Node]]
+    reached: set[str]
 
 
-def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
+def _assemble(items: list[Item], nodes: list[Node], tape: Tape, everything: list[Node]) -> Graph:
+    """Returns the graph.
+
+    Args:
+        items: the parameters.
+        nodes: what the model's forward pass made.
+        tape: what was recorded beside them.
+        everything: those nodes, or what they are copies of, and what the loss made.
+    """
     uses = follow(nodes)
     blocks = find_blocks(nodes, uses)
     by_name: dict[str, list[Use]] = {}
@@ -228,7 +210,11 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape) -> Graph:
         for name in blocks.products[node] if node.op == "Recurrent" else ():
             at.setdefault(name, []).append(node)
     recurrent = recurrent_layers(blocks, shapes)
-    reader = _Reader(blocks, find_places(blocks, uses), replay, by_name, by_node, recurrent, at)
+    places = find_places(blocks, uses)
+    recorded = {node.fn: node for node in everything}  # a ReLU of the loss, too, gives a head of zeros no gradient
+    places.rectified |= {node for node in places.last if is_rectified(blocks, recorded[node.fn])}
+    reached = {node.leaf for node in everything}
+    reader = _Reader(blocks, places, replay, by_name, by_node, recurrent, at, reached)
     layers = tuple(_layer(reader, item) for item in items)
     depths = {layer.name: layer for layer in layers}
     layers = tuple(_beside_weight(layer, depths) for layer in layers)
@@ -252,18 +238,19 @@ def _layer(reader: _Reader, item: Item) -> Layer:
         uses = reader.uses.get(item.name, [])
         products = [use for use in uses if item.name in reader.blocks.products.get(use.node, ())]
         if not uses:
-            layer = Layer(
-                name=item.name,
-                shape=item.shape,
-                kind="other",
-                role="other",
-                keep="no gradient reaches it in this step",
-            )
+            layer = _unused(item, reached=item.name in reader.reached)
         else:
             layer = _matrix(reader, item, products) if products else _vector(reader, item, uses)
     keep = item.keep or layer.keep
     stack = stack_of(reader.places.stacks, reader.nodes.get(item.name, ()))
     return replace(layer, tied_to=item.tied_to, parametrized=item.parametrized, keep=keep, stack=stack)
+
+
+def _unused(item: Item, *, reached: bool) -> Layer:
+    """Returns a parameter that no forward pass of the model has used."""
+    role: Role = "scalar" if reached and math.prod(item.shape) == 1 else "other"
+    keep = _LOSS_ONLY if reached else UNREACHED
+    return Layer(name=item.name, shape=item.shape, kind="other", role=role, keep=keep)
 
 
 def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:

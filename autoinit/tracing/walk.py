@@ -111,27 +111,39 @@ def walk(
     names: Mapping[int, str],
     cuts: Mapping[Any, str],
     calls: Mapping[Any, RecurrentCall],
+    gradients: Mapping[Any, tuple[Any, ...]],
 ) -> list[Node]:
     """Returns all nodes behind the roots, in forward order.
+
+    A gradient that the step took itself counts as a constant: what it was computed with are no operations of the
+    model. Of what it is the gradient all is seen.
 
     Args:
         roots: `grad_fn` of each loss.
         names: id of each parameter → its name.
         cuts: nodes that count as a leaf: where a parametrized tensor is derived → its name.
         calls: nodes that belong to a recurrent call.
+        gradients: nodes of gradients that the step took → nodes of what it differentiated.
     """
     nodes: dict[Hashable, Node] = {}
     links: dict[Hashable, list[tuple[Hashable, int] | None]] = {}
+    differentiated: set[Hashable] = set()
     stack: list[Hashable] = [calls.get(root, root) for root in roots]
     while stack:
         key = stack.pop()
+        if key in gradients:
+            differentiated.add(key)
+            stack.extend(calls.get(fn, fn) for fn in gradients[key] if fn not in differentiated)
+            continue
         if key in nodes:
             continue
         nodes[key] = node = _node(key, names, cuts)
         links[key] = [] if node.leaf else list(_links(key, calls))
         stack.extend(link[0] for link in links[key] if link is not None)
     for key, node in nodes.items():
-        node.inputs = tuple(None if link is None else Edge(nodes[link[0]], link[1]) for link in links[key])
+        node.inputs = tuple(
+            None if link is None or link[0] in gradients else Edge(nodes[link[0]], link[1]) for link in links[key]
+        )
     return _ordered(list(nodes.values()))
 
 
@@ -180,6 +192,7 @@ def _ordered(nodes: list[Node]) -> list[Node]:
         node.index = index
     if any(edge and edge.node.index >= node.index for node in nodes for edge in node.inputs):
         nodes = _topological(nodes)
+    nodes = _without_constants(nodes)
     for index, node in enumerate(nodes):
         node.index = index
         node.static = _is_static(node)
@@ -187,6 +200,16 @@ def _ordered(nodes: list[Node]) -> list[Node]:
             if edge is not None:
                 edge.node.consumers.append((node, position))
     return nodes
+
+
+def _without_constants(nodes: list[Node]) -> list[Node]:
+    """Returns the nodes less those that depend on gradients alone, in forward order: they count as constants too."""
+    constants: set[Node] = set()
+    for node in nodes:
+        node.inputs = tuple(None if edge is None or edge.node in constants else edge for edge in node.inputs)
+        if node.inputs and not any(node.inputs):  # by itself autograd records nothing that needs no gradient
+            constants.add(node)
+    return [node for node in nodes if node not in constants]
 
 
 def _time(node: Node) -> int:

@@ -106,5 +106,5 @@ def test_where_a_part_begins(at: int) -> None:
     cut, expected = PARTS[at]
     x = torch.randn(2, 5, 12, requires_grad=True)
     part = cut(x * 1.0)
-    node = walk([part.grad_fn], {}, {}, {})[-1]
+    node = walk([part.grad_fn], {}, {}, {}, {})[-1]
     assert offset(Edge(node, part.output_nr)) == expected

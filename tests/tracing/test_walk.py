@@ -13,7 +13,7 @@ from autoinit.tracing.walk import Node, saved, search_back, walk
 
 
 def nodes_of(model: nn.Module, loss: Tensor) -> list[Node]:
-    return walk([loss.grad_fn], parameter_names(model), {}, {})
+    return walk([loss.grad_fn], parameter_names(model), {}, {}, {})
 
 
 def test_every_node_comes_after_its_inputs_and_every_parameter_is_a_leaf() -> None:

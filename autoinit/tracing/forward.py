@@ -1,0 +1,157 @@
+"""A model's own forward passes in one step of a training: watched, and told from what the loss does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from .axes import Use, contraction, follow
+from .tape import Tape
+from .walk import BINARY, NORMS, UNARY, VIEWS, Edge, Node
+
+_ELEMENTWISE = VIEWS | UNARY | BINARY | NORMS
+
+
+@contextmanager
+def thawed(model: nn.Module) -> Iterator[None]:
+    """Lets frozen parameters take part in the graph, so that what follows them is read rightly."""
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def watched_losses(model: nn.Module, tape: Tape, run: Callable[[], Tensor | None]) -> list[Tensor]:
+    """Returns what a step would have differentiated, and lets the tape see the step.
+
+    Args:
+        model: of whose modules the tape is told what they return.
+        tape: begun, and not yet used.
+        run: the step; it may call `backward` itself, which is then left out.
+
+    Raises:
+        ModelError: no loss with a gradient came out.
+    """
+    try:
+        mode: Any = tape
+        with _watched(model, tape.returned), mode:
+            loss = run()
+    except Exception:
+        if not tape.losses:
+            raise
+        loss = None  # all is seen, or it went on after a backward pass that was left out, and missed the gradients
+    losses = [*tape.losses, *([loss] if isinstance(loss, Tensor) and not tape.losses else [])]
+    losses = [loss for loss in losses if loss.grad_fn is not None]
+    if not losses:
+        raise ModelError(
+            f"The step returned {type(loss).__name__} without a gradient, so the architecture cannot be read. "
+            "Return the loss tensor, computed outside torch.no_grad()."
+        )
+    return losses
+
+
+@contextmanager
+def _watched(model: nn.Module, returned: Callable[[Any], None]) -> Iterator[None]:
+    """Calls `returned` with what each module that holds parameters returns, while the context lasts.
+
+    A step need not call the model itself: it may call its encoder and its decoder, one after the other. A module
+    without parameters may be the loss.
+    """
+
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        returned(output)
+
+    hooks = [
+        module.register_forward_hook(look)
+        for module in model.modules()
+        if module is model or next(module.parameters(), None) is not None
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def architecture(nodes: list[Node], tape: Tape) -> list[Node]:
+    """Returns copies of the nodes that the model's own forward pass has made, in forward order.
+
+    These are the nodes that what a module returned depends on. A step may use parameters without a module; their
+    products, and what is added to these or scales them, are the model's too. What a loss or a penalty does with
+    outputs and weights is left out. Where no module was called, all nodes are returned.
+
+    Args:
+        nodes: all that the loss depends on.
+        tape: what was recorded beside them.
+    """
+    ends = {tape.recurrent.get(fn, fn) for fn in tape.outputs}
+    kept = _behind(node for node in nodes if node.fn in ends)
+    if not kept:
+        return nodes
+    uses = follow(nodes)
+    known = {use.chain.leaf for use in uses if use.node in kept}
+    for use in uses:
+        if use.node not in kept and _is_architecture(use, kept, use.chain.leaf in known):
+            known.add(use.chain.leaf)
+            kept |= _behind([use.node])
+    return _copies([node for node in nodes if node in kept])
+
+
+def _is_architecture(use: Use, kept: set[Node], known: bool) -> bool:
+    """Whether a step uses a parameter, outside of all modules, as a part of the model.
+
+    Args:
+        use: where it does.
+        kept: what is known to be the model's.
+        known: whether the parameter is used there too. Then a penalty may multiply by some function of it, as that of
+            a contractive autoencoder does; a tied head multiplies by the parameter itself.
+    """
+    if contraction(use.node, use.position) is not None:
+        return not known or (bool(use.node.data) and use.chain.ops <= VIEWS)
+    return not known and all(_is_direct(edge, kept) for edge in use.node.data)
+
+
+def _is_direct(edge: Edge, kept: set[Node]) -> bool:
+    """Whether a value is an elementwise function of values of the model, or of data."""
+    stack, seen = [edge.node], {edge.node}
+    while stack:
+        node = stack.pop()
+        if node in kept or not node.inputs:
+            continue
+        if node.op not in _ELEMENTWISE:
+            return False
+        stack.extend(before.node for before in node.data if before.node not in seen)
+        seen.update(before.node for before in node.data)
+    return True
+
+
+def _behind(ends: Iterable[Node]) -> set[Node]:
+    """Returns nodes and all that they depend on, parameters included."""
+    stack = list(ends)
+    found = set(stack)
+    while stack:
+        for edge in stack.pop().inputs:
+            if edge is not None and edge.node not in found:
+                found.add(edge.node)
+                stack.append(edge.node)
+    return found
+
+
+def _copies(nodes: list[Node]) -> list[Node]:
+    """Returns nodes that know of each other only; all that any of them depends on has to be among them."""
+    copies = {node: replace(node, index=index, consumers=[]) for index, node in enumerate(nodes)}
+    for copy in copies.values():
+        copy.inputs = tuple(None if edge is None else Edge(copies[edge.node], edge.output) for edge in copy.inputs)
+        for position, edge in enumerate(copy.inputs):
+            if edge is not None:
+                edge.node.consumers.append((copy, position))
+    return list(copies.values())
