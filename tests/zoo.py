@@ -442,6 +442,19 @@ def mamba() -> Case:
     return Case(MambaForCausalLM(config), (_tokens(), None), language)
 
 
+def wav2vec2() -> Case:
+    """Its training leaves out every second layer at random (LayerDrop), and masks frames by numpy's generator."""
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    config = Wav2Vec2Config(
+        vocab_size=12, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24,
+        conv_dim=(8, 8), conv_stride=(5, 4), conv_kernel=(10, 8), num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, mask_time_length=2, pad_token_id=0, layerdrop=0.5,
+    )  # fmt: skip
+    batch = {"input_values": torch.randn(2, 800), "labels": torch.randint(1, 12, (2, 4))}
+    return Case(Wav2Vec2ForCTC(config), (batch, None), language)
+
+
 def critic() -> Case:
     """Of a Wasserstein GAN, whose loss holds the gradient's norm between real and made rows (Gulrajani et al. 2017)."""
     model = nn.Sequential(

@@ -28,6 +28,16 @@ class RandomStates:
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
         self._mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
 
+    def are_now(self) -> bool:
+        """Whether every generator stands where it stood: nothing has been drawn, or all was put back."""
+        now = RandomStates()
+        mine, theirs = self._tensors(), now._tensors()
+        same = len(mine) == len(theirs) and all(map(torch.equal, mine, theirs))
+        return same and self._random == now._random and all(map(np.array_equal, self._numpy, now._numpy))
+
+    def _tensors(self) -> list[Tensor]:
+        return [self._cpu, *self._cuda, *([] if self._mps is None else [self._mps])]
+
     def restore(self) -> None:
         """Puts every generator back."""
         np.random.set_state(self._numpy)

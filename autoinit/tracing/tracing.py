@@ -13,15 +13,16 @@ from torch.nn.utils import parametrize
 
 from ..errors import ModelError
 from ..graph import Graph, Layer, Role
-from ..task.batches import move
+from ..task.batches import clone, move
 from ..task.checks import check_trainable, unwrap
 from ..task.products import derived_tensors, parameter_names
-from ..task.snapshot import preserved
+from ..task.snapshot import RandomStates, preserved
 from ..task.task import Task, example_task, explained
 from .axes import Use, fans, follow, kind_of, normalizes
 from .blocks import Blocks
 from .forward import architecture, thawed, watched_losses
 from .inventory import Item, inventory
+from .looks import UNREACHED, completed
 from .modules import read_modules
 from .recurrent import call_lengths, recurrent_layers
 from .residuals import find_blocks
@@ -91,8 +92,10 @@ def trace(
     check_trainable(model)
     if "dummy_inputs" in dir(type(model)):
         try:
-            with preserved(model):
-                return read_graph(model, lambda: _dummy_loss(model))
+            with preserved(model) as snapshot:
+                before = RandomStates()
+                first = read_graph(model, lambda: _dummy_loss(model))
+                return completed(first, before, model, snapshot, lambda: read_graph(model, lambda: _dummy_loss(model)))
         except Exception as error:  # made-up inputs may not fit; the module tree always can be read
             note = f"The model's dummy_inputs could not be used ({type(error).__name__}), so its modules were read."
             graph = read_modules(model)
@@ -104,15 +107,25 @@ def trace_task(task: Task) -> Graph:
     """Returns the architecture of a task's model, with the frequency of its labels."""
     batch = move(task.train[0], task.device)
     with task.preserved() as snapshot:
-        try:
+        before = RandomStates()
+
+        def look() -> Graph:
             watched = _watched(batch)
-            graph = read_graph(task.model, lambda: task.loss(watched))
+            return read_graph(task.model, lambda: task.loss(watched))
+
+        def plainly() -> Graph:
+            return read_graph(task.model, lambda: task.loss(clone(batch)))
+
+        try:
+            first = look()
         except ReentrantError:
             raise
         except Exception:  # a step may do with its batch what no gradient allows: write into it, take it to numpy
             snapshot.rewind()
+            look = plainly
             with explained(task, batch):
-                graph = read_graph(task.model, lambda: task.loss(batch))
+                first = look()
+        graph = completed(first, before, task.model, snapshot, look)
     return replace(graph, label_prior=task.label_prior)
 
 
@@ -168,7 +181,6 @@ def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
             release([*nodes, *own])
 
 
-UNREACHED = "no gradient reaches it in this step"
 _LOSS_ONLY = "only the loss uses it, and no forward pass of the model; its value is part of the loss"
 _TIMING = "it sets the time step of a state space model; its range is part of the design"
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from zoo import ZOO, Case, on_meta
+from zoo import ZOO, Case, on_meta, wav2vec2
 
 from autoinit.errors import ModelError
 from autoinit.graph import Graph, Layer
@@ -72,6 +72,16 @@ def test_graph_is_golden_and_equal_on_the_meta_device(name: str) -> None:
     assert text(graph) == (GOLDEN / f"{name}.txt").read_text()
     batch = on_meta(case.batch)
     assert read_graph(model, lambda: case.loss(model, batch)) == graph
+
+
+def traced(case: Case) -> Graph:
+    return trace(case.model.train(), [case.batch], step=case.loss)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_graph_of_a_model_with_random_depth_is_golden_for_every_seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    assert text(traced(wav2vec2())) == (GOLDEN / "wav2vec2.txt").read_text()
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -334,6 +344,7 @@ def _write() -> None:
     for name, make in ZOO.items():
         torch.manual_seed(0)
         (GOLDEN / f"{name}.txt").write_text(text(graph_of(make())))
+    (GOLDEN / "wav2vec2.txt").write_text(text(traced(wav2vec2())))
 
 
 if __name__ == "__main__":
