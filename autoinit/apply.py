@@ -23,7 +23,7 @@ from .plans.rules import resolve
 from .recipes.catalogue import ALIASES, NAMED, as_recipe
 from .recipes.recipe import Recipe
 from .seeds import check_seed, seed_of_parameter
-from .task.assign import assign, is_parametrized, padding_row, read, shapes
+from .task.assign import assign, is_parametrized, padding_rows, read, shapes
 from .task.checks import unwrap
 from .task.machine import using_threads
 from .task.task import Task, example_task
@@ -79,10 +79,11 @@ def apply_plan(model: nn.Module, plan: Plan, memory: Memory | None = None) -> No
 
 def _set_all(model: nn.Module, plan: Plan, memory: Memory, drawn: _Drawn | None = None) -> None:
     """Sets the weights as a plan says that fits the model; what has been drawn is not drawn again."""
+    padding = padding_rows(model)
     with torch.no_grad():
         for fill in plan.fills:
             if not fill.untouched:
-                _set(model, fill, plan.seed, memory, drawn)
+                _set(model, fill, plan.seed, memory, drawn, padding.get(fill.name))
 
 
 def check_plan_fits(model: nn.Module, plan: Plan) -> None:
@@ -104,11 +105,12 @@ def check_plan_fits(model: nn.Module, plan: Plan) -> None:
         )
 
 
-def _set(model: nn.Module, fill: Fill, seed: int, memory: Memory, drawn: _Drawn | None) -> None:
+def _set(
+    model: nn.Module, fill: Fill, seed: int, memory: Memory, drawn: _Drawn | None, padding: int | None = None
+) -> None:
     target = read(model, fill.name)
     if target.is_meta or target.numel() == 0 or (fill.result and digest(target) == fill.result):
         return
-    padding = padding_row(model, fill.name)
     if not is_parametrized(model, fill.name) and _drawable(target):
         _fill(target, fill, seed, memory, drawn, padding)
         return

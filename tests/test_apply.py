@@ -275,6 +275,30 @@ def test_the_padding_row_of_an_embedding_stays_zero() -> None:
     assert model[0].weight[2].any()
 
 
+class Skipgram(nn.Module):
+    """Two names for one table, the first of which knows nothing of padding; a bag beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(10, 4))
+        self.after = nn.ModuleDict({"lookup": nn.Embedding(10, 4, padding_idx=3)})
+        self.after["lookup"].weight = self.table
+        self.bag = nn.EmbeddingBag(12, 4, padding_idx=0)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return (self.after["lookup"](tokens).mean(1) + self.bag(tokens)) @ self.table.T
+
+
+@pytest.mark.parametrize("embedding", ["small", "same"])
+def test_the_padding_row_stays_zero_under_any_name_of_its_table(embedding: Any) -> None:
+    model, tokens = Skipgram(), torch.randint(0, 10, (6, 5))
+    plan = autoinit.apply_(model, Recipe(base="normal", embedding=embedding), (tokens, tokens[:, 0]))
+    assert plan["table"].distribution == "normal"
+    assert not model.table[3].any()
+    assert model.table[2].any()
+    assert not model.bag.weight[0].any()
+
+
 def test_a_calibration_takes_a_one_shot_iterator() -> None:
     model = mlp()
     autoinit.apply_(model, "lsuv", iter([BATCH]))

@@ -49,10 +49,22 @@ def read(model: nn.Module, name: str) -> Tensor:
             part.training = True
 
 
-def padding_row(model: nn.Module, name: str) -> int | None:
-    """Returns the row of an embedding that stands for padding and stays zero; None where there is none."""
-    owner, attribute = _owner(model, name)
-    return owner.padding_idx if isinstance(owner, nn.Embedding) and attribute == "weight" else None
+def padding_rows(model: nn.Module) -> dict[str, int]:
+    """Returns the row that stands for padding and stays zero, by every name of every table that has one.
+
+    A tied table has it under all its names, whichever of them belongs to the embedding.
+    """
+    rows: dict[int, int] = {}
+    found: dict[str, int] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.padding_idx is not None:
+            found[f"{path}.weight" if path else "weight"] = module.padding_idx
+            if "weight" in module._parameters:  # a parametrized one is tied to nothing
+                rows[id(module.weight)] = module.padding_idx
+    for name, parameter in model.named_parameters(remove_duplicate=False) if rows else ():
+        if id(parameter) in rows:
+            found[name] = rows[id(parameter)]
+    return found
 
 
 def is_parametrized(model: nn.Module, name: str) -> bool:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from autoinit.task.assign import assign, derived_name, is_parametrized, read, shapes
+from autoinit.task.assign import assign, derived_name, is_parametrized, padding_rows, read, shapes
 
 
 def test_names_of_parametrized_weights_are_those_of_the_derived_tensors() -> None:
@@ -48,6 +48,17 @@ def test_no_right_inverse_is_an_error_of_torch() -> None:
     parametrize.register_parametrization(layer, "weight", Square())
     with pytest.raises(Exception, match="right_inverse"):
         assign(layer, "weight", torch.ones(2, 2))
+
+
+def test_a_padding_row_has_every_name_of_its_table() -> None:
+    head, table = nn.Linear(4, 9, bias=False), nn.Embedding(9, 4, padding_idx=2)
+    head.weight = table.weight
+    model = nn.ModuleDict({"head": head, "lookup": table, "plain": nn.Embedding(9, 4)})
+    assert padding_rows(model) == {"head.weight": 2, "lookup.weight": 2}
+    parametrizations.weight_norm(model["plain"])
+    model["plain"].padding_idx = 5
+    assert padding_rows(model) == {"head.weight": 2, "lookup.weight": 2, "plain.weight": 5}
+    assert padding_rows(nn.Linear(2, 2)) == {}
 
 
 @pytest.mark.parametrize("dim", [0, 1, None])
