@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import random
 import signal
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_CONTAINERS = (dict, list, set, collections.deque)
+from .containers import Contents
 
 
 class RandomStates:
@@ -75,9 +74,8 @@ class _ParameterState:
     requires_grad: bool
     grad: Tensor | None
     hooks: Any
-    hooks_content: dict[int, Any] | None
     after_hooks: Any
-    after_hooks_content: dict[int, Any] | None
+    contents: tuple[Contents, ...]
 
     @classmethod
     def of(cls, parameter: nn.Parameter) -> _ParameterState:
@@ -89,9 +87,8 @@ class _ParameterState:
             parameter.requires_grad,
             parameter.grad,
             hooks,
-            None if hooks is None else dict(hooks),
             after,
-            None if after is None else dict(after),
+            tuple(Contents(held) for held in (hooks, after) if held is not None),
         )
 
     def restore(self) -> None:
@@ -99,14 +96,14 @@ class _ParameterState:
         parameter.data = self.data
         parameter.requires_grad_(self.requires_grad)
         parameter.grad = self.grad
-        _refill(self.hooks, self.hooks_content)
-        _refill(self.after_hooks, self.after_hooks_content)
+        for content in self.contents:
+            content.restore()
         parameter._backward_hooks = self.hooks
         parameter._post_accumulate_grad_hooks = self.after_hooks
 
 
 class _ModuleState:
-    """One module's class and attributes, with the content of its plain containers.
+    """One module's class and attributes, with the content of its containers.
 
     Spiking and other stateful modules keep their state as plain attributes; hooks, buffers and
     flags are plain attributes too. So a shallow copy covers them all.
@@ -116,15 +113,14 @@ class _ModuleState:
         self.module = module
         self.kind = type(module)
         self.attributes = dict(module.__dict__)
-        held = [value for value in self.attributes.values() if isinstance(value, _CONTAINERS)]
-        self.contents: list[tuple[Any, Any]] = [(value, value.copy() if value else ()) for value in held]
+        self.contents = [Contents(value) for value in self.attributes.values() if Contents.can_hold(value)]
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yields buffers and tensor attributes, also those inside plain containers."""
+        """Yields buffers and tensor attributes, also those inside containers."""
         for value in self.attributes.values():
             yield from _plain_tensors(value)
-        for _, content in self.contents:
-            for value in content.values() if isinstance(content, dict) else content:
+        for content in self.contents:
+            for value in content.values:
                 yield from _plain_tensors(value)
 
     def restore(self) -> None:
@@ -132,9 +128,8 @@ class _ModuleState:
             self.module.__class__ = self.kind  # a parametrization was registered meanwhile
         self.module.__dict__.clear()
         self.module.__dict__.update(self.attributes)
-        for container, content in self.contents:
-            if container or content:  # most hold hooks, and are empty before and after
-                _refill(container, content)
+        for content in self.contents:
+            content.restore()
 
 
 class Snapshot:
@@ -205,17 +200,6 @@ def preserved_random() -> Iterator[None]:
 def _plain_tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
         yield value
-
-
-def _refill(container: Any, content: Any) -> None:
-    """Gives a mutable container its former content, keeping the object itself."""
-    if container is None:
-        return
-    container.clear()
-    if isinstance(container, (dict, set)):
-        container.update(content)
-    else:
-        container.extend(content)
 
 
 def _dense(tensor: Tensor) -> Tensor:
