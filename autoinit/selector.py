@@ -27,10 +27,11 @@ from .recommender.model import Recommender
 from .recommender.source import recommender_from
 from .recommender.warm import warmed
 from .search.campaign import Campaign, Progress
+from .search.distinct import nothing_to_choose
 from .search.funnel import Found, search
 from .search.own_records import keep_records
 from .search.proxy import Original, carried, joint_space, original_of, proxy_meant
-from .search.reasons import Reason, described_task, reason, too_small
+from .search.reasons import Reason, described_task, nothing, reason, too_small
 from .search.selection import Cost, Selection, trial_table
 from .seeds import check_seed
 from .task.batches import Batch
@@ -199,12 +200,16 @@ def select(
         space = _space(graph, original, task.lr_searched, recipes, meter.left())
         if recommender is not None:
             space = warmed(space, graph, features, own, recommender_from(recommender), seed=seed)
-        with _campaign(bench, meter, report, executor, concurrency, threads, length) as (campaign, how):
-            small = None if how else too_small(meter)
+        idle = nothing_to_choose(graph, space)
+        with _campaign(bench, meter, report, executor, concurrency, threads, length, idle=bool(idle)) as (
+            campaign,
+            how,
+        ):
+            untried = nothing(idle) if idle else None if how else too_small(meter)
             found = Found(Candidate(OWN))
-            if small is None:
+            if untried is None:
                 found = search(campaign, space, storage=storage, study_name=study_name)
-    selection = _selection(found, campaign, _cost(campaign, how, memory), small)
+    selection = _selection(found, campaign, _cost(campaign, how, memory), untried)
     if record:
         keep_records(campaign.trials, task, graph, features, own, seed)
     return _given(selection, task, original, seed, apply)
@@ -256,10 +261,12 @@ def _campaign(
     concurrency: int | None,
     threads: int,
     length: float | None,
+    *,
+    idle: bool,
 ) -> Iterator[tuple[Campaign, str]]:
     """Decides how jobs are run; yields a campaign that runs them so, and how in words: none where nothing is run."""
     allowance = meter.left()
-    if allowance < SMALLEST_ALLOWANCE:
+    if idle or allowance < SMALLEST_ALLOWANCE:
         yield Campaign(bench, Sequential(bench), meter, Schedule.of(allowance), report, training_steps=length), ""
         return
     choice = choose(
@@ -305,10 +312,10 @@ def _cost(campaign: Campaign, how: str, memory: PeakMemory) -> Cost:
     return Cost(campaign.meter.seconds, campaign.meter.steps, tried, run, memory.bytes)
 
 
-def _selection(found: Found, campaign: Campaign, cost: Cost, small: Reason | None) -> Selection:
-    """Returns what was found as an answer; with a reason where the budget was too small to try anything."""
+def _selection(found: Found, campaign: Campaign, cost: Cost, untried: Reason | None) -> Selection:
+    """Returns what was found as an answer; with a reason where nothing was tried."""
     verdict, champion = found.verdict, found.champion
-    said = small or reason(found, campaign.meter, 1 - campaign.schedule.finals_until)
+    said = untried or reason(found, campaign.meter, 1 - campaign.schedule.finals_until)
     won = verdict is not None and verdict.state == "win" and champion is not None and found.plan is not None
     chosen = champion if won and champion is not None else found.own
     plan = found.plan if won and found.plan is not None else resolve(OWN, campaign.bench.graph, campaign.bench.seed)
@@ -327,10 +334,11 @@ def _selection(found: Found, campaign: Campaign, cost: Cost, small: Reason | Non
         graph=bench.graph,
         interrupted=found.interrupted,
         task=described_task(bench.task),
-        lr_searched=bench.task.lr_searched,
+        lr_searched=bench.task.lr_searched and bool(campaign.trials),
         answer=said.answer,
         remedy=said.remedy,
         contender=champion.recipe if verdict is not None and champion is not None else None,
+        alike=dict(campaign.alike),
     )
 
 

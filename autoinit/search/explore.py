@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import optuna
 from optuna.trial import TrialState
@@ -17,6 +18,7 @@ from ..recipes.space import LR_STEPS, Space
 from ..seeds import seed_of_use
 from ..task.snapshot import uninterrupted
 from .campaign import Campaign
+from .distinct import Distinct
 from .finals import finalists
 from .rounds import Rounds
 from .sampling import distribution_of
@@ -26,12 +28,17 @@ NEAREST_FIRST = sorted(LR_STEPS, key=abs)
 MOST_FAILURES = 10
 """Trials that fail one after the other before the search gives up."""
 
+MOST_REPEATS = 64
+"""Proposals one after the other that are tried already before a space counts as exhausted."""
+
 
 def explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
     """Tries the owner's weights, the well-known recipes, then what TPE proposes, while the budget's share lasts."""
     lr_steps = NEAREST_FIRST if space.has("lr_step") else [0]
     known = [Candidate(OWN, lr_step) for lr_step in lr_steps]
     known += [Candidate(one, lr_step) for lr_step in (lr_steps if space.listed else [0]) for one in space.opening]
+    distinct = Distinct(campaign.bench.graph)
+    known = _without_doubles(known, distinct, campaign.alike)
     limit = min(float(campaign.meter.budget.trials or math.inf), len(known) if space.listed else math.inf)
     known = known[: int(min(limit, len(known)))]
     for candidate in known:
@@ -49,11 +56,26 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
     while count := int(min(limit - len(campaign.trials), _affordable(campaign, halving.rungs[-1]))):
         # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
         study.sampler = optuna.samplers.TPESampler(seed=seed_of_use(campaign.bench.seed, f"tpe {len(campaign.trials)}"))
-        halving.learn(_try_batch(campaign, space, study, halving, count))
+        trials = _try_batch(campaign, space, study, halving, distinct, count)
+        if not trials:
+            return  # all that the space holds has been tried
+        halving.learn(trials)
         if count == len(campaign.trials):
             campaign.meter.pace_again()  # the owner's trial ran alone, which says little of a batch's pace
         if _hopeless(campaign.trials):
             return
+
+
+def _without_doubles(known: list[Candidate], distinct: Distinct, alike: dict[str, str]) -> list[Candidate]:
+    """Returns the candidates that give weights of their own, and notes of all others which one stands for them."""
+    found = []
+    for candidate in known:
+        first = distinct.standing_for(candidate)
+        if first == candidate:
+            found.append(candidate)
+        elif first.recipe != candidate.recipe:
+            alike[candidate.recipe.key] = first.recipe.key
+    return found
 
 
 def _try_known(campaign: Campaign, space: Space, study: optuna.Study, rounds: Rounds) -> tuple[int, ...]:
@@ -104,9 +126,10 @@ def _hopeless(trials: list[Trial]) -> bool:
     return failed[0] or (len(failed) >= MOST_FAILURES and all(failed[-MOST_FAILURES:]))
 
 
-def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: Halving, count: int) -> list[Trial]:
-    """Runs the study's next trials and tells their results in the order of their numbers."""
-    distributions = {dimension.name: distribution_of(dimension) for dimension in space.dimensions}
+def _try_batch(
+    campaign: Campaign, space: Space, study: optuna.Study, halving: Halving, distinct: Distinct, count: int
+) -> list[Trial]:
+    """Runs the study's next trials and tells their results in the order of their numbers; none where all are tried."""
     first, rungs = len(campaign.trials), halving.rungs
     asked: list[optuna.Trial] = []
 
@@ -117,15 +140,42 @@ def _try_batch(campaign: Campaign, space: Space, study: optuna.Study, halving: H
         return why if job.candidate.recipe != OWN else ""
 
     try:
-        while len(asked) < count:
-            asked.append(study.ask(distributions))
-        entries = [(Candidate(*space.decode(proposal.params)), "search") for proposal in asked]
+        entries = []
+        for proposal, candidate in _proposals(campaign, space, study, distinct, count):
+            asked.append(proposal)
+            entries.append((candidate, "search"))
+        if not entries:
+            return []
         jobs = campaign.jobs("search", entries, rungs[-1], rungs=rungs, reference=campaign.reference)
         return (campaign.run if first else campaign.run_first)(jobs, decide)
     finally:  # also after Ctrl-C: no trial is left running in the storage
         with uninterrupted():
             for proposal, trial in itertools.zip_longest(asked, campaign.trials[first:]):
                 _tell(study, proposal, trial)
+
+
+def _proposals(
+    campaign: Campaign, space: Space, study: optuna.Study, distinct: Distinct, count: int
+) -> Iterator[tuple[optuna.Trial, Candidate]]:
+    """Yields up to `count` of the study's next trials with their candidates, none of which has been tried.
+
+    A proposal that is another's double is told what that came to; the proposer learns it at no cost.
+    """
+    distributions = {dimension.name: distribution_of(dimension) for dimension in space.dimensions}
+    tried = {trial.candidate: trial for trial in campaign.trials}
+    fresh, repeats = set[Candidate](), 0
+    while len(fresh) < count and repeats < MOST_REPEATS:
+        proposal = study.ask(distributions)
+        candidate = Candidate(*space.decode(proposal.params))
+        stands = distinct.standing_for(candidate)
+        if stands == candidate and candidate not in tried and candidate not in fresh:
+            fresh.add(candidate)
+            repeats = 0
+            yield proposal, candidate
+            continue
+        repeats += 1
+        proposal.set_user_attr("reason", f"gives the same weights as {stands.recipe.key}")
+        _tell(study, proposal, tried.get(stands))
 
 
 def _tell(study: optuna.Study, proposal: optuna.Trial, trial: Trial | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,7 @@ class Selection:
         remedy: what would tell where it is unsure, as 'budget="91s" would'; empty where nothing is known to.
         contender: the recipe that met the model's own weights in the gate, of whose runs `gain` and `held_back` are;
             None where none came so far.
+        alike: the recipes that were not tried, because on this model they give the same weights as another → that one.
         trials: a pandas.DataFrame with a row per trial, in order: its stage, recipe, lr, state, steps, score, losses
             and the reason why it ended.
         cost: what it took: seconds, training steps, trials, and how they were run.
@@ -91,12 +92,15 @@ class Selection:
     answer: Answer = "unsure"
     remedy: str = ""
     contender: Recipe | None = None
+    alike: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def headline(self) -> str:
         """The answer in a sentence, the first line of what is printed."""
         if self.answer == "better":
             return f"{self.why[:1].upper()}{self.why[1:]}. Sure."
+        if self.answer == "no better" and not len(self.trials):
+            return "Your own weights are kept: there are no others to choose."
         if self.answer == "no better":
             return "Your own weights are kept: no difference that matters."
         return f"Your own weights are kept: cannot tell{f'; {self.remedy}' if self.remedy else ''}."
@@ -201,7 +205,17 @@ def _render(selection: Selection) -> str:
         lines.append(f"  plan   {coverage(selection.plan.fills)}")
     if len(selection.trials):
         lines += ["", _leaderboard(selection.trials, selection.recipe.key)]
+    if selection.alike:
+        lines.append(f"not tried, as they give the same weights: {_doubles(selection.alike)}")
     return "\n".join(lines)
+
+
+def _doubles(alike: Mapping[str, str]) -> str:
+    """Returns recipes that were not tried, behind the one that stands for them: "as_is (lsuv, he_normal)"."""
+    groups: dict[str, list[str]] = {}
+    for recipe, other in alike.items():
+        groups.setdefault(other, []).append(recipe)
+    return "; ".join(f"{other} ({', '.join(recipes)})" for other, recipes in groups.items())
 
 
 def _leaderboard(trials: pd.DataFrame, chosen: str) -> str:
