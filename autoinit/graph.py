@@ -51,6 +51,9 @@ Kind = Literal[
 ]
 """How a parameter acts: the operation that consumes it."""
 
+TABLES = frozenset({"embedding", "position"})
+"""Roles of a table whose rows are added up to what a network reads: one scale suits all of them."""
+
 HEADS = frozenset({"output", "embedding"})
 """Roles of a weight that may have an output bias."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..graph import Graph, Layer
+from ..graph import TABLES, Graph, Layer
 from ..recipes.recipe import Recipe
 
 _FEED_FORWARD = frozenset({"hidden", "residual_out", "gate"})
@@ -46,7 +46,7 @@ def t_fixup(layer: Layer, graph: Graph) -> DepthScale:
     Huang, Pérez, Ba & Volkovs 2020, ICML, section 3.
     """
     encoder, decoder = stack_depths(graph)
-    if layer.role == "embedding":
+    if layer.role in TABLES:
         layers = decoder or encoder
         return DepthScale((9 * layers) ** -0.25, why=f"(9·{layers})^(−1/4), T-Fixup")
     if layer.stack == "decoder":

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 from .. import text
-from ..graph import Graph, Layer
+from ..graph import TABLES, Graph, Layer
 from ..recipes.catalogue import as_recipe, check_fits, entry_of
 from ..recipes.formulas import LayerDraw, fan, mimetic, rows_and_columns
 from ..recipes.recipe import Recipe
@@ -130,20 +130,21 @@ def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return constant(layer, (1.0,), "Fixup's multiplier starts at 1, beside a last weight of 0")
     if layer.role == "bias":
         return bias(layer, recipe, graph)
-    if layer.role == "embedding":
-        return _embedding(layer, recipe, graph)
+    if layer.role in TABLES:
+        return _table(layer, recipe, graph)
     if layer.is_matrix:
         return _matrix(layer, recipe, graph)
     return kept(layer, f"a {layer.role.replace('_', ' ')} keeps its owner's value")
 
 
-def _embedding(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
-    width = layer.shape[-1] if layer.shape else 1
+def _table(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
+    """Returns what an embedding gets, or a table of positions, which is added to one and must not drown it."""
     depth = depth_scale(layer, recipe.depth_rule, graph)
     tail = f"; × {text.number(depth.factor)} ({depth.why})" if depth.factor != 1 else ""
     if recipe.embedding == "small":
         return make(layer, "normal", f"small embeddings: std = 0.02{tail}", std=0.02 * depth.factor)
     if recipe.embedding == "inverse_sqrt":
+        width = _table_width(layer, graph)
         std = 1 / math.sqrt(width)
         reason = f"embeddings of unit length: std = 1/√{width} = {text.number(std)}{tail}"
         return make(layer, "normal", reason, std=std * depth.factor)
@@ -155,7 +156,19 @@ def _embedding(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if depth.factor != 1:
         return make(layer, "keep", f"as its owner drew it{tail}", factor=depth.factor)
     head = f"; it is the head as well ({layer.tied_to[0]})" if layer.tied_to else ""
-    return kept(layer, f"an embedding's scale does not follow from fans{head}")
+    what = "an embedding's" if layer.role == "embedding" else "a position table's"
+    return kept(layer, f"{what} scale does not follow from fans{head}")
+
+
+def _table_width(layer: Layer, graph: Graph) -> int:
+    """Returns the length of a table's rows: its last axis, or that which is as long as what weights read or write.
+
+    A learned map that is added to images has its channels on another axis.
+    """
+    lengths = {fan for one in graph.weights for fan in (one.fan_in, one.fan_out)}
+    lengths |= {one.shape[-1] for one in graph.layers if one.role == "embedding" and one.shape}
+    last = layer.shape[-1] if layer.shape else 1
+    return next((length for length in reversed(layer.shape) if length in lengths), last)
 
 
 def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:

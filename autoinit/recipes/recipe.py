@@ -49,7 +49,8 @@ class Recipe:
         depth_rule: how a paper scales residual branches with depth: Fixup, T-Fixup or DeepNorm.
         head: the output weight: the same rule, times 1/8 ("eighth"), or zero.
         head_bias: the output bias: as other biases ("as_is"), zero, or the log frequencies of the labels.
-        embedding: token embeddings: the base's rule, std 0.02 ("small"), or 1/√width ("inverse_sqrt").
+        embedding: embeddings of tokens and tables of positions: the base's rule, std 0.02 ("small"), or 1/√width
+            ("inverse_sqrt").
         qk_log2: log2 of a factor on query and key weights.
         attention: self-attention's weights: the base's rule, or mimetic.
         recurrent: recurrent matrices: the base's rule, orthogonal, orthogonal with the forget gate's bias at

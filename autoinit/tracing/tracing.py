@@ -30,7 +30,7 @@ from .responses import Replay, response
 from .roles import Places, find_places, is_normalized, member_of, role_of
 from .streams import is_rectified, stack_of
 from .tape import Tape
-from .vectors import verdict
+from .vectors import kept_table, verdict
 from .walk import Node, ReentrantError, release, unveil, walk
 
 
@@ -297,7 +297,7 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         heads=member.heads,
         cross=member.cross,
         normalized=all(is_normalized(blocks, use.node) for use in uses),
-        keep=_kept(uses, role, places, item.name),
+        keep=_kept(uses, role, places, item.name) or (kept_table(blocks, first) if role == "position" else ""),
     )
 
 

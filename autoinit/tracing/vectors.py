@@ -31,9 +31,9 @@ _KEEP = {
     "several": "it multiplies several branches; its value is part of the design",
     "skip": "a learned scale on a skip (Admin, DeepNorm); its value is part of the design",
     "scalar": "a single learned number (a temperature, a gain); its value is part of the design",
-    "position": "",
     "token": "a learned token joined to the data; its scale belongs to the embeddings beside it",
     "table": "learned values in the place of data (queries, latents, relative positions)",
+    "scores": "a learned bias of attention scores; its scale belongs to the scores",
     "rates": "the rates of a state space model (A_log); their values are part of the design",
     "slope": "the slope of an activation (PReLU)",
 }
@@ -108,8 +108,10 @@ def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) 
             return VectorFacts("norm", "bias", of=_scale_of(other.node, by_node))
     if size == 1:
         return VectorFacts("other", "scalar", keep=_KEEP["scalar"])
+    if wide >= 2 and use.node in blocks.scores:
+        return VectorFacts("other", "position", keep=_KEEP["scores"])
     if wide >= 2:
-        return VectorFacts("other", "position", keep=_KEEP["position"])
+        return VectorFacts("other", "position")
     return VectorFacts("bias", "bias", keep="" if wide == 1 else "it is added to data in an unusual way")
 
 
@@ -199,6 +201,11 @@ def is_position_table(use: Use) -> bool:
     if target.shape[0] > 1 and len(target.shape) > 2:
         return flat or expanded
     return flat
+
+
+def kept_table(blocks: Blocks, use: Use) -> str:
+    """Returns why a table that is looked up by position must stay; empty where it is added to tokens."""
+    return _KEEP["scores"] if _sum_of_embeddings(use.node) in blocks.scores else ""
 
 
 def _sum_of_embeddings(embedding: Node) -> Node | None:

@@ -5,7 +5,7 @@ import math
 import pytest
 from graphs import GRAPHS, ONLY_FOR, lstm, mlp, transformer
 
-from autoinit.graph import Graph
+from autoinit.graph import Graph, Layer
 from autoinit.plans.bias import SMALLEST_FREQUENCY
 from autoinit.plans.rules import resolve
 from autoinit.plans.table import coverage
@@ -113,3 +113,36 @@ def test_every_parameter_gets_a_fill_with_a_reason(name: str, kind: str) -> None
     plan = resolve(NAMED[name], GRAPHS[kind])
     assert list(plan) == list(GRAPHS[kind])
     assert all(fill.reason for fill in plan.fills)
+
+
+def with_positions(shape: tuple[int, ...]) -> Graph:
+    """A Transformer of width 16 with a table of positions of that shape."""
+    table = Layer(name="places", shape=shape, kind="other", role="position")
+    return Graph((*transformer().layers, table), residual_adds=4)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "std"),
+    [
+        (Recipe(embedding="small"), 0.02),
+        (Recipe(embedding="inverse_sqrt"), 0.25),
+        (Recipe(base="truncated_normal"), 0.02),
+        (NAMED["gpt2"], 0.02),
+        (NAMED["t_fixup"], 0.25 * 18**-0.25),
+        (Recipe(base="normal", rules=(("embedding", "uniform"),)), 0.02),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", [(40, 16), (1, 40, 16), (1, 16, 7, 7)])
+def test_a_table_of_positions_gets_what_the_tokens_beside_it_get(
+    recipe: Recipe, std: float, shape: tuple[int, ...]
+) -> None:
+    plan = resolve(recipe, with_positions(shape))
+    assert plan["places"].std == pytest.approx(std)
+    assert (plan["places"].distribution, plan["places"].std) == (plan["embed.weight"].distribution, pytest.approx(std))
+
+
+def test_recipes_that_say_nothing_of_embeddings_keep_positions() -> None:
+    plan = resolve(Recipe(base="he_normal"), with_positions((40, 16)))
+    assert plan["places"].untouched
+    assert plan["places"].reason == "a position table's scale does not follow from fans"

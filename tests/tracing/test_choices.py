@@ -70,3 +70,39 @@ def test_reading_a_spectral_norm_changes_nothing() -> None:
     model = nn.Sequential(parametrizations.spectral_norm(nn.Linear(64, 10)), nn.ReLU(), nn.Linear(10, 10))
     with unchanged(model):
         keep_choices(model, trace(model, BATCH))
+
+
+class Patches(nn.Module):
+    """Sixteen patches of four pixels, each at its place."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        super().__init__()
+        self.patch, self.body, self.head = nn.Linear(4, 32), nn.Linear(32, 32), nn.Linear(32, 10)
+        self.place = nn.Parameter(table)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patch(x.unflatten(1, (16, 4))) + self.place
+        return self.head(self.body(tokens).relu().mean(1))
+
+
+def waves(places: int, width: int) -> torch.Tensor:
+    angles = torch.arange(places)[:, None] / 10_000 ** (torch.arange(width // 2) / (width // 2))
+    return torch.cat((angles.sin(), angles.cos()), dim=1)
+
+
+def test_a_random_table_of_positions_is_drawn_and_a_pattern_stays() -> None:
+    torch.manual_seed(0)
+    small = autoinit.Recipe(base="truncated_normal")
+    for table, stays in (
+        (torch.randn(1, 16, 32), False),
+        (torch.randn(16, 32) * 1e-3, False),
+        (torch.zeros(1, 16, 32), True),
+        (waves(16, 32), True),
+        (0.3 * waves(16, 32).bfloat16().float()[None], True),
+    ):
+        model = Patches(table.clone())
+        plan = autoinit.apply_(model, small, BATCH)
+        assert bool((model.place == table).all()) == stays
+        assert ("its owner sets it to a pattern" in plan["place"].reason) == stays
+        if not stays:
+            assert 0.018 < model.place.std().item() < 0.022

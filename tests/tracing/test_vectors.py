@@ -184,3 +184,29 @@ def test_a_multiplier_of_its_own_is_zero_in_the_place_of_the_weight() -> None:
         plan = autoinit.resolve(recipe, graph)
         assert (plan["p"].values, plan["inner.weight"].values) == (multiplier, weight)
         assert not any("left out" in note for note in plan.notes)
+
+
+class Distances(nn.Module):
+    """Attention whose scores have a learned bias for each distance, looked up or added, and tokens with places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(3, D), nn.Linear(D, 2)
+        self.query, self.key, self.value = nn.Linear(D, D), nn.Linear(D, D), nn.Linear(D, D)
+        self.place = nn.Parameter(torch.randn(6, D))
+        self.by_distance = nn.Embedding(6, 1)
+        self.by_pair = nn.Parameter(torch.randn(1, 6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.enter(x) + self.place
+        at = torch.arange(6)
+        looked_up = self.by_distance((at[:, None] - at).abs()).squeeze(-1)
+        scores = self.query(tokens) @ self.key(tokens).mT / D**0.5 + looked_up + self.by_pair
+        return self.leave((scores.softmax(-1) @ self.value(tokens)).mean(1))
+
+
+def test_a_learned_bias_of_attention_scores_is_no_table_of_positions() -> None:
+    graph = autoinit.trace(Distances(), (torch.randn(8, 6, 3), torch.randint(0, 2, (8,))))
+    for name in ("by_distance.weight", "by_pair"):
+        assert graph[name].keep == "a learned bias of attention scores; its scale belongs to the scores"
+    assert (graph["place"].role, graph["place"].keep) == ("position", "")
