@@ -18,7 +18,11 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, default_collate
 
 from ..errors import ArgumentError, DataError
-from .batches import Batch, clone, describe, halves, map_tensors, regrouped, row_counts, rows, select_rows, tensors
+from .batches import Batch, clone, describe, halves, regrouped, row_counts, rows, select_rows, tensors
+from .casting import TARGET_KEYS, Numbers
+
+FLOATS = Numbers()
+"""What numbers are cast to for no model in particular."""
 
 BATCH_ROWS = 64
 """Rows per batch where the data come as arrays or a Dataset."""
@@ -41,8 +45,6 @@ FETCH_SECONDS = 20.0
 SLOW_BATCHES = 4
 """Enough to train on and to hold back two."""
 
-TARGET_KEYS = ("labels", "label", "targets", "target", "y")
-"""Keys under which dict batches carry what is to be predicted."""
 
 ACCEPTED = (
     "Allowed: a DataLoader, a Dataset, (X, y) as tensors, numpy arrays or pandas frames, "
@@ -62,7 +64,7 @@ class _HasGenerator(Protocol):
     generator: Any
 
 
-def fetch(data: Any, *, dtype: torch.dtype = torch.float32, seed: int = 0, name: str = "data") -> list[Batch]:
+def fetch(data: Any, *, numbers: Numbers = FLOATS, seed: int = 0, name: str = "data") -> list[Batch]:
     """Returns the batches of `data`, on the host, at most `CACHE_BYTES` of them.
 
     A DataLoader's or an iterable's batches are kept as they come, but for arrays and frames in them, which become
@@ -70,7 +72,7 @@ def fetch(data: Any, *, dtype: torch.dtype = torch.float32, seed: int = 0, name:
 
     Args:
         data: any kind in `ACCEPTED`.
-        dtype: the model's; every floating-point array and frame is cast to it, and so are the rows that are batched
+        numbers: the model's; every floating-point array and frame is cast to them, and so are the rows that are batched
             here. Tensors in batches that came as such stay as they are.
         seed: of the shuffle of rows.
         name: of the argument, for messages.
@@ -78,45 +80,45 @@ def fetch(data: Any, *, dtype: torch.dtype = torch.float32, seed: int = 0, name:
     if data is None or isinstance(data, (str, bytes, int, float)):
         raise DataError(f"{name} is {data!r}. {ACCEPTED}")
     if _is_arrays(data):
-        return _batch_arrays(data, dtype, seed, name)
+        return _batch_arrays(data, numbers, seed, name)
     if isinstance(data, (Dataset, _RowSource)):
-        return [_cast(batch, dtype) for batch in _dataset_batches(data, dtype, seed, name)]
+        return numbers.cast(_dataset_batches(data, numbers, seed, name))
     if not isinstance(data, Iterable):
         raise DataError(f"{name} is a {type(data).__name__}, which cannot be iterated. {ACCEPTED}")
     with _generators_kept(data):
-        return _cached(data, dtype, name, copies=not isinstance(data, (DataLoader, list)))
+        return _cached(data, numbers, name, copies=not isinstance(data, (DataLoader, list)))
 
 
-def first_batch(data: Any, *, dtype: torch.dtype = torch.float32) -> Batch:
+def first_batch(data: Any, *, numbers: Numbers = FLOATS) -> Batch:
     """Returns one batch of `data`, which may itself be a batch or one example input."""
     if isinstance(data, Mapping) or dataclasses.is_dataclass(data):
-        return _as_batch(data, dtype)
+        return _as_batch(data, numbers)
     if _is_arrays(data):
-        tree = _cast(_converted(data, dtype), dtype)
+        tree = numbers.cast([_converted(data, numbers)])[0]
         return select_rows(tree, slice(0, BATCH_ROWS)) if len(row_counts(tree)) == 1 else tree
     if isinstance(data, (tuple, list)) and data and all(_is_leaf(item) for item in data):
         same = len(data) > 1 and len({tuple(item.shape) for item in data}) == 1
-        return _as_batch(data[0] if same and isinstance(data, list) else data, dtype)
+        return _as_batch(data[0] if same and isinstance(data, list) else data, numbers)
     if isinstance(data, tuple):
-        return _as_batch(data, dtype)
+        return _as_batch(data, numbers)
     if isinstance(data, (Dataset, _RowSource)):
         data = _dataset_loader(data, 0, "data")
     if not isinstance(data, Iterable):
         raise DataError(f"data is a {type(data).__name__}. {ACCEPTED}")
     with _generators_kept(data):
         for batch in data:
-            return _as_batch(batch, dtype)
+            return _as_batch(batch, numbers)
     raise DataError(f"data is empty: no batch came out of the {type(data).__name__}. {ACCEPTED}")
 
 
-def all_batches(data: Any, *, dtype: torch.dtype = torch.float32) -> list[Batch]:
+def all_batches(data: Any, *, numbers: Numbers = FLOATS) -> list[Batch]:
     """Returns every batch of `data`, as `fetch` does; one of what may itself be a batch, as `first_batch` does."""
     if _is_arrays(data):
-        lengths = row_counts(_converted(data, dtype))
+        lengths = row_counts(_converted(data, numbers))
         single = len(lengths) != 1 or max(lengths) <= BATCH_ROWS  # as many rows as one batch are one batch
     else:
         single = isinstance(data, (Mapping, tuple)) or dataclasses.is_dataclass(data)
-    return [first_batch(data, dtype=dtype)] if single else fetch(data, dtype=dtype)
+    return [first_batch(data, numbers=numbers)] if single else fetch(data, numbers=numbers)
 
 
 def hold_out(
@@ -276,22 +278,17 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _converted(value: Any, dtype: torch.dtype, target: bool = False) -> Any:
+def _converted(value: Any, numbers: Numbers, target: bool = False) -> Any:
     """Returns the same tree with tensors for arrays, floating-point ones in this dtype.
 
     The last part of a tuple is the target. What already is a tensor stays as it is.
     """
     if isinstance(value, Mapping):
-        return {key: _converted(item, dtype, str(key) in TARGET_KEYS) for key, item in value.items()}
+        return {key: _converted(item, numbers, str(key) in TARGET_KEYS) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         last = len(value) - 1
-        return tuple(_converted(item, dtype, index == last > 0) for index, item in enumerate(value))
-    return value.detach() if isinstance(value, Tensor) else _cast(_tensor(value, target), dtype)
-
-
-def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
-    """Returns the batch with its floating-point tensors in the model's dtype."""
-    return map_tensors(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, batch)
+        return tuple(_converted(item, numbers, index == last > 0) for index, item in enumerate(value))
+    return value.detach() if isinstance(value, Tensor) else numbers.cast_one(_tensor(value, target), target=target)
 
 
 def _tensor(value: Any, target: bool) -> Tensor:
@@ -320,8 +317,8 @@ def _check_columns(frame: Any) -> None:
         )
 
 
-def _batch_arrays(data: Any, dtype: torch.dtype, seed: int, name: str) -> list[Batch]:
-    tree = _cast(_converted(data, dtype), dtype)
+def _batch_arrays(data: Any, numbers: Numbers, seed: int, name: str) -> list[Batch]:
+    tree = numbers.cast([_converted(data, numbers)])[0]
     parts = tensors(tree)
     lengths = [tensor.shape[0] for tensor in parts]
     if len(set(lengths)) > 1:
@@ -341,9 +338,9 @@ def _batch_arrays(data: Any, dtype: torch.dtype, seed: int, name: str) -> list[B
     return [select_rows(tree, index.to(parts[0].device)) for index in torch.split(order, size)]
 
 
-def _dataset_batches(data: Any, dtype: torch.dtype, seed: int, name: str) -> list[Batch]:
+def _dataset_batches(data: Any, numbers: Numbers, seed: int, name: str) -> list[Batch]:
     try:
-        return _cached(_dataset_loader(data, seed, name), dtype, name)
+        return _cached(_dataset_loader(data, seed, name), numbers, name)
     except TypeError as error:  # torch's collation met an image object, a string, None
         raise DataError(
             f"rows of the {type(data).__name__} cannot be batched: {str(error).splitlines()[0]}. "
@@ -369,13 +366,13 @@ def _collate_lists(items: list[Any]) -> Batch:
     return default_collate([{key: torch.as_tensor(value) for key, value in item.items()} for item in items])
 
 
-def _cached(source: Iterable[Any], dtype: torch.dtype, name: str, copies: bool = False) -> list[Batch]:
+def _cached(source: Iterable[Any], numbers: Numbers, name: str, copies: bool = False) -> list[Batch]:
     """Returns as many batches as may be kept; copies of them where the source may use its memory again."""
     batches: list[Batch] = []
     size, start = 0, time.perf_counter()
     iterator = iter(source)
     for item in iterator:
-        batch = _as_batch(item, dtype)
+        batch = _as_batch(item, numbers)
         batches.append(clone(batch) if copies else batch)
         size += sum(tensor.nbytes for tensor in tensors(batch))
         slow = time.perf_counter() - start > FETCH_SECONDS and len(batches) >= SLOW_BATCHES
@@ -386,17 +383,17 @@ def _cached(source: Iterable[Any], dtype: torch.dtype, name: str, copies: bool =
     return batches
 
 
-def _as_batch(item: Any, dtype: torch.dtype) -> Batch:
+def _as_batch(item: Any, numbers: Numbers) -> Batch:
     """Returns a batch as it came, with tensors in the place of arrays and frames."""
     if isinstance(item, (np.ndarray, pd.DataFrame, pd.Series)):
-        return _converted(item, dtype)
+        return _converted(item, numbers)
     if isinstance(item, (tuple, list)):
         leaves = list(_leaves(item))
         arrays = all(_is_leaf(leaf) for leaf in leaves)
-        return _converted(item, dtype) if arrays and not all(isinstance(x, Tensor) for x in leaves) else item
+        return _converted(item, numbers) if arrays and not all(isinstance(x, Tensor) for x in leaves) else item
     if isinstance(item, dict):
         changes = {
-            key: _converted(value, dtype, str(key) in TARGET_KEYS)
+            key: _converted(value, numbers, str(key) in TARGET_KEYS)
             for key, value in item.items()
             if _is_leaf(value) and not isinstance(value, Tensor)
         }

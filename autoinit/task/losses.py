@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import DataError, StepError
 from .batches import Batch, describe, tensors
-from .data import TARGET_KEYS
+from .casting import TARGET_KEYS
 
 LossName = Literal["model", "cross_entropy", "mse", "custom", "step"]
 """Where the loss comes from: the model's own `.loss`, inferred, given as `loss`, or computed by `step`."""

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ..errors import AutoInitError, DataError, DeviceError, ModelError
 from .batches import Batch, clone, describe, move, regrouped, rows, select_rows, signature, tensors
+from .casting import Numbers
 from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
 from .data import all_batches, check_finite, fetch, first_batch, held_back_groups, hold_out
 from .losses import (
@@ -210,8 +211,8 @@ def make_task(
     if finite:
         check_weights(model)
     with torch.inference_mode(False), preserved_random():
-        batches = fetch(data, dtype=float_dtype(model), seed=seed)
-        val = None if val_data is None else fetch(val_data, dtype=float_dtype(model), name="val_data")
+        batches = fetch(data, numbers=Numbers.of(model), seed=seed)
+        val = None if val_data is None else fetch(val_data, numbers=Numbers.of(model), name="val_data")
         check_finite(batches)
         check_finite(val or [], "val_data")
         parts = hold_out(batches, seed=seed, val=val)
@@ -259,12 +260,12 @@ def example_task(
     """
     model = unwrap(model)
     check_trainable(model)
-    device, dtype = device_of(model, None), float_dtype(model)
+    device, numbers = device_of(model, None), Numbers.of(model)
     if whole:
         check_memory(device, "measure")
         check_weights(model)
     with torch.inference_mode(False), preserved_random():
-        batches = all_batches(data, dtype=dtype) if whole else [first_batch(data, dtype=dtype)]
+        batches = all_batches(data, numbers=numbers) if whole else [first_batch(data, numbers=numbers)]
         if whole:
             check_finite(batches)
         train = tuple(move(batch, device) for batch in batches)

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from ..graph import Graph
 from ..knowledge.features import Features
 from ..task.batches import Batch, rows
-from ..task.checks import check_trainable, float_dtype, unwrap
+from ..task.casting import Numbers
+from ..task.checks import check_trainable, unwrap
 from ..task.data import BATCH_ROWS, CACHE_BATCHES, all_batches, check_finite, fetch, hold_out
 from ..task.features import data_features
 from ..task.losses import Loss, best_constant, prediction
@@ -66,7 +67,7 @@ def glimpse(
     if data is None:
         return _without_weights(model, lambda one: Glimpse(trace(one), {}))
     with torch.inference_mode(False), preserved_random():
-        batches, total = _first_batches(data, float_dtype(model))
+        batches, total = _first_batches(data, Numbers.of(model))
     check_finite(batches)
     return _without_weights(model, lambda one: _seen(one, batches, total, loss, step))
 
@@ -126,25 +127,25 @@ def _seen(
 # The first batches
 
 
-def _first_batches(data: Any, dtype: torch.dtype) -> tuple[list[Batch], int | None]:
+def _first_batches(data: Any, numbers: Numbers) -> tuple[list[Batch], int | None]:
     """Returns batches of enough rows, and how many there would be of all rows; None where nothing tells."""
     if isinstance(data, DataLoader):
-        return fetch(_First(data, data.generator), dtype=dtype), _length(data)
+        return fetch(_First(data, data.generator), numbers=numbers), _length(data)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         count = _length(data) or 0
         chosen = range(0, count, max(1, count // ENOUGH_ROWS))
         some = data if len(chosen) == count else Subset(data, list(chosen))
-        batches = fetch(some, dtype=dtype)
+        batches = fetch(some, numbers=numbers)
         return batches, max(len(batches), count // BATCH_ROWS)
     if isinstance(data, tuple) and all(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in data):
         lengths = {len(part) for part in data}
         count = max(lengths)
         stride = count // ENOUGH_ROWS if len(lengths) == 1 else 1
-        batches = all_batches(tuple(part[::stride] for part in data) if stride > 1 else data, dtype=dtype)
+        batches = all_batches(tuple(part[::stride] for part in data) if stride > 1 else data, numbers=numbers)
         return batches, max(len(batches), count // BATCH_ROWS if stride > 1 else 0)
     if isinstance(data, (Iterator, IterableDataset)):
-        return fetch(_First(data, None), dtype=dtype), None
-    batches = all_batches(data, dtype=dtype)
+        return fetch(_First(data, None), numbers=numbers), None
+    batches = all_batches(data, numbers=numbers)
     return batches[:MOST_BATCHES], len(batches)
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from autoinit.errors import ArgumentError, DataError
 from autoinit.task import data as module
 from autoinit.task.batches import describe, rows, tensors
+from autoinit.task.casting import Numbers
 from autoinit.task.data import all_batches, fetch, first_batch, held_back_groups, hold_out, length_of_training
 from autoinit.task.snapshot import preserved_random
 from autoinit.task.task import make_task
@@ -185,22 +186,22 @@ def test_floating_arrays_and_frames_fit_a_model_of_any_precision(kind: str, dtyp
     task = make_task(nn.Linear(64, 10).to(dtype), data)
     assert task.train[0][0].dtype == dtype
     assert task.train[0][1].dtype == torch.int64
-    assert first_batch(data, dtype=dtype)[0].dtype == dtype
+    assert first_batch(data, numbers=Numbers.all_in(dtype))[0].dtype == dtype
 
 
 def test_a_frame_keeps_the_digits_of_a_double_model() -> None:
-    batch = fetch((pd.DataFrame({"a": [1 / 3] * 40}), pd.Series([0] * 40)), dtype=torch.float64)[0]
+    batch = fetch((pd.DataFrame({"a": [1 / 3] * 40}), pd.Series([0] * 40)), numbers=Numbers.all_in(torch.float64))[0]
     assert batch[0][0].item() == 1 / 3
 
 
 def test_tensors_of_the_owners_batches_keep_their_dtype() -> None:
     batches = [(XT[:4].half(), YT[:4]), {"x": XT[:4].double(), "y": Y[:4]}, {"x": pd.DataFrame(X[:4])}]
-    found = [tensors(batch)[0].dtype for batch in fetch(batches, dtype=torch.bfloat16)]
+    found = [tensors(batch)[0].dtype for batch in fetch(batches, numbers=Numbers.all_in(torch.bfloat16))]
     assert found == [torch.float16, torch.float64, torch.bfloat16]
 
 
 def test_floating_arrays_take_the_models_dtype_and_integers_stay() -> None:
-    x, tokens, y = (tensors(fetch((X, Y, X[:, 0]), dtype=torch.bfloat16))[i] for i in range(3))
+    x, tokens, y = (tensors(fetch((X, Y, X[:, 0]), numbers=Numbers.all_in(torch.bfloat16)))[i] for i in range(3))
     assert x.dtype == torch.bfloat16
     assert tokens.dtype == torch.int64
     assert y.dtype == torch.bfloat16
