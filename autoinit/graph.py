@@ -244,6 +244,17 @@ class Graph(Mapping[str, Layer]):
         notes = "".join(f"\nNote: {note}" for note in self.notes)
         return f"{head}\n\n{text.table(header, rows, '<<<<>><><')}{notes}"
 
+    def keeping(self, reasons: Mapping[str, str]) -> Graph:
+        """Returns the graph in which some parameters must stay as they are, but for those that stay anyway.
+
+        Args:
+            reasons: why, by the parameter's name.
+        """
+        if not reasons:
+            return self
+        layers = (dataclasses.replace(one, keep=one.keep or reasons.get(one.name, "")) for one in self.layers)
+        return dataclasses.replace(self, layers=tuple(layers))
+
     def restricted(self, only: Globs = None, exclude: Globs = None) -> Graph:
         """Returns the graph in which parameters outside `only`, or inside `exclude`, must stay as they are.
 

@@ -27,7 +27,7 @@ from .task.checks import unwrap
 from .task.features import own_scales, training_features
 from .task.optimizers import OptimizerBuilder
 from .task.snapshot import preserved_random
-from .tracing.choices import keep_choices
+from .tracing.choices import keep_choices, keep_untrained
 from .tracing.glimpse import glimpse
 
 REASONS = 3
@@ -183,11 +183,15 @@ def recommend(
     learned = recommender_from(recommender)
     model = unwrap(model)
     seen = glimpse(model, data, loss=loss, step=step)
-    graph = keep_choices(model, seen.graph).restricted(only, exclude)
+    builder = None
+    if data is not None or optimizer is not None or lr is not None:
+        with torch.inference_mode(False), preserved_random():
+            builder = OptimizerBuilder(model, optimizer, lr)
+    untrained = builder.untrained if builder else ()
+    graph = keep_choices(model, keep_untrained(seen.graph, untrained)).restricted(only, exclude)
     own = own_scales(model, graph)
     described = {**architecture_features(graph), **own_features(graph, own), **seen.data}
-    if data is not None or optimizer is not None or lr is not None:
-        described |= _training(model, optimizer, lr)
+    described |= _training(builder) if builder else {}
     candidates = _candidates(graph, recipes, learned.portfolio, measured=data is not None)
     numbers = {one: recipe_features(resolve(one, graph), graph, own) for one in candidates}
     return _recommendation(learned, described, numbers, k)
@@ -222,9 +226,8 @@ def _fits(recipe: Recipe, graph: Graph) -> bool:
     return True
 
 
-def _training(model: nn.Module, optimizer: Any, lr: float | str | None) -> Features:
+def _training(builder: OptimizerBuilder) -> Features:
     with torch.inference_mode(False), preserved_random():
-        builder = OptimizerBuilder(model, optimizer, lr)
         return training_features(builder()[0], builder.lr)
 
 

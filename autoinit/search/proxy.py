@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from ..recipes.catalogue import check_fits
 from ..recipes.recipe import Recipe
 from ..recipes.space import Dimension, Space
 from ..seeds import seed_of_use
+from ..task.assign import derived_name
 from ..task.checks import check_trainable, unwrap
 from ..task.task import Task
 from ..tracing.choices import keep_choices
@@ -103,6 +105,7 @@ def original_of(
         model=inner,
         device=device,
         autocast=proxy.autocast if device.type == proxy.device.type else None,
+        untrained=_untrained(inner, proxy),
         _streams=True,
     )
     graph = keep_choices(inner, trace_task(task))
@@ -110,6 +113,22 @@ def original_of(
     _check_size(graph, proxy_graph)
     small = proxy_graph.restricted(_met(only, proxy_graph), _met(exclude, proxy_graph))
     return Original(task, graph.restricted(only, exclude), small)
+
+
+def _untrained(model: nn.Module, proxy: Task) -> frozenset[str]:
+    """Returns what the optimizer would not hold of the model, by what it does not hold of the proxy.
+
+    That is a parameter of the same name, and one of a further layer where the proxy's layers of that name, whatever
+    their numbers, are all not held.
+    """
+    held = {derived_name(name) for name, _ in proxy.model.named_parameters()} - proxy.untrained
+    patterns = {_numberless(name) for name in proxy.untrained} - {_numberless(name) for name in held}
+    names = {derived_name(name) for name, _ in model.named_parameters()}
+    return frozenset(name for name in names if name in proxy.untrained or _numberless(name) in patterns)
+
+
+def _numberless(name: str) -> str:
+    return re.sub(r"\d+", "*", name)
 
 
 def _met(globs: Globs, graph: Graph) -> Globs:

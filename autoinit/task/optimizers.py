@@ -14,6 +14,7 @@ from torch.optim import LBFGS, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from ..errors import OptimizerError
+from .assign import derived_name
 
 DEFAULT_LR = 1e-3
 """Centre of the learning rates that are searched where no optimizer is given."""
@@ -48,6 +49,7 @@ class OptimizerBuilder:
         name: class of the optimizer.
         lr: its base learning rate (of the first group); None where it has none.
         lr_searched: whether the learning rate is to be searched around `lr`.
+        untrained: names of the trainable parameters that the optimizer does not hold, as the graph has them.
     """
 
     def __init__(self, model: nn.Module, optimizer: Any = None, lr: float | str | None = None) -> None:
@@ -58,6 +60,7 @@ class OptimizerBuilder:
         built, scheduler = self._fresh()
         _check(built, model)
         self.name = type(built).__name__
+        self.untrained = _untrained(built, model)
         own = _base_lr(built, scheduler)
         self.lr_searched = lr == "search" or (lr is None and optimizer is None)
         self.lr = own
@@ -244,6 +247,13 @@ def _check(optimizer: Optimizer, model: nn.Module) -> None:
             f"{foreign} of the {len(held)} parameters in the {name} do not belong to the model. "
             "Build it from this model's parameters; put parameters of a loss into the model."
         )
+
+
+def _untrained(optimizer: Optimizer, model: nn.Module) -> frozenset[str]:
+    """Returns the trainable parameters without a place in an optimizer; of a parametrized weight, all or none."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    named = ((derived_name(name), parameter) for name, parameter in model.named_parameters())
+    return frozenset(name for name, parameter in named if parameter.requires_grad and id(parameter) not in held)
 
 
 def _base_lr(optimizer: Optimizer, scheduler: Any) -> float | None:

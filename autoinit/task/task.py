@@ -69,6 +69,7 @@ class Task:
         lr: the optimizer's own learning rate; None where there is none to read.
         lr_searched: whether learning rates around `lr` are candidates.
         optimizer_name: name of the optimizer's class.
+        untrained: names of the trainable parameters that the optimizer does not hold: their weights must stay.
     """
 
     model: nn.Module
@@ -83,6 +84,7 @@ class Task:
     lr: float | None = DEFAULT_LR
     lr_searched: bool = False
     optimizer_name: str = "AdamW"
+    untrained: frozenset[str] = frozenset()
     seed: int = 0
     _loss: Loss = field(repr=False)
     _builder: OptimizerBuilder | None = field(default=None, repr=False)
@@ -234,6 +236,7 @@ def make_task(
     with task.preserved():
         task._builder = builder = OptimizerBuilder(model, optimizer, lr)
         task.lr, task.lr_searched, task.optimizer_name = builder.lr, builder.lr_searched, builder.name
+        task.untrained = builder.untrained
         _examine(task)
         _check_others(task, batches, val or [])
         _regroup_held_back(task, val)

@@ -1,8 +1,8 @@
-"""What the owner has set on purpose: weights and biases that must stay as they are."""
+"""What the owner has set on purpose, or does not train: weights and biases that must stay as they are."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -11,6 +11,18 @@ from ..task.assign import read
 
 ROUNDING = 1e-3
 """By how much the lengths of a pattern's rows may differ, relative, in half precision too; random ones differ more."""
+
+UNTRAINED = "your optimizer does not train it"
+
+
+def keep_untrained(graph: Graph, names: Iterable[str]) -> Graph:
+    """Returns the graph in which what the optimizer does not hold must stay: a trained body, under a new head.
+
+    Args:
+        graph: the architecture.
+        names: of the parameters that the optimizer does not hold.
+    """
+    return graph.keeping(dict.fromkeys(names, UNTRAINED))
 
 
 def keep_choices(model: nn.Module, graph: Graph) -> Graph:
@@ -34,10 +46,7 @@ def keep_choices(model: nn.Module, graph: Graph) -> Graph:
             chosen[layer.name] = "its owner sets it to a constant"
         elif layer.role == "position" and not layer.keep and _is_pattern(read(model, layer.name)):
             chosen[layer.name] = "its owner sets it to a pattern (zeros, sines and cosines)"
-    layers = (
-        dataclasses.replace(layer, keep=chosen[layer.name]) if layer.name in chosen else layer for layer in graph.layers
-    )
-    return dataclasses.replace(graph, layers=tuple(layers)) if chosen else graph
+    return graph.keeping(chosen)
 
 
 def _is_set(bias: Tensor, slices: int) -> bool:

@@ -20,6 +20,7 @@ from ..task.snapshot import RandomStates, preserved
 from ..task.task import Task, example_task, explained
 from .axes import Use, fans, follow, kind_of, normalizes
 from .blocks import Blocks
+from .choices import keep_untrained
 from .forward import architecture, thawed, watched_losses
 from .inventory import Item, inventory
 from .looks import UNREACHED, completed
@@ -104,7 +105,7 @@ def trace(
 
 
 def trace_task(task: Task) -> Graph:
-    """Returns the architecture of a task's model, with the frequency of its labels."""
+    """Returns the architecture of a task's model, with the frequency of its labels; what it does not train is kept."""
     batch = move(task.train[0], task.device)
     with task.preserved() as snapshot:
         before = RandomStates()
@@ -126,7 +127,7 @@ def trace_task(task: Task) -> Graph:
             with explained(task, batch):
                 first = look()
         graph = completed(first, before, task.model, snapshot, look)
-    return replace(graph, label_prior=task.label_prior)
+    return keep_untrained(replace(graph, label_prior=task.label_prior), task.untrained)
 
 
 def _watched(value: Any) -> Any:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from helpers import unchanged
+from once import shipped_recommender
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.utils import parametrizations
 
 import autoinit
+from autoinit.errors import ModelError
+from autoinit.search.proxy import original_of
+from autoinit.task.task import make_task
 from autoinit.tracing.choices import keep_choices
-from autoinit.tracing.tracing import trace
+from autoinit.tracing.tracing import trace, trace_task
 
 DIGITS = load_digits()
 BATCH = (torch.tensor(DIGITS.data[:64] / 16, dtype=torch.float32), torch.tensor(DIGITS.target[:64]))
@@ -106,3 +111,54 @@ def test_a_random_table_of_positions_is_drawn_and_a_pattern_stays() -> None:
         assert ("its owner sets it to a pattern" in plan["place"].reason) == stays
         if not stays:
             assert 0.018 < model.place.std().item() < 0.022
+
+
+class Pretrained(nn.Module):
+    """A body with a recurrent cell and a weight-normed layer, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRU(8, 16, batch_first=True)
+        self.body = nn.ModuleList([parametrizations.weight_norm(nn.Linear(16, 16)), nn.Linear(16, 16)])
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.cell(x.view(-1, 8, 8))[0][:, -1]
+        for layer in self.body:
+            x = layer(x).relu()
+        return self.head(x)
+
+
+def only_the_head(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(list(parameters)[-2:], lr=0.1)
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_what_the_optimizer_does_not_hold_stays_in_every_candidate(existing: bool) -> None:
+    model = Pretrained()
+    optimizer = torch.optim.Adam(model.head.parameters()) if existing else only_the_head
+    data = (DIGITS.data[:512] / 16, DIGITS.target[:512])
+    selection = autoinit.select(
+        model, data, optimizer=optimizer, recipes=["he_normal"], budget=autoinit.Budget(steps=150), apply=False
+    )
+    plan = autoinit.resolve("he_normal", selection.graph)
+    assert {fill.name for fill in plan.fills if not fill.untouched} == {"head.weight", "head.bias"}
+    assert plan["body.0.weight"].reason == plan["cell.weight_hh_l0"].reason == "your optimizer does not train it"
+    body = {name: p.clone() for name, p in model.named_parameters() if not name.startswith("head")}
+    autoinit.apply_(model, plan)
+    assert all(torch.equal(value, model.get_parameter(name)) for name, value in body.items())
+
+
+def test_a_recommendation_leaves_what_the_optimizer_does_not_hold() -> None:
+    model = Pretrained()
+    with pytest.raises(ModelError, match="leave no parameter"):
+        autoinit.recommend(model, BATCH, optimizer=only_the_head, only="body.*", recommender=shipped_recommender())
+
+
+def test_a_proxy_s_optimizer_says_what_of_the_model_is_not_trained() -> None:
+    small, large = Pretrained(), Pretrained()
+    large.body.append(nn.Linear(16, 16))
+    data = (DIGITS.data[:512] / 16, DIGITS.target[:512])
+    task = make_task(small, data, optimizer=only_the_head)
+    original = original_of(large, task, trace_task(task))
+    assert {layer.name for layer in original.graph.layers if not layer.keep} == {"head.weight", "head.bias"}
