@@ -221,7 +221,8 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Callable[[], None], mem
     check_plan_fits(model, plan)
     memory, drawn = {} if memory is None else memory, _Drawn()
     _set_all(model, plan, memory, drawn)
-    subject = dataclasses.replace(subject, targets={fill.name: fill.scale for fill in plan.fills})
+    targets, gradients = {fill.name: fill.scale for fill in plan.fills}, subject.task.differentiates
+    subject = dataclasses.replace(subject, targets=targets, gradients=gradients)
     plan = plan.adjusted(CALIBRATIONS[plan.recipe.calibration](subject))
     rewind()
     _set_all(model, plan, memory, drawn)

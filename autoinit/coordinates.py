@@ -274,7 +274,7 @@ class _Sample:
 
         torch.manual_seed(self._seed)  # dropout draws the same masks before and after
         watching: AbstractContextManager[None] = watch_products(self.task.model, keep)
-        with torch.no_grad(), watching:
+        with torch.set_grad_enabled(self.task.differentiates), watching:
             self.task.loss(self.batches[0])
         for layer in tied_heads(self.graph):
             if len(found.get(layer.name, ())) > 1:

@@ -93,6 +93,7 @@ class Membrane:
 
     def add(self, potential: Tensor, threshold: float) -> None:
         """Adds one step: a membrane potential [batch, …units…] and its threshold."""
+        potential = potential.detach()
         found = moments(self.layer, potential)
         if found is None:
             found = (potential.double().mean().reshape(1), potential.double().var(correction=0).reshape(1))
@@ -277,7 +278,7 @@ class _Calibration:
             pool = self._pool_of.get(name)
             if pool is None or not pool.bias or not unit_axes(self._layers[name], output):
                 return
-            found = moments(self._layers[name], output)
+            found = moments(self._layers[name], output.detach())
             outputs[name].append(torch.zeros(1) if found is None else found[0].cpu())
             if name == pool.layer.name:
                 output.add_(along_units(pool.layer, output, pool.shift))

@@ -69,6 +69,7 @@ class _Step:
     """The first step of the task's optimizer, and the norm that bounds its gradient."""
 
     def __init__(self, subject: Subject, gamma: float) -> None:
+        self.task = subject.task
         self._sign = subject.task.optimizer_name not in PLAIN
         self._lr = subject.task.lr or (SIGN_LR if self._sign else PLAIN_LR)
         self._gamma = gamma
@@ -123,6 +124,6 @@ def _slope(model: ScaledModel, step: _Step, batch: Batch, following: Batch, curv
         return slope, True
     weights = model.weights()  # a fresh graph; the other one is spent
     after = step.taken(weights, gradients)
-    shared, fresh = split(batch, following)[1], split(following, batch)[0]
+    shared, fresh = split(step.task, batch, following)[1], split(step.task, following, batch)[0]
     objective = model.inside(after, lambda: gradient(model.loss(shared, fresh), [model.scales])[0])
     return objective, False

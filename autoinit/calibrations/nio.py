@@ -47,7 +47,7 @@ def nio(
         return {}
     descent = Descent(model.scales, lr)
     for batch, following in windows(subject, iterations):
-        slope, bound = _slope(model, *split(batch, following), gamma)
+        slope, bound = _slope(model, *split(subject.task, batch, following), gamma)
         descent.step(slope, bound=bound)
         subject.spend(steps=COST * model.burden)
     return model.adjustments()

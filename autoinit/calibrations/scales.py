@@ -18,9 +18,10 @@ from ..errors import CalibrationError
 from ..graph import Layer
 from ..plans.fill import Adjustment
 from ..task.assign import is_parametrized, read
-from ..task.batches import Batch, halves
+from ..task.batches import Batch
 from ..task.interceptor import Interceptor
 from ..task.snapshot import seed_generators
+from ..task.task import Task
 from .subject import Subject
 
 SMALLEST = 0.01
@@ -208,9 +209,9 @@ def windows(subject: Subject, count: int) -> Iterator[tuple[Batch, Batch]]:
         current = following
 
 
-def split(batch: Batch, following: Batch) -> tuple[Batch, Batch]:
+def split(task: Task, batch: Batch, following: Batch) -> tuple[Batch, Batch]:
     """Returns the two halves of a batch's rows; where it cannot be halved, it and the batch after it."""
-    return halves(batch) or (batch, following)
+    return task.halves(batch) or (batch, following)
 
 
 def has_scale(layer: Layer) -> bool:

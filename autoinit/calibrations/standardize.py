@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..graph import Graph, Layer
 from ..plans.fill import Adjustment
 from ..task.assign import read
-from ..task.interceptor import Interceptor
+from ..task.evaluation import ForwardOnly
 from ..task.products import watch_products
 from .units import along_units, free_bias, moments, scale, set_bias, unit_axes, unit_count
 
@@ -137,14 +137,14 @@ def _measure(
     adds it. Only where the output cannot be changed is it set in the model.
     """
     steps: dict[str, _Step] = {}
-    watch = ForwardOnly()
+    watch = AttentionWatch()
 
     def on_product(name: str, output: Tensor) -> None:
         site = sites.get(name)
         if site is None or output.numel() < 2:
             return
         if name not in steps:
-            steps[name] = _step(site, output, watch.parts, per_unit, tolerance)
+            steps[name] = _step(site, output.detach(), watch.parts, per_unit, tolerance)
         if not site.apart:
             _apply(site, steps[name], output)
 
@@ -221,8 +221,8 @@ def _adjustments(model: nn.Module, sites: Mapping[str, Site], owned: Mapping[str
     return found
 
 
-class ForwardOnly(Interceptor):
-    """Passes over `loss.backward()`, which a step that clips or accumulates calls itself.
+class AttentionWatch(ForwardOnly):
+    """Notes how many rows attention has stacked, and passes over `loss.backward()`.
 
     Attributes:
         parts: rows of the queries, keys and values of the last attention of nn.MultiheadAttention.
@@ -235,4 +235,4 @@ class ForwardOnly(Interceptor):
         if func is F.multi_head_attention_forward:
             given = inspect.signature(func).bind(*args, **kwargs).arguments
             self.parts = tuple(given[key].shape[:-1].numel() for key in ("query", "key", "value"))
-        return None if func is Tensor.backward else func(*args, **kwargs)
+        return super().called(func, args, kwargs)

@@ -28,6 +28,7 @@ class Subject:
         targets: the recipe's own factor of each weight by name, 1 where it is not named: what a calibration of
             scales aims at in the place of 1.
         seed: of whatever is random in a calibration, and of dropout.
+        gradients: whether a forward pass has to record gradients, as the loss differentiates by itself.
         spend: told what was used: training steps (forward, backward and update), forward passes.
     """
 
@@ -35,6 +36,7 @@ class Subject:
     graph: Graph
     targets: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    gradients: bool = False
     spend: Callable[..., None] = _nothing
 
     @property
@@ -43,16 +45,16 @@ class Subject:
         return self.task.model
 
     def forward(self) -> None:
-        """Runs one forward pass on the first batch, in training mode and without gradient, the same at every call."""
+        """Runs one forward pass on the first batch, in training mode, the same at every call."""
         self.spend(forwards=1)
-        forward_pass(self.task, self.seed)()
+        forward_pass(self.task, self.seed, self.gradients)()
 
     def batches(self, count: int) -> Iterator[Batch]:
         """Yields training batches in the order of the seed, epoch after epoch."""
         return self.task.order(self.seed, count)
 
 
-def forward_pass(task: Task, seed: int) -> Callable[[], None]:
+def forward_pass(task: Task, seed: int, gradients: bool = False) -> Callable[[], None]:
     """Returns one forward pass on the task's first batch, the same at every call, for a calibration to watch.
 
     It runs in training mode and seeds torch's generators, so that normalization and dropout are as in training:
@@ -63,7 +65,7 @@ def forward_pass(task: Task, seed: int) -> Callable[[], None]:
         seed_generators(seed, task.device)
         if not task.model.training:
             task.model.train()
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             task.loss(task.train[0])
 
     return run

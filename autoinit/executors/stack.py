@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..probing.probe import eval_mode
 from ..task.batches import Batch
+from ..task.evaluation import evaluating
 from ..task.task import Task
 from .dropout import SameDropout
 from .elementwise import StackedOptimizer
@@ -103,11 +103,13 @@ class Stack:
         named = ((name.removeprefix("model."), leaf.grad) for name, leaf in self._leaves.items())
         return {name: grad[row] for name, grad in named if grad is not None}
 
-    @torch.no_grad()
     def evaluate(self, batches: Sequence[Batch]) -> list[list[float]]:
-        """Returns for every candidate the loss of each batch, in eval mode, without training on them."""
-        with eval_mode(self._task.model):
+        """Returns for every candidate the loss of each batch, without training on them."""
+        buffers = self._buffers
+        with evaluating(self._task.model, self._task.manner):
             by_batch = [_floats(self._losses(batch)) for batch in batches]
+        if self._task.manner.training:
+            self._buffers = buffers
         return [list(losses) for losses in zip(*by_batch, strict=True)] if by_batch else [[]] * self.size
 
     def keep(self, places: Sequence[int]) -> None:
@@ -159,12 +161,12 @@ def moving_buffers(task: Task) -> frozenset[str]:
 
     Only these need a copy for each candidate; a mask or a table of positions does not.
     """
-    module = _LossOf(task)
+    module, gradients = _LossOf(task), task.differentiates
     before = {name: (buffer, buffer._version, buffer.clone()) for name, buffer in module.named_buffers()}
     if not before:
         return frozenset()
     task.model.train()
-    with torch.no_grad():
+    with torch.set_grad_enabled(gradients):
         task.loss(task.train[0])
     moved = set()
     for name, buffer in module.named_buffers():

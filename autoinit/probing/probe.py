@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..judging.score import Curve, Glance
 from ..task.batches import Batch
@@ -123,29 +122,11 @@ class Training:
                 step_scheduler(self._scheduler, loss)
             if recorder.stops_here:
                 batches = held_back(self.steps)
-                if batches and not recorder.evaluate(evaluate(task, batches), batches):
+                if batches and not recorder.evaluate(task.evaluate(batches), batches):
                     return curve()
                 if not on_rung(curve()):
                     break
         return curve()
-
-
-def evaluate(task: Task, batches: Sequence[Batch]) -> list[float]:
-    """Returns the loss of each batch, in eval mode, without training on them."""
-    with eval_mode(task.model):
-        return task.evaluate(batches)
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Puts every submodule into eval mode, and each one's own flag back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _gradient_norms(parameters: Sequence[Tensor]) -> list[float]:

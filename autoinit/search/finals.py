@@ -215,7 +215,7 @@ def _who_went_on(rivals: int) -> str:
 
 def _no_rival(trials: list[Trial], none_tried: str) -> NoChampion:
     if trials and trials[0].state == "failed":
-        return NoChampion(f"training the model's own weights failed ({trials[0].reason})", open=True)
+        return NoChampion(f"the run from the model's own weights failed ({trials[0].reason})", open=True)
     others = [trial for trial in trials if trial.candidate.recipe != OWN]
     if not others:
         return NoChampion(none_tried, open=True, longer=2.0)

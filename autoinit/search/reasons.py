@@ -26,8 +26,11 @@ _LOSSES = {
 
 def described_task(task: Task) -> str:
     """Returns what was trained: loss, optimizer and batches."""
-    held_back = len(task.probe_eval) + len(task.gate_eval)
-    return f"{_LOSSES[task.loss_name]}, {task.optimizer_name}; {len(task.train)} batches, {held_back} more held back"
+    held_back = f"{len(task.probe_eval) + len(task.gate_eval)} more held back"
+    if task.one_held_back:
+        held_back = "one more held back, as a whole: the search has seen it as well as the gate"
+    manner = f"; {task.manner}" if str(task.manner) else ""
+    return f"{_LOSSES[task.loss_name]}, {task.optimizer_name}; {len(task.train)} batches, {held_back}{manner}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,10 +121,10 @@ def all_batches(data: Any, *, numbers: Numbers = FLOATS) -> list[Batch]:
     return [first_batch(data, numbers=numbers)] if single else fetch(data, numbers=numbers)
 
 
-def hold_out(
+def held_out(
     batches: Sequence[Batch], *, seed: int = 0, val: Sequence[Batch] | None = None
-) -> tuple[list[Batch], list[Batch], list[Batch]]:
-    """Returns (training, probe-eval, gate-eval) batches; the two held-back parts share no row.
+) -> tuple[list[Batch], list[Batch]]:
+    """Returns the batches to train on, and those that are held back, for `in_two`.
 
     Args:
         batches: what was fetched. Where `val` is None, about `HOLD_OUT` of them is held back: more where the halves
@@ -137,7 +137,7 @@ def hold_out(
     if val is not None:
         order = torch.randperm(len(val), generator=_generator(seed)).tolist()
         count = _enough([rows(val[index]) for index in order])
-        return list(batches), *_halves([val[index] for index in sorted(order[:count])])
+        return list(batches), [val[index] for index in sorted(order[:count])]
     if len(batches) < 2:
         raise DataError(
             f"data holds one batch ({describe(batches[0])}); at least two are needed, one to train on "
@@ -150,7 +150,7 @@ def hold_out(
         count += 1
     held = sorted(order[: _enough(shares[:count])])
     kept = [batch for index, batch in enumerate(batches) if index not in set(held)]
-    return kept, *_halves([batches[index] for index in held])
+    return kept, [batches[index] for index in held]
 
 
 def length_of_training(steps: Any, epochs: Any, data: Any) -> float | None:
@@ -417,18 +417,20 @@ def _generators_kept(data: Any) -> Iterator[None]:
             generator.set_state(state)
 
 
-def _halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
-    """Returns two parts of about equal rows; a single batch is cut in two."""
+def in_two(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Returns two parts of about equal rows; a single batch is cut in two, or is both where its rows cannot be told."""
     if len(batches) > 1:
         middle = math.ceil(len(batches) / 2)
         return list(batches[0::2][:middle]), list(batches[1::2])
     pair = halves(batches[0])
-    if pair is None:
+    if pair is not None:
+        return [pair[0]], [pair[1]]
+    if rows(batches[0]) < 2:
         raise DataError(
             f"one held-back batch ({describe(batches[0])}) that cannot be halved by rows; two are needed. "
             "Pass more batches, or a val_data of at least two."
         )
-    return [pair[0]], [pair[1]]
+    return [batches[0]], [batches[0]]
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -153,6 +153,12 @@ class Snapshot:
         """What the host copies take."""
         return sum(value.numel() * value.element_size() for value in (*self._values, *self._grads[1]))
 
+    def moved(self) -> list[nn.Parameter]:
+        """Returns the parameters whose values are no longer what they were."""
+        held = [state for state in self._parameters if state.data.device.type != "meta"]  # they are the first targets
+        pairs = ((state.parameter, value) for state, value in zip(held, self._values, strict=False))
+        return [parameter for parameter, value in pairs if not _same(_dense(parameter.detach()).cpu(), value)]
+
     def rewind(self) -> None:
         """Puts weights, buffers and module state back, and drops gradients; cheap, between trials."""
         for module in self._modules:
@@ -170,6 +176,27 @@ class Snapshot:
                 state.restore()
             _copy_back(*self._grads)
             self.random.restore()
+
+
+class Traces:
+    """What a forward pass leaves in a model beside gradients, as it was when this was made.
+
+    That is buffers (statistics of batch normalization), the attributes of modules (a spiking neuron's membrane), and
+    the states of the random generators.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._random = RandomStates()
+        self._modules = [_ModuleState(module) for module in model.modules()]
+        tensors = {id(tensor): tensor for module in self._modules for tensor in module.tensors()}
+        self._targets, self._values = _copies(tensors.values())
+
+    def wipe(self) -> None:
+        """Puts all of it back."""
+        for module in self._modules:
+            module.restore()
+        _copy_back(self._targets, self._values)
+        self._random.restore()
 
 
 @contextlib.contextmanager
@@ -202,8 +229,17 @@ def _plain_tensors(value: Any) -> Iterator[Tensor]:
         yield value
 
 
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors on the host hold the same values, NaN included."""
+    if torch.equal(one, other):
+        return True
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
 def _dense(tensor: Tensor) -> Tensor:
     """Returns a view without repeated memory: `expand` repeats, and torch refuses to write to that."""
+    if tensor.layout is not torch.strided:
+        return tensor
     for axis, (length, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if stride == 0 and length > 1:
             tensor = tensor.narrow(axis, 0, 1)
@@ -216,7 +252,7 @@ def _copies(tensors: Any) -> tuple[list[Tensor], list[Tensor]]:
     for tensor in tensors:
         plain = tensor.detach()
         if plain.device.type != "meta":
-            targets.append(_dense(plain) if plain.layout is torch.strided else plain)
+            targets.append(_dense(plain))
     return targets, [target.to("cpu", copy=True) for target in targets]
 
 

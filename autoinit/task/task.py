@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import AutoInitError, DataError, DeviceError, ModelError
-from .batches import Batch, clone, describe, move, regrouped, rows, select_rows, signature, tensors
+from ..errors import AutoInitError, DataError, DeviceError, ModelError, described
+from .batches import Batch, clone, describe, halves, move, regrouped, rows, select_rows, signature, tensors
 from .casting import Numbers
 from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
-from .data import all_batches, check_finite, fetch, first_batch, held_back_groups, hold_out
+from .data import all_batches, check_finite, fetch, first_batch, held_back_groups, held_out, in_two
+from .evaluation import MANNERS, ForwardOnly, Manner, evaluating
 from .losses import (
     Loss,
     LossName,
@@ -70,6 +71,7 @@ class Task:
         lr_searched: whether learning rates around `lr` are candidates.
         optimizer_name: name of the optimizer's class.
         untrained: names of the trainable parameters that the optimizer does not hold: their weights must stay.
+        manner: how held-back batches are evaluated.
     """
 
     model: nn.Module
@@ -85,6 +87,7 @@ class Task:
     lr_searched: bool = False
     optimizer_name: str = "AdamW"
     untrained: frozenset[str] = frozenset()
+    manner: Manner = MANNERS[0]
     seed: int = 0
     _loss: Loss = field(repr=False)
     _builder: OptimizerBuilder | None = field(default=None, repr=False)
@@ -132,15 +135,75 @@ class Task:
         return LossScale(optimizer, self.device)
 
     def evaluate(self, batches: Sequence[Batch]) -> list[float]:
-        """Returns the loss of each batch, leaving no gradients.
+        """Returns the loss of each batch, without training on them.
 
-        Gradients are recorded only for a step that calls backward itself; what it adds is dropped.
+        The model is left in the mode that it was in, without gradients.
+
+        Raises:
+            DataError: the model or the loss cannot take one of them; it says that this was no training.
         """
-        with torch.set_grad_enabled(self._own_backward):
-            losses = [self.loss(batch).item() for batch in batches]
+        with evaluating(self.model, self.manner):
+            losses = [self._held_back_loss(batch) for batch in batches]
         if self._own_backward:
             self.model.zero_grad(set_to_none=True)
         return losses
+
+    def _held_back_loss(self, batch: Batch) -> float:
+        try:
+            return self.loss(batch).item()
+        except torch.OutOfMemoryError:
+            raise
+        except USER_ERRORS as error:
+            mode = "training" if self.manner.training else "evaluation"
+            raise DataError(
+                f"evaluating a held-back batch, {describe(batch)}, in {mode} mode failed, which has nothing to do with "
+                f"the weights: {described(error)}. Pass val_data that the model and the loss can take."
+            ) from error
+
+    def evaluated(self, batch: Batch, manner: Manner) -> float:
+        """Returns the loss of a batch, evaluated in some manner; what the model or the loss raises is let through."""
+        with evaluating(self.model, manner):
+            loss = self.loss(batch).item()
+        if self._own_backward:
+            self.model.zero_grad(set_to_none=True)
+        return loss
+
+    @functools.cached_property
+    def differentiates(self) -> bool:
+        """Whether the loss differentiates by itself, and so needs gradients to be computed at all: a PINN's.
+
+        Found out by a forward pass, which leaves nothing in the model.
+        """
+        return not self._takes(self.train[0], Manner(training=True))
+
+    def halves(self, batch: Batch) -> tuple[Batch, Batch] | None:
+        """Returns the two halves of a batch's rows; None where it cannot be halved, or the model does not take halves.
+
+        A batch that is a whole graph, or has a size that is built into the model, is one that stays whole.
+        """
+        pair = halves(batch)
+        return pair if pair is not None and self._takes_halves else None
+
+    @functools.cached_property
+    def _takes_halves(self) -> bool:
+        return all(self._takes(half, MANNERS[-1]) for half in halves(self.train[0]) or ())
+
+    def _takes(self, batch: Batch, manner: Manner) -> bool:
+        """Whether a forward pass on a batch works in some manner."""
+        try:
+            mode: Any = ForwardOnly()
+            with evaluating(self.model, manner), mode:
+                self.loss(batch)
+        except torch.OutOfMemoryError:
+            raise
+        except USER_ERRORS:
+            return False
+        return True
+
+    @property
+    def one_held_back(self) -> bool:
+        """Whether the gate judges on the very batch that the search has seen, because it is one and stays whole."""
+        return self.gate_eval is self.probe_eval and bool(self.gate_eval)
 
     def forwards(self, batches: Sequence[Batch]) -> float:
         """Returns how many forward passes of a training batch an evaluation of these batches costs, by their rows."""
@@ -217,7 +280,8 @@ def make_task(
         val = None if val_data is None else fetch(val_data, numbers=Numbers.of(model), name="val_data")
         check_finite(batches)
         check_finite(val or [], "val_data")
-        parts = hold_out(batches, seed=seed, val=val)
+        kept, held = held_out(batches, seed=seed, val=val)
+        parts = kept, *in_two(held)
         streams = sum(tensor.nbytes for part in parts for batch in part for tensor in tensors(batch)) > RESIDENT_BYTES
         train, probe_eval, gate_eval = (
             tuple(batch if streams else move(batch, target) for batch in part) for part in parts
@@ -238,7 +302,9 @@ def make_task(
         task.lr, task.lr_searched, task.optimizer_name = builder.lr, builder.lr_searched, builder.name
         task.untrained = builder.untrained
         _examine(task)
+        _learn_manner(task)
         _check_others(task, batches, val or [])
+        _keep_whole(task, held)
         _regroup_held_back(task, val)
         _learn_reference(task)
     return task
@@ -309,6 +375,35 @@ def _examine(task: Task) -> None:
     task._output = None if not seen or seen[0] is None else torch.empty_like(seen[0], device="meta")
 
 
+def _learn_manner(task: Task) -> None:
+    """Finds the first manner of evaluating that gives the loss that training has, on a batch that it trains on."""
+    for manner in MANNERS:
+        if task._own_backward and not manner.gradients:
+            continue
+        task.manner = manner
+        try:
+            task.evaluated(task.train[0], manner)
+        except torch.OutOfMemoryError:
+            raise
+        except USER_ERRORS:
+            continue
+        if task._loss.name == task.loss_name:  # else it gives its loss in training mode, and predictions in the other
+            break
+    task._loss.name = task.loss_name
+
+
+def _keep_whole(task: Task, held: Sequence[Batch]) -> None:
+    """Judges on a single held-back batch as a whole, in the search and at the gate, where the model takes no halves."""
+    if len(held) > 1:
+        return
+    try:
+        cut = halves(held[0]) is not None and task.evaluate([*task.probe_eval, *task.gate_eval])
+    except DataError:
+        cut = None
+    if not cut:
+        task.probe_eval = task.gate_eval = tuple(held if task._streams else [move(held[0], task.device)])
+
+
 @contextlib.contextmanager
 def explained(task: Task, batch: Batch) -> Iterator[list[Tensor | None]]:
     """Yields where the prediction will stand; what the model or the loss raises is told with shapes."""
@@ -334,7 +429,7 @@ def explained(task: Task, batch: Batch) -> Iterator[list[Tensor | None]]:
 def _check_others(task: Task, batches: Sequence[Batch], val: Sequence[Batch]) -> None:
     """Tries one batch of every other shape, dtype and structure, before a search would fail on it.
 
-    Validation batches are only evaluated, so they are tried in evaluation mode.
+    Validation batches are only evaluated, so they are tried in the manner of evaluation.
     """
     first = task.train[0]
     known = {signature(first)}
@@ -344,11 +439,10 @@ def _check_others(task: Task, batches: Sequence[Batch], val: Sequence[Batch]) ->
             if kind in known or len(known) > SIGNATURES:
                 continue
             known.add(kind)
-            task.model.train(name == "data")
             moved = clone(move(batch, task.device))
             try:
                 with explained(task, moved):
-                    task.evaluate([moved])
+                    task.evaluated(moved, MANNERS[-1] if name == "data" else task.manner)
             except AutoInitError as error:
                 raise DataError(
                     f"batch {index} of {name}, {describe(batch)}, does not fit, while another, {describe(first)}, "
@@ -358,6 +452,8 @@ def _check_others(task: Task, batches: Sequence[Batch], val: Sequence[Batch]) ->
 
 def _regroup_held_back(task: Task, val: Sequence[Batch] | None) -> None:
     """Puts held-back rows into groups of near-equal size, where the loss is a mean over rows."""
+    if task.one_held_back:
+        return
     held = list(val) if val is not None else [*task.probe_eval, *task.gate_eval]
     size = max(rows(batch) for batch in task.train)
     if not _is_mean_over_rows(task, max(held, key=rows)):
@@ -376,15 +472,12 @@ def _is_mean_over_rows(task: Task, batch: Batch) -> bool:
     """
     count = rows(batch) // 2 * 2
     order = torch.randperm(count, generator=torch.Generator().manual_seed(task.seed)).tolist()
-    halves = regrouped([batch], order, [count // 2] * 2) if count else None
-    if halves is None:
+    cut = regrouped([batch], order, [count // 2] * 2) if count else None
+    if cut is None:
         return False
-    task.model.eval()
     try:
-        found, *parts = task.evaluate(
-            [move(one, task.device) for one in (select_rows(batch, slice(0, count)), *halves)]
-        )
-    except USER_ERRORS:  # a model that takes batches of one size only
+        found, *parts = task.evaluate([move(one, task.device) for one in (select_rows(batch, slice(0, count)), *cut)])
+    except DataError:  # a model that takes batches of one size only
         return False
     rounding = HALF_ROUNDING if task.autocast or float_dtype(task.model).itemsize < 4 else ROUNDING
     return math.isclose(found, sum(parts) / 2, rel_tol=rounding, abs_tol=rounding)

@@ -20,7 +20,7 @@ from ..knowledge.features import Features
 from ..task.batches import Batch, rows
 from ..task.casting import Numbers
 from ..task.checks import check_trainable, unwrap
-from ..task.data import BATCH_ROWS, CACHE_BATCHES, all_batches, check_finite, fetch, hold_out
+from ..task.data import BATCH_ROWS, CACHE_BATCHES, all_batches, check_finite, fetch, held_out
 from ..task.features import data_features
 from ..task.losses import Loss, best_constant, prediction
 from ..task.snapshot import preserved_random
@@ -174,4 +174,4 @@ def _length(data: Any) -> int | None:
 def _trained_on(total: int, size: int) -> int:
     """Returns how many of so many batches are left to train on, when a part is held back as a search does."""
     stand_ins = [torch.empty(size, 0) for _ in range(min(total, CACHE_BATCHES))]
-    return max(1, len(hold_out(stand_ins)[0]))
+    return max(1, len(held_out(stand_ins)[0]))

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from autoinit.judging.score import RANGE_STEP, Curve, Glance
-from autoinit.probing.probe import evaluate, probe
+from autoinit.probing.probe import probe
 from autoinit.task.task import Task, make_task
 
 DIGITS = load_digits()
@@ -95,7 +95,7 @@ def test_evaluation_is_per_row_in_eval_mode_and_keeps_each_flag() -> None:
     task.model[2].train(False)
     flags = [module.training for module in task.model.modules()]
     with unchanged(task.model):
-        losses = evaluate(task, task.gate_eval)
+        losses = task.evaluate(task.gate_eval)
     assert [module.training for module in task.model.modules()] == flags
     task.model.eval()
     slow = [nn.functional.cross_entropy(task.model(x), y).item() for x, y in task.gate_eval]

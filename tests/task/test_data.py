@@ -18,12 +18,18 @@ from autoinit.errors import ArgumentError, DataError
 from autoinit.task import data as module
 from autoinit.task.batches import describe, rows, tensors
 from autoinit.task.casting import Numbers
-from autoinit.task.data import all_batches, fetch, first_batch, held_back_groups, hold_out, length_of_training
+from autoinit.task.data import all_batches, fetch, first_batch, held_back_groups, held_out, in_two, length_of_training
 from autoinit.task.snapshot import preserved_random
 from autoinit.task.task import make_task
 
 X, Y = load_digits(return_X_y=True)
 XT, YT = torch.tensor(X, dtype=torch.float32), torch.tensor(Y)
+
+
+def hold_out(batches: list[Any], **options: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    """Returns (training, probe-eval, gate-eval) batches."""
+    kept, held = held_out(batches, **options)
+    return kept, *in_two(held)
 
 
 class Rows(Dataset[Any]):
@@ -325,6 +331,12 @@ def test_given_validation_data_is_held_back_instead() -> None:
     assert [len(part) for part in (train, probe, gate)] == [1, 1, 1]
     with pytest.raises(DataError, match="cannot be halved"):
         hold_out([(XT[:8], YT[:8])], val=[(XT[:1], YT[:1])])
+
+
+def test_a_single_batch_whose_rows_cannot_be_told_is_held_back_whole() -> None:
+    graph = (XT[:8], torch.tensor([[0, 1, 2], [1, 2, 3]]), YT[:8])  # nodes, edges, labels of nodes
+    _, probe, gate = hold_out([graph], val=[graph])
+    assert probe[0] is gate[0] is graph
 
 
 @pytest.mark.parametrize(
