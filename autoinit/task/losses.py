@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ..errors import DataError, StepError
 from .batches import Batch, describe, tensors
 from .casting import TARGET_KEYS
+from .stillness import stilled
 
 LossName = Literal["model", "cross_entropy", "mse", "custom", "step"]
 """Where the loss comes from: the model's own `.loss`, inferred, given as `loss`, or computed by `step`."""
@@ -212,7 +213,9 @@ class Loss:
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Returns the scalar loss."""
         if self._step is not None:
-            return _scalar(self._step(model, batch), "step")
+            with stilled(model):
+                value = self._step(model, batch)
+            return _scalar(value, "step")
         args, keywords, target = split(batch)
         if self._loss is None:
             return self.inferred(model(*args, **keywords), target, args)
@@ -220,6 +223,11 @@ class Loss:
             keywords = {key: value for key, value in keywords.items() if value is not target}
         target = args[0] if target is None and args else target
         return _scalar(self._loss(model(*args, **keywords), target), "loss")
+
+    @property
+    def is_step(self) -> bool:
+        """Whether a step computes it, whose code may do anything."""
+        return self._step is not None
 
     @property
     def may_classify(self) -> bool:

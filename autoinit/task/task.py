@@ -34,6 +34,7 @@ from .losses import (
 from .optimizers import DEFAULT_LR, OptimizerBuilder
 from .precision import LossScale
 from .snapshot import Snapshot, preserved, preserved_random
+from .stillness import check_still, stilled
 
 _AUTOCAST_DTYPES = (torch.bfloat16, torch.float16)
 SIGNATURES = 8
@@ -262,7 +263,7 @@ def make_task(
         step: callable(model, batch) -> scalar, in the place of a loss; it may call backward itself.
         optimizer: callable(params) -> Optimizer or (Optimizer, scheduler), or an existing Optimizer.
         lr: a number, "search", or None for the optimizer's own (searched where there is no optimizer).
-        val_data: batches to hold back, in the place of a part of `data` (see `autoinit.task.data.hold_out`).
+        val_data: batches to hold back, in the place of a part of `data` (see `autoinit.task.data.held_out`).
         autocast: dtype of mixed precision; where None, that of an active torch.autocast.
         device: where to train; where None, where the model is.
         seed: of shuffling and of the choice of held-back batches.
@@ -297,11 +298,11 @@ def make_task(
         _loss=objective,
         _streams=streams,
     )
-    with task.preserved():
+    with task.preserved() as snapshot:
         task._builder = builder = OptimizerBuilder(model, optimizer, lr)
         task.lr, task.lr_searched, task.optimizer_name = builder.lr, builder.lr_searched, builder.name
         task.untrained = builder.untrained
-        _examine(task)
+        _examine(task, snapshot)
         _learn_manner(task)
         _check_others(task, batches, val or [])
         _keep_whole(task, held)
@@ -341,8 +342,8 @@ def example_task(
     objective = Loss(loss, step, example=True)
     task = Task(model=model, device=device, autocast=_autocast(None, device), train=train, _loss=objective)
     if whole:
-        with task.preserved():
-            _examine(task)
+        with task.preserved() as snapshot:
+            _examine(task, snapshot)
             _learn_reference(task)
     return task
 
@@ -358,7 +359,7 @@ def _autocast(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | 
     return dtype
 
 
-def _examine(task: Task) -> None:
+def _examine(task: Task, snapshot: Snapshot) -> None:
     """Runs one step: checks that it works, and learns the loss and what a step does beside it."""
     batch = clone(move(task.train[0], task.device))
     versions = [tensor._version for tensor in tensors(batch)]
@@ -368,8 +369,11 @@ def _examine(task: Task) -> None:
     task._overwrites = versions != [tensor._version for tensor in tensors(batch)]
     task._own_backward = any(parameter.grad is not None for parameter in task.model.parameters())
     task.loss_name = task._loss.name
+    if task._loss.is_step:
+        check_still(task.model, snapshot, value, lambda: task.loss(clone(move(task.train[0], task.device))))
     if not task._own_backward:
-        _check_reached(task, value)
+        with stilled(task.model):  # hooks on gradients may step an optimizer, too
+            _check_reached(task, value)
     task.model.zero_grad(set_to_none=True)
     # Of the prediction only its shape is asked for later; a language model's takes more memory than its weights.
     task._output = None if not seen or seen[0] is None else torch.empty_like(seen[0], device="meta")
