@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..plans.fill import Adjustment
 from ..task.assign import read
 from ..task.batches import tensors
 from ..task.products import watch_products
+from ..task.task import USER_ERRORS
 from .follower import Follower
 from .subject import Subject
 
@@ -39,21 +41,41 @@ def admin(subject: Subject) -> dict[str, Adjustment]:
     Without post-LN branches there is nothing to return.
     """
     closers = {layer.name: layer for layer in subject.graph.layers if _is_free(subject, layer)}
+    omegas = _fullest(subject, closers.keys()) if closers else {}
+    found: dict[str, Adjustment] = {}
+    for name in filter(omegas.__contains__, closers):
+        omega = math.exp(sum(map(math.log, omegas[name])) / len(omegas[name]))
+        for part in (name, *_biases(subject, name)):
+            if not subject.graph[part].keep:
+                found[part] = Adjustment(factor=1 / omega, fold=1 / omega)
+    return found
+
+
+def _fullest(subject: Subject, closers: Set[str]) -> dict[str, list[float]]:
+    """Returns ω of each closing weight, at each of its adds, in the pass that leaves fewest branches out.
+
+    Every branch adds to the ω of all that come after it, so they have to be measured in one pass.
+    """
+    best = _measured(subject, subject.forward)
+    for run in subject.further() if closers - best.keys() else ():
+        try:
+            best = max(best, _measured(subject, run), key=len)
+        except USER_ERRORS:  # it is we who want this pass: the model need not be made for it
+            continue
+        if closers <= best.keys():
+            break
+    return best
+
+
+def _measured(subject: Subject, run: Callable[[], None]) -> dict[str, list[float]]:
     profile = _Profile()
 
     def on_product(name: str, output: Tensor) -> None:
         profile.made(output, _Branch(frozenset({name})) if subject.graph[name].post_norm else None)
 
-    if closers:
-        with torch.no_grad(), watch_products(subject.model, on_product), profile:
-            subject.forward()
-    found: dict[str, Adjustment] = {}
-    for name in filter(profile.omegas.__contains__, closers):
-        omega = math.exp(sum(map(math.log, profile.omegas[name])) / len(profile.omegas[name]))
-        for part in (name, *_biases(subject, name)):
-            if not subject.graph[part].keep:
-                found[part] = Adjustment(factor=1 / omega, fold=1 / omega)
-    return found
+    with torch.no_grad(), watch_products(subject.model, on_product), profile:
+        run()
+    return profile.omegas
 
 
 def _is_free(subject: Subject, layer: Layer) -> bool:

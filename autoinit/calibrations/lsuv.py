@@ -24,7 +24,9 @@ def lsuv(subject: Subject, centre: bool = False) -> dict[str, Adjustment]:
         centre: also the value of each bias that gives every unit the mean 0. The variance is then that around each
             unit's own mean.
     """
-    return standardize(subject.model, subject.graph, subject.forward, subject.targets, centre=centre)
+    return standardize(
+        subject.model, subject.graph, subject.forward, subject.targets, centre=centre, further=subject.further()
+    )
 
 
 def lsuv_centred(subject: Subject) -> dict[str, Adjustment]:

@@ -6,7 +6,7 @@ LSUV, centred LSUV and within-layer normalization are this, for whole layers or 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..plans.fill import Adjustment
 from ..task.assign import read
 from ..task.evaluation import ForwardOnly
 from ..task.products import watch_products
+from ..task.task import USER_ERRORS
 from .units import along_units, free_bias, moments, scale, set_bias, unit_axes, unit_count
 
 TOLERANCE = 0.004
@@ -83,6 +84,7 @@ def standardize(
     centre: bool = False,
     tolerance: float = TOLERANCE,
     iterations: int = ITERATIONS,
+    further: Iterable[Callable[[], Any]] = (),
 ) -> dict[str, Adjustment]:
     """Returns the adjustments by parameter name; weights and biases in the model are changed likewise, in place.
 
@@ -100,16 +102,47 @@ def standardize(
         centre: every unit's mean becomes 0, by the bias, where the layer has a free one.
         tolerance: of the standard deviation, relative.
         iterations: most passes.
+        further: other passes, asked for after the first, for weights that it does not meet; each weight is measured
+            in the first of them that meets it.
     """
     sites = _sites(model, graph, targets or {}, centre)
     owned = {site.bias: read(model, site.bias).detach().clone() for site in sites.values() if site.bias}
-    for _ in range(iterations):
-        steps = _measure(model, sites, run, per_unit, tolerance)
+
+    def settle(run: Callable[[], Any], mine: Set[str]) -> dict[str, _Step]:
+        steps = _measure(model, sites, run, mine, per_unit, tolerance)
         for name, step in steps.items():
             _take(model, sites[name], step)
-        if not any(step.changed for step in steps.values()):
+        return steps
+
+    steps = settle(run, sites.keys())
+    passes = [(run, steps.keys()), *_other_passes(further, settle, sites.keys() - steps.keys())]
+    changed = len(passes) > 1 or any(step.changed for step in steps.values())
+    for _ in range(iterations - 1):
+        if not changed:
             break
+        taken = [step for one, mine in passes for step in settle(one, mine).values()]
+        changed = any(step.changed for step in taken)
     return _adjustments(model, sites, owned)
+
+
+def _other_passes(
+    further: Iterable[Callable[[], Any]],
+    settle: Callable[[Callable[[], Any], Set[str]], dict[str, _Step]],
+    missed: Set[str],
+) -> Iterator[tuple[Callable[[], Any], Set[str]]]:
+    """Yields the passes that meet weights which those before have missed, with the names of these."""
+    others = iter(further)
+    while missed:
+        run = next(others, None)
+        if run is None:
+            return
+        try:
+            met = settle(run, missed).keys()
+        except USER_ERRORS:  # it is we who want this pass: the model need not be made for it
+            continue
+        if met:
+            yield run, met
+        missed = missed - met
 
 
 def _sites(model: nn.Module, graph: Graph, targets: Mapping[str, float], centre: bool) -> dict[str, Site]:
@@ -129,9 +162,14 @@ def _is_apart(model: nn.Module, name: str) -> bool:
 
 
 def _measure(
-    model: nn.Module, sites: Mapping[str, Site], run: Callable[[], Any], per_unit: bool, tolerance: float
+    model: nn.Module,
+    sites: Mapping[str, Site],
+    run: Callable[[], Any],
+    mine: Set[str],
+    per_unit: bool,
+    tolerance: float,
 ) -> dict[str, _Step]:
-    """Returns what each weight's first output needs, later layers seeing it applied.
+    """Returns what the first output of each weight of `mine` needs, later layers seeing it applied.
 
     A bias that centres is 0 in the model meanwhile and added here, so that it does not matter where the model
     adds it. Only where the output cannot be changed is it set in the model.
@@ -143,10 +181,10 @@ def _measure(
         site = sites.get(name)
         if site is None or output.numel() < 2:
             return
-        if name not in steps:
+        if name in mine and name not in steps:
             steps[name] = _step(site, output.detach(), watch.parts, per_unit, tolerance)
         if not site.apart:
-            _apply(site, steps[name], output)
+            _apply(site, steps.get(name, _Step(torch.ones(1), site.shift, changed=False)), output)
 
     for site in sites.values():
         if site.bias and (not site.apart or site.shift is None):

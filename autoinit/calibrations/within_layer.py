@@ -21,4 +21,12 @@ def within_layer(subject: Subject) -> dict[str, Adjustment]:
     The paper's second half, equal rates of change of all layers, is left out: it multiplies a layer and divides the
     one above, which keeps the function only in a chain of layers with nothing but ReLU between them.
     """
-    return standardize(subject.model, subject.graph, subject.forward, subject.targets, per_unit=True, centre=True)
+    return standardize(
+        subject.model,
+        subject.graph,
+        subject.forward,
+        subject.targets,
+        per_unit=True,
+        centre=True,
+        further=subject.further(),
+    )
