@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..errors import DeviceError, ModelError
+from .origins import own_reset
 
 _REMEDY = (
     "Weights are chosen for whole tensors: do it in one process before the model is sharded, or on a smaller proxy "
@@ -56,9 +57,10 @@ def check_weights(model: nn.Module) -> None:
     """Raises `ModelError` where a trainable parameter holds NaN or inf."""
     if bad := not_finite(model):
         name, count, size = bad[0]
+        call = own_reset(model, name) or "autoinit.diagnose(model, data) says what does"
         raise ModelError(
             f"{name} itself holds NaN or inf ({count} of {size} values), so nothing can be compared with the model as "
-            "it is. Draw it anew first, for example with autoinit.apply_(model, 'he_normal', data)."
+            f"it is. Look for where it was set, or set it anew first: {call}."
         )
 
 

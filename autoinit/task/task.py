@@ -17,7 +17,7 @@ from ..errors import AutoInitError, DataError, DeviceError, ModelError, describe
 from .batches import Batch, clone, describe, halves, move, regrouped, rows, select_rows, signature, tensors
 from .casting import Numbers
 from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
-from .data import all_batches, check_finite, fetch, first_batch, held_back_groups, held_out, in_two
+from .data import MEASURED_ROWS, all_batches, check_finite, fetch, first_batch, held_back_groups, held_out, in_two
 from .evaluation import MANNERS, ForwardOnly, Manner, evaluating
 from .losses import (
     Loss,
@@ -345,6 +345,39 @@ def example_task(
         with task.preserved() as snapshot:
             _examine(task, snapshot)
             _learn_reference(task)
+    return task
+
+
+def measured_task(
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    step: Callable[[nn.Module, Batch], Tensor] | None = None,
+) -> Task:
+    """Returns a task that is enough to measure a model as it is, after one forward and backward as a check.
+
+    Nothing is held back, so one batch will do; weights that are not finite are what may be found, and not refused.
+
+    Args:
+        model: any module with a trainable parameter.
+        data: as for `make_task`, or one batch; no more is read than tells the best constant predictor.
+        loss: callable(output, target) -> scalar; inferred where None.
+        step: callable(model, batch) -> scalar, in the place of a loss.
+    """
+    model = unwrap(model)
+    check_trainable(model)
+    objective = Loss(loss, step)
+    device = device_of(model, None)
+    check_memory(device, "measure")
+    with torch.inference_mode(False), preserved_random():
+        batches = all_batches(data, numbers=Numbers.of(model), enough=MEASURED_ROWS)
+        check_finite(batches)
+        train = (move(batches[0], device), *batches[1:])  # of the others only the targets are looked at
+    task = Task(model=model, device=device, autocast=_autocast(None, device), train=train, _loss=objective)
+    with task.preserved() as snapshot:
+        _examine(task, snapshot)
+        _learn_reference(task)
     return task
 
 

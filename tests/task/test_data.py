@@ -433,3 +433,16 @@ def test_large_rows_stay_in_their_batches(monkeypatch: pytest.MonkeyPatch) -> No
     assert held_back_groups(batches, size=16) is not None
     monkeypatch.setattr(module, "GROUPED_BYTES", 200 * 100 * 4 - 1)
     assert held_back_groups(batches, size=16) is None
+
+
+def test_reading_stops_where_enough_rows_are_read() -> None:
+    read: list[int] = []
+
+    def batches() -> Any:
+        for index in range(100):
+            read.append(index)
+            yield XT[:10], torch.zeros(10, dtype=torch.long)
+
+    assert len(all_batches(batches(), enough=25)) == 3
+    assert read == [0, 1, 2]
+    assert len(all_batches(TensorDataset(XT), enough=100)) == 2

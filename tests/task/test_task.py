@@ -23,7 +23,7 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 
 from autoinit.errors import AutoInitError, DataError, DeviceError, ModelError, OptimizerError, StepError
 from autoinit.task.batches import rows
-from autoinit.task.task import Task, example_task, make_task
+from autoinit.task.task import Task, example_task, make_task, measured_task
 
 DIGITS, CLASSES = load_digits(return_X_y=True)
 DIGITS = DIGITS / 16
@@ -417,7 +417,13 @@ BAD: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], type[AutoInitError]
     "no module": (lambda: mlp, (DIGITS, CLASSES), {}, ModelError, r"model is a function\..*Call it.*mlp\("),
     "class": (lambda: Detached, (DIGITS, CLASSES), {}, ModelError, r"model is the class Detached\..*Detached\("),
     "number": (lambda: 3, (DIGITS, CLASSES), {}, ModelError, r"model is a int.*instance\.$"),
-    "weight": (broken, (DIGITS, CLASSES), {}, ModelError, r"0.weight itself holds NaN or inf \(2 of 2048 values\)"),
+    "weight": (
+        broken,
+        (DIGITS, CLASSES),
+        {},
+        ModelError,
+        r"0.weight itself holds NaN or inf \(2 of 2048 values\).*model.get_submodule\('0'\).reset_parameters\(\)",
+    ),
     "lazy": (lambda: nn.LazyLinear(10), (DIGITS, CLASSES), {}, ModelError, "Call the model once"),
     "detached": (Detached, (DIGITS, CLASSES), {}, ModelError, "no gradient reaches.*detach"),
     "unused": (Unused, (DIGITS, CLASSES), {}, ModelError, "no gradient reaches"),
@@ -564,3 +570,14 @@ def test_an_evaluation_costs_as_many_forward_passes_as_it_has_rows() -> None:
     task = make_task(mlp(), (DIGITS, CLASSES))
     assert rows(task.train[0]) == 64
     assert task.forwards(task.gate_eval) == sum(map(rows, task.gate_eval)) / 64
+
+
+def test_one_batch_is_enough_to_measure_and_weights_need_not_be_finite() -> None:
+    model = broken()
+    x, y = torch.as_tensor(DIGITS[:16], dtype=torch.float32), torch.as_tensor(CLASSES[:16])
+    with unchanged(model):
+        task = measured_task(model, [(x, y)])
+    assert len(task.train) == 1
+    assert not task.probe_eval
+    assert task.loss_name == "cross_entropy"
+    assert task.reference is not None
