@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .coordinates import CoordinateCheck as CoordinateCheck
     from .coordinates import coordinate_check as coordinate_check
     from .diagnosis import Diagnosis as Diagnosis
-    from .diagnosis import Finding as Finding
     from .diagnosis import diagnose as diagnose
     from .errors import ArgumentError as ArgumentError
     from .errors import AutoInitError as AutoInitError
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from .errors import RecipeError as RecipeError
     from .errors import StepError as StepError
     from .errors import StorageError as StorageError
+    from .findings.finding import Finding as Finding
     from .graph import Graph as Graph
     from .graph import Layer as Layer
     from .judging.budget import Budget as Budget
@@ -65,7 +65,7 @@ _HOMES = {
     "Diagnosis": "diagnosis",
     "FactoryError": "errors",
     "Fill": "plans.fill",
-    "Finding": "diagnosis",
+    "Finding": "findings.finding",
     "Graph": "graph",
     "Layer": "graph",
     "KnowledgeError": "errors",

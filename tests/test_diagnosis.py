@@ -293,3 +293,52 @@ def test_bad_input_is_told_before_anything_is_measured() -> None:
     model = mlp(nn.ReLU, 1)
     with pytest.raises(DataError, match="data is empty"), unchanged(model):
         diagnose(model, [])
+
+
+def test_one_batch_is_enough() -> None:
+    model = drawn(mlp(nn.ReLU, 2), "he_normal")
+    x, y = torch.tensor(X[:32], dtype=torch.float32), torch.tensor(Y[:32])
+    for data in ([(x, y)], (x, y), {"input": x, "labels": y}, torch.utils.data.DataLoader([(x, y)], batch_size=None)):
+        options: dict[str, Any] = {"step": lambda m, b: F.cross_entropy(m(b["input"]), b["labels"])}
+        with unchanged(model):
+            diagnosis = diagnose(model, data, **(options if isinstance(data, dict) else {}))
+        assert diagnosis.signals.loss == pytest.approx(F.cross_entropy(model(x), y).item())
+
+
+def test_no_more_is_read_than_is_looked_at() -> None:
+    read = []
+
+    def batches() -> Any:
+        for index in range(1000):
+            read.append(index)
+            yield torch.randn(64, 784), torch.randint(0, 10, (64,))
+
+    diagnose(mlp(nn.ReLU, 1), batches())
+    assert len(read) == 8
+
+
+@pytest.mark.parametrize("data", [[], (X[:0], Y[:0]), [(X[:4], Y[:3])], [(X[:4, :5], Y[:4])], None])
+def test_no_error_advises_what_diagnose_does_not_take(data: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        diagnose(mlp(nn.ReLU, 1), data)
+    assert not re.search("val_data|two batches|hold back|held", str(caught.value))
+
+
+def test_few_labels_of_many_classes_do_not_make_a_common_loss_look_large() -> None:
+    """Eight labels have an entropy of log 8, whatever the loss of a uniform guess of a thousand classes."""
+    model = nn.Linear(16, 1000)
+    texts = found(diagnose(model, [(torch.randn(8, 16), torch.arange(8))]))
+    assert not any("the loss starts at" in text for text in texts)
+
+
+def test_halves_that_disagree_by_chance_in_one_batch_are_not_told() -> None:
+    half, labels = torch.randn(4, 6), torch.arange(4) % 2
+    batches = [(torch.cat([half, half]), torch.cat([labels, 1 - labels]))]
+    batches += [(torch.cat([half, half]), torch.cat([labels, labels]))] * 3
+    model = nn.Linear(6, 2)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    diagnosis = diagnose(model, batches)
+    assert diagnosis.signals.agreement is not None
+    assert diagnosis.signals.agreement < -0.1
+    assert not any("opposite directions" in text for text in found(diagnosis))

@@ -20,7 +20,7 @@ FLOORS = (
     "version errors seeds text jsonfile factories activations graph",
     "recipes plans judging knowledge recommender",
     "task tracing initializers init calibrations apply",
-    "probing executors search",
+    "probing findings executors search",
     "selector recommendation diagnosis coordinates demo testing",
     "study reports cli __main__",
 )
@@ -58,6 +58,7 @@ BLIND = {
     "probing.signals": {"recipes", "plans", "initializers", "apply"},
     "probing.probe": {"recipes", "plans", "initializers", "apply"},
     "probing.recorder": {"recipes", "plans", "initializers", "apply"},
+    "probing.twins": {"recipes", "plans", "initializers", "apply"},
     "initializers": {"graph", "recipes.recipe", "recipes.space", "plans", "task", "tracing"},
 }
 """The judge must not know what it judges; an initializer sees one tensor's facts, never a graph."""
@@ -90,7 +91,7 @@ GLOBAL_RNG = {
 }
 """Calls that change a global random generator, and who may make them: only what puts it back."""
 
-WHOLE = ("calibrations", "cli", "executors", "initializers", "knowledge", "recommender", "reports", "study")
+WHOLE = ("calibrations", "cli", "executors", "findings", "initializers", "knowledge", "recommender", "reports", "study")
 """Wings whose files serve one thing and are tested together; of every other wing each module has a test file."""
 
 TESTED_ELSEWHERE: dict[str, str] = {

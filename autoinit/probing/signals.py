@@ -107,7 +107,7 @@ def measure(task: Task, graph: Graph, batch: Batch | None = None) -> Signals:
         )
         total = math.sqrt(sum(norm**2 for norm in by_name.values()))
         snapshot.rewind()
-        return Signals(loss, total, _agreement(task, batch), layers)
+        return Signals(loss, total, agreement(task, batch), layers)
 
 
 def gradient_norms(model: nn.Module) -> dict[str, float]:
@@ -207,7 +207,11 @@ def _slopes(activation: Activation, values: Tensor) -> Array:
         return np.abs(activation.slope(values.detach().cpu().double().numpy()))
 
 
-def _agreement(task: Task, batch: Batch) -> float | None:
+def agreement(task: Task, batch: Batch) -> float | None:
+    """Returns the cosine between the gradients of the two halves of a batch; None where there is none.
+
+    The caller puts the model back.
+    """
     pair = halves(batch)
     if pair is None:
         return None

@@ -1,0 +1,1 @@
+"""What stands out in a model as it is, in plain language, each with what would mend it."""
