@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import ModelError
 from .axes import Use, contraction, follow
@@ -70,12 +71,12 @@ def _watched(model: nn.Module, returned: Callable[[Any], None]) -> Iterator[None
     def look(module: nn.Module, inputs: Any, output: Any) -> None:
         returned(output)
 
-    hooks = [
-        module.register_forward_hook(look)
-        for module in model.modules()
-        if module is model or next(module.parameters(), None) is not None
-    ]
+    hooks: list[RemovableHandle] = []
     try:
+        for module in model.modules():
+            if module is model or next(module.parameters(), None) is not None:
+                with suppress(RuntimeError):  # a scripted module takes no hook; what holds it does
+                    hooks.append(module.register_forward_hook(look))
         yield
     finally:
         for hook in hooks:

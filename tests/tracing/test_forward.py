@@ -269,6 +269,15 @@ def test_a_head_whose_output_the_loss_leaves_out_gets_no_gradient() -> None:
     assert roles(graph, "body.weight", "main.weight") == ["input", "output"]
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:DeprecationWarning")
+def test_scripted_parts_take_no_hook_and_are_read_all_the_same() -> None:
+    torch.manual_seed(0)
+    plain_parts = [nn.Linear(5, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)), nn.Linear(8, 3)]
+    model = nn.Sequential(*plain_parts)
+    scripted = nn.Sequential(plain_parts[0], torch.jit.script(plain_parts[1]), plain_parts[2])
+    assert read_graph(scripted, lambda: entropy(scripted)) == read_graph(model, lambda: plain(model))
+
+
 def test_no_hook_is_left_when_the_step_fails() -> None:
     model = Net()
 

@@ -42,6 +42,20 @@ def test_backward_is_recorded_and_left_out() -> None:
     assert x.grad is None
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch.func.jvp says so
+def test_gradients_that_the_step_takes_are_recorded_with_what_they_differentiate() -> None:
+    model, x = nn.Linear(3, 1), torch.randn(4, 3, requires_grad=True)
+    square = nn.Sequential(model, nn.Tanh())
+    with Tape({}) as tape:
+        total = square(x).sum()
+        (slope,) = torch.autograd.grad(total, x, create_graph=True)
+        torch.autograd.grad(square(x).sum(), x)
+    assert tape.gradients == {slope.grad_fn: (total.grad_fn,)}
+    with Tape({}) as tape:
+        _, tangent = torch.func.jvp(square, (x.detach(),), (torch.ones_like(x),))
+    assert tangent.grad_fn in tape.gradients
+
+
 def test_a_recurrent_call_keeps_its_weights_in_order() -> None:
     model = nn.LSTM(2, 3)
     tape = Tape(parameter_names(model))

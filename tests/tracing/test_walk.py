@@ -75,3 +75,18 @@ def test_reentrant_checkpointing_is_refused() -> None:
     loss = checkpoint(layer, x, use_reentrant=True).sum()
     with pytest.raises(ModelError, match="use_reentrant=False"):
         nodes_of(layer, loss)
+
+
+def test_a_gradient_that_the_step_took_is_a_constant_and_what_it_differentiated_is_seen() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    x = torch.randn(5, 3, requires_grad=True)
+    output = model(x)
+    (slope,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+    loss = output.mean() + (slope.norm(dim=1) - 1).square().mean()
+    gradients = {slope.grad_fn: (output.grad_fn,)}
+    nodes = walk([loss.grad_fn], parameter_names(model), {}, {}, gradients)
+    assert [node.op for node in nodes if node.inputs and not node.static] == ["Addmm", "Tanh", "Addmm", "Mean", "Add"]
+    assert nodes[-1].inputs[1] is None
+    alone = walk([slope.grad_fn], parameter_names(model), {}, {}, gradients)
+    assert [node.op for node in alone if node.inputs and not node.static] == ["Addmm", "Tanh", "Addmm"]
+    assert {node.leaf for node in alone if node.leaf} == {name for name, _ in model.named_parameters()}
