@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -82,8 +82,11 @@ def _set_all(model: nn.Module, plan: Plan, memory: Memory, drawn: _Drawn | None 
     padding = padding_rows(model)
     with torch.no_grad():
         for fill in plan.fills:
-            if not fill.untouched:
+            if not (fill.untouched or fill.copy_of):
                 _set(model, fill, plan.seed, memory, drawn, padding.get(fill.name))
+        for fill in plan.fills:
+            if fill.copy_of and not read(model, fill.name).is_meta:
+                assign(model, fill.name, read(model, fill.copy_of))
 
 
 def check_plan_fits(model: nn.Module, plan: Plan) -> None:
@@ -98,11 +101,20 @@ def check_plan_fits(model: nn.Module, plan: Plan) -> None:
     if differ:
         shown = [f"{name} (plan {plan[name].shape}, model {present[name]})" for name in differ]
         problems.append(f"shapes differ: {few(shown, 5)}")
+    if lost := [name for name, fill in plan.items() if not _is_placed(fill, present)]:
+        problems.append(f"there is nothing to copy to {few(lost, 5)}")
     if problems:
         raise PlanMismatchError(
             f"The plan does not fit the model: {'; '.join(problems)}. "
             "Apply it to the architecture that it was made for, or apply its recipe: apply_(model, plan.recipe)."
         )
+
+
+def _is_placed(fill: Fill, present: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a copy has an original of its shape, and nothing else has one."""
+    if fill.distribution != "copy":
+        return not fill.copy_of
+    return present.get(fill.copy_of) == fill.shape
 
 
 def _set(
@@ -261,7 +273,8 @@ def apply_(
     `catalogue()` tells.
 
     Only values of parameters change; buffers, modes, gradients and random states stay. What is frozen, or was set on
-    purpose (weights of zeros, constant biases), is kept, and the plan says so: each parameter has its reason there.
+    purpose (weights of zeros, constant biases), is kept, and the plan says so: each parameter has its reason there. A
+    frozen copy of weights that are drawn, as a target network is, stays equal to them.
 
     A plan, a selection or a saved plan gives the weights that it stands for: what it draws is the same in every
     instance of the model, bit for bit; what it keeps or rescales is the instance's own.

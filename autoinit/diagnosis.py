@@ -101,7 +101,7 @@ def diagnose(
     Raises:
         DataError: The data are empty, hold NaN or infinity, have labels out of range, or the model rejects them.
         ModelError: Nothing is trainable, no gradient arrives, or the model is on the meta device.
-        StepError: The loss or the step cannot be called, or returns no scalar.
+        StepError: The loss or the step cannot be called or returns no scalar, or the step trains the model itself.
 
     Example:
         >>> import autoinit, torch

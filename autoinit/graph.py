@@ -105,6 +105,8 @@ class Layer:
         tied_to: other names of the same tensor.
         parametrized: how the tensor is derived ("weight_norm", "orthogonal", …); empty where it is a leaf.
         keep: why it must stay as the owner made it; empty where it is free.
+        copy_of: the parameter that it equals and is to equal, as no gradient reaches it: of a target network, the one
+            of the network that is trained; empty where it is no copy.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Layer:
     tied_to: tuple[str, ...] = ()
     parametrized: str = ""
     keep: str = ""
+    copy_of: str = ""
 
     @property
     def is_matrix(self) -> bool:

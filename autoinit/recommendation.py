@@ -132,7 +132,8 @@ def recommend(
             `select`.
         step: This callable (model, batch) -> scalar takes the place of `loss`, for whatever else trains by one loss.
         optimizer: The model will be trained with this: a callable (params) -> Optimizer, or an existing one. None means
-            AdamW where there are data, and that it is not known where there are none.
+            AdamW where there are data, and that it is not known where there are none. Parameters that it does not hold
+            stay as they are.
         lr: This is the learning rate, a number, where it is not the optimizer's own.
         recipes: These are the only candidates, by name or as `Recipe`. None means what a search on this architecture
             begins with, and what did well on all studied tasks.

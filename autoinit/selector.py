@@ -94,10 +94,10 @@ def select(
         loss: This callable (output, target) -> scalar tensor is minimized. None means the output's own `.loss` where it
             has one, cross-entropy for integer targets, and the mean squared error for others.
         step: This callable (model, batch) -> scalar loss takes the place of `loss`, for whatever else trains by one
-            loss. It may accumulate and clip gradients if it calls backward itself.
+            loss. It may accumulate and clip gradients if it calls backward itself, and steps no optimizer.
         optimizer: This callable (params) -> Optimizer or (Optimizer, scheduler) makes the optimizer of each probe; an
             existing Optimizer is copied and left alone. None means AdamW. A scheduler is stepped after every training
-            step.
+            step. Parameters that the optimizer does not hold stay as they are.
         lr: A number is the learning rate of every probe, and "search" has rates around the optimizer's own tried along.
             None means the given optimizer's own; without an optimizer rates are searched if the budget pays for 2,000
             training steps.
@@ -151,7 +151,7 @@ def select(
             them.
         ModelError: Nothing is trainable, no gradient arrives, weights are NaN or on the meta device, a glob matches
             nothing, or the proxy is of another kind or larger than the model.
-        StepError: The loss or the step cannot be called, or returns no scalar.
+        StepError: The loss or the step cannot be called or returns no scalar, or the step trains the model itself.
         OptimizerError: The optimizer is none and makes none, or the learning rate is no positive number.
         RecipeError: A recipe is unknown, or for other architectures than this one.
         BudgetError: The budget is not a positive amount, or not understood.

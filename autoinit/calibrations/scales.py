@@ -67,6 +67,9 @@ class ScaledModel:
         self._parts = parts
         scaled = {name for part in parts for name in part.leaves}
         self._others = {name: p.detach() for name, p in parameters.items() if name not in scaled}
+        plain = {name for name, _ in subject.model.named_parameters()}
+        copies = ((layer.name, layer.copy_of) for layer in subject.graph.layers if layer.name in plain)
+        self._copies = {name: original for name, original in copies if original in scaled}
         self._cells = any(isinstance(module, nn.RNNBase) for module in subject.model.modules())
         self.burden = RECURRENT if self._cells else 1.0
         self._weight_normed = any(_is_weight_norm(module) for module in subject.model.modules())
@@ -98,6 +101,9 @@ class ScaledModel:
             model.train()
         substitutes = {f"model.{name}": value for name, value in weights.items()}
         substitutes |= {f"model.{name}": buffer.clone() for name, buffer in model.named_buffers()}
+        if self._copies:  # a target network has the scales of its original, and not yet the step after which it is seen
+            present = self.weights()
+            substitutes |= {f"model.{name}": present[own].detach() for name, own in self._copies.items()}
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))

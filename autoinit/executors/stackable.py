@@ -16,6 +16,7 @@ from ..judging.trials import Candidate, Job
 from ..probing.bench import Bench
 from ..probing.probe import probe
 from ..recipes.recipe import OWN
+from ..task.assign import derived_name
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .elementwise import why_not_elementwise
@@ -44,7 +45,7 @@ def why_not(bench: Bench) -> str:
     A stack of two is trained for two steps and compared with the same one after the other. The model and all random
     states are as before afterwards.
     """
-    if known := _known(bench.task):
+    if known := _known(bench.task) or _copies(bench):
         return known
     with bench.task.preserved() as snapshot, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -71,6 +72,13 @@ def _known(task: Task) -> str:
     if task.loss_scale(task.build_optimizer()[0]) is not None:
         return "in float16 each candidate needs a loss scale of its own; bfloat16 needs none"
     return ""
+
+
+def _copies(bench: Bench) -> str:
+    """Returns why copies of weights rule a stack out: it holds what is trained, and shares all frozen weights."""
+    frozen = {derived_name(name) for name, p in bench.task.model.named_parameters() if not p.requires_grad}
+    copies = [layer.name for layer in bench.graph.layers if layer.copy_of and layer.name in frozen]
+    return f"its frozen weights are copies of others ({copies[0]}), one for each candidate" if copies else ""
 
 
 def _compared(task: Task, snapshot: Snapshot) -> str:

@@ -24,7 +24,8 @@ class Fill:
         name: name of the parameter, as in `Layer.name`.
         shape: shape of the tensor.
         role: what the parameter is for.
-        distribution: distribution of its entries; "keep" is the owner's own draw, times `factor` and `slice_factors`.
+        distribution: distribution of its entries; "keep" is the owner's own draw, times `factor` and `slice_factors`,
+            "copy" the values of `copy_of`.
         std: standard deviation of the entries before `factor`; None where the draw is kept.
         values: values of a constant: one for all entries, one per slice, or one per entry.
         factor: multiplies the draw; a calibration sets it.
@@ -36,6 +37,7 @@ class Fill:
         stream: the parameter whose random stream the draw uses; empty for its own. A pair that is drawn as one
             (queries and keys) shares a stream.
         lr_adam, lr_sgd: factor on the parameter's learning rate (μP), under Adam and its kin, and under SGD.
+        copy_of: the parameter whose values it takes once they are set; empty for none.
         result: fingerprint of what a rescaled draw became; tells it from a fresh one.
         reason: why, in words.
     """
@@ -59,6 +61,7 @@ class Fill:
     stream: str = ""
     lr_adam: float = 1.0
     lr_sgd: float = 1.0
+    copy_of: str = ""
     result: str = ""
     reason: str
 
@@ -112,6 +115,12 @@ def make(layer: Layer, distribution: Distribution, reason: str, **rest: Any) -> 
 def kept(layer: Layer, reason: str) -> Fill:
     """Returns the fill of a layer that stays as it is."""
     return make(layer, "keep", reason)
+
+
+def copied(layer: Layer) -> Fill:
+    """Returns the fill of a layer that is a copy of another one, and stays equal to it."""
+    reason = f"a copy of {layer.copy_of} that gets no gradient, as of a target network: it stays equal to it"
+    return make(layer, "copy", reason, copy_of=layer.copy_of)
 
 
 def constant(layer: Layer, values: tuple[float, ...], reason: str) -> Fill:

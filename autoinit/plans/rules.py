@@ -14,7 +14,7 @@ from ..recipes.recipe import Recipe
 from ..recipes.schemes import Scheme, scheme
 from .bias import bias
 from .depth import depth_scale, is_zeroed, left_out, multiplies
-from .fill import Fill, constant, kept, make
+from .fill import Fill, constant, copied, kept, make
 from .plan import Plan
 from .width import mup, mup_left_out
 
@@ -59,8 +59,15 @@ def resolve(recipe: Recipe | str, graph: Graph, seed: int = 0) -> Plan:
     """
     recipe = as_recipe(recipe)
     check_fits(recipe, graph)
-    fills = (_rated(_fill(layer, recipe, graph), layer, recipe, graph) for layer in graph.layers)
-    return Plan(recipe, seed, tuple(fills), notes=(*graph.notes, *_notes(recipe, graph)))
+    fills = {layer.name: _rated(_fill(layer, recipe, graph), layer, recipe, graph) for layer in graph.layers}
+    fills |= {layer.name: _copied(layer, fills[layer.copy_of], recipe) for layer in graph.layers if layer.copy_of}
+    return Plan(recipe, seed, tuple(fills.values()), notes=(*graph.notes, *_notes(recipe, graph)))
+
+
+def _copied(layer: Layer, original: Fill, recipe: Recipe) -> Fill:
+    if original.untouched and recipe.calibration == "none":
+        return kept(layer, f"a copy of {layer.copy_of}, which stays")
+    return copied(layer)
 
 
 def _notes(recipe: Recipe, graph: Graph) -> Iterator[str]:

@@ -13,6 +13,7 @@ from ..graph import Graph, Layer
 
 Distribution = Literal[
     "keep",
+    "copy",
     "constant",
     "normal",
     "uniform",

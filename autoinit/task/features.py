@@ -52,6 +52,9 @@ def task_fingerprint(task: Task, graph: Graph, told: Mapping[str, Any]) -> str:
     """
     hashed = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8)
     architecture = jsonfile.to_data(dataclasses.replace(graph, label_prior=()))
+    for layer in architecture["layers"]:
+        if not layer["copy_of"]:
+            del layer["copy_of"]  # records from before have no such entry
     hashed.update(json.dumps(architecture, sort_keys=True, default=str).encode())
     batches = [tensors(batch) for batch in (*task.train, *task.probe_eval, *task.gate_eval)]
     for place, first in enumerate(batches[0]):

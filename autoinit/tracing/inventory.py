@@ -16,6 +16,10 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import ModelError
 
+FROZEN = "frozen (requires_grad is False)"
+UNREACHED = "no gradient reaches it in this step"
+UNTRAINED = "your optimizer does not train it"
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -50,7 +54,7 @@ def inventory(model: nn.Module) -> list[Item]:
             )
         item = derived.get(name) or Item(name, tuple(parameter.shape), tuple(names[id(parameter)][1:]))
         if not parameter.requires_grad:
-            item = replace(item, keep="frozen (requires_grad is False)")
+            item = replace(item, keep=FROZEN)
         elif not parameter.is_floating_point():
             item = replace(item, keep=f"not a floating-point tensor ({parameter.dtype})")
         items.setdefault(item.name, replace(item, keep=item.keep or legacy.get(name, "")))

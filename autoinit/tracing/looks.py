@@ -10,9 +10,8 @@ from torch import nn
 
 from ..graph import Graph
 from ..task.snapshot import RandomStates, Snapshot, seed_generators
+from .inventory import UNREACHED
 
-UNREACHED = "no gradient reaches it in this step"
-"""Why a parameter is kept that a look has not seen."""
 SEEDS = 32
 """Looks under seeds of our own, at most."""
 PATIENCE = 6

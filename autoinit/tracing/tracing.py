@@ -22,8 +22,8 @@ from .axes import Use, fans, follow, kind_of, normalizes
 from .blocks import Blocks
 from .choices import keep_untrained
 from .forward import architecture, thawed, watched_losses
-from .inventory import Item, inventory
-from .looks import UNREACHED, completed
+from .inventory import UNREACHED, Item, inventory
+from .looks import completed
 from .modules import read_modules
 from .recurrent import call_lengths, recurrent_layers
 from .residuals import find_blocks

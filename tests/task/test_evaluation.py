@@ -153,6 +153,7 @@ def test_a_batch_that_is_a_whole_is_not_halved() -> None:
     assert task.one_held_back
     assert task.halves(task.train[0]) is None
     assert torch.equal(task.probe_eval[0][0], batch[0])
+    assert autoinit.diagnose(model, [batch, batch], step=step).signals.agreement is None
     selection = autoinit.select(model, [batch], val_data=[batch], step=step, budget=BUDGET, apply=False)
     assert "failed" not in set(selection.trials.state)
     assert "as a whole" in selection.task
