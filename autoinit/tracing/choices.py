@@ -35,25 +35,24 @@ def keep_untrained(graph: Graph, names: Iterable[str]) -> Graph:
 def keep_choices(model: nn.Module, graph: Graph) -> Graph:
     """Returns the graph in which what its owner has set on purpose must stay.
 
-    That is a weight that is all zeros (a zero head, an adapter, the last convolution of a branch), a bias that is one
-    constant other than zero (a prior, a forget gate at 1), and a table of positions with rows of one length (sines and
-    cosines, zeros), which no random draw has. A model whose weights are all zeros is left free:
-    it could not train.
+    That is a weight that is all zeros (a zero head, an adapter, the last convolution of a branch) or one other number
+    throughout (a spread of noise, a mean), a bias that is one constant other than zero (a prior, a forget gate at 1),
+    and a table of positions with rows of one length (sines and cosines, zeros), which no random draw has. A model
+    whose weights are all set so is left free: it could not train.
 
     What is a copy of others and gets no gradient (a target network) is marked as such, to stay equal to them.
     """
     graph = _with_copies(model, graph)
     chosen: dict[str, str] = {}
     for layer in graph.weights:
-        tensor = read(model, layer.name)
-        # The first rows settle it for all but zeros: looking at every value costs a third of drawing it.
-        if not tensor.is_meta and not bool(tensor[:1].any()) and not bool(tensor.any()):
-            chosen[layer.name] = "its owner starts it at zero"
+        value = _one_value(read(model, layer.name))
+        if value is not None:
+            chosen[layer.name] = _SET if value else "its owner starts it at zero"
     if len(chosen) == len(graph.weights):
         chosen = {}
     for layer in graph.layers:
         if layer.role == "bias" and not layer.keep and _is_set(read(model, layer.name), layer.slices):
-            chosen[layer.name] = "its owner sets it to a constant"
+            chosen[layer.name] = _SET
         elif layer.role == "position" and not layer.keep and _is_pattern(read(model, layer.name)):
             chosen[layer.name] = "its owner sets it to a pattern (zeros, sines and cosines)"
     return graph.keeping(chosen)
@@ -65,6 +64,25 @@ def _with_copies(model: nn.Module, graph: Graph) -> Graph:
         return graph
     layers = (dataclasses.replace(layer, copy_of=copies.get(layer.name, "")) for layer in graph.layers)
     return dataclasses.replace(graph, layers=tuple(layers))
+
+
+_SET = "its owner sets it to a constant"
+
+
+def _one_value(tensor: Tensor) -> float | None:
+    """Returns the value that a tensor holds throughout; None where it holds several, or is one number other than zero.
+
+    The first rows settle it for all but constants: looking at every value costs a third of drawing it.
+    """
+    if tensor.is_meta:
+        return None
+    if tensor.numel() == 0:
+        return 0.0
+    first = tensor[(0,) * tensor.dim()]
+    if not bool((tensor[:1] == first).all()) or not bool((tensor == first).all()):
+        return None
+    value = first.item()
+    return value if tensor.numel() > 1 or value == 0 else None
 
 
 def _is_set(bias: Tensor, slices: int) -> bool:

@@ -42,6 +42,23 @@ def test_nothing_but_zeros_is_drawn() -> None:
     assert model[4].weight.any()
 
 
+def test_a_matrix_of_one_number_is_its_owner_s_choice() -> None:
+    model = nn.Sequential(*mlp(), nn.Linear(10, 1), nn.Linear(1, 1), nn.Linear(1, 10))
+    nn.init.constant_(model[2].weight, 0.03)
+    plan = autoinit.apply_(model, "he_normal", BATCH)
+    assert plan["2.weight"].reason == "its owner sets it to a constant"
+    assert (model[2].weight == 0.03).all()
+    assert {name for name in plan if plan[name].untouched} == {"2.weight", "2.bias"}
+
+
+def test_nothing_but_constants_is_drawn() -> None:
+    model = mlp()
+    for layer in (model[0], model[2], model[4]):
+        nn.init.constant_(layer.weight, 0.1)
+    autoinit.apply_(model, "he_normal", BATCH)
+    assert model[4].weight.std() > 0
+
+
 def test_a_bias_that_its_owner_set_stays() -> None:
     model = mlp()
     nn.init.constant_(model[4].bias, -4.6)
