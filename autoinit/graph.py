@@ -102,6 +102,8 @@ class Layer:
         of: the weight that it belongs to: for a bias, the one whose output it shifts; for a multiplier of a residual
             branch (role "layer_scale") or of its skip, the one that closes the branch.
         on_skip: it multiplies the skip of a residual add (Admin's ω, a learned DeepNorm α).
+        multiplier: the constant that multiplies it on its way into its product (equalized learning rates); of a
+            tensor, such as a mask, the root mean square.
         tied_to: other names of the same tensor.
         parametrized: how the tensor is derived ("weight_norm", "orthogonal", …); empty where it is a leaf.
         keep: why it must stay as the owner made it; empty where it is free.
@@ -135,6 +137,7 @@ class Layer:
     stack: Literal["", "encoder", "decoder"] = ""
     of: str | None = None
     on_skip: bool = False
+    multiplier: float = 1.0
     tied_to: tuple[str, ...] = ()
     parametrized: str = ""
     keep: str = ""

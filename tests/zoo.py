@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -364,6 +365,44 @@ def hand_written() -> Case:
     return Case(HandWritten(), (torch.randn(4, 3, 6, 6), _labels(4)), classify)
 
 
+class Sampled(nn.Module):
+    """A linear layer whose weight and bias are drawn anew at each call, from normal distributions that are learned."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.mean, self.bias_mean = nn.Parameter(torch.randn(after, before)), nn.Parameter(torch.zeros(after))
+        self.log_spread = nn.Parameter(torch.full((after, before), -4.0) + 0.1 * torch.randn(after, before))
+        self.bias_log_spread = nn.Parameter(torch.full((after,), -4.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = torch.distributions.Normal(self.mean, self.log_spread.exp(), validate_args=False).rsample()
+        return F.linear(x, weight, self.bias_mean + self.bias_log_spread.exp() * torch.randn_like(self.bias_mean))
+
+
+def bayesian_mlp() -> Case:
+    model = nn.Sequential(Sampled(6, 8), nn.Tanh(), Sampled(8, 8), nn.Tanh(), Sampled(8, 3))
+    return Case(model, (torch.randn(4, 6), _labels(4)), classify)
+
+
+class Equalized(nn.Module):
+    """A convolution whose weight is drawn from N(0, 1) and multiplied at use; its bias learns at a hundredth."""
+
+    def __init__(self, before: int, after: int, kernel: int, gain: float = math.sqrt(2)) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(after, before, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(after))
+        self.size, self.slow = gain / math.sqrt(before * kernel**2), 0.01
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.size, self.bias * self.slow)
+
+
+def equalized_cnn() -> Case:
+    layers = [Equalized(3, 8, 1), nn.LeakyReLU(0.2), Equalized(8, 8, 3), nn.LeakyReLU(0.2), nn.AvgPool2d(2)]
+    model = nn.Sequential(*layers, Equalized(8, 6, 3), nn.LeakyReLU(0.2), Equalized(6, 3, 1, gain=1.0), nn.Flatten())
+    return Case(model, (torch.randn(4, 3, 8, 8), _labels(4)), classify)
+
+
 def _tokens() -> dict[str, Tensor]:
     tokens = torch.randint(3, 60, (2, 9))
     return {"input_ids": tokens, "labels": tokens}
@@ -533,6 +572,7 @@ ZOO: dict[str, Callable[[], Case]] = {
         encoder_pre_ln, encoder_post_ln, einsum_attention, gates, two_heads_two_inputs, parametrized_mlp,
         tied_characters, siren, spiking, hand_written, gpt2, llama, bert, vit, t5, mixtral, convnext, mamba,
         critic, pinn, actor_critic,
+        bayesian_mlp, equalized_cnn,
     )
 }  # fmt: skip
 """Name → a fresh model with a batch and a loss."""

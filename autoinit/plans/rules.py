@@ -59,7 +59,8 @@ def resolve(recipe: Recipe | str, graph: Graph, seed: int = 0) -> Plan:
     """
     recipe = as_recipe(recipe)
     check_fits(recipe, graph)
-    fills = {layer.name: _rated(_fill(layer, recipe, graph), layer, recipe, graph) for layer in graph.layers}
+    drawn = ((_unmultiplied(_fill(layer, recipe, graph), layer), layer) for layer in graph.layers)
+    fills = {layer.name: _rated(fill, layer, recipe, graph) for fill, layer in drawn}
     fills |= {layer.name: _copied(layer, fills[layer.copy_of], recipe) for layer in graph.layers if layer.copy_of}
     return Plan(recipe, seed, tuple(fills.values()), notes=(*graph.notes, *_notes(recipe, graph)))
 
@@ -142,6 +143,20 @@ def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if layer.is_matrix:
         return _matrix(layer, recipe, graph)
     return kept(layer, f"a {layer.role.replace('_', ' ')} keeps its owner's value")
+
+
+def _unmultiplied(fill: Fill, layer: Layer) -> Fill:
+    """Returns the fill of what a constant multiplies at use: with that, it has the scale that the rules ask for."""
+    size = layer.multiplier
+    if size == 1.0 or fill.distribution in ("keep", "chrono") or not (fill.std or any(fill.values) or fill.std is None):
+        return fill
+    reason = f"{fill.reason}; ÷ {text.number(size)} (the constant that multiplies it)"
+    if fill.distribution == "constant":
+        values = tuple(value / size for value in fill.values)
+        return dataclasses.replace(fill, values=values, reason=reason)
+    if fill.std is None:
+        return dataclasses.replace(fill, factor=fill.factor / size, reason=reason)
+    return dataclasses.replace(fill, std=fill.std / size, reason=reason)
 
 
 def _table(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:

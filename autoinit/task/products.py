@@ -26,6 +26,8 @@ _SAME_WEIGHT = frozenset(
     " transpose_ swapaxes movedim type_as __get__".split()
 )
 """Functions whose result stands for the weight that they are called on: views of it, and casts."""
+_MULTIPLES = frozenset("mul __mul__ __rmul__ multiply div __truediv__ divide".split())
+"""Functions whose result stands for the weight if what they multiply it with is a constant."""
 
 
 def parameter_names(model: nn.Module) -> dict[int, str]:
@@ -60,8 +62,9 @@ class _Products(Interceptor):
             self._see_attention(result[0], inspect.signature(func).bind(*args, **kwargs).arguments)
         if not isinstance(result, Tensor):
             return result
-        if name in _SAME_WEIGHT and args and id(args[0]) in self._names:
-            self._names[id(result)] = self._names[id(args[0])]
+        weight = self._weight(name, args, result)
+        if weight is not None:
+            self._names[id(result)] = weight
             self._views.append(result)
         elif name in _PRODUCTS:
             for tensor in tensors((args, dict(kwargs))):
@@ -69,6 +72,16 @@ class _Products(Interceptor):
                 if weight is not None and tensor.dim() > 1:
                     self._on_product(weight, result)
         return result
+
+    def _weight(self, name: str, args: tuple[Any, ...], result: Tensor) -> str | None:
+        """Returns the weight that a call's result stands for: a view of it, or a constant multiple."""
+        if name in _SAME_WEIGHT and args:
+            return self._names.get(id(args[0]))
+        named = [value for value in args if id(value) in self._names]
+        if name not in _MULTIPLES or len(args) != 2 or len(named) != 1 or named[0].shape != result.shape:
+            return None
+        learned = [value for value in args if isinstance(value, Tensor) and value.requires_grad]
+        return self._names[id(named[0])] if len(learned) <= 1 else None
 
     def _see_attention(self, output: Tensor, given: Mapping[str, Any]) -> None:
         """Calls back for the weights of nn.MultiheadAttention, whose products happen out of sight.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..graph import Kind
 from .layout import RESHAPES, Stretches, block_axis, moved, of_data, of_parameter, rearranged
+from .multipliers import NoiseKind, constant, is_masked, noise
+from .tape import Call
 from .walk import NORMS, PARTS, VIEWS, Edge, Node, saved
 
 Axes = tuple[frozenset[int], ...]
@@ -24,6 +28,8 @@ class Chain:
         part: it is only a part of the parameter.
         cut: the axis of the parameter of which that part is a block of neighbours; None where it is no block.
         layout: where the elements of the parameter lie in it.
+        constant: what it has been multiplied with.
+        noise: what has multiplied it at random.
     """
 
     leaf: str
@@ -32,6 +38,8 @@ class Chain:
     part: bool = False
     cut: int | None = None
     layout: Stretches = ()
+    constant: float = 1.0
+    noise: NoiseKind = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +106,13 @@ def is_bias(node: Node, position: int) -> bool:
     return (node.op, position) in _BIAS
 
 
-def follow(nodes: list[Node]) -> list[Use]:
-    """Returns every place where a parameter meets data, in forward order."""
+def follow(nodes: list[Node], calls: Mapping[Any, Call]) -> list[Use]:
+    """Returns every place where a parameter meets data, in forward order.
+
+    Args:
+        nodes: in forward order.
+        calls: what the tape recorded.
+    """
     chains: dict[Node, tuple[Chain, ...]] = {}
     uses: list[Use] = []
     for node in nodes:
@@ -108,14 +121,14 @@ def follow(nodes: list[Node]) -> list[Use]:
             chains[node] = (Chain(node.leaf, axes, layout=of_parameter(node.shape)),)
         elif node.static:
             chains[node] = tuple(
-                _through(node, position, chain)
+                _through(node, position, chain, calls.get(node.fn))
                 for position, edge in enumerate(node.inputs)
                 if edge is not None
                 for chain in chains[edge.node]
             )
         else:
             uses += [
-                Use(chain, node, position)
+                Use(replace(chain, noise=noise(node, position, calls.get(node.fn), chain.noise)), node, position)
                 for position, edge in enumerate(node.inputs)
                 if edge is not None and edge.node.static
                 for chain in chains[edge.node]
@@ -123,7 +136,7 @@ def follow(nodes: list[Node]) -> list[Use]:
     return uses
 
 
-def _through(node: Node, position: int, chain: Chain) -> Chain:
+def _through(node: Node, position: int, chain: Chain, call: Call | None) -> Chain:
     edge = node.inputs[position]
     before = edge.node.shapes[edge.output] if edge else ()
     axes = _moved(node, chain.axes, before)
@@ -132,7 +145,16 @@ def _through(node: Node, position: int, chain: Chain) -> Chain:
     cuts = node.op in VIEWS and math.prod(node.shape) < math.prod(before)
     cut = block_axis(node, 0, chain.layout) if cuts and not chain.part and node.op in PARTS else chain.cut
     layout = moved(node, chain.layout, before)
-    return Chain(chain.leaf, axes, chain.ops | {node.op}, chain.part or cuts, cut, layout)
+    return Chain(
+        chain.leaf,
+        axes,
+        chain.ops | {node.op},
+        chain.part or cuts,
+        cut,
+        layout,
+        chain.constant * (1.0 if is_masked(call) else constant(node, position)),
+        noise(node, position, call, chain.noise),
+    )
 
 
 def _moved(node: Node, axes: Axes, before: tuple[int, ...]) -> Axes:

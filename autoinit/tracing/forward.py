@@ -98,7 +98,7 @@ def architecture(nodes: list[Node], tape: Tape) -> list[Node]:
     kept = _behind(node for node in nodes if node.fn in ends)
     if not kept:
         return nodes
-    uses = follow(nodes)
+    uses = follow(nodes, tape.calls)
     known = {use.chain.leaf for use in uses if use.node in kept}
     for use in uses:
         if use.node not in kept and _is_architecture(use, kept, use.chain.leaf in known):

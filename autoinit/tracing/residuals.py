@@ -13,7 +13,8 @@ def find_blocks(nodes: list[Node], uses: list[Use]) -> Blocks:
     """Returns the structure of a graph whose weights have been followed."""
     products: dict[Node, set[str]] = {}
     for use in uses:
-        if contraction(use.node, use.position) is not None and not _is_projected(use):
+        scales_noise = use.chain.noise == "centred"
+        if contraction(use.node, use.position) is not None and not scales_noise and not _is_projected(use):
             products.setdefault(use.node, set()).add(use.chain.leaf)
     for node in nodes:
         if node.op == "Recurrent":

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..task.batches import tensors
 from ..task.interceptor import Interceptor
@@ -48,6 +49,27 @@ class Unknown:
 
 
 UNKNOWN = Unknown()
+
+
+@dataclass(frozen=True)
+class Noise(Unknown):
+    """A tensor that was drawn at random in this step, or made of one.
+
+    Attributes:
+        centred: its mean is zero, as that of a normal draw; that of a mask is not.
+    """
+
+    centred: bool
+
+
+_CENTRED_DRAWS = frozenset("randn randn_like normal normal_".split())
+_OTHER_DRAWS = frozenset(
+    "rand rand_like uniform_ bernoulli bernoulli_ exponential_ log_normal_ geometric_ cauchy_ poisson multinomial"
+    " randint randint_like randperm dropout alpha_dropout feature_dropout".split()
+)
+_FOLDING = frozenset("abs square exp pow sqrt softmax gt lt ge le eq ne where clamp relu sigmoid softplus".split())
+"""Functions that take the sign, and so the mean of zero, from noise."""
+_SHIFTING = frozenset("add radd iadd sub rsub isub".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +116,7 @@ class Tape(Interceptor):
     Attributes:
         calls: autograd node → the call that made it.
         recurrent: autograd node → the recurrent call that it is a result of.
+        noisy: autograd nodes of calls that took what was drawn at random.
         losses: tensors on which `backward` was called; the call itself is left out.
         gradients: node of a gradient that the step took itself (a penalty, forces) → nodes of what it differentiated.
         outputs: nodes of what modules have returned.
@@ -109,12 +132,14 @@ class Tape(Interceptor):
         super().__init__()
         self.calls: dict[Any, Call] = {}
         self.recurrent: dict[Any, RecurrentCall] = {}
+        self.noisy: set[Any] = set()
         self.losses: list[Tensor] = []
         self.gradients: dict[Any, tuple[Any, ...]] = {}
         self.outputs: set[Any] = set()
         self._names = names
         self._unmet = {id(parameter) for parameter in trainable}
         self._constants: dict[int, tuple[Tensor, Call]] = {}
+        self._noise: Any = WeakTensorKeyDictionary()
 
     def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Returns what the function returns, and keeps the call under the node of that; a backward is left out."""
@@ -132,13 +157,18 @@ class Tape(Interceptor):
             self._record_recurrent(name, before, list(tensors(result)), _steps(name, args, kwargs))
             return result
         if name == "__get__" or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            self._note_noise(name, args, kwargs, result)
+            return result
         call = Call(func, self._keep(args), {key: self._keep(value) for key, value in kwargs.items()})
         result = func(*args, **kwargs)
+        self._note_noise(name, args, kwargs, result)
         if isinstance(result, Tensor):
             if result.grad_fn is not None:
                 if Ref(result.grad_fn) not in call.args:  # dropout of rate 0 and casts hand back their argument
                     self.calls.setdefault(result.grad_fn, call)
+                    if any(isinstance(value, Noise) for value in call.args):
+                        self.noisy.add(result.grad_fn)
             elif name in _CONSTANTS or (name in _FACTORIES and result.numel() == 1 and _is_known(call.args)):
                 self._constants[id(result)] = (result, call)  # holding it keeps its id its own
         return result
@@ -158,12 +188,30 @@ class Tape(Interceptor):
         if isinstance(value, Tensor):
             if value.grad_fn is not None:
                 return Ref(value.grad_fn)
-            if id(value) in self._constants:
+            if id(value) in self._constants and value not in self._noise:
                 return self._constants[id(value)][1]
-            return UNKNOWN
+            return self._noise.get(value, UNKNOWN)
         if isinstance(value, (tuple, list)):
             return tuple(self._keep(item) for item in value)
         return value
+
+    def _note_noise(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Remembers results without a gradient that are random, for as long as they live."""
+        made = [tensor for tensor in tensors(result) if not tensor.requires_grad]
+        noise = self._noise_of(name, list(tensors((args, dict(kwargs)))), args) if made else None
+        if noise is not None:
+            self._noise.update(dict.fromkeys(made, noise))
+
+    def _noise_of(self, name: str, given: list[Tensor], args: tuple[Any, ...]) -> Noise | None:
+        if name in _CENTRED_DRAWS or name in _OTHER_DRAWS:
+            return Noise(centred=name in _CENTRED_DRAWS)
+        plain = name.strip("_")
+        found = [self._noise[tensor] for tensor in given if tensor in self._noise]
+        if not found or plain == "zero":
+            return None
+        if plain in _FOLDING or (plain in _SHIFTING and len(found) < len(args)):
+            return Noise(centred=False)
+        return Noise(centred=any(noise.centred for noise in found))
 
     def _record_loss(self, loss: Tensor) -> None:
         self.losses.append(loss)

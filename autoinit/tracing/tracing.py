@@ -25,6 +25,7 @@ from .forward import architecture, thawed, watched_losses
 from .inventory import UNREACHED, Item, inventory
 from .looks import completed
 from .modules import read_modules
+from .multipliers import bent
 from .recurrent import call_lengths, recurrent_layers
 from .residuals import find_blocks
 from .responses import Replay, response
@@ -167,7 +168,7 @@ def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
         tape = Tape(names, trainable)
         losses = watched_losses(model, tape, run)
         cuts = {tensor.grad_fn: name for name, tensor in derived.items() if tensor.grad_fn is not None}
-        nodes = walk([loss.grad_fn for loss in losses], names, cuts, tape.recurrent, tape.gradients)
+        nodes = walk([loss.grad_fn for loss in losses], names, cuts, tape.recurrent, tape.gradients, tape.noisy)
         own: list[Node] = []
         try:
             if not any(node.leaf or node.op == "Recurrent" for node in nodes):
@@ -209,7 +210,7 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape, everything: list
         tape: what was recorded beside them.
         everything: those nodes, or what they are copies of, and what the loss made.
     """
-    uses = follow(nodes)
+    uses = follow(nodes, tape.calls)
     blocks = find_blocks(nodes, uses)
     by_name: dict[str, list[Use]] = {}
     by_node: dict[Node, list[Use]] = {}
@@ -254,7 +255,7 @@ def _layer(reader: _Reader, item: Item) -> Layer:
             layer = _unused(item, reached=item.name in reader.reached)
         else:
             layer = _matrix(reader, item, products) if products else _vector(reader, item, uses)
-    keep = item.keep or layer.keep
+    keep = item.keep or layer.keep or _bent(reader.uses.get(item.name, []))
     stack = stack_of(reader.places.stacks, reader.nodes.get(item.name, ()))
     return replace(layer, tied_to=item.tied_to, parametrized=item.parametrized, keep=keep, stack=stack)
 
@@ -298,6 +299,7 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         heads=member.heads,
         cross=member.cross,
         normalized=all(is_normalized(blocks, use.node) for use in uses),
+        multiplier=first.chain.constant,
         keep=_kept(uses, role, places, item.name) or (kept_table(blocks, first) if role == "position" else ""),
     )
 
@@ -322,6 +324,15 @@ def _kept(uses: list[Use], role: str, places: Places, name: str) -> str:
     return ""
 
 
+def _bent(uses: list[Use]) -> str:
+    """Returns why no scheme's scale is that of a parameter that acts through a function; empty where it acts as it is.
+
+    Where it comes together in several ways, some of them are statistics of it.
+    """
+    ways = [use.chain.ops for use in uses if use.node is uses[0].node]
+    return bent(ways[0]) if len(ways) == 1 else ""
+
+
 def _vector(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
     found = verdict(reader.blocks, uses, reader.by_node)
     data = uses[0].node.data
@@ -333,6 +344,7 @@ def _vector(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         of=found.of,
         in_branch=found.in_branch,
         on_skip=found.on_skip,
+        multiplier=uses[0].chain.constant,
         keep=found.keep,
         depth=max((reader.blocks.depth[edge.node] for edge in data), default=0),
         residual_depth=max((reader.blocks.residual_depth[edge.node] for edge in data), default=0),

@@ -35,6 +35,7 @@ _KEEP = {
     "table": "learned values in the place of data (queries, latents, relative positions)",
     "scores": "a learned bias of attention scores; its scale belongs to the scores",
     "rates": "the rates of a state space model (A_log); their values are part of the design",
+    "noise": "it scales noise; how much of it there is, is its owner's choice",
     "slope": "the slope of an activation (PReLU)",
 }
 
@@ -49,6 +50,8 @@ def verdict(blocks: Blocks, uses: list[Use], by_node: dict[Node, list[Use]]) -> 
     """
     use = uses[0]
     node = use.node
+    if use.chain.noise == "centred":
+        return VectorFacts("other", "other", keep=_KEEP["noise"])
     if is_bias(node, use.position):
         return VectorFacts("bias", "bias", of=_weight_at(node, by_node))
     if node.op in NORMS and use.position > 0:
@@ -76,7 +79,8 @@ def _weight_at(node: Node, by_node: dict[Node, list[Use]], position: int | None 
     others = [
         use.chain.leaf
         for use in by_node.get(node, ())
-        if (use.position == position if position is not None else not is_bias(node, use.position))
+        if use.chain.noise != "centred"
+        and (use.position == position if position is not None else not is_bias(node, use.position))
     ]
     return others[0] if others else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -112,6 +112,7 @@ def walk(
     cuts: Mapping[Any, str],
     calls: Mapping[Any, RecurrentCall],
     gradients: Mapping[Any, tuple[Any, ...]],
+    noisy: Container[Any] = (),
 ) -> list[Node]:
     """Returns all nodes behind the roots, in forward order.
 
@@ -124,6 +125,7 @@ def walk(
         cuts: nodes that count as a leaf: where a parametrized tensor is derived → its name.
         calls: nodes that belong to a recurrent call.
         gradients: nodes of gradients that the step took → nodes of what it differentiated.
+        noisy: nodes of calls that took what was drawn at random in the step.
     """
     nodes: dict[Hashable, Node] = {}
     links: dict[Hashable, list[tuple[Hashable, int] | None]] = {}
@@ -144,7 +146,7 @@ def walk(
         node.inputs = tuple(
             None if link is None or link[0] in gradients else Edge(nodes[link[0]], link[1]) for link in links[key]
         )
-    return _ordered(list(nodes.values()))
+    return _ordered(list(nodes.values()), noisy)
 
 
 def release(nodes: Iterable[Node]) -> None:
@@ -185,7 +187,7 @@ def _node(key: Any, names: Mapping[int, str], cuts: Mapping[Any, str]) -> Node:
     return Node(op, key, shapes=shapes, leaf=leaf)
 
 
-def _ordered(nodes: list[Node]) -> list[Node]:
+def _ordered(nodes: list[Node], noisy: Container[Any]) -> list[Node]:
     """Returns the nodes sorted as the forward pass made them, with index, consumers and static set."""
     nodes.sort(key=_time)
     for index, node in enumerate(nodes):
@@ -195,7 +197,7 @@ def _ordered(nodes: list[Node]) -> list[Node]:
     nodes = _without_constants(nodes)
     for index, node in enumerate(nodes):
         node.index = index
-        node.static = _is_static(node)
+        node.static = _is_static(node, noisy)
         for position, edge in enumerate(node.inputs):
             if edge is not None:
                 edge.node.consumers.append((node, position))
@@ -238,7 +240,7 @@ def _topological(nodes: list[Node]) -> list[Node]:
     return order
 
 
-def _is_static(node: Node) -> bool:
+def _is_static(node: Node, noisy: Container[Any]) -> bool:
     if node.leaf:
         return True
     edges = [edge for edge in node.inputs if edge is not None]
@@ -248,7 +250,7 @@ def _is_static(node: Node) -> bool:
         return True
     # The other argument needs no gradient. A constant leaves the weight's shape as it is, data does not.
     return node.op in BINARY | UNARY | {"Index"} and (
-        node.op == "Index" or node.shape == edges[0].node.shapes[edges[0].output]
+        node.op == "Index" or node.fn in noisy or node.shape == edges[0].node.shapes[edges[0].output]
     )
 
 

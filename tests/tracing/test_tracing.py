@@ -50,6 +50,7 @@ def line(layer: Layer) -> str:
         "slices": layer.slices if layer.slices > 1 else "",
         "cell": layer.cell,
         "normalized": "yes" if layer.normalized else "",
+        "multiplied by": f"{layer.multiplier:.4g}" if layer.multiplier != 1 else "",
         "of": layer.of,
         "tied to": ", ".join(layer.tied_to),
         "parametrized": layer.parametrized,
