@@ -152,7 +152,15 @@ def _drawable(target: Tensor) -> bool:
 def _fill(
     tensor: Tensor, fill: Fill, seed: int, memory: Memory, drawn: _Drawn | None, padding: int | None = None
 ) -> None:
-    geometry = Geometry(fill.out_axes or (0,), fill.in_axes, fill.groups, fill.slices, fill.kernel_axes, fill.heads)
+    geometry = Geometry(
+        fill.out_axes or (0,),
+        fill.in_axes,
+        fill.groups,
+        fill.slices,
+        fill.kernel_axes,
+        fill.heads,
+        interleaved=fill.interleaved,
+    )
     if fill.distribution == "constant":
         _fill_constant(tensor, fill, geometry)
     elif fill.distribution == "chrono":

@@ -64,6 +64,10 @@ MATRIX_KINDS = frozenset({"linear", "conv", "conv_transposed", "bilinear", "recu
 """Kinds that contract their input, so that fans and a variance make sense."""
 
 
+ADDED = {"copy_of": "", "interleaved": False, "multiplier": 1.0}
+"""Fields of layers and fills that came later, with what was true before: files and fingerprints leave that out."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """One parameter and its place in the network.
@@ -79,11 +83,13 @@ class Layer:
         kind: the operation that consumes it.
         role: what it is for.
         fan_in: inputs summed into one output unit, receptive field included; 0 for what is no matrix.
-        fan_out: outputs that one input unit reaches; 0 for what is no matrix. Of a fused weight, of one slice.
+        fan_out: outputs that one input unit reaches; 0 for what is no matrix. Of a fused weight, of one slice; of
+            experts or the like, stacked in one tensor, of one of them.
         out_axes: axes of the tensor that index output units.
         in_axes: axes that are contracted with the input (kernel axes of a convolution included).
         groups: number of groups of a grouped convolution.
         slices: equal blocks along the first out axis, each a matrix of its own (fused QKV 3, LSTM 4, GRU 3).
+        interleaved: its slices are no blocks but take turns along that axis: units 0, n, 2n, … are the first.
         cell: the recurrent cell it belongs to.
         activation: the function between this layer's output and the next weight.
         depth: number of weights before it on the longest path from the data.
@@ -121,6 +127,7 @@ class Layer:
     in_axes: tuple[int, ...] = ()
     groups: int = 1
     slices: int = 1
+    interleaved: bool = False
     cell: Literal["", "rnn", "lstm", "gru"] = ""
     activation: Activation = LINEAR
     depth: int = 0

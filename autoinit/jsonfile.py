@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,18 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def to_data(value: Any) -> Any:
     """Returns the JSON-ready form (dicts, lists, numbers, strings) of a dataclass."""
     return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def as_before(data: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns data without the fields that came later, where they hold what was true of all data before.
+
+    So what needs none of them is written, hashed and read as it was.
+
+    Args:
+        data: as `to_data` gives it.
+        added: each of those fields → that value.
+    """
+    return {name: value for name, value in data.items() if name not in added or value != added[name]}
 
 
 def from_data(kind: type[T], data: Any, error: type[Exception], what: str) -> T:

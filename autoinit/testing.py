@@ -60,6 +60,7 @@ CASES: dict[str, Case] = {
     "conv_transposed": ((12, 20, 3), Geometry((1,), (0, 2), groups=2, kernel_axes=(2,))),
     "fused": ((96, 32), Geometry(slices=3)),
     "fused_transposed": ((32, 96), Geometry((1,), (0,), slices=3)),
+    "interleaved": ((96, 32), Geometry(slices=3, interleaved=True)),
     "experts": ((4, 10, 16), Geometry((1,), (2,))),
     "bilinear": ((6, 10, 8), Geometry((0,), (1, 2))),
 }

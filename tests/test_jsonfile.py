@@ -66,3 +66,9 @@ def test_a_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
     jsonfile.write(tmp_path / "ours.json", {})
     (tmp_path / "other").write_text("")
     assert (tmp_path / "ours.json").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_fields_that_came_later_are_left_out_where_they_say_what_was_true_before() -> None:
+    added = {"new": False, "size": 1.0}
+    assert jsonfile.as_before({"old": 1, "new": False, "size": 1.0}, added) == {"old": 1}
+    assert jsonfile.as_before({"old": 1, "new": True, "size": 2.0}, added) == {"old": 1, "new": True, "size": 2.0}

@@ -403,6 +403,26 @@ def equalized_cnn() -> Case:
     return Case(model, (torch.randn(4, 3, 8, 8), _labels(4)), classify)
 
 
+class EinsumExperts(nn.Module):
+    """Gated experts in one tensor each, all of which see every token; a router weighs what they say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.router, self.head = nn.Linear(5, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+        self.up, self.down = nn.Parameter(torch.randn(3, 8, 12)), nn.Parameter(torch.randn(3, 6, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        shares = self.router(x).softmax(-1)
+        value, gate = torch.einsum("btd,edh->bteh", x, self.up).chunk(2, -1)
+        said = torch.einsum("bteh,ehd->betd", value * F.silu(gate), self.down)
+        return self.head((x + torch.einsum("bte,betd->btd", shares, said)).mean(1))
+
+
+def einsum_experts() -> Case:
+    return Case(EinsumExperts(), (torch.randn(4, 6, 5), _labels(4)), classify)
+
+
 def _tokens() -> dict[str, Tensor]:
     tokens = torch.randint(3, 60, (2, 9))
     return {"input_ids": tokens, "labels": tokens}
@@ -572,7 +592,7 @@ ZOO: dict[str, Callable[[], Case]] = {
         encoder_pre_ln, encoder_post_ln, einsum_attention, gates, two_heads_two_inputs, parametrized_mlp,
         tied_characters, siren, spiking, hand_written, gpt2, llama, bert, vit, t5, mixtral, convnext, mamba,
         critic, pinn, actor_critic,
-        bayesian_mlp, equalized_cnn,
+        bayesian_mlp, equalized_cnn, einsum_experts,
     )
 }  # fmt: skip
 """Name → a fresh model with a batch and a loss."""

@@ -18,6 +18,7 @@ class Geometry:
         groups: of a convolution: axis 0 is that many blocks (of outputs; of inputs when transposed).
         slices: equal blocks along the first out axis (fused QKV, gates of a cell).
         kernel_axes: those of `in_axes` that run over the taps of a convolution's kernel.
+        interleaved: the slices take turns along the first out axis, unit by unit, in the place of blocks.
         heads: of attention, equal blocks of the outputs of one slice (of the inputs, where it merges heads).
     """
 
@@ -27,6 +28,7 @@ class Geometry:
     slices: int = 1
     kernel_axes: tuple[int, ...] = ()
     heads: int = 1
+    interleaved: bool = False
 
     def blocks(self, tensor: Tensor) -> Tensor:
         """Returns the matrices of a tensor, [blocks, rows (outputs), columns (inputs)], as a view or a copy."""
@@ -42,10 +44,11 @@ class Geometry:
 
         Args:
             tensor: of this geometry.
-            factors: [blocks · rows], in the order of `blocks`, which is the order of a bias.
+            factors: [blocks · rows], in the order of a bias, which is that of `blocks` where slices are blocks.
         """
-        blocks = self.blocks(tensor)
-        self.scatter_(tensor, blocks * factors.to(tensor).reshape(*blocks.shape[:2], 1))
+        ordered = replace(self, interleaved=False)
+        blocks = ordered.blocks(tensor)
+        ordered.scatter_(tensor, blocks * factors.to(tensor).reshape(*blocks.shape[:2], 1))
 
     def taps(self, tensor: Tensor) -> int:
         """Returns the number of taps of a convolution's kernel; 1 where there is none."""
@@ -70,7 +73,10 @@ class Geometry:
 
     def slice_views(self, tensor: Tensor) -> list[Tensor]:
         """Returns a view of each fused slice of the tensor."""
-        return list(tensor.chunk(self.slices, dim=self.out_axes[0] if self.out_axes else 0))
+        axis = self.out_axes[0] if self.out_axes else 0
+        if self.interleaved:
+            return list(_split(tensor, axis, tensor.shape[axis] // self.slices).unbind(axis + 1))
+        return list(tensor.chunk(self.slices, dim=axis))
 
     def _rows_and_columns(self, tensor: Tensor) -> tuple[int, int]:
         rows = math.prod(tensor.shape[axis] for axis in self.out_axes) // self.slices
@@ -90,6 +96,10 @@ class Geometry:
         first_out = len(stacked)
         grouped = order.index(0) if self.groups > 1 else first_out
         view = _split(view, grouped, self.groups).movedim(grouped, first_out)
+        if self.interleaved:
+            return _split(view, first_out + 1, view.shape[first_out + 1] // self.slices).movedim(
+                first_out + 2, first_out + 1
+            )
         return _split(view, first_out + 1, self.slices)
 
 

@@ -33,7 +33,8 @@ class Fill:
             a calibration aims at it.
         slice_factors: multiply the slices of a fused weight, in order; empty for none.
         channel_factors: multiply the output units, in order; a calibration sets them; empty for none.
-        out_axes, in_axes, groups, slices, kernel_axes, heads: the geometry that structured draws need, as in `Layer`.
+        out_axes, in_axes, groups, slices, interleaved, kernel_axes, heads: the geometry that structured draws need, as
+            in `Layer`.
         stream: the parameter whose random stream the draw uses; empty for its own. A pair that is drawn as one
             (queries and keys) shares a stream.
         lr_adam, lr_sgd: factor on the parameter's learning rate (μP), under Adam and its kin, and under SGD.
@@ -56,6 +57,7 @@ class Fill:
     in_axes: tuple[int, ...] = ()
     groups: int = 1
     slices: int = 1
+    interleaved: bool = False
     kernel_axes: tuple[int, ...] = ()
     heads: int = 1
     stream: str = ""
@@ -105,6 +107,7 @@ def make(layer: Layer, distribution: Distribution, reason: str, **rest: Any) -> 
         in_axes=layer.in_axes,
         groups=layer.groups,
         slices=layer.slices,
+        interleaved=layer.interleaved,
         kernel_axes=layer.kernel_axes,
         heads=max(1, layer.heads),
         reason=reason,

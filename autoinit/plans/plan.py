@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from .. import jsonfile
 from ..errors import ArgumentError, ModelError, PlanFileError
+from ..graph import ADDED
 from ..recipes.catalogue import entry_of
 from ..recipes.recipe import Recipe
 from .fill import Adjustment, Fill, adjusted
@@ -170,7 +171,7 @@ def _to_data(plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "drawn_with": plan.drawn_with,
         "notes": list(plan.notes),
-        "fills": [jsonfile.to_data(fill) for fill in plan.fills],
+        "fills": [jsonfile.as_before(jsonfile.to_data(fill), ADDED) for fill in plan.fills],
     }
 
 

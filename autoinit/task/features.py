@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .. import jsonfile
-from ..graph import Graph
+from ..graph import ADDED, Graph
 from ..knowledge.features import Features, architecture_features, own_features
 from .assign import read
 from .batches import Batch, rows, tensors
@@ -52,9 +52,7 @@ def task_fingerprint(task: Task, graph: Graph, told: Mapping[str, Any]) -> str:
     """
     hashed = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8)
     architecture = jsonfile.to_data(dataclasses.replace(graph, label_prior=()))
-    for layer in architecture["layers"]:
-        if not layer["copy_of"]:
-            del layer["copy_of"]  # records from before have no such entry
+    architecture["layers"] = [jsonfile.as_before(layer, ADDED) for layer in architecture["layers"]]
     hashed.update(json.dumps(architecture, sort_keys=True, default=str).encode())
     batches = [tensors(batch) for batch in (*task.train, *task.probe_eval, *task.gate_eval)]
     for place, first in enumerate(batches[0]):

@@ -226,7 +226,7 @@ def is_block(use: Use, part: Edge) -> bool:
             return False
         path.append(node)
         node = node.data[0].node
-    layout = _in_output(use)
+    layout = in_output(use)
     for node in path[:0:-1]:
         edge = node.data[0]
         layout = moved(node, layout, edge.node.shapes[edge.output])
@@ -249,7 +249,7 @@ def _signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-def _in_output(use: Use) -> Stretches:
+def in_output(use: Use) -> Stretches:
     """Returns where the elements of the weight's output axes lie in the output of its product."""
     node, view = use.node, contraction(use.node, use.position)
     layout = list(of_data(node.shape))

@@ -186,10 +186,20 @@ def _given(blocks: Blocks, edge: Edge) -> Edge:
 
 
 def _gate_rank(blocks: Blocks, edge: Edge) -> int:
+    node = _behind_choice(edge)
+    return 2 if node.op in _SQUASHING else 1 if node in blocks.nonlinear else 0
+
+
+def is_squashed(edge: Edge) -> bool:
+    """Whether a value is a sigmoid or a softmax, or some of its entries."""
+    return _behind_choice(edge).op in _SQUASHING
+
+
+def _behind_choice(edge: Edge) -> Node:
     node = edge.node
     while node.data and (node.op in VIEWS | DROPOUT | SELECTING or (node.op == "Div" and is_share(node))):
         node = node.data[0].node
-    return 2 if node.op in _SQUASHING else 1 if node in blocks.nonlinear else 0
+    return node
 
 
 def is_product(blocks: Blocks, node: Node) -> bool:

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 
 from ..graph import Role
 from .attentions import PROJECTING, Member, members, names_of, products_behind, projections, size_of
-from .axes import Use, is_block, kind_of, offset
-from .blocks import DROPOUT, SELECTING, SOFTMAX, Blocks, Residual
+from .axes import Use, is_block, kind_of, meeting, offset
+from .blocks import DROPOUT, SELECTING, SOFTMAX, Blocks, Residual, is_squashed
+from .parts import CutKind, axes_apart, cut_of
 from .streams import StackName, is_rectified, post_normed, stacks
 from .vectors import is_position_table
-from .walk import BINARY, PARTS, POOLS, UNARY, VIEWS, Edge, Node
+from .walk import BINARY, POOLS, UNARY, VIEWS, Edge, Node
+
+_HALVES = 2
+"""Parts of a fused weight of which one gates the other: it is no gate by itself."""
 
 
 @dataclass
@@ -26,6 +30,8 @@ class Places:
         router: weights whose output, through softmax or top-k, weighs experts.
         lora: weights of a low-rank addition to another weight → that weight.
         parts: fused weights → into how many equal blocks their output is cut; 1 where it is cut otherwise.
+        cuts: fused weights outside attention → what those parts are.
+        apart: weights outside attention → output axes that number products of their own.
         unlike: fused queries, keys and values that are no three equal blocks → what they are.
         residual: product → its innermost residual branch.
         closing: products that close a residual branch.
@@ -45,6 +51,8 @@ class Places:
     router: set[str] = field(default_factory=set)
     lora: dict[str, str] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    cuts: dict[str, CutKind] = field(default_factory=dict)
+    apart: dict[str, frozenset[int]] = field(default_factory=dict)
     unlike: dict[str, str] = field(default_factory=dict)
     residual: dict[Node, Residual] = field(default_factory=dict)
     closing: set[Node] = field(default_factory=set)
@@ -67,8 +75,11 @@ def find_places(blocks: Blocks, uses: list[Use]) -> Places:
     for node in blocks.nodes:
         if node.op in ("Add", "Sub") and len(node.data) == 2 and node not in blocks.residuals:
             _place_lora(blocks, places, node)
-        if node in blocks.products and len(node.data) <= 1:
-            _place_fused(blocks, places, node)
+    for use in uses:
+        if use.chain.leaf in blocks.products.get(use.node, ()) and use.node.op != "Recurrent":
+            _place_parts(blocks, places, use)
+    for node in blocks.nodes:
+        _place_weighing(blocks, places, uses, node)
     for residual in sorted(blocks.residuals.values(), key=lambda one: -len(one.branch)):
         places.closing |= residual.closers
         for node in residual.branch & blocks.products.keys():
@@ -156,18 +167,29 @@ def _outputs(node: Node) -> set[int]:
     return set(range(len(node.shapes)))
 
 
-def _place_fused(blocks: Blocks, places: Places, node: Node) -> None:
-    """Finds a weight whose output is cut in halves of which one gates the other (a fused GLU)."""
-    cut = node
-    while len(cut.consumers) == 1 and cut.consumers[0][0].op in VIEWS - PARTS:
-        cut = cut.consumers[0][0]
-    parts = [consumer for consumer, _ in cut.consumers]
-    halves = [math.prod(shape) for part in parts if part.op in PARTS | {"Glu"} for shape in part.shapes]
-    if any(part.op == "Glu" for part in parts) or (len(halves) == 2 and halves[0] == halves[1]):
-        gated = any(part.op == "Glu" for part in parts) or blocks.products[node] & places.gate
-        for name in blocks.products[node]:
-            if gated and name not in places.parts:
-                places.parts[name] = 2
+def _place_weighing(blocks: Blocks, places: Places, uses: list[Use], node: Node) -> None:
+    """Finds the router of experts whose outputs a product of two values weighs and adds up."""
+    if node.op not in ("Bmm", "Mm", "Baddbmm") or node in blocks.products or len(node.data) != _HALVES:
+        return
+    if any(attention.out is node for attention in blocks.attentions):
+        return
+    stacked = {use.node for use in uses if places.apart.get(use.chain.leaf) or use.node.op == "Bmm"}
+    for gate, value in (node.data, node.data[::-1]):
+        said = products_behind(blocks, value, VIEWS | UNARY | BINARY)
+        if is_squashed(gate) and said and stacked.issuperset(said):
+            _place_gate(blocks, places, gate)
+
+
+def _place_parts(blocks: Blocks, places: Places, use: Use) -> None:
+    """Tells where the product with a weight outside attention stands for several, side by side or stacked."""
+    name = use.chain.leaf
+    if name in places.parts or name in places.query | places.key | places.value:
+        return
+    places.apart[name] = axes_apart(blocks, use)
+    units = [axis for axis in meeting(use).outside if axis not in places.apart[name]]
+    cut = cut_of(blocks, use, units[0]) if units else None
+    if cut is not None:
+        places.parts[name], places.cuts[name] = cut.parts, cut.how
 
 
 def _place_lora(blocks: Blocks, places: Places, add: Node) -> None:
@@ -227,7 +249,7 @@ def role_of(blocks: Blocks, places: Places, name: str, uses: list[Use]) -> Role:
         return "query" if name in places.query else "key" if name in places.key else "value"
     if name in places.router:
         return "router"
-    if name in places.gate and places.parts.get(name, 1) == 1:
+    if name in places.gate and places.parts.get(name, 1) != _HALVES:
         return "gate"
     if name in places.attention_out:
         return "attention_out"

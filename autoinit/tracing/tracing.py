@@ -184,6 +184,8 @@ def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
 
 
 _LOSS_ONLY = "only the loss uses it, and no forward pass of the model; its value is part of the loss"
+_ATTENDING = frozenset({"query", "key", "value", "qkv", "attention_out"})
+
 _TIMING = "it sets the time step of a state space model; its range is part of the design"
 
 
@@ -271,7 +273,8 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
     blocks, places, first = reader.blocks, reader.places, uses[0]
     role = role_of(blocks, places, item.name, uses)
     axes, fan_in, fan_out, groups = fans(first, item.shape)
-    slices = places.parts.get(item.name, 1)
+    slices, cut = places.parts.get(item.name, 1), places.cuts.get(item.name, "blocks")
+    apart = places.apart.get(item.name, frozenset()) if role not in _ATTENDING else frozenset()
     if first.chain.part:  # the weight is cut, and not its output
         slices = 3 if role == "qkv" and first.chain.cut in axes.outside[:1] else 1
     residual = next((places.residual[use.node] for use in uses if use.node in places.residual), None)
@@ -282,11 +285,12 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         kind=kind_of(first.node),
         role=role,
         fan_in=fan_in,
-        fan_out=fan_out // slices,
-        out_axes=axes.outside,
+        fan_out=fan_out // (slices * math.prod(item.shape[axis] for axis in apart)),
+        out_axes=tuple(axis for axis in axes.outside if axis not in apart),
         in_axes=axes.inside,
         groups=groups,
-        slices=slices,
+        slices=slices if cut == "blocks" or (cut == "interleaved" and groups == 1) else 1,
+        interleaved=cut == "interleaved" and groups == 1,
         activation=_activation(reader, role, first.node),
         depth=max((blocks.depth[edge.node] for edge in first.node.data), default=0),
         residual_depth=max((blocks.residual_depth[edge.node] for edge in first.node.data), default=0),
@@ -365,6 +369,7 @@ def _beside_weight(layer: Layer, layers: dict[str, Layer]) -> Layer:
         residual_depth=weight.residual_depth,
         in_branch=weight.in_branch,
         slices=weight.slices,
+        interleaved=weight.interleaved,
     )
 
 
