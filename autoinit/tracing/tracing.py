@@ -21,9 +21,8 @@ from ..task.task import Task, example_task, explained
 from .axes import Use, fans, follow, kind_of, normalizes
 from .blocks import Blocks
 from .choices import keep_untrained
-from .forward import architecture, thawed, watched_losses
+from .forward import architecture, completed, thawed, watched_losses
 from .inventory import UNREACHED, Item, inventory
-from .looks import completed
 from .modules import read_modules
 from .multipliers import bent
 from .recurrent import call_lengths, recurrent_layers

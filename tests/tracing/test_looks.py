@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autoinit.apply import apply_
 from autoinit.graph import Graph
-from autoinit.tracing.looks import UNREACHED
+from autoinit.tracing.forward import UNREACHED
 from autoinit.tracing.tracing import trace
 
 X, Y = torch.randn(32, 6), torch.randint(0, 3, (32,))
