@@ -64,7 +64,7 @@ MATRIX_KINDS = frozenset({"linear", "conv", "conv_transposed", "bilinear", "recu
 """Kinds that contract their input, so that fans and a variance make sense."""
 
 
-ADDED = {"copy_of": "", "interleaved": False, "multiplier": 1.0}
+ADDED = {"copy_of": "", "interleaved": False, "mixed": False, "multiplier": 1.0}
 """Fields of layers and fills that came later, with what was true before: files and fingerprints leave that out."""
 
 
@@ -92,6 +92,7 @@ class Layer:
         interleaved: its slices are no blocks but take turns along that axis: units 0, n, 2n, … are the first.
         cell: the recurrent cell it belongs to.
         activation: the function between this layer's output and the next weight.
+        mixed: rows of its output are added up before that function: by attention, over neighbours in a graph.
         depth: number of weights before it on the longest path from the data.
         residual_depth: residual adds that its input has passed.
         in_branch: it lies inside a residual branch.
@@ -130,6 +131,7 @@ class Layer:
     interleaved: bool = False
     cell: Literal["", "rnn", "lstm", "gru"] = ""
     activation: Activation = LINEAR
+    mixed: bool = False
     depth: int = 0
     residual_depth: int = 0
     in_branch: bool = False

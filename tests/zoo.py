@@ -423,6 +423,42 @@ def einsum_experts() -> Case:
     return Case(EinsumExperts(), (torch.randn(4, 6, 5), _labels(4)), classify)
 
 
+class Neighbours(nn.Module):
+    """Attention over the neighbours of a node, two heads of it, along a list of edges; its softmax is by hand."""
+
+    def __init__(self, before: int, width: int) -> None:
+        super().__init__()
+        self.lin = nn.Linear(before, 2 * width, bias=False)
+        self.source, self.target = nn.Parameter(torch.randn(2, width)), nn.Parameter(torch.randn(2, width))
+        self.bias = nn.Parameter(torch.zeros(2 * width))
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        values = self.lin(x).unflatten(-1, (2, -1))
+        ends = edges[0], edges[1]
+        scores = (values * self.source).sum(-1)[ends[0]] + (values * self.target).sum(-1)[ends[1]]
+        shares = F.leaky_relu(scores, 0.2).exp()
+        total = torch.zeros(len(x), 2, device=x.device).index_add(0, ends[1], shares)
+        messages = values[ends[0]] * (shares / total[ends[1]]).unsqueeze(-1)
+        return torch.zeros_like(values).index_add(0, ends[1], messages).flatten(1) + self.bias
+
+
+class GraphAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Neighbours(5, 4), Neighbours(8, 3)
+        self.skip, self.head = nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        x = F.elu(self.first(x, edges))
+        return self.head(F.relu(self.second(x, edges) + self.skip(x)))
+
+
+def graph_attention() -> Case:
+    nodes = torch.arange(10)
+    edges = torch.stack([torch.cat([nodes, nodes]), torch.cat([nodes, (nodes * 3 + 1) % 10])])
+    return Case(GraphAttention(), ((torch.randn(10, 5), edges), _labels(10)), classify)
+
+
 def _tokens() -> dict[str, Tensor]:
     tokens = torch.randint(3, 60, (2, 9))
     return {"input_ids": tokens, "labels": tokens}
@@ -592,7 +628,7 @@ ZOO: dict[str, Callable[[], Case]] = {
         encoder_pre_ln, encoder_post_ln, einsum_attention, gates, two_heads_two_inputs, parametrized_mlp,
         tied_characters, siren, spiking, hand_written, gpt2, llama, bert, vit, t5, mixtral, convnext, mamba,
         critic, pinn, actor_critic,
-        bayesian_mlp, equalized_cnn, einsum_experts,
+        bayesian_mlp, equalized_cnn, einsum_experts, graph_attention,
     )
 }  # fmt: skip
 """Name → a fresh model with a batch and a loss."""

@@ -152,9 +152,9 @@ def _output(layer: Layer, z: Tensor) -> _Output:
 
 
 def _reaches_activation(layer: Layer) -> bool:
-    """Whether what the product gives is what the activation sees: no norm, no residual add between."""
+    """Whether what the product gives is what the activation sees: no norm, no residual add, no mixing between."""
     nonlinear = layer.activation.name not in ("linear", "spike")
-    return nonlinear and not layer.normalized and not layer.closes_branch and layer.is_matrix
+    return nonlinear and not (layer.normalized or layer.closes_branch or layer.mixed) and layer.is_matrix
 
 
 def _by_unit(layer: Layer, z: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from .normalization import centering, is_share, is_spread, serving
+from .normalization import centering, is_share, is_softmax, is_spread, serving
 from .walk import BINARY, NORMS, PARTS, PRODUCTS, UNARY, VIEWS, Edge, Node, search_back
 
 SOFTMAX = frozenset({"Softmax", "SafeSoftmax"})
@@ -59,6 +59,7 @@ class Blocks:
         norms: normalizations, fused or written by hand.
         statistics: nodes that only serve to compute the scale of a normalization by hand.
         attentions: every attention.
+        scoring: nodes whose values reach later weights only as the shares of a softmax.
         scores: nodes between the product of queries and keys and its softmax.
         gates: arguments of multiplications that only modulate the other argument.
         gate_side: nodes between a value and the gate that is computed from it (squeeze-and-excitation).
@@ -75,6 +76,7 @@ class Blocks:
     norms: set[Node] = field(default_factory=set)
     statistics: set[Node] = field(default_factory=set)
     attentions: list[AttentionBlock] = field(default_factory=list)
+    scoring: set[Node] = field(default_factory=set)
     scores: set[Node] = field(default_factory=set)
     gates: set[tuple[Node, int]] = field(default_factory=set)
     gate_side: set[Node] = field(default_factory=set)
@@ -200,6 +202,33 @@ def _behind_choice(edge: Edge) -> Node:
     while node.data and (node.op in VIEWS | DROPOUT | SELECTING or (node.op == "Div" and is_share(node))):
         node = node.data[0].node
     return node
+
+
+def find_scoring(blocks: Blocks) -> None:
+    """Marks what only decides how much of other values is taken: scores of attention, of neighbours, of experts."""
+    for node in reversed(blocks.nodes):
+        if node.static or node not in blocks.followed:
+            continue
+        onward = [one for one, _ in node.consumers if one in blocks.products or one in blocks.followed]
+        if weighs(node) or (onward and all(one in blocks.scoring for one in onward)):
+            blocks.scoring.add(node)
+
+
+def weighs(node: Node) -> bool:
+    """Whether a value is the shares of a softmax."""
+    return node.op in SOFTMAX or is_softmax(node)
+
+
+def is_mixture(blocks: Blocks, node: Node, value: Node) -> bool:
+    """Whether a product adds up rows of a value, by shares of a softmax or by constants, without a weight."""
+    if node.op.startswith("ScaledDotProduct"):
+        return len(node.data) > 2 and node.data[2].node is value
+    if node.op not in ("Mm", "Bmm", "Baddbmm") or node in blocks.products:
+        return False
+    others = [edge.node for edge in node.data if edge.node is not value]
+    while others and others[0].op in VIEWS | BINARY | DROPOUT and not weighs(others[0]) and others[0].data:
+        others = [others[0].data[0].node]
+    return not others or weighs(others[0])
 
 
 def is_product(blocks: Blocks, node: Node) -> bool:

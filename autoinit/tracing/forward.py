@@ -1,4 +1,4 @@
-"""A model's own forward passes in a training step: watched, told from what the loss does, and where random, repeated."""
+"""A model's own forward passes in a training step: watched, told from the loss, and repeated where they are random."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .walk import BINARY, REDUCTIONS, UNARY, VIEWS, Node
+from .walk import BINARY, REDUCTIONS, UNARY, VIEWS, Node, search_back
 
 _SPREAD = frozenset({"Pow", "Sqrt", "Rsqrt", "Std", "Var", "VarMean", "StdMean", "LinalgVectorNorm", "Norm"})
 
@@ -42,6 +42,19 @@ def centering(norm: Node) -> tuple[Node, Node] | None:
             if mean.op in REDUCTIONS:
                 return edge.node, mean
     return None
+
+
+def is_softmax(node: Node) -> bool:
+    """Whether a value is a softmax written by hand: an exponential over a sum of such, as over a node's neighbours."""
+    if node.op != "Div" or len(node.data) != 2:
+        return False
+    above, below = (edge.node for edge in node.data)
+    while above.op in VIEWS and above.data:
+        above = above.data[0].node
+    if above.op != "Exp" or not above.data:
+        return False
+    score = above.data[0].node
+    return any(node.op == "Exp" and node.data[0].node is score for node in search_back(below, score.index))
 
 
 def is_share(node: Node) -> bool:

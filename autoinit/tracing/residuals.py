@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 
 from .axes import Use, contraction
-from .blocks import DROPOUT, SOFTMAX, AttentionBlock, Blocks, Residual, find_attention, find_gate, find_origin
+from .blocks import (
+    DROPOUT,
+    SOFTMAX,
+    AttentionBlock,
+    Blocks,
+    Residual,
+    find_attention,
+    find_gate,
+    find_origin,
+    find_scoring,
+)
 from .walk import BINARY, NORMS, POOLS, VIEWS, Edge, Node, search_back
 
 
@@ -39,6 +49,7 @@ def find_blocks(nodes: list[Node], uses: list[Use]) -> Blocks:
     for node in reversed(nodes):
         if any(other in products or other in blocks.followed for other, _ in node.consumers):
             blocks.followed.add(node)
+    find_scoring(blocks)
     return blocks
 
 

@@ -6,14 +6,14 @@ import heapq
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..activations import FORMULAS, GRID, LINEAR, Activation, Array
-from .blocks import SOFTMAX, Blocks, is_product
+from .blocks import SOFTMAX, Blocks, is_mixture, is_product
 from .tape import Call, Ref, Unknown
 from .walk import PARTS, VIEWS, Edge, Node, saved
 
@@ -190,10 +190,31 @@ def _apply_by_name(node: Node, args: list[Any]) -> Any:
     raise CannotReplayError(node.op)
 
 
-def response(blocks: Blocks, replay: Replay, product: Node) -> Activation:
-    """Returns the function between a product's output and the next weight: the first that is not affine."""
+class Response(NamedTuple):
+    """What follows a product.
+
+    Attributes:
+        activation: the function between its output and the next weight.
+        mixed: rows are added up before that function, so that it does not see the product's own outputs.
+    """
+
+    activation: Activation
+    mixed: bool = False
+
+
+_MIXING = frozenset(
+    "Mm Bmm Baddbmm Sum ScatterAdd ScatterReduce IndexAdd IndexReduce SegmentReduce SparseAddmm".split()
+)
+
+
+def response(blocks: Blocks, replay: Replay, product: Node) -> Response:
+    """Returns the first function that is not affine on the way of a product's values to the next weight.
+
+    Ways that end in the shares of a softmax are no ways of the values, unless there are no others.
+    """
     if product not in blocks.followed:
-        return LINEAR
+        return Response(LINEAR)
+    mixed: set[Edge] = set()
     queue: list[tuple[int, int, Edge]] = []
     seen: set[Edge] = set()
     order = 0
@@ -205,25 +226,34 @@ def response(blocks: Blocks, replay: Replay, product: Node) -> Activation:
             continue
         seen.add(value)
         for node in _region_ends(blocks, value):
-            if not any(_leads_on(blocks, consumer) for consumer, _ in node.consumers):
+            if _is_aside(blocks, node, product) or not any(_leads_on(blocks, one) for one, _ in node.consumers):
                 continue
             named = replay.name(node) if node is not value.node else LINEAR
             if named != LINEAR:
-                return named
+                return Response(named, value in mixed)
             for consumer, _ in node.consumers:
-                aside = consumer in blocks.gate_side or consumer in blocks.statistics
+                aside = consumer in blocks.gate_side or _is_aside(blocks, consumer, product)
                 if consumer.static or aside or not _leads_on(blocks, consumer) or _inherits(blocks, consumer, value):
                     continue
-                if is_product(blocks, consumer) or consumer.op in SOFTMAX:
-                    return LINEAR
+                mixture = is_mixture(blocks, consumer, node)
+                if (is_product(blocks, consumer) and not mixture) or consumer.op in SOFTMAX:
+                    return Response(LINEAR)
                 if consumer.op == "Glu":
-                    return Activation("sigmoid")
+                    return Response(Activation("sigmoid"), value in mixed)
                 order += 1
                 outputs = len(consumer.shapes) if consumer.op in PARTS else 1
                 for output in range(outputs):
+                    if mixture or value in mixed or consumer.op in _MIXING:
+                        mixed.add(Edge(consumer, output))
                     heapq.heappush(queue, (consumer.index, order, Edge(consumer, output)))
                     order += 1
-    return LINEAR
+    return Response(LINEAR)
+
+
+def _is_aside(blocks: Blocks, node: Node, product: Node) -> bool:
+    """Whether a node only serves to scale or to weigh values, and the product is more than that."""
+    scores = node in blocks.scoring and product not in blocks.scoring
+    return scores or node in blocks.statistics
 
 
 def _leads_on(blocks: Blocks, node: Node) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..activations import LINEAR
 from ..errors import ModelError
 from ..graph import Graph, Layer, Role
 from ..task.batches import clone, move
@@ -278,6 +279,7 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         slices = 3 if role == "qkv" and first.chain.cut in axes.outside[:1] else 1
     residual = next((places.residual[use.node] for use in uses if use.node in places.residual), None)
     member = member_of(places, item.name, role)
+    following = response(blocks, reader.replay, first.node)
     return Layer(
         name=item.name,
         shape=item.shape,
@@ -290,7 +292,8 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         groups=groups,
         slices=slices if cut == "blocks" or (cut == "interleaved" and groups == 1) else 1,
         interleaved=cut == "interleaved" and groups == 1,
-        activation=_activation(reader, role, first.node),
+        activation=LINEAR if role in ("output", "query", "key") else following.activation,
+        mixed=following.mixed,
         depth=max((blocks.depth[edge.node] for edge in first.node.data), default=0),
         residual_depth=max((blocks.residual_depth[edge.node] for edge in first.node.data), default=0),
         in_branch=residual is not None,
@@ -305,11 +308,6 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         multiplier=first.chain.constant,
         keep=_kept(uses, role, places, item.name) or (kept_table(blocks, first) if role == "position" else ""),
     )
-
-
-def _activation(reader: _Reader, role: str, node: Node) -> Any:
-    found = response(reader.blocks, reader.replay, node)
-    return replace(found, name="linear", parameters=(), table=()) if role in ("output", "query", "key") else found
 
 
 def _kept(uses: list[Use], role: str, places: Places, name: str) -> str:

@@ -14,6 +14,7 @@ from once import mnist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
+from zoo import ZOO
 
 from autoinit.activations import FORMULAS, GRID, Activation
 from autoinit.graph import Graph
@@ -97,6 +98,22 @@ def test_dead_and_saturated_are_counted_by_hand() -> None:
     assert signals.layers[1].dead is not None
     assert signals.layers[1].dead >= 0.25
     assert signals.layers[-1].dead is None
+
+
+def test_units_that_only_the_sum_over_neighbours_shows_are_not_called_dead() -> None:
+    case = ZOO["graph_attention"]()
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        return case.loss(model, batch)
+
+    with torch.no_grad():
+        case.model.second.lin.weight.abs_().neg_()  # its outputs are negative, the other sum's before the ReLU are not
+        case.model.skip.bias.fill_(50.0)
+    task = make_task(case.model, [case.batch] * 4, step=step)
+    found = {signal.name: signal for signal in measure(task, graph_of(task)).layers}
+    assert found["second.lin.weight"].dead is None
+    assert found["first.lin.weight"].saturated is None
+    assert found["second.lin.weight"].grad_norm
 
 
 def test_dead_relu_units_are_those_without_a_positive_row() -> None:

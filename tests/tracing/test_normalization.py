@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from block_net import D, Net, read
 from torch import Tensor
 
+from autoinit.tracing.normalization import is_softmax
+from autoinit.tracing.walk import Node, walk
+
 NORMS: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "LayerNorm": lambda m, x: torch.relu(m.norm(m.a(x))),
     "GroupNorm": lambda m, x: torch.relu(F.group_norm(m.a(x), 2)),
@@ -46,3 +49,15 @@ def test_a_normalization_takes_the_scale(name: str) -> None:
 )
 def test_the_scale_counts_before_a_nonlinearity_or_a_residual_add(block: Callable[[Net, Tensor], Tensor]) -> None:
     assert not read(block)["a.weight"].normalized
+
+
+def test_a_softmax_by_hand_is_told_from_other_quotients() -> None:
+    def last(x: Tensor, f: Callable[[Tensor], Tensor]) -> Node:
+        return walk([f(x.requires_grad_()).grad_fn], {}, {}, {})[-1]
+
+    x = torch.randn(3, 4)
+    assert is_softmax(last(x, lambda x: x.exp() / x.exp().sum()))
+    assert is_softmax(last(x, lambda x: (e := x.exp()) / (e.sum(-1, keepdim=True) + 1e-9)))
+    assert is_softmax(last(x, lambda x: (e := x.exp())[:2] / torch.zeros(4).index_add(0, torch.arange(3), e[:, 0])[:1]))
+    assert not is_softmax(last(x, lambda x: x.exp() / (1 + x.sum())))
+    assert not is_softmax(last(x, lambda x: x / x.norm()))

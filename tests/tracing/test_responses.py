@@ -164,3 +164,63 @@ def test_every_formula_is_named(name: str) -> None:
     found = name_of(phi(GRID), float(phi(np.array([1e-5]))[0]))
     np.testing.assert_allclose(found(GRID), phi(GRID), atol=1e-4)
     assert found == Activation("elu" if name == "celu" else name)  # they are one function where α is 1
+
+
+ADJACENCY = torch.eye(5) + torch.diag(torch.ones(4), 1)
+
+
+class Weighed(nn.Module):
+    """Values that are added up with shares which a leaky ReLU of scores decides, and then bent."""
+
+    def __init__(self, scores: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.scores, self.first, self.last = scores, nn.Linear(3, 4, bias=False), nn.Linear(4, 2)
+        self.one, self.two = nn.Linear(4, 1), nn.Linear(4, 1)
+        self.vector = nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(x)
+        return self.last(torch.tanh(self.scores(self, z) @ z))
+
+
+def by_hand(scores: Tensor) -> Tensor:
+    above = (scores - scores.detach().amax(-1, keepdim=True)).exp()
+    return above / above.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        lambda m, z: F.leaky_relu(m.one(z) + m.two(z).mT, 0.2).softmax(-1),
+        lambda m, z: F.leaky_relu(m.one(z) + m.two(z).mT, 0.2).masked_fill(ADJACENCY == 0, -1e9).softmax(-1),
+        lambda m, z: (F.leaky_relu(z[:, None] + z[None], 0.2) * m.vector).sum(-1).softmax(-1),
+        lambda m, z: by_hand((F.relu(z[:, None] + z[None]) * m.vector).sum(-1)),
+        lambda m, z: F.dropout(by_hand(F.leaky_relu((z * m.vector).sum(-1) + m.one(z))), 0.3),
+        lambda m, z: ADJACENCY / ADJACENCY.sum(-1, keepdim=True),
+        lambda m, z: ADJACENCY.to_sparse(),
+    ],
+)
+def test_the_activation_is_that_on_the_way_of_values_and_not_of_scores(
+    scores: Callable[[nn.Module, Tensor], Tensor],
+) -> None:
+    model = Weighed(scores)
+    layer = read_graph(model, lambda: model(torch.randn(5, 3)).sum())["first.weight"]
+    assert layer.activation == Activation("tanh")
+    assert layer.mixed
+
+
+def test_what_only_scores_has_the_activation_of_scores() -> None:
+    class Additive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.score, self.last = nn.Linear(3, 4), nn.Linear(4, 1), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            shares = self.score(torch.sigmoid(self.query(x))).softmax(0)
+            return self.last(torch.relu((shares * x).sum(0)))
+
+    model = Additive()
+    graph = read_graph(model, lambda: model(torch.randn(5, 3)).sum())
+    assert graph["query.weight"].activation == Activation("sigmoid")
+    assert not graph["query.weight"].mixed
+    assert not read(torch.relu)["first.weight"].mixed
