@@ -66,6 +66,19 @@ class FactoryError(AutoInitError, ValueError):
     """A `module:callable` argument of the command line cannot be imported or called."""
 
 
+USER_ERRORS = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+)
+"""What the owner's code raises (data, a model, a loss, a step) on what it cannot take or do."""
+
+
 def did_you_mean(name: str, known: Iterable[str], listed: str = "") -> str:
     """Returns "Did you mean 'x'? Known: …", or, where the list would be long, what lists them."""
     names = sorted(known)

@@ -187,6 +187,7 @@ class Graph(Mapping[str, Layer]):
         residual_adds: residual branches added on the longest path, L in GPT-2's 1/√L.
         source: "autograd" when read from a training step, "modules" when read from the module tree.
         label_prior: relative frequency of each class in the data; empty where the loss is no classification.
+        independent_labels: whether each of them is a label by itself (binary cross-entropy) and no class.
         sequence_length: time steps that the recurrent layers run over; None where there are none, or it is unknown.
         notes: what the reader could not see, in words.
     """
@@ -197,6 +198,7 @@ class Graph(Mapping[str, Layer]):
     label_prior: tuple[float, ...] = ()
     sequence_length: int | None = None
     notes: tuple[str, ...] = ()
+    independent_labels: bool = False
     _by_name: dict[str, Layer] = field(init=False, repr=False, compare=False)
     _depths: tuple[int, int] = field(init=False, repr=False, compare=False)
 

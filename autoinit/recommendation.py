@@ -181,7 +181,8 @@ def recommend(
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ArgumentError(f"k must be a whole number from 1: how many recipes to list. Got {k!r}.")
-    learned = recommender_from(recommender)
+    with preserved_random():  # what is loaded for it on first use draws from Python's generator
+        learned = recommender_from(recommender)
     model = unwrap(model)
     seen = glimpse(model, data, loss=loss, step=step)
     builder = None

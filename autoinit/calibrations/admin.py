@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import USER_ERRORS
 from ..graph import Graph, Layer
 from ..plans.fill import Adjustment
 from ..task.assign import read
 from ..task.batches import tensors
 from ..task.products import watch_products
-from ..task.task import USER_ERRORS
 from .follower import Follower
 from .subject import Subject
 

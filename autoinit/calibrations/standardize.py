@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import USER_ERRORS
 from ..graph import Graph, Layer
 from ..plans.fill import Adjustment
 from ..task.assign import read
 from ..task.evaluation import ForwardOnly
 from ..task.products import watch_products
-from ..task.task import USER_ERRORS
 from .units import along_units, free_bias, moments, scale, set_bias, unit_axes, unit_count
 
 TOLERANCE = 0.004

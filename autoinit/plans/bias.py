@@ -22,8 +22,8 @@ SHORTEST = 3
 def bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     """Returns what one bias gets.
 
-    At the output: the log frequency of each label (Recipe.head_bias), so that the loss starts at their entropy; the
-    idea is in Lin et al. 2017, arXiv:1708.02002, section 4.1, for one class. Of gates: the forget gate at 1
+    At the output: the log frequency of each label (Recipe.head_bias), so that the loss starts at their entropy; under
+    binary cross-entropy its log odds (Lin et al. 2017, arXiv:1708.02002, section 4.1). Of gates: the forget gate at 1
     (Jozefowicz, Zaremba & Sutskever 2015, ICML), or log U(1, T − 1) (Tallec & Ollivier 2018, arXiv:1804.11188). Others
     are zero, drawn where their weight's scheme has a σ_b, or kept.
 
@@ -100,5 +100,9 @@ def _head_bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return constant(layer, (0.0,), "the output bias starts at zero")
     if len(graph.label_prior) != layer.size:
         return kept(layer, f"no label prior of {layer.size} classes is known")
+    if graph.independent_labels:
+        bounded = [min(max(p, SMALLEST_FREQUENCY), 1 - SMALLEST_FREQUENCY) for p in graph.label_prior]
+        odds = tuple(math.log(p / (1 - p)) for p in bounded)
+        return constant(layer, odds, "log odds of each label, log(p/(1 − p)), so that training starts at their entropy")
     logs = [math.log(max(p, SMALLEST_FREQUENCY)) for p in graph.label_prior]
     return constant(layer, tuple(logs), "log frequencies of the labels, so that training starts at their entropy")

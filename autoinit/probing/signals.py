@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..activations import GRID, Activation, Array
+from ..errors import USER_ERRORS
 from ..graph import Graph, Layer, Role
 from ..task.assign import derived_name, read
 from ..task.batches import Batch, halves
 from ..task.products import watch_products
-from ..task.task import USER_ERRORS, Task
+from ..task.task import Task
 
 SAMPLES = 8192
 """Values per layer at which the slope of the activation is looked up."""

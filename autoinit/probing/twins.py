@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..errors import USER_ERRORS
 from ..graph import Graph, Layer
 from ..task.assign import is_parametrized, read
-from ..task.task import USER_ERRORS, Task
+from ..task.task import Task
 
 STEPS = 4
 """Steps after which zeros in series (a head, a gate, an adapter) have let a gradient pass to all behind them."""

@@ -188,8 +188,8 @@ _RECIPES = (
         about=About(
             title="Label prior",
             purpose="classifiers, unbalanced ones most of all",
-            formula="output bias = log frequency of each label",
-            source="Lin et al. 2017, arXiv:1708.02002 (for one class); Karpathy 2019",
+            formula="output bias = log frequency of each class; log(p/(1 − p)) of each label by itself",
+            source="Lin et al. 2017, arXiv:1708.02002 (for labels); Karpathy 2019",
             prefer="unbalanced labels: training starts at their entropy and not above it",
             needs=("classes",),
         ),

@@ -121,7 +121,7 @@ NEEDS: dict[str, Need] = {
     "spikes": Need(_has_activation("spike"), "spiking neurons", "lsuv for networks of continuous units"),
     "classes": Need(
         _has_classes,
-        "an output bias, and class labels in the data by a cross-entropy loss",
+        "an output bias, and class labels in the data by cross-entropy, binary or not",
         "data= with integer targets, or he_normal",
     ),
 }

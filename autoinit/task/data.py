@@ -20,6 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 from ..errors import ArgumentError, DataError
 from .batches import Batch, clone, describe, halves, regrouped, row_counts, rows, select_rows, tensors
 from .casting import TARGET_KEYS, Numbers
+from .reading import reading
 
 FLOATS = Numbers()
 """What numbers are cast to for no model in particular."""
@@ -87,12 +88,17 @@ def fetch(
         name: of the argument, for messages.
         enough: rows after which reading stops; None for no such limit.
     """
+    with reading(data, name):
+        return _fetched(data, numbers, seed, name, enough)
+
+
+def _fetched(data: Any, numbers: Numbers, seed: int, name: str, enough: int | None) -> list[Batch]:
     if data is None or isinstance(data, (str, bytes, int, float)):
         raise DataError(f"{name} is {data!r}. {ACCEPTED}")
     if _is_arrays(data):
         return _batch_arrays(data, numbers, seed, name)
     if isinstance(data, (Dataset, _RowSource)):
-        return numbers.cast(_dataset_batches(data, numbers, seed, name, enough))
+        return numbers.cast(_cached(_dataset_loader(data, seed, name), numbers, name, enough=enough))
     if not isinstance(data, Iterable):
         raise DataError(f"{name} is a {type(data).__name__}, which cannot be iterated. {ACCEPTED}")
     with _generators_kept(data):
@@ -101,6 +107,11 @@ def fetch(
 
 def first_batch(data: Any, *, numbers: Numbers = FLOATS) -> Batch:
     """Returns one batch of `data`, which may itself be a batch or one example input."""
+    with reading(data, "data"):
+        return _first(data, numbers)
+
+
+def _first(data: Any, numbers: Numbers) -> Batch:
     if isinstance(data, Mapping) or dataclasses.is_dataclass(data):
         return _as_batch(data, numbers)
     if _is_arrays(data):
@@ -124,7 +135,8 @@ def first_batch(data: Any, *, numbers: Numbers = FLOATS) -> Batch:
 def all_batches(data: Any, *, numbers: Numbers = FLOATS, enough: int | None = None) -> list[Batch]:
     """Returns every batch of `data`, as `fetch` does; one of what may itself be a batch, as `first_batch` does."""
     if _is_arrays(data):
-        lengths = row_counts(_converted(data, numbers))
+        with reading(data, "data"):
+            lengths = row_counts(_converted(data, numbers))
         single = len(lengths) != 1 or 0 < max(lengths) <= BATCH_ROWS  # as many rows as one batch are one batch
     else:
         single = isinstance(data, (Mapping, tuple)) or dataclasses.is_dataclass(data)
@@ -346,16 +358,6 @@ def _batch_arrays(data: Any, numbers: Numbers, seed: int, name: str) -> list[Bat
     if total >= 2 * size:
         order = order[: total - total % size]  # a ragged last batch of one row breaks batch normalization
     return [select_rows(tree, index.to(parts[0].device)) for index in torch.split(order, size)]
-
-
-def _dataset_batches(data: Any, numbers: Numbers, seed: int, name: str, enough: int | None) -> list[Batch]:
-    try:
-        return _cached(_dataset_loader(data, seed, name), numbers, name, enough=enough)
-    except TypeError as error:  # torch's collation met an image object, a string, None
-        raise DataError(
-            f"rows of the {type(data).__name__} cannot be batched: {str(error).splitlines()[0]}. "
-            "Make tensors of them in the Dataset, or pass a DataLoader with a collate_fn."
-        ) from error
 
 
 def _dataset_loader(data: Any, seed: int, name: str) -> DataLoader[Any]:

@@ -34,7 +34,7 @@ def task_features(task: Task, graph: Graph) -> Features:
     return {
         **architecture_features(graph),
         **own_features(graph, own_scales(task.model, graph)),
-        **data_features(task.train, task.label_prior, task.reference),
+        **data_features(task.train, () if task.independent_labels else task.label_prior, task.reference),
         **training_features(optimizer, task.lr),
     }
 
@@ -53,6 +53,7 @@ def task_fingerprint(task: Task, graph: Graph, told: Mapping[str, Any]) -> str:
     hashed = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8)
     architecture = jsonfile.to_data(dataclasses.replace(graph, label_prior=()))
     architecture["layers"] = [jsonfile.as_before(layer, ADDED) for layer in architecture["layers"]]
+    del architecture["independent_labels"]  # it goes with the labels
     hashed.update(json.dumps(architecture, sort_keys=True, default=str).encode())
     batches = [tensors(batch) for batch in (*task.train, *task.probe_eval, *task.gate_eval)]
     for place, first in enumerate(batches[0]):

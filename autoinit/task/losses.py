@@ -230,6 +230,11 @@ class Loss:
         return self._step is not None
 
     @property
+    def given(self) -> Callable[[Any, Any], Tensor] | None:
+        """The loss as it was given; None where it is inferred, or a step's."""
+        return self._loss
+
+    @property
     def may_classify(self) -> bool:
         """Whether integer targets are class numbers: cross-entropy, given or to be inferred."""
         return self.name == "cross_entropy" or (self._loss is None and self._step is None)
@@ -295,10 +300,12 @@ class BestConstant:
     Attributes:
         label_prior: relative frequency of each class; empty where the loss is no classification.
         loss: what it reaches, label entropy or target variance; None where it is unknown.
+        independent: whether each label has a frequency by itself (binary cross-entropy), whatever the others have.
     """
 
     label_prior: tuple[float, ...] = ()
     loss: float | None = None
+    independent: bool = False
 
 
 def best_constant(name: LossName, output: Tensor | None, batches: Sequence[Batch]) -> BestConstant:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import AutoInitError, DataError, DeviceError, ModelError, described
+from ..errors import USER_ERRORS, AutoInitError, DataError, DeviceError, ModelError, StepError, described
 from .batches import Batch, clone, describe, halves, move, regrouped, rows, select_rows, signature, tensors
 from .casting import Numbers
 from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
@@ -33,6 +33,7 @@ from .losses import (
 )
 from .optimizers import DEFAULT_LR, OptimizerBuilder
 from .precision import LossScale
+from .priors import constant_of
 from .snapshot import Snapshot, preserved, preserved_random
 from .stillness import check_still, stilled
 
@@ -45,8 +46,6 @@ _BYTES = "Convert bytes to numbers first, for example with .float() / 255. "
 """What is said where a model cannot take a batch of bytes."""
 ROUNDING, HALF_ROUNDING = 1e-5, 3e-3
 """By how much a loss may differ from that of its halves, which are added up in another order; in half precision."""
-USER_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AssertionError, AttributeError)
-"""What a model, a loss or a step raises on a batch that it cannot take."""
 
 
 @dataclass(kw_only=True)
@@ -67,6 +66,7 @@ class Task:
         gate_eval: held-back batches that the search never sees.
         loss_name: where the loss comes from.
         label_prior: relative frequency of each class; empty where the loss is no classification.
+        independent_labels: whether each of them is a label by itself (binary cross-entropy).
         reference: loss of the best constant predictor (label entropy, target variance); None if unknown.
         lr: the optimizer's own learning rate; None where there is none to read.
         lr_searched: whether learning rates around `lr` are candidates.
@@ -83,6 +83,7 @@ class Task:
     gate_eval: tuple[Batch, ...] = ()
     loss_name: LossName = "custom"
     label_prior: tuple[float, ...] = ()
+    independent_labels: bool = False
     reference: float | None = None
     lr: float | None = DEFAULT_LR
     lr_searched: bool = False
@@ -542,9 +543,14 @@ def _check_reached(task: Task, value: Tensor) -> None:
         )
 
 
-def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Exception) -> DataError:
+def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Exception) -> AutoInitError:
     """Returns an error with the shapes of both sides of what did not fit."""
-    said = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    said = described(error)
+    if task._loss.name == "step":
+        return StepError(
+            f"step failed on a batch of {describe(batch)}: {said}. It is called as step(model, batch), with the model "
+            "in training mode, and returns the loss."
+        )
     if seen:
         target = split(batch)[2]
         return DataError(
@@ -568,4 +574,6 @@ def _learn_reference(task: Task) -> None:
         check_labels(targets(task.train), width)
         check_labels(targets(task.probe_eval + task.gate_eval), width, "the held-back data")
     known = best_constant(task.loss_name, output, task.train)
-    task.label_prior, task.reference = known.label_prior, known.loss
+    if task.loss_name == "custom":
+        known = constant_of(task._loss.given, output, task.train)
+    task.label_prior, task.reference, task.independent_labels = known.label_prior, known.loss, known.independent

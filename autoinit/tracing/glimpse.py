@@ -23,6 +23,7 @@ from ..task.checks import check_trainable, unwrap
 from ..task.data import BATCH_ROWS, CACHE_BATCHES, all_batches, check_finite, fetch, held_out
 from ..task.features import data_features
 from ..task.losses import Loss, best_constant, prediction
+from ..task.priors import constant_of
 from ..task.snapshot import preserved_random
 from ..task.task import example_task
 from .tracing import trace, trace_task
@@ -109,7 +110,7 @@ def _seen(
         found = prediction(output)
         outputs.append(None if found is None else torch.empty_like(found, device="meta"))  # its shape is enough
 
-    task = example_task(model, [batches[0]], step=lambda one, batch: objective(one, batch))
+    task = dataclasses.replace(example_task(model, [batches[0]]), _loss=objective)
     hook = task.model.register_forward_hook(look)
     try:
         graph = trace_task(task)
@@ -117,11 +118,15 @@ def _seen(
         hook.remove()
     output = next(iter(outputs), None)
     known = best_constant(objective.name, output, batches)
-    found = data_features(batches, known.label_prior, known.loss)
+    if objective.name == "custom":
+        known = constant_of(objective.given, output, batches)
+    found = data_features(batches, () if known.independent else known.label_prior, known.loss)
     found.pop("data_batches", None)
     if total is not None and total > 1:
         found["data_batches"] = math.log2(_trained_on(total, rows(batches[0])))
-    return Glimpse(dataclasses.replace(graph, label_prior=known.label_prior), found)
+    return Glimpse(
+        dataclasses.replace(graph, label_prior=known.label_prior, independent_labels=known.independent), found
+    )
 
 
 # The first batches
@@ -137,7 +142,7 @@ def _first_batches(data: Any, numbers: Numbers) -> tuple[list[Batch], int | None
         some = data if len(chosen) == count else Subset(data, list(chosen))
         batches = fetch(some, numbers=numbers)
         return batches, max(len(batches), count // BATCH_ROWS)
-    if isinstance(data, tuple) and all(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in data):
+    if isinstance(data, tuple) and data and all(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in data):
         lengths = {len(part) for part in data}
         count = max(lengths)
         stride = count // ENOUGH_ROWS if len(lengths) == 1 else 1

@@ -128,7 +128,9 @@ def trace_task(task: Task) -> Graph:
             with explained(task, batch):
                 first = look()
         graph = completed(first, before, task.model, snapshot, look)
-    return keep_untrained(replace(graph, label_prior=task.label_prior), task.untrained)
+    return keep_untrained(
+        replace(graph, label_prior=task.label_prior, independent_labels=task.independent_labels), task.untrained
+    )
 
 
 def _watched(value: Any) -> Any:

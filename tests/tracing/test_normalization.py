@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from block_net import D, Net, read
 from torch import Tensor
 
-from autoinit.tracing.normalization import is_softmax
+from autoinit.tracing.blocks import is_softmax
 from autoinit.tracing.walk import Node, walk
 
 NORMS: dict[str, Callable[[Net, Tensor], Tensor]] = {
@@ -53,7 +53,7 @@ def test_the_scale_counts_before_a_nonlinearity_or_a_residual_add(block: Callabl
 
 def test_a_softmax_by_hand_is_told_from_other_quotients() -> None:
     def last(x: Tensor, f: Callable[[Tensor], Tensor]) -> Node:
-        return walk([f(x.requires_grad_()).grad_fn], {}, {}, {})[-1]
+        return walk([f(x.requires_grad_()).grad_fn], {}, {}, {}, {})[-1]
 
     x = torch.randn(3, 4)
     assert is_softmax(last(x, lambda x: x.exp() / x.exp().sum()))
