@@ -67,14 +67,15 @@ def _split_one(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
 
 
 def prediction(output: Any) -> Tensor | None:
-    """Returns the tensor that an output predicts with: its logits, or its first tensor."""
+    """Returns the tensor that an output predicts with: its logits, or its first tensor that is no single number."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping) and "logits" in output:
         return prediction(output["logits"])
     if isinstance(output, _HasLogits):
         return prediction(output.logits)
-    return next(iter(tensors(output)), None)
+    found = tensors(output)
+    return next((tensor for tensor in found if tensor.dim()), next(iter(found), None))
 
 
 def own_loss(output: Any) -> Tensor | None:
@@ -89,6 +90,18 @@ def own_loss(output: Any) -> Tensor | None:
     else:
         loss = output if isinstance(output, Tensor) and output.dim() == 0 else None
     return loss if isinstance(loss, Tensor) else None
+
+
+def scalar_place(output: Any) -> int | None:
+    """Returns where in a tuple the only scalar with a gradient stands: (loss, logits), or (logits, loss)."""
+    if type(output) not in (tuple, list):
+        return None
+    places = [at for at, item in enumerate(output) if _is_scalar(item) and item.requires_grad]
+    return places[0] if len(places) == 1 else None
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -204,6 +217,7 @@ class Loss:
         self._loss = loss
         self._step = step
         self.example = example
+        self._place: int | None = None
         self.name: LossName = "step" if step is not None else "custom"
         if is_plain(loss, F.cross_entropy, nn.CrossEntropyLoss):
             self.name = "cross_entropy"
@@ -215,14 +229,27 @@ class Loss:
         if self._step is not None:
             with stilled(model):
                 value = self._step(model, batch)
-            return _scalar(value, "step")
+            return _scalar(self._picked(value), "step")
         args, keywords, target = split(batch)
         if self._loss is None:
-            return self.inferred(model(*args, **keywords), target, args)
+            output = model(*args, **keywords)
+            # A model that is not given the target cannot know the loss: a scalar of its own is a penalty or the like.
+            told = target is not None and not args
+            return self.inferred(self._picked(output) if told else output, target, args)
         if not args:  # a given loss takes the target, so the model need not
             keywords = {key: value for key, value in keywords.items() if value is not target}
         target = args[0] if target is None and args else target
-        return _scalar(self._loss(model(*args, **keywords), target), "loss")
+        return _scalar(self._picked(self._loss(model(*args, **keywords), target)), "loss")
+
+    def _picked(self, value: Any) -> Any:
+        """Returns the scalar with a gradient where a tuple holds one, as it does in the passes without gradient after.
+
+        Anything else is returned as it is.
+        """
+        if torch.is_grad_enabled():
+            self._place = scalar_place(value)
+        found = value[self._place : self._place + 1] if self._place is not None and type(value) in (tuple, list) else ()
+        return found[0] if found and _is_scalar(found[0]) else value
 
     @property
     def is_step(self) -> bool:
@@ -265,6 +292,8 @@ def _scalar(value: Any, source: str) -> Tensor:
         remedy = "Return its ['loss']."
     elif isinstance(value, _HasLoss):
         remedy = "Return its .loss."
+    elif isinstance(value, (tuple, list)):
+        remedy = "Return the one part of it that is the loss; it is found by itself where one scalar has a gradient."
     raise StepError(f"{source} returned {got} where one scalar is needed. {_CALLABLES} {remedy}")
 
 

@@ -28,6 +28,7 @@ from .losses import (
     classes,
     own_loss,
     prediction,
+    scalar_place,
     split,
     targets,
 )
@@ -450,7 +451,8 @@ def explained(task: Task, batch: Batch) -> Iterator[list[Tensor | None]]:
     def look(module: nn.Module, inputs: Any, output: Any) -> None:
         if not seen:
             seen.append(prediction(output))
-            if task._loss.may_classify and own_loss(output) is None:  # before a device could fail on them
+            own = own_loss(output) is not None or scalar_place(output) is not None
+            if task._loss.may_classify and not own:  # before a device could fail on them
                 _check_class_range(seen[0], batch)
 
     hook = task.model.register_forward_hook(look)
@@ -571,8 +573,11 @@ def _learn_reference(task: Task) -> None:
     """Fills in the label prior and the best constant predictor's loss, where the loss is a known one."""
     output, task._output = task._output, None
     if width := class_count(task.loss_name, output, task.train[0]):
-        check_labels(targets(task.train), width)
-        check_labels(targets(task.probe_eval + task.gate_eval), width, "the held-back data")
+        for batches, name in ((task.train, "data"), (task.probe_eval + task.gate_eval, "the held-back data")):
+            labels = targets(batches)
+            if task.loss_name == "model":  # which may ignore another number than torch does
+                labels = [label.clamp(min=0) for label in labels]
+            check_labels(labels, width, name)
     known = best_constant(task.loss_name, output, task.train)
     if task.loss_name == "custom":
         known = constant_of(task._loss.given, output, task.train)

@@ -24,6 +24,7 @@ from autoinit.task.losses import (
     targets,
     variance,
 )
+from autoinit.task.task import make_task
 
 X, Y = torch.randn(8, 5), torch.arange(8) % 3
 TOKENS = torch.arange(8 * 4).reshape(8, 4) % 3
@@ -238,3 +239,70 @@ def test_the_best_constant_is_known_of_known_losses(
 def test_rows_of_several_shapes_have_no_best_constant() -> None:
     ragged = [(torch.empty(4, 2), torch.rand(4, width)) for width in (2, 3)]
     assert best_constant("mse", torch.empty(4, 2), ragged) == BestConstant()
+
+
+class Speaks(nn.Module):
+    """A character model that returns its scores and its loss, which leaves out the label -1, in either order."""
+
+    def __init__(self, order: tuple[int, int], penalty: bool = False) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(12, 8), nn.Linear(8, 12)
+        self.order, self.penalty = order, penalty
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
+        scores = self.head(self.table(x))
+        if self.penalty:
+            return scores, self.head.weight.square().sum()
+        if y is None:
+            return scores, None
+        loss = F.cross_entropy(scores.flatten(0, 1), y.flatten(), ignore_index=-1)
+        found = (scores, loss)
+        return tuple(found[at] for at in self.order)
+
+
+def characters() -> list[dict[str, Tensor]]:
+    x = torch.randint(0, 12, (8, 8, 5), generator=torch.Generator().manual_seed(0))
+    y = x.clone()
+    y[:, :, 0] = -1
+    return [{"x": one, "y": other} for one, other in zip(x, y, strict=True)]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_model_that_returns_its_loss_in_a_tuple_is_taken_at_its_word(order: tuple[int, int]) -> None:
+    model = Speaks(order)
+    task = make_task(model, characters())
+    assert task.loss_name == "model"
+    wanted = model(**task.train[0])[order.index(1)].item()
+    assert task.loss(task.train[0]).item() == wanted
+    with torch.no_grad():
+        assert task.loss(task.train[0]).item() == wanted
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_step_or_a_loss_may_return_a_tuple_with_one_scalar_that_has_a_gradient(order: tuple[int, int]) -> None:
+    def step(model: nn.Module, batch: Any) -> Any:
+        scores, loss = Speaks.forward(model, **batch)
+        accuracy = torch.tensor(0.5)
+        return (accuracy, *((scores, loss)[at] for at in order))
+
+    model = Speaks((0, 1))
+    task = make_task(model, characters(), step=step)
+    wanted = model(**task.train[0])[1].item()
+    assert task.evaluate([task.train[0]]) == [wanted]
+    by_loss = Loss(lambda output, target: (output, F.mse_loss(output, target)))
+    x = torch.randn(4, 3)
+    assert by_loss(nn.Linear(3, 3), (x, x)).dim() == 0
+
+
+def test_a_penalty_beside_the_scores_is_not_taken_for_the_loss() -> None:
+    pairs = [(batch["x"], batch["x"]) for batch in characters()]
+    assert make_task(Speaks((0, 1), penalty=True), pairs).loss_name == "cross_entropy"
+
+
+def test_two_scalars_with_a_gradient_are_refused_with_the_remedy() -> None:
+    def step(model: nn.Module, batch: Any) -> Any:
+        loss = model(batch["x"], batch["y"])[1]
+        return loss, 2 * loss
+
+    with pytest.raises(StepError, match="Return the one part of it that is the loss"):
+        make_task(Speaks((0, 1)), characters(), step=step)
