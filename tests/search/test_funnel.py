@@ -249,4 +249,4 @@ def test_the_owner_s_trial_is_run_again_where_its_worker_died(campaign: Campaign
     campaign.executor.deaths = 2
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"]))
     assert found.nobody is not None
-    assert "training the model's own weights failed" in found.nobody.why
+    assert "the run from the model's own weights failed" in found.nobody.why

@@ -310,7 +310,7 @@ def test_a_failing_owner_ends_the_search_at_once(campaign: Campaign, monkeypatch
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
     assert len(campaign.trials) == 1
     assert found.nobody is not None
-    assert "training the model's own weights failed (it raised)" in found.nobody.why
+    assert "the run from the model's own weights failed (it raised)" in found.nobody.why
 
 
 def test_where_nothing_can_be_paused_a_search_judges_one_after_the_other(
