@@ -82,6 +82,8 @@ def parse(text: str, error: type[Exception], what: str) -> dict[str, Any]:
         data = json.loads(text)
     except json.JSONDecodeError as problem:
         raise error(f"{what} is damaged: not JSON at line {problem.lineno}, column {problem.colno}.") from None
+    except (ValueError, RecursionError) as problem:  # a number of thousands of digits, a list in a list in a list
+        raise error(f"{what} is damaged: {str(problem).rstrip('.')}.") from None
     if not isinstance(data, dict):
         raise error(f"{what} holds a JSON {type(data).__name__}; a JSON object is needed.")
     return data

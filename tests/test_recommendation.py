@@ -130,3 +130,9 @@ def test_errors_of_the_reader_and_of_recipes_come_through() -> None:
         autoinit.recommend(deep(), digits(), recipes=["siren"], recommender=learned())
     with pytest.raises(autoinit.ModelError):
         autoinit.recommend(deep().requires_grad_(False), digits(), recommender=learned())
+
+
+def test_labels_out_of_range_are_refused() -> None:
+    x, labels = torch.randn(64, 6), torch.full((64,), 3)
+    with pytest.raises(autoinit.DataError, match="label 3 in batch 0 of data is out of range"):
+        autoinit.recommend(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), (x, labels))

@@ -195,6 +195,18 @@ def test_all_candidates_diverging_is_said() -> None:
         )
     assert selection.kept
     assert "diverged or failed" in selection.why
+    assert "the model's own weights diverge as well" in selection.why
+
+
+def test_an_optimizer_that_cannot_train_half_precision_is_told_from_weights_that_cannot_be_trained() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 10)).half()
+    recipes = ["he_normal", "xavier_uniform"]
+    selection = autoinit.select(model, DATA, optimizer=torch.optim.AdamW, budget=Budget(steps=450), recipes=recipes)
+    assert selection.kept
+    assert "the model's own weights diverge as well" in selection.why
+    assert "trained parameters are float16, in which small numbers of AdamW round to zero" in selection.why
+    assert "autocast=torch.float16" in selection.why
 
 
 def test_same_seed_same_selection() -> None:

@@ -215,6 +215,9 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Line | str]]:
         except json.JSONDecodeError as problem:
             yield place, f"not JSON at column {problem.colno}; cut off or damaged"
             continue
+        except (ValueError, RecursionError) as problem:  # a number of thousands of digits, lists in lists in lists
+            yield place, f"damaged: {problem}"
+            continue
         yield place, line if isinstance(line, dict) else f"a JSON {type(line).__name__} in the place of an object"
 
 
@@ -229,7 +232,24 @@ def _problem(line: Line) -> str:
             return f"field {name!r} is {line[name]!r:.40}"
     if line["id"] != identity(line):
         return "its id does not fit its trial; it was changed"
-    return ""
+    return next((f"field {place!r} is {value!r:.40}" for place, value in _unmeasured(line)), "")
+
+
+def _unmeasured(line: Line) -> Iterator[tuple[str, Any]]:
+    """Yields what should be a number, or a list of (steps, number) pairs, and is neither that nor missing."""
+    numbers = {"score": ("total", "training", "held_back"), "signals": ("loss", "gradient_norm", "gradient_range")}
+    for name, parts in numbers.items():
+        found = line[name] or {}
+        yield from ((f"{name}.{part}", found[part]) for part in parts if not _is_number(found.get(part)))
+    rungs = (line["curve"] or {}).get("held_back", [])
+    if not isinstance(rungs, list) or not all(
+        isinstance(rung, list) and len(rung) == 2 and isinstance(rung[0], int) and _is_number(rung[1]) for rung in rungs
+    ):
+        yield "curve.held_back", rungs
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 _NESTED = ("features", "fields", "recipe_features", "curve", "signals", "score")

@@ -56,7 +56,7 @@ def bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
 
 def _drawn_bias(layer: Layer, owner: Layer | None, recipe: Recipe, graph: Graph, fold: float) -> Fill:
     """Returns a bias at zero, or drawn as the scheme of its weight says, times what is folded into that weight."""
-    if owner is not None and owner.is_matrix and recipe.bias != "zero":
+    if owner is not None and owner.is_matrix and owner.size and recipe.bias != "zero":
         base = scheme(recipe.base_of(owner.role))
         draw = base.draw(owner, graph)
         if std := draw.bias_std * fold:

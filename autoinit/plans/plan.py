@@ -190,6 +190,6 @@ def _from_data(data: dict[str, Any], what: str) -> Plan:
         recipe=jsonfile.from_data(Recipe, body["recipe"], PlanFileError, what),
         seed=jsonfile.from_data(int, body["seed"], PlanFileError, what),
         fills=tuple(jsonfile.from_data(Fill, fill, PlanFileError, what) for fill in body["fills"]),
-        drawn_with=str(body.get("drawn_with", "")),
-        notes=tuple(map(str, body.get("notes", ()))),
+        drawn_with=jsonfile.from_data(str, body.get("drawn_with", ""), PlanFileError, what),
+        notes=jsonfile.from_data(tuple[str, ...], body.get("notes", ()), PlanFileError, what),
     )

@@ -7,11 +7,13 @@ import math
 from collections.abc import Iterator
 
 from .. import text
+from ..errors import ArgumentError
 from ..graph import TABLES, Graph, Layer
 from ..recipes.catalogue import as_recipe, check_fits, entry_of
 from ..recipes.formulas import LayerDraw, fan, mimetic, rows_and_columns
 from ..recipes.recipe import Recipe
 from ..recipes.schemes import Scheme, scheme
+from ..seeds import check_seed
 from .bias import bias
 from .depth import depth_scale, is_zeroed, left_out, multiplies
 from .fill import Fill, constant, copied, kept, make
@@ -41,6 +43,7 @@ def resolve(recipe: Recipe | str, graph: Graph, seed: int = 0) -> Plan:
     Raises:
         RecipeError: The name is unknown, or the recipe is for other architectures than this one; the message says what
             it needs and what to use.
+        ArgumentError: The graph is none, or the seed is out of range.
 
     Example:
         A plan for a model whose weights have no memory yet:
@@ -57,6 +60,12 @@ def resolve(recipe: Recipe | str, graph: Graph, seed: int = 0) -> Plan:
         2.weight  orthogonal  Orthogonal: std = 1/√4096 = 0.0156
         2.bias    constant    biases start at zero
     """
+    if not isinstance(graph, Graph):
+        raise ArgumentError(
+            f"graph is a {type(graph).__name__}. Pass the Graph that autoinit.trace(model, data) returns; "
+            "apply_(model, recipe, data) traces, resolves and draws in one call."
+        )
+    check_seed(seed)
     recipe = as_recipe(recipe)
     check_fits(recipe, graph)
     drawn = ((_unmultiplied(_fill(layer, recipe, graph), layer), layer) for layer in graph.layers)
@@ -132,6 +141,8 @@ def _rated(fill: Fill, layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
 def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if layer.keep:
         return kept(layer, layer.keep)
+    if not layer.size:
+        return kept(layer, "it has no entries")
     if layer.role == "layer_scale" and is_zeroed(layer, recipe, graph):
         return constant(layer, (0.0,), "the residual branch starts at zero by its multiplier (ReZero, SkipInit)")
     if recipe.depth_rule == "fixup" and multiplies(layer, graph):

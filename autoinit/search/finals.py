@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+import torch
+
 from ..judging.gate import Spread
 from ..judging.trials import Candidate, Trial, ranking
 from ..recipes.recipe import OWN
@@ -66,7 +68,7 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
     own, rivals = finalists(campaign.trials)
     if not rivals:
         none_tried = "the budget ended before another candidate could be tried"
-        return Finals(own, None, nobody=_no_rival(campaign.trials, none_tried))
+        return Finals(own, None, nobody=_no_rival(campaign, none_tried))
     if nobody := _too_early(campaign):
         decided = Finals(own, None, nobody=nobody)
         _say_who_goes_on(campaign, decided, {})
@@ -129,7 +131,7 @@ def leader(campaign: Campaign) -> Finals:
     """Returns the search's own leader, for a search that was interrupted before its finals were over."""
     own, rivals = finalists(campaign.trials)
     if not rivals:
-        return Finals(own, None, nobody=_no_rival(campaign.trials, "no other candidate had been tried yet"))
+        return Finals(own, None, nobody=_no_rival(campaign, "no other candidate had been tried yet"))
     early = _too_early(campaign)
     return Finals(own, None if early else rivals[0], nobody=early)
 
@@ -213,7 +215,8 @@ def _who_went_on(rivals: int) -> str:
     return f"{rivals} went on, beside the model's own weights"
 
 
-def _no_rival(trials: list[Trial], none_tried: str) -> NoChampion:
+def _no_rival(campaign: Campaign, none_tried: str) -> NoChampion:
+    trials = campaign.trials
     if trials and trials[0].state == "failed":
         return NoChampion(f"the run from the model's own weights failed ({trials[0].reason})", open=True)
     others = [trial for trial in trials if trial.candidate.recipe != OWN]
@@ -221,6 +224,21 @@ def _no_rival(trials: list[Trial], none_tried: str) -> NoChampion:
         return NoChampion(none_tried, open=True, longer=2.0)
     broken = [trial for trial in others if trial.state in ("vetoed", "diverged", "failed")]
     if len(broken) == len(others):
-        first = broken[0].reason
-        return NoChampion(f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {first})")
+        why = f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {broken[0].reason})"
+        return NoChampion(why + _own_diverged(campaign))
     return NoChampion(f"none of {len(others)} candidates beat the model's own weights in the search")
+
+
+def _own_diverged(campaign: Campaign) -> str:
+    """Returns that the owner's weights diverge too, which is no fault of any weights; empty where they do not."""
+    own = [trial for trial in campaign.trials if trial.candidate.recipe == OWN]
+    if not own or any(trial.state != "diverged" for trial in own):
+        return ""
+    why = f"; the model's own weights diverge as well ({own[0].reason})"
+    task = campaign.bench.task
+    if any(parameter.dtype == torch.float16 for parameter in task.model.parameters() if parameter.requires_grad):
+        return (
+            f"{why}: trained parameters are float16, in which small numbers of {task.optimizer_name} round to zero. "
+            "Keep them in float32, and pass autocast=torch.float16"
+        )
+    return f"{why}: look at the learning rate, the loss and the data"

@@ -102,6 +102,12 @@ def run_study(
         3 of 3 trials ended; done
     """
     home = Path(folder)
+    if not isinstance(study, Study):
+        raise ArgumentError(
+            f"study is {study!r}. Pass an autoinit.Study; `autoinit study run` takes the path of a study file."
+        )
+    if not home.is_dir():
+        raise ArgumentError(f"folder is {str(folder)!r}, which is no folder. Make it first, or give another one.")
     url = storage_of(study, home, storage)
     limit = parse_budget(budget or study.budget).seconds if budget or study.budget else None
     store = open_store(url, study.name, create=not resume)

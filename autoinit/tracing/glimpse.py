@@ -22,7 +22,7 @@ from ..task.casting import Numbers
 from ..task.checks import check_trainable, unwrap
 from ..task.data import BATCH_ROWS, CACHE_BATCHES, all_batches, check_finite, fetch, held_out
 from ..task.features import data_features
-from ..task.losses import Loss, best_constant, prediction
+from ..task.losses import Loss, best_constant, check_labels, class_count, prediction, targets
 from ..task.priors import constant_of
 from ..task.snapshot import preserved_random
 from ..task.task import example_task
@@ -117,6 +117,8 @@ def _seen(
     finally:
         hook.remove()
     output = next(iter(outputs), None)
+    if objective.name == "cross_entropy" and (width := class_count(objective.name, output, batches[0])):
+        check_labels(targets(batches), width)
     known = best_constant(objective.name, output, batches)
     if objective.name == "custom":
         known = constant_of(objective.given, output, batches)

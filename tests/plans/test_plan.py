@@ -37,6 +37,14 @@ def test_file_round_trip(tmp_path: Path) -> None:
             '{"format": "autoinit-plan", "version": 1, "plan": {"recipe": {}, "seed": 0, "fills": [{"name": "w"}]}}',
             "shape: Field required",
         ),
+        (
+            '{"format": "autoinit-plan", "version": 1, "plan": {"recipe": {}, "seed": 0, "fills": [], "notes": 7}}',
+            "Input should be a valid tuple",
+        ),
+        (
+            '{"format": "autoinit-plan", "version": 1, "plan": {"recipe": {}, "seed": 0, "fills": [], "notes": null}}',
+            "Input should be a valid tuple",
+        ),
     ],
 )
 def test_bad_files(tmp_path: Path, content: str | None, said: str) -> None:

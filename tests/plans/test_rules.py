@@ -3,13 +3,15 @@ from __future__ import annotations
 import math
 
 import pytest
-from graphs import GRAPHS, ONLY_FOR, lstm, mlp, transformer
+from graphs import GRAPHS, ONLY_FOR, bias, linear, lstm, mlp, transformer
 
+from autoinit.errors import ArgumentError
 from autoinit.graph import Graph, Layer
 from autoinit.plans.bias import SMALLEST_FREQUENCY
 from autoinit.plans.rules import resolve
 from autoinit.plans.table import coverage
-from autoinit.recipes.catalogue import NAMED
+from autoinit.recipes.catalogue import ENTRIES, NAMED
+from autoinit.recipes.needs import NEEDS
 from autoinit.recipes.recipe import Recipe
 
 
@@ -146,3 +148,25 @@ def test_recipes_that_say_nothing_of_embeddings_keep_positions() -> None:
     plan = resolve(Recipe(base="he_normal"), with_positions((40, 16)))
     assert plan["places"].untouched
     assert plan["places"].reason == "a position table's scale does not follow from fans"
+
+
+def test_what_is_no_graph_and_no_seed_is_told() -> None:
+    with pytest.raises(ArgumentError, match=r"graph is a list\. Pass the Graph that autoinit\.trace"):
+        resolve("he_normal", [])  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="seed must be a whole number from 0"):
+        resolve("he_normal", mlp(), seed=-1)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_layer_without_entries_is_kept_and_its_bias_is_not(name: str) -> None:
+    layers = (
+        linear("empty", 4, 0, role="input"),
+        bias("empty.bias", "empty", 4),
+        linear("none", 0, 4, depth=1),
+        linear("head", 3, 4, role="output", depth=2),
+    )
+    graph = Graph(layers)
+    if not all(NEEDS[need].met(graph) for need in ENTRIES[name].about.needs):
+        return
+    plan = resolve(name, graph)
+    assert plan["empty"].reason == plan["none"].reason == "it has no entries"

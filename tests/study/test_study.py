@@ -383,3 +383,11 @@ def test_writing_lines_twice_changes_nothing(finished: Path, tmp_path: Path) -> 
     found = records(finished)
     assert write_lines(tmp_path / "a.jsonl", found) == 25
     assert write_lines(tmp_path / "a.jsonl", found) == 0
+
+
+def test_a_folder_that_is_none_and_a_study_that_is_none_are_told(tmp_path: Path) -> None:
+    study = read_study(Path(__file__).parents[1] / "before" / "before.toml")
+    with pytest.raises(autoinit.ArgumentError, match=r"folder is '.*away', which is no folder\. Make it first"):
+        autoinit.run_study(study, folder=tmp_path / "away")
+    with pytest.raises(autoinit.ArgumentError, match=r"study is 'night\.toml'\. Pass an autoinit\.Study"):
+        autoinit.run_study("night.toml", folder=tmp_path)  # type: ignore[arg-type]
