@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -181,7 +182,17 @@ def _fill(
 
 
 def _draw(tensor: Tensor, fill: Fill, geometry: Geometry, seed: int, memory: Memory) -> None:
-    """Fills a tensor with the draw of a fill, before its factors."""
+    """Fills a tensor with the draw of a fill, before its factors.
+
+    The two parts of a complex tensor are drawn by themselves, half of the variance each.
+    """
+    if tensor.is_complex():
+        for part, name in ((tensor.real, fill.name), (tensor.imag, f"{fill.name} (imaginary)")):
+            drawn = torch.empty(tensor.shape, dtype=part.dtype)
+            stream = fill.stream and f"{fill.stream}{name.removeprefix(fill.name)}"
+            _draw(drawn, dataclasses.replace(fill, name=name, stream=stream), geometry, seed, memory)
+            part.copy_(drawn.mul_(math.sqrt(0.5)))
+        return
     std = 1.0 if fill.std is None else fill.std
     if fill.distribution in COSTLY:
         _draw_costly(tensor, fill, geometry, seed, memory)

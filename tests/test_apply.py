@@ -497,3 +497,72 @@ def test_a_tied_head_has_a_bias_and_a_reason() -> None:
     plan = autoinit.apply_(case.model, "he_normal", case.batch, step=case.loss)
     (tied,) = (fill for fill in plan.fills if fill.role == "embedding")
     assert "it is the head as well" in tied.reason
+
+
+class Filter(nn.Module):
+    """A two-dimensional Fourier layer of complex weights."""
+
+    def __init__(self, width: int, modes: int) -> None:
+        super().__init__()
+        self.modes = modes
+        self.weight = nn.Parameter(torch.ones(width, width, modes, modes, dtype=torch.cfloat))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.fft.rfft2(x)
+        made = torch.zeros_like(seen)
+        kept = seen[:, :, : self.modes, : self.modes]
+        made[:, :, : self.modes, : self.modes] = torch.einsum("bixy,ioxy->boxy", kept, self.weight)
+        return torch.fft.irfft2(made, s=x.shape[-2:])
+
+
+def operator() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 24, 1), Filter(24, 5), nn.GELU(), Filter(24, 5), nn.GELU(), nn.Conv2d(24, 1, 1))
+
+
+FIELDS = (torch.randn(16, 1, 12, 12), torch.randn(16, 1, 12, 12))
+
+
+@pytest.mark.parametrize("name", ["he_normal", "xavier_uniform", "truncated_normal", "orthogonal", "lsuv", "sparse"])
+def test_complex_weights_are_drawn_with_half_of_the_variance_in_each_part(name: str) -> None:
+    model = operator()
+    plan = autoinit.apply_(model, name, FIELDS)
+    for at in (1, 3):
+        fill, weight = plan[f"{at}.weight"], model[at].weight.detach()
+        assert fill.std is not None
+        assert weight.abs().square().mean().sqrt().item() == pytest.approx(fill.std, rel=0.03)
+        for part in (weight.real, weight.imag):
+            assert part.square().mean().item() == pytest.approx(fill.std**2 / 2, rel=0.06)
+        both = torch.stack((weight.real.flatten(), weight.imag.flatten()))
+        assert abs(torch.corrcoef(both)[0, 1].item()) < 0.05  # √(1/14,400) = 0.008
+
+
+def test_each_frequency_of_a_fourier_layer_keeps_its_second_moment() -> None:
+    """He's formula for GELU, whose gain the plan names: what a mode gets out is that times what went in."""
+    model = operator()
+    plan = autoinit.apply_(model, "he_normal", FIELDS)
+    x = torch.randn(64, 24, 12, 12)
+    before, after = torch.fft.rfft2(x)[..., :5, :5], torch.fft.rfft2(model[1](x))[..., 1:5, 1:5]
+    ratio = after.abs().square().mean() / before.abs().square().mean()
+    assert ratio.item() == pytest.approx(24 * plan["1.weight"].std ** 2, rel=0.15)
+
+
+def test_complex_draws_are_the_same_again_and_the_plan_gives_them() -> None:
+    one, other = operator(), operator()
+    plan = autoinit.apply_(one, "he_normal", FIELDS)
+    autoinit.apply_(other, plan)
+    assert one[1].weight.equal(other[1].weight)
+    assert not one[1].weight.equal(one[3].weight)
+    wide = operator()
+    wide[1].weight = nn.Parameter(wide[1].weight.to(torch.cdouble))
+    autoinit.apply_(wide, plan)
+    assert wide[1].weight.dtype == torch.cdouble
+
+
+def test_a_search_over_a_model_with_complex_weights_runs() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(160, 1, 8, 8)
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), Filter(4, 3), nn.GELU(), nn.Conv2d(4, 1, 1))
+    selection = autoinit.select(model, (x, x.roll(1, -1)), lr=1e-3, budget=autoinit.Budget(steps=300))
+    states = selection.trials.state.value_counts()
+    assert set(states.index) <= {"complete", "pruned"}, selection.trials[["recipe", "state", "reason"]]

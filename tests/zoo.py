@@ -459,6 +459,29 @@ def graph_attention() -> Case:
     return Case(GraphAttention(), ((torch.randn(10, 5), edges), _labels(10)), classify)
 
 
+class FourierLayer(nn.Module):
+    """A convolution as wide as the signal: complex weights for the lowest frequencies, beside one of width 1."""
+
+    def __init__(self, width: int, modes: int) -> None:
+        super().__init__()
+        self.modes = modes
+        self.spectrum = nn.Parameter(torch.randn(width, width, modes, dtype=torch.cfloat) / width)
+        self.local = nn.Conv1d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frequencies = torch.fft.rfft(x)
+        low = torch.einsum("bik,iok->bok", frequencies[..., : self.modes], self.spectrum)
+        rest = torch.zeros_like(frequencies[..., self.modes :])
+        return torch.fft.irfft(torch.cat((low, rest), -1), n=x.shape[-1]) + self.local(x)
+
+
+def fourier() -> Case:
+    model = nn.Sequential(
+        nn.Conv1d(2, 8, 1), FourierLayer(8, 3), nn.GELU(), FourierLayer(8, 3), nn.GELU(), nn.Conv1d(8, 1, 1)
+    )
+    return Case(model, (torch.randn(4, 2, 16), torch.randn(4, 1, 16)), regress)
+
+
 def _tokens() -> dict[str, Tensor]:
     tokens = torch.randint(3, 60, (2, 9))
     return {"input_ids": tokens, "labels": tokens}
@@ -626,7 +649,7 @@ ZOO: dict[str, Callable[[], Case]] = {
     for make in (
         tanh_mlp, residual_mlp, cnn_bn, resnet, convolutions, conv1d_conv3d_bilinear, lstm, gru, rnn_cell,
         encoder_pre_ln, encoder_post_ln, einsum_attention, gates, two_heads_two_inputs, parametrized_mlp,
-        tied_characters, siren, spiking, hand_written, gpt2, llama, bert, vit, t5, mixtral, convnext, mamba,
+        tied_characters, siren, spiking, hand_written, fourier, gpt2, llama, bert, vit, t5, mixtral, convnext, mamba,
         critic, pinn, actor_critic,
         bayesian_mlp, equalized_cnn, einsum_experts, graph_attention,
     )

@@ -148,7 +148,8 @@ def _other_passes(
 def _sites(model: nn.Module, graph: Graph, targets: Mapping[str, float], centre: bool) -> dict[str, Site]:
     sites: dict[str, Site] = {}
     for layer in graph.layers:
-        if not reason_to_skip(layer):
+        # Behind a complex product come the values of a transform, and no unit's outputs.
+        if not reason_to_skip(layer) and not read(model, layer.name).is_complex():
             # A gate's bias decides what passes at the start; it is its owner's choice.
             bias = free_bias(model, graph, layer) if centre and layer.role != "gate" else ""
             sites[layer.name] = Site(layer, targets.get(layer.name, 1.0), bias, _is_apart(model, layer.name))

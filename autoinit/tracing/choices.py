@@ -96,7 +96,7 @@ def _is_pattern(table: Tensor) -> bool:
     """Whether the rows of a table of positions have one length throughout."""
     if table.is_meta or table.dim() < 2 or table.shape[-1] < 2 or table.numel() < 2 * table.shape[-1]:
         return False
-    lengths = table.detach().float().flatten(0, -2).norm(dim=1)
+    lengths = table.detach().abs().float().flatten(0, -2).norm(dim=1)
     return bool((lengths - lengths[0]).abs().max() <= ROUNDING * lengths[0])
 
 

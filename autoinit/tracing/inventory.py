@@ -55,8 +55,8 @@ def inventory(model: nn.Module) -> list[Item]:
         item = derived.get(name) or Item(name, tuple(parameter.shape), tuple(names[id(parameter)][1:]))
         if not parameter.requires_grad:
             item = replace(item, keep=FROZEN)
-        elif not parameter.is_floating_point():
-            item = replace(item, keep=f"not a floating-point tensor ({parameter.dtype})")
+        elif not (parameter.is_floating_point() or parameter.is_complex()):
+            item = replace(item, keep=f"neither floating-point nor complex ({parameter.dtype})")
         items.setdefault(item.name, replace(item, keep=item.keep or legacy.get(name, "")))
     return list(items.values())
 
