@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,3 +81,17 @@ class ForwardOnly(Interceptor):
     def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Returns what the function returns; None for a backward, which is left out."""
         return None if func is Tensor.backward else func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Runs what was compiled as it was written, inside the block.
+
+    Modes, gradients and hooks change all the time in short trainings, and each change would have a part compiled anew:
+    that takes longer than the training. What watches operations would see none of a compiled part, either.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and to import it takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield

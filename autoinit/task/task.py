@@ -18,7 +18,7 @@ from .batches import Batch, clone, describe, halves, move, regrouped, rows, sele
 from .casting import Numbers
 from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
 from .data import MEASURED_ROWS, all_batches, check_finite, fetch, first_batch, held_back_groups, held_out, in_two
-from .evaluation import MANNERS, ForwardOnly, Manner, evaluating
+from .evaluation import MANNERS, ForwardOnly, Manner, evaluating, uncompiled
 from .losses import (
     Loss,
     LossName,
@@ -235,6 +235,7 @@ class Task:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
+            stack.enter_context(uncompiled())
             snapshot = stack.enter_context(preserved(self.model))
             if any(tensor.device != self.device for tensor in self.model.parameters()):
                 self.model.to(self.device)
