@@ -248,7 +248,7 @@ def test_rows_that_cannot_be_batched_are_told_so() -> None:
         def __getitem__(self, index: int) -> Any:
             return object(), 1
 
-    with pytest.raises(DataError, match=r"rows of the Pictures cannot be batched.*collate_fn"):
+    with pytest.raises(DataError, match=r"data could not be read: TypeError.*collate_fn"):
         fetch(Pictures())
 
 

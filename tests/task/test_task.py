@@ -104,7 +104,12 @@ TASKS: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, Any], str]] = {
     "autoencoder": (lambda: mlp(64, 64), DIGITS, {}, "mse"),
     "two inputs": (TwoInputs, (DIGITS[:, :32], DIGITS[:, 32:], CLASSES), {}, "cross_entropy"),
     "two inputs in a tuple": (TwoInputs, ((DIGITS[:, :32], DIGITS[:, 32:]), CLASSES), {}, "cross_entropy"),
-    "own loss": (mlp, (DIGITS, CLASSES), {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, "custom"),
+    "own loss": (
+        mlp,
+        (DIGITS, CLASSES),
+        {"loss": lambda scores, labels: F.cross_entropy(scores, labels, label_smoothing=0.1)},
+        "custom",
+    ),
     "torch's loss": (mlp, (DIGITS, CLASSES), {"loss": F.cross_entropy}, "cross_entropy"),
     "step": (mlp, (DIGITS, CLASSES), {"step": lambda m, b: F.cross_entropy(m(b[0]), b[1])}, "step"),
     "language model": (gpt2, {"input_ids": TOKENS.astype(int), "labels": TOKENS.astype(int)}, {}, "model"),
