@@ -139,7 +139,7 @@ def places() -> list[tuple[str, Place]]:
         ("rewinding", (Snapshot, "rewind")),
         ("building optimizers", (Task, "build_optimizer")),
         (LOOP, (Training, "go_on")),
-        ("evaluation", (vars(probing), "evaluate")),
+        ("evaluation", (Task, "evaluate")),
         ("norms of gradients", (vars(probing), "_gradient_norms")),
         ("trainings that wait", (PausedTrainings, "pause")),
         ("trainings that wait", (PausedTrainings, "take")),
