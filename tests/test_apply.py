@@ -505,7 +505,7 @@ class Filter(nn.Module):
     def __init__(self, width: int, modes: int) -> None:
         super().__init__()
         self.modes = modes
-        self.weight = nn.Parameter(torch.ones(width, width, modes, modes, dtype=torch.cfloat))
+        self.weight = nn.Parameter(torch.randn(width, width, modes, modes, dtype=torch.cfloat))
 
     def forward(self, x: Tensor) -> Tensor:
         seen = torch.fft.rfft2(x)

@@ -41,6 +41,7 @@ class Mixed(nn.Module):
 @pytest.fixture
 def model() -> Mixed:
     torch.manual_seed(0)
+    torch.compiler.reset()  # what other tests have compiled counts towards a limit, after which nothing more is
     COMPILED.clear()
     return Mixed()
 
