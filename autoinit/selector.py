@@ -28,10 +28,11 @@ from .recommender.source import recommender_from
 from .recommender.warm import warmed
 from .search.campaign import Campaign, Progress
 from .search.distinct import nothing_to_choose
+from .search.finals import NoChampion
 from .search.funnel import Found, search
 from .search.own_records import keep_records
 from .search.proxy import Original, carried, joint_space, original_of, proxy_meant
-from .search.reasons import Reason, described_task, nothing, reason, too_small
+from .search.reasons import Reason, described_task, reason, too_small
 from .search.selection import Cost, Selection, trial_table
 from .seeds import check_seed
 from .task.batches import Batch
@@ -205,11 +206,11 @@ def select(
             campaign,
             how,
         ):
-            untried = nothing(idle) if idle else None if how else too_small(meter)
-            found = Found(Candidate(OWN))
-            if untried is None:
+            small = None if how or idle else too_small(meter)
+            found = Found(Candidate(OWN), nobody=NoChampion(idle))
+            if not idle and small is None:
                 found = search(campaign, space, storage=storage, study_name=study_name)
-    selection = _selection(found, campaign, _cost(campaign, how, memory), untried)
+    selection = _selection(found, campaign, _cost(campaign, how, memory), small)
     if record:
         keep_records(campaign.trials, task, graph, features, own, seed)
     return _given(selection, task, original, seed, apply)

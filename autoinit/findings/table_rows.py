@@ -35,11 +35,17 @@ def table_rows(model: nn.Module, graph: Graph) -> Iterator[Finding]:
         usual = float(sizes[used].median())
         large = (sizes > LARGE * usual).nonzero().flatten().tolist()
         if large:
-            yield _large(model, layer, large, float(sizes.max()), usual)
+            most = number(float(sizes.max()))
+            said = f"far larger than the others: a root mean square of {most}, where the median row has {number(usual)}"
+            yield _found(model, layer, large, usual, said)
         read_out = is_head or any(_is_head(model, name) for name in (layer.name, *layer.tied_to) if layer.tied_to)
         zero = set((~used).nonzero().flatten().tolist()) - _padding(model, len(sizes))
         if read_out and zero:
-            yield _zero(model, layer, sorted(zero), usual)
+            said = (
+                f"zero, while the others have a root mean square of {number(usual)}: the score of such a class starts "
+                "the same for every input"
+            )
+            yield _found(model, layer, sorted(zero), usual, said)
 
 
 def _row_sizes(weight: Tensor, layer: Layer) -> Tensor:
@@ -60,22 +66,12 @@ def _padding(model: nn.Module, rows: int) -> set[int]:
     return {table.padding_idx for table in tables if table.padding_idx is not None}
 
 
-def _large(model: nn.Module, layer: Layer, rows: Sequence[int], most: float, usual: float) -> Finding:
+def _found(model: nn.Module, layer: Layer, rows: Sequence[int], usual: float, said: str) -> Finding:
+    """Returns the finding that some rows are otherwise than the usual one is; `said` is in what way."""
     what, verb = ("row", "is") if len(rows) == 1 else ("rows", "are")
     return Finding(
         "warning",
-        f"{what} {few(list(map(str, rows)))} of {layer.name} {verb} far larger than the others: a root mean square of "
-        f"{number(most)}, where the median row has {number(usual)}",
-        f"draw them as the others: {_drawn(model, layer, rows, usual)}",
-    )
-
-
-def _zero(model: nn.Module, layer: Layer, rows: Sequence[int], usual: float) -> Finding:
-    what, verb = ("row", "is") if len(rows) == 1 else ("rows", "are")
-    return Finding(
-        "warning",
-        f"{what} {few(list(map(str, rows)))} of {layer.name} {verb} zero, while the others have a root mean square of "
-        f"{number(usual)}: the score of such a class starts the same for every input",
+        f"{what} {few(list(map(str, rows)))} of {layer.name} {verb} {said}",
         f"draw them as the others: {_drawn(model, layer, rows, usual)}",
     )
 

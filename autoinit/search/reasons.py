@@ -97,11 +97,6 @@ def _budget(factor: float, meter: Meter) -> str:
     return f'budget="{_rounded_up(1.2 * factor * meter.seconds)}s"'
 
 
-def nothing(why: str) -> Reason:
-    """Returns the answer of a search that has nothing to choose from: no other weights are better."""
-    return Reason("no better", why)
-
-
 def too_small(meter: Meter) -> Reason:
     """Returns why nothing was searched, and the budget that would do."""
     limit = meter.budget.steps
