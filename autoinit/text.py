@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 
@@ -67,3 +68,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "")
 
     rule = "  ".join("─" * width for width in widths)
     return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def numberless(name: str) -> str:
+    """Returns a parameter's name with a star for each number: the same one for the same place in all layers."""
+    return re.sub(r"\d+", "*", name)

@@ -45,3 +45,9 @@ def test_a_row_of_another_length_is_refused() -> None:
 def test_few_names_say_how_many_more() -> None:
     assert text.few(["a", "b"]) == "a, b"
     assert text.few(["a", "b", "c", "d"], most=2) == "a, b and 2 more"
+
+
+def test_a_place_in_all_layers_has_one_name() -> None:
+    assert (
+        text.numberless("blocks.10.conv1.weight") == text.numberless("blocks.3.conv2.weight") == "blocks.*.conv*.weight"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from torch import nn
 
 from ..graph import Graph, Layer
 from ..probing.signals import LayerSignal, Signals
-from ..text import few, number
+from ..text import few, number, numberless
 from .finding import Finding, Severity
 from .remedies import drawn_anew, suited
 
@@ -55,7 +54,7 @@ def along_depth(model: nn.Module, graph: Graph, signals: Signals) -> Iterator[Fi
 
 def place(layer: Layer) -> tuple[str, str, bool]:
     """Returns what siblings have in common: the name but for numbers, the role, and whether it ends its branch."""
-    return re.sub(r"\d+", "#", layer.name), layer.role, layer.closes_branch
+    return numberless(layer.name), layer.role, layer.closes_branch
 
 
 def _trunk(graph: Graph, signals: Signals, value: Value) -> list[LayerSignal]:

@@ -29,7 +29,7 @@ def _by_pattern(fills: Sequence[Fill]) -> list[Fill]:
 
 def _pattern(fill: Fill) -> tuple[str, ...]:
     why = _NUMBER.sub("*", fill.reason)
-    return re.sub(r"\d+", "*", fill.name), str(fill.shape), fill.role, fill.distribution, why
+    return text.numberless(fill.name), str(fill.shape), fill.role, fill.distribution, why
 
 
 def _row(group: list[Fill]) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from ..seeds import seed_of_use
 from ..task.assign import derived_name
 from ..task.checks import check_trainable, unwrap
 from ..task.task import Task
+from ..text import numberless
 from ..tracing.choices import keep_choices
 from ..tracing.tracing import trace_task
 from .selection import Selection
@@ -122,13 +122,9 @@ def _untrained(model: nn.Module, proxy: Task) -> frozenset[str]:
     their numbers, are all not held.
     """
     held = {derived_name(name) for name, _ in proxy.model.named_parameters()} - proxy.untrained
-    patterns = {_numberless(name) for name in proxy.untrained} - {_numberless(name) for name in held}
+    patterns = {numberless(name) for name in proxy.untrained} - {numberless(name) for name in held}
     names = {derived_name(name) for name, _ in model.named_parameters()}
-    return frozenset(name for name in names if name in proxy.untrained or _numberless(name) in patterns)
-
-
-def _numberless(name: str) -> str:
-    return re.sub(r"\d+", "*", name)
+    return frozenset(name for name in names if name in proxy.untrained or numberless(name) in patterns)
 
 
 def _met(globs: Globs, graph: Graph) -> Globs:

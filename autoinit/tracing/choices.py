@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..graph import Graph, Layer
 from ..task.assign import read
+from ..text import numberless
 from .inventory import FROZEN, UNREACHED, UNTRAINED
 
 ROUNDING = 1e-3
@@ -170,7 +170,7 @@ def _are_alike(graph: Graph, paths: tuple[str, str], ends: Sequence[str]) -> boo
 
 def _is_copy(model: nn.Module, graph: Graph, paths: tuple[str, str], ends: Sequence[str]) -> bool:
     """Whether the first of two modules that are alike is a copy of the second."""
-    if len({re.sub(r"\d+", "*", path) for path in paths}) == 1:
+    if len(set(map(numberless, paths))) == 1:
         return False
     pairs = [(graph[_joined(paths[0], end)], graph[_joined(paths[1], end)]) for end in ends]
     if not all(_are_beside(*pair) and _are_equal(model, *pair) for pair in pairs):
