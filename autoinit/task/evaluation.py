@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,34 @@ class ForwardOnly(Interceptor):
         return None if func is Tensor.backward else func(*args, **kwargs)
 
 
+class _Suspension:
+    """How many blocks want torch.compile suspended, and what puts its stance back after the last of them.
+
+    The stance is one of the whole process, while blocks need not end in the order in which they began: two threads may
+    choose at the same time, a study keeps a task open while it makes the next one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._stance: Any = None
+
+    def begin(self) -> None:
+        with self._lock:
+            self._blocks += 1
+            if self._blocks == 1:
+                self._stance = torch.compiler.set_stance("force_eager")
+
+    def end(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks == 0:
+                self._stance.__exit__(None, None, None)
+
+
+_SUSPENSION = _Suspension()
+
+
 @contextlib.contextmanager
 def uncompiled() -> Iterator[None]:
     """Runs what was compiled as it was written, inside the block.
@@ -93,5 +122,8 @@ def uncompiled() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and to import it takes seconds
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    _SUSPENSION.begin()
+    try:
         yield
+    finally:
+        _SUSPENSION.end()

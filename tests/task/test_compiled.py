@@ -62,6 +62,19 @@ def test_it_is_compiled_again_afterwards_and_after_an_error(model: Mixed) -> Non
     assert COMPILED
 
 
+def test_it_is_compiled_again_after_blocks_that_do_not_end_in_the_order_of_their_beginnings(model: Mixed) -> None:
+    """As those of two threads, or of a study's tasks; the stance is one for the whole process."""
+    first, second = uncompiled(), uncompiled()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    model(X)
+    assert COMPILED == []
+    second.__exit__(None, None, None)
+    model(X)
+    assert COMPILED
+
+
 def test_where_nothing_was_compiled_the_compiler_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(__import__("sys").modules, "torch._dynamo", raising=False)
     monkeypatch.setattr(torch.compiler, "set_stance", lambda stance: pytest.fail("the compiler was asked"))
