@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "autoinit"
 
 FLOORS = (
-    "version errors seeds text jsonfile factories activations graph",
+    "version errors seeds text screen jsonfile factories activations graph",
     "recipes plans judging knowledge recommender",
     "task tracing initializers init calibrations apply",
     "probing findings executors search",
@@ -43,7 +43,7 @@ ONLY_IN = {
     "jinja2": {"reports"},
     "typer": {"cli"},
     "click": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "screen"},
     "mlxtend": {"demo"},
     "sklearn": {"recommender"},
     "tests": set(),
@@ -262,7 +262,10 @@ def test_every_library_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = ("demo", "report", "postgres", "ray", "dashboard")
     needs = [*project["dependencies"], *(need for extra in extras for need in project["optional-dependencies"][extra])]
-    declared = {re.split(r"[^\w.-]", need)[0].replace("-", "_") for need in needs} | {"autoinit"}
+    declared = {re.split(r"[^\w.-]", need)[0].replace("-", "_") for need in needs} | {
+        "autoinit",
+        "IPython",
+    }  # a notebook has that
     declared |= {"sklearn"} if "scikit_learn" in declared else set()
     wrong = [
         violation(module, line, f"imports {name}, which pyproject.toml does not name")

@@ -1,0 +1,100 @@
+"""Recipes by short names for a screen, "orthogonal, gain × 0.73, LSUV", and what the words in them mean."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..text import number
+from .calibrations import CALIBRATION_ROWS
+from .catalogue import entry_of
+from .recipe import OWN, Recipe
+
+OWN_TITLE = "own weights"
+"""What the owner's weights are called on a screen."""
+
+
+def _factor(log2: float) -> str:
+    return f"× {number(2.0**log2, 2)}"
+
+
+_SAID: dict[str, Callable[[Any], str] | dict[str, str]] = {
+    "mode": lambda mode: mode.replace("_", " "),
+    "log2_gain": lambda log2: f"gain {_factor(log2)}",
+    "depth_slope": lambda log2: f"last/first {_factor(log2)}",
+    "branch_power": lambda power: f"branches / L^{number(power, 2)}",
+    "residual_out": {"scaled": "branch ends / √L", "zero": "branch ends zero"},
+    "depth_rule": {"fixup": "Fixup", "t_fixup": "T-Fixup", "deepnorm": "DeepNorm"},
+    "head": {"eighth": "head / 8", "zero": "head zero"},
+    "head_bias": {"zero": "head bias zero", "label_prior": "label prior"},
+    "embedding": {"small": "embeddings 0.02", "inverse_sqrt": "embeddings 1/√width"},
+    "qk_log2": lambda log2: f"q, k {_factor(log2)}",
+    "attention": {"mimetic": "mimetic attention"},
+    "recurrent": {
+        "orthogonal": "recurrence orthogonal",
+        "orthogonal_forget": "recurrence orthogonal, forget bias 1",
+        "identity": "recurrence identity",
+        "chrono": "chrono biases",
+    },
+    "bias": {"zero": "biases zero"},
+    "widths": {"mup": "μP"},
+    "base_width": lambda width: f"base width {width}",
+    "rules": lambda rules: ", ".join(f"{role} {name}" for role, name in rules),
+    "calibration": {"lsuv": "LSUV", "lsuv_centred": "centred LSUV", "within_layer": "within-layer"},
+}
+"""Field of a recipe → how it is said where it is not at its default, in the order in which it is."""
+
+_MEANINGS = {
+    "gain": "factor on every weight matrix, beside the scheme's own",
+    "last/first": "gain of the last matrix over that of the first",
+    "branches / L^": "inner weights of the L residual branches are divided by this power of L",
+    "branch ends": "the last weight of each of the L residual branches",
+    "Fixup": "residual branches are scaled with their number, so that no normalization is needed",
+    "DeepNorm": "residual branches are scaled with their number, for deep post-norm Transformers",
+    "head": "the output weight",
+    "label prior": "the output bias begins at the log frequencies of the labels",
+    "embeddings": "standard deviation of the tables of tokens and positions",
+    "q, k": "query and key weights of attention",
+    "mimetic attention": "products of queries and keys begin near the identity, as in trained Transformers",
+    "recurrence": "hidden-to-hidden matrices",
+    "chrono biases": "gate biases spread over the time scales of the sequences",
+    "μP": "scales and learning rates follow the width, so that what suits a narrow model suits a wide one",
+    "centred LSUV": "each layer's output is brought to mean 0 and variance 1, measured on a batch",
+    "LSUV": "each layer's output is brought to variance 1, measured on a batch",
+    "within-layer": "every unit's output is brought to mean 0 and variance 1, measured on a batch",
+}
+"""Words of titles → what they mean, for who has never seen them."""
+
+
+def title(recipe: Recipe) -> str:
+    """Returns a recipe's short name for a screen: "orthogonal, gain × 0.73, LSUV", "own weights".
+
+    A recipe of the catalogue is called what it is called there. `Recipe.key` is exact, and what code takes.
+    """
+    if recipe == OWN:
+        return OWN_TITLE
+    if entry := entry_of(recipe):
+        return entry.name
+    return ", ".join([OWN_TITLE if recipe.base == OWN.base else recipe.base, *_parts(recipe)])
+
+
+def meanings(recipes: Iterable[Recipe]) -> list[tuple[str, str]]:
+    """Returns the words in the titles of some recipes that need an explanation, each with it."""
+    said = {part for recipe in recipes if entry_of(recipe) is None for part in _parts(recipe)}
+    explained = {part: next((word for word in _MEANINGS if part.startswith(word)), None) for part in said}
+    return [(word, meaning) for word, meaning in _MEANINGS.items() if word in explained.values()]
+
+
+def _parts(recipe: Recipe) -> list[str]:
+    """Returns how each field beside the base is said that is not at its default."""
+    values, usual = dataclasses.asdict(recipe), dataclasses.asdict(OWN)
+    return [_said(name, values[name]) for name in _SAID if values[name] != usual[name]]
+
+
+def _said(name: str, value: Any) -> str:
+    said = _SAID[name]
+    if callable(said):
+        return said(value)
+    # A calibration that is better known by its name than by words of ours: GradInit, NIO, Admin.
+    return said[value] if value in said else CALIBRATION_ROWS[value].about.title

@@ -1,0 +1,78 @@
+import dataclasses
+from typing import get_args
+
+import pytest
+
+from autoinit.recipes import recipe as recipes
+from autoinit.recipes.calibrations import CALIBRATION_ROWS
+from autoinit.recipes.catalogue import ENTRIES
+from autoinit.recipes.names import OWN_TITLE, meanings, title
+from autoinit.recipes.recipe import OWN, Recipe
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (OWN, "own weights"),
+        (Recipe(log2_gain=1), "own weights, gain × 2"),
+        (Recipe(base="orthogonal", log2_gain=-0.454, calibration="lsuv"), "orthogonal, gain × 0.73, LSUV"),
+        (
+            Recipe(base="hadamard", depth_slope=-0.801, branch_power=0.211, residual_out="scaled", head="eighth"),
+            "hadamard, last/first × 0.57, branches / L^0.21, branch ends / √L, head / 8",
+        ),
+        (Recipe(base="orthogonal", qk_log2=-1, attention="mimetic"), "orthogonal, q, k × 0.5, mimetic attention"),
+        (Recipe(base="he_normal", rules={"hidden": "orthogonal"}), "he_normal, hidden orthogonal"),
+        (Recipe(base="he_normal", calibration="nio"), "he_normal, NIO, gradient agreement"),
+    ],
+)
+def test_title(recipe, said):
+    assert title(recipe) == said
+
+
+def test_what_has_a_name_is_called_by_it():
+    for entry in ENTRIES.values():
+        if entry.recipe != OWN:
+            assert title(entry.recipe) in ENTRIES
+
+
+FIELDS = {field.name for field in dataclasses.fields(Recipe)} - {"base"}
+VALUES = {
+    "mode": [mode for mode in get_args(recipes.FanMode) if mode != "own"],
+    "log2_gain": [0.5],
+    "depth_slope": [0.5],
+    "branch_power": [0.5],
+    "residual_out": ["scaled", "zero"],
+    "depth_rule": ["fixup", "t_fixup", "deepnorm"],
+    "head": ["eighth", "zero"],
+    "head_bias": ["zero", "label_prior"],
+    "embedding": ["small", "inverse_sqrt"],
+    "qk_log2": [0.5],
+    "attention": ["mimetic"],
+    "recurrent": ["orthogonal", "orthogonal_forget", "identity", "chrono"],
+    "bias": ["zero"],
+    "widths": ["mup"],
+    "base_width": [128],
+    "rules": [(("output", "he_normal"),)],
+    "calibration": [name for name in CALIBRATION_ROWS if name != "none"],
+}
+
+
+def test_each_value_of_each_field_is_said_and_told_apart():
+    assert set(VALUES) == FIELDS
+    base = Recipe(base="he_normal", log2_gain=0.25)  # so that none of them is an entry
+    varied = [dataclasses.replace(base, **{name: value}) for name, values in VALUES.items() for value in values]
+    titles = [title(recipe) for recipe in varied]
+    assert len(set(titles)) == len(titles)
+    assert all(said.startswith("he_normal") and said != title(base) for said in titles)
+
+
+def test_meanings_are_of_the_words_that_are_there():
+    searched = [Recipe(base="orthogonal", depth_slope=0.7, head_bias="label_prior"), OWN]
+    assert [word for word, _ in meanings(searched)] == ["last/first", "label prior"]
+    assert meanings([OWN, ENTRIES["lsuv"].recipe]) == []  # `autoinit.catalogue()` explains what has a name
+    only_lsuv = meanings([Recipe(base="he_normal", calibration="lsuv_centred")])
+    assert [word for word, _ in only_lsuv] == ["centred LSUV"]
+
+
+def test_own_weights_are_called_so():
+    assert title(Recipe()) == OWN_TITLE
