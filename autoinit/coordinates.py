@@ -24,12 +24,15 @@ from .jsonfile import finite
 from .plans.rates import family_of
 from .plans.width import tied_heads, width_of
 from .recipes.catalogue import as_recipe, named
+from .recipes.names import title
 from .recipes.recipe import Recipe
+from .screen import chart, markup
+from .screen.columns import Column, table, wrapped
 from .task.batches import Batch
 from .task.products import watch_products
 from .task.snapshot import preserved_random
 from .task.task import Task, example_task
-from .text import few, number, table
+from .text import few, number
 from .tracing.tracing import trace_task
 
 Trend = Literal["flat", "growing", "vanishing"]
@@ -49,6 +52,10 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
+
+
+_LINES = 5
+"""Weights that the chart of a notebook shows; its table has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class Coordinates:
         return "vanishing" if self.slope < -FLAT else "flat"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CoordinateCheck:
     """How the outputs of each layer follow the width, before and after a few steps.
 
@@ -123,6 +130,12 @@ class CoordinateCheck:
 
     def __str__(self) -> str:
         return _render(self)
+
+    def __repr__(self) -> str:
+        return f"<CoordinateCheck: {_meaning(self).splitlines()[0]}>"
+
+    def _repr_html_(self) -> str:
+        return _page(self)
 
 
 def coordinate_check(
@@ -338,10 +351,22 @@ def _check_names(measured: list[list[Moved]], widths: tuple[int, ...]) -> None:
             )
 
 
-def _render(check: CoordinateCheck) -> str:
-    """Returns a table, one line a layer, and what it means."""
-    header = ("weight", "role", *map(str, check.widths), "width^", "start", "verdict")
-    rows = [
+def _columns(check: CoordinateCheck) -> list[Column]:
+    return [
+        Column("weight", least=20, cut="middle"),
+        Column("role", rank=2),
+        *(
+            Column(str(width), ">", rank=3 if 0 < place < len(check.widths) - 1 else 1)
+            for place, width in enumerate(check.widths)
+        ),
+        Column("width^", ">"),
+        Column("start", ">", rank=4),
+        Column("verdict"),
+    ]
+
+
+def _rows(check: CoordinateCheck) -> list[tuple[str, ...]]:
+    return [
         (
             layer.name,
             layer.role,
@@ -352,14 +377,39 @@ def _render(check: CoordinateCheck) -> str:
         )
         for layer in check.layers
     ]
+
+
+def _head(check: CoordinateCheck) -> str:
     plural = "s" * (check.steps > 1)
-    head = (
+    return (
         f"Mean change of each layer's outputs after {check.steps} step{plural} of {check.optimizer}, "
-        f"lr {number(check.lr)}, by width ({check.recipe.key})"
+        f"lr {number(check.lr)}, by width ({title(check.recipe)})"
     )
-    align = "<<" + ">" * (len(check.widths) + 2) + "<"
-    unseen = f"\nNot measured: outputs of {few(check.unseen)}." if check.unseen else ""
-    return f"{head}\n\n{table(header, rows, align)}\n\n{_meaning(check)}{unseen}"
+
+
+def _render(check: CoordinateCheck) -> str:
+    """Returns a table, one line a layer, and what it means."""
+    unseen = f"\n{wrapped(f'Not measured: outputs of {few(check.unseen)}.')}" if check.unseen else ""
+    meaning = "\n".join(wrapped(line, "    ") for line in _meaning(check).splitlines())
+    return f"{wrapped(_head(check))}\n\n{table(_columns(check), _rows(check))}\n\n{meaning}{unseen}"
+
+
+def _page(check: CoordinateCheck) -> str:
+    """Returns the same for a notebook."""
+    columns = _columns(check)
+    series = [
+        chart.Series(
+            layer.name, [(math.log2(width), change) for width, change in zip(check.widths, layer.changes, strict=True)]
+        )
+        for layer in check.layers[:_LINES]
+    ]
+    rows = markup.table([one.title for one in columns], _rows(check), "".join(one.align for one in columns))
+    return markup.page(
+        _meaning(check).splitlines()[0],
+        markup.facts([("", line) for line in (_head(check), *_meaning(check).splitlines()[1:])]),
+        chart.lines(series, "log2 of the width", "change", logarithmic=True),
+        markup.folded("Every weight", rows),
+    )
 
 
 def _meaning(check: CoordinateCheck) -> str:

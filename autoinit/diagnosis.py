@@ -21,12 +21,14 @@ from .findings.units import units
 from .graph import Graph
 from .jsonfile import finite
 from .probing.signals import Signals, measure
+from .screen import chart, markup
+from .screen.columns import Column, table, wrapped
 from .task.task import Task, measured_task
-from .text import few, number, percent, table
+from .text import few, number, percent
 from .tracing.tracing import trace_task
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Diagnosis:
     """The signals of a model as it is, with findings.
 
@@ -64,7 +66,23 @@ class Diagnosis:
         return json.dumps(finite(data), ensure_ascii=False, indent=2)
 
     def __str__(self) -> str:
-        return f"{_summary(self)}\n\n{_layers_table(self)}\n\n{_findings_text(self)}"
+        return f"{wrapped(_summary(self))}\n\n{table(_COLUMNS, _layer_rows(self))}\n\n{_findings_text(self)}"
+
+    def __repr__(self) -> str:
+        return f"<Diagnosis: {_verdict(self)}; {_summary(self)[:-1]}>"
+
+    def _repr_html_(self) -> str:
+        layers = self.signals.layers
+        outputs = [(place, one.forward_std) for place, one in enumerate(layers) if one.forward_std is not None]
+        gradients = [(place, one.grad_norm) for place, one in enumerate(layers) if one.grad_norm is not None]
+        series = [chart.Series("gradient", gradients), chart.Series("output std", outputs)]
+        titles, align = [column.title for column in _COLUMNS], "".join(column.align for column in _COLUMNS)
+        return markup.page(
+            _verdict(self),
+            markup.facts([("", _summary(self)), *(("", line) for line in _findings_text(self).splitlines())]),
+            chart.lines(series, "weight, from the input on", "size", logarithmic=True),
+            markup.folded("Every weight", markup.table(titles, _layer_rows(self), align)),
+        )
 
 
 def diagnose(
@@ -150,9 +168,27 @@ def _summary(diagnosis: Diagnosis) -> str:
     )
 
 
-def _layers_table(diagnosis: Diagnosis) -> str:
-    header = ("weight", "role", "activation", "output mean", "std", "gradient", "dead", "saturated")
-    body = [
+_COLUMNS = (
+    Column("weight", least=20, cut="middle"),
+    Column("role", rank=3),
+    Column("activation", rank=4),
+    Column("output mean", ">", rank=5),
+    Column("std", ">"),
+    Column("gradient", ">"),
+    Column("dead", ">", rank=1),
+    Column("saturated", ">", rank=2),
+)
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
+    """Returns the findings' numbers in a few words."""
+    counts = {name: sum(one.severity == name for one in diagnosis.findings) for name in SEVERITIES}
+    found = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count)
+    return found or "nothing stands out"
+
+
+def _layer_rows(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
+    return [
         (
             signal.name,
             signal.role,
@@ -165,7 +201,6 @@ def _layers_table(diagnosis: Diagnosis) -> str:
         )
         for signal in diagnosis.signals.layers
     ]
-    return table(header, body, "<<<>>>>>")
 
 
 def _share(value: float | None) -> str:
@@ -175,7 +210,7 @@ def _share(value: float | None) -> str:
 def _findings_text(diagnosis: Diagnosis) -> str:
     """Returns the findings, and what nothing was found in only because it was not measured."""
     gaps = list(_not_measured(diagnosis))
-    lines = [str(finding) for finding in diagnosis.findings]
+    lines = [wrapped(line, "    ") for finding in diagnosis.findings for line in str(finding).splitlines()]
     if not lines:
         healthy = "Healthy: signals and gradients keep their size, and the loss starts where it should."
         lines = ["Nothing stands out." if gaps else healthy]

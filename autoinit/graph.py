@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from . import text
 from .activations import LINEAR, Activation
 from .errors import ModelError, did_you_mean
+from .screen import chart, markup
+from .screen.columns import Column, table, wrapped
 
 Role = Literal[
     "input",
@@ -171,10 +172,21 @@ class Layer:
         return count
 
 
+_COLUMNS = (
+    Column("parameter", least=20, cut="middle"),
+    Column("shape", rank=2),
+    Column("kind", rank=6),
+    Column("role"),
+    Column("fan in", ">", rank=3),
+    Column("fan out", ">", rank=4),
+    Column("activation", rank=1),
+    Column("depth", ">", rank=5),
+    Column("kept because", rank=1, least=16),
+)
 _SOURCES = {"autograd": "autograd graph of one step", "modules": "module tree, without data"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph(Mapping[str, Layer]):
     """The architecture: parameter name → `Layer`, in the order of `model.named_parameters()`.
 
@@ -241,8 +253,32 @@ class Graph(Mapping[str, Layer]):
 
     def __str__(self) -> str:
         """Returns a table: what each parameter is, and what was read about it."""
-        header = ("parameter", "shape", "kind", "role", "fan in", "fan out", "activation", "depth", "kept because")
-        rows = [
+        notes = "".join(f"\n{wrapped(f'Note: {note}', '  ')}" for note in self.notes)
+        return f"{self._head}\n\n{table(_COLUMNS, self._rows)}{notes}"
+
+    def __repr__(self) -> str:
+        return f"<Graph: {self._head}>"
+
+    def _repr_html_(self) -> str:
+        widths = [(layer.depth, layer.fan_in) for layer in self.weights if layer.fan_in]
+        widths = widths if len({fan for _, fan in widths}) > 1 else []  # a flat line tells nothing
+        titles = [column.title for column in _COLUMNS]
+        rows = markup.table(titles, self._rows, "".join(column.align for column in _COLUMNS))
+        return markup.page(
+            self._head,
+            chart.lines([chart.Series("a weight", widths)], "depth", "fan in", logarithmic=True),
+            *(markup.facts([("note", note)]) for note in self.notes),
+            markup.folded("Every parameter", rows),
+        )
+
+    @property
+    def _head(self) -> str:
+        adds = f", {self.residual_adds} residual adds" if self.residual_adds else ""
+        return f"{len(self)} parameters read from the {_SOURCES[self.source]}{adds}"
+
+    @property
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
             (
                 layer.name,
                 "×".join(map(str, layer.shape)) or "1",
@@ -256,10 +292,6 @@ class Graph(Mapping[str, Layer]):
             )
             for layer in self.layers
         ]
-        adds = f", {self.residual_adds} residual adds" if self.residual_adds else ""
-        head = f"{len(self)} parameters read from the {_SOURCES[self.source]}{adds}"
-        notes = "".join(f"\nNote: {note}" for note in self.notes)
-        return f"{head}\n\n{text.table(header, rows, '<<<<>><><')}{notes}"
 
     def keeping(self, reasons: Mapping[str, str]) -> Graph:
         """Returns the graph in which some parameters must stay as they are, but for those that stay anyway.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,14 @@ from .graph import Globs, Graph
 from .knowledge.features import FEATURES, Features, architecture_features, own_features, recipe_features
 from .plans.rules import resolve
 from .recipes.catalogue import check_fits, entry_of
+from .recipes.names import title
 from .recipes.recipe import OWN, Recipe
 from .recipes.space import space_of
 from .recommender.examples import NAMES, TASK_NAMES, matrix
 from .recommender.model import NEAREST, Recommender
 from .recommender.source import Source, recommender_from
+from .screen import chart, markup
+from .screen.columns import Column, table, wrapped
 from .task.checks import unwrap
 from .task.features import own_scales, training_features
 from .task.optimizers import OptimizerBuilder
@@ -56,7 +59,7 @@ class Reason:
         return f"{self.meaning}: {text.number(self.value)}, usually {text.number(self.usual)}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recommendation:
     """The answer of `recommend`.
 
@@ -71,10 +74,11 @@ class Recommendation:
         why: the reason, in words.
         recipes: what to try if there is time for it, best first: those of the table without as-is, or, where the task
             is unlike the studied ones, those that did well on all of these together.
-        table: the best recipes and as-is, a row each: recipe, name, gain, low, high, place, harm, worth. The gain is by
-            how many nats the logarithm of the loss is lower than from the model's own weights, with its interval; the
-            place the share of the candidates that it beats; the harm the chance that the loss is more than 5 % higher;
-            the worth, by which they are ranked, the place less what that risk costs.
+        table: the best recipes and as-is, a row each: recipe (as code takes it), name (in short), gain, low, high,
+            place, harm, worth. The gain is by how many nats the logarithm of the loss is lower than from the model's
+            own weights, with its interval; the place the share of the candidates that it beats; the harm the chance
+            that the loss is more than 5 % higher; the worth, by which they are ranked, the place less what that risk
+            costs.
         nearest: names of the nearest studied tasks, with their distances.
         features_for: what spoke for the best one; where nothing is recommended, for the likeliest.
         unlike: in what the task is least like the studied ones; the change is in their standard deviations.
@@ -85,7 +89,7 @@ class Recommendation:
     abstained: bool
     why: str
     recipes: tuple[Recipe, ...]
-    table: pd.DataFrame = field(repr=False)
+    table: pd.DataFrame
     nearest: tuple[tuple[str, float], ...]
     features_for: tuple[Reason, ...]
     unlike: tuple[Reason, ...]
@@ -93,6 +97,12 @@ class Recommendation:
 
     def __str__(self) -> str:
         return _render(self)
+
+    def __repr__(self) -> str:
+        return f"<Recommendation: {_head(self)}>"
+
+    def _repr_html_(self) -> str:
+        return _page(self)
 
 
 def recommend(
@@ -245,10 +255,10 @@ def _recommendation(
     order = [int(place) for place in np.argsort(-worth, kind="stable")]
     first = order[0]
     likeliest = next((place for place in order if recipes[place] != OWN), first)
-    table = pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "recipe": [one.key for one in recipes],
-            "name": [_name(one) for one in recipes],
+            "name": [title(one) for one in recipes],
             "gain": predicted.gain,
             "low": predicted.low,
             "high": predicted.high,
@@ -269,7 +279,7 @@ def _recommendation(
             f"of those lie within {text.number(learned.far)} of another kind of network"
         )
     elif abstained:
-        why = f"none of {len(recipes) - 1} recipes is surely better; the likeliest, {_promise(table, likeliest)}"
+        why = f"none of {len(recipes) - 1} recipes is surely better; the likeliest, {_promise(rows, likeliest)}"
     else:
         why = f"of {len(recipes) - 1} recipes the likeliest to do well, at little risk, on tasks like this one"
     return Recommendation(
@@ -277,17 +287,12 @@ def _recommendation(
         abstained=abstained,
         why=why,
         recipes=(portfolio[:k] if far and portfolio else tuple(recipes[place] for place in listed)),
-        table=table.iloc[shown].reset_index(drop=True),
+        table=rows.iloc[shown].reset_index(drop=True),
         nearest=tuple(learned.nearest(task)),
         features_for=_reasons(learned, task, candidates[recipes[likeliest if abstained else first]]),
         unlike=_unlike(learned, task),
         known=(sum(name in task for name in TASK_NAMES), len(TASK_NAMES)),
     )
-
-
-def _name(recipe: Recipe) -> str:
-    entry = entry_of(recipe)
-    return "" if entry is None else entry.name
 
 
 def _reasons(learned: Recommender, task: Features, recipe: Features) -> tuple[Reason, ...]:
@@ -314,9 +319,9 @@ def _unlike(learned: Recommender, task: Features) -> tuple[Reason, ...]:
 # In words
 
 
-def _promise(table: pd.DataFrame, place: int) -> str:
-    row = table.iloc[place]
-    return f"{row.recipe}, might have the loss {_ratio(row)}"
+def _promise(rows: pd.DataFrame, place: int) -> str:
+    row = rows.iloc[place]
+    return f"{row['name']}, might have the loss {_ratio(row)}"
 
 
 def _ratio(row: Any) -> str:
@@ -325,31 +330,75 @@ def _ratio(row: Any) -> str:
     return f"× {middle:.2f} ({low:.2f} … {high:.2f})"
 
 
-def _render(found: Recommendation) -> str:
-    head = "Nothing is recommended: keep the model's own weights" if found.abstained else f"Try {found.best.key}"
-    lines = [head, f"  why      {found.why}"]
-    rows = found.table.to_dict("records")
+def _head(found: Recommendation) -> str:
+    return "Nothing is recommended: keep your own weights" if found.abstained else f"Try {title(found.best)}"
+
+
+def _facts(found: Recommendation) -> list[tuple[str, str]]:
+    facts = [("why", found.why)]
     if not found.abstained:
-        best = next(row for row in rows if row["recipe"] == found.best.key)
-        lines.append(f"  promise  loss {_ratio(best)} after a short training, against the model's own weights")
+        best = next(row for row in found.table.to_dict("records") if row["recipe"] == found.best.key)
+        facts.append(("promise", f"loss {_ratio(best)} after a short training, against your own weights"))
+        facts.append(("next", f"autoinit.apply_(model, {_code(found.best)}, data)"))
     known, every = found.known
-    near = ", ".join(f"{name} ({text.number(distance, 2)})" for name, distance in found.nearest[:NEAREST])
-    lines.append(f"  nearest  {near}")
+    facts.append(
+        ("nearest", ", ".join(f"{name} ({text.number(distance, 2)})" for name, distance in found.nearest[:NEAREST]))
+    )
     word, reasons = ("unlike", found.unlike) if found.abstained else ("because", found.features_for)
-    lines += [f"  {word if place == 0 else '':7}  {reason}" for place, reason in enumerate(reasons)]
+    facts += [(word if place == 0 else "", str(reason)) for place, reason in enumerate(reasons)]
     if known < every:
-        lines.append(f"  known    {known} of {every} features of the task")
-    body = [
+        facts.append(("known", f"{known} of {every} features of the task"))
+    if found.abstained:
+        facts.append(("to try", "; ".join(title(one) for one in found.recipes)))
+    return facts
+
+
+def _code(recipe: Recipe) -> str:
+    """Returns how a recipe is written in code: its name, or its fields."""
+    if entry := entry_of(recipe):
+        return repr(entry.name)
+    return f"autoinit.Recipe.from_json({recipe.to_json()!r})"
+
+
+_COLUMNS = (
+    Column("recipe", least=20),
+    Column("loss (80 % interval)", ">"),
+    Column("beats", ">", rank=2),
+    Column("harm", ">", rank=1),
+)
+_MEANS = "beats: share of the candidates. harm: chance of a loss more than 5 % above that of your own weights."
+
+
+def _rows(found: Recommendation) -> list[tuple[str, ...]]:
+    return [
         (
-            f"{'→' if row['recipe'] == found.best.key else ' '} {row['recipe']}",
+            f"{'→' if row['recipe'] == found.best.key else ' '} {row['name']}",
             _ratio(row) if row["recipe"] != OWN.key else "× 1",
             f"{row['place']:.0%}",
             f"{row['harm']:.0%}",
         )
-        for row in rows
+        for row in found.table.to_dict("records")
     ]
-    lines += ["", text.table(("recipe", "loss (80 % interval)", "beats", "harm"), body, "<>>>")]
-    lines.append("beats: share of the candidates. harm: chance of a loss more than 5 % above that of the own weights.")
-    if found.abstained:
-        lines.append(f"to try: {'; '.join(one.key for one in found.recipes)}")
-    return "\n".join(lines)
+
+
+def _render(found: Recommendation) -> str:
+    lines = [_head(found), *(wrapped(f"  {name:7}  {value}", " " * 11) for name, value in _facts(found))]
+    return "\n".join([*lines, "", table(_COLUMNS, _rows(found)), wrapped(_MEANS, "  ")])
+
+
+def _page(found: Recommendation) -> str:
+    """Returns the same for a notebook."""
+    gains = [
+        chart.Interval(row["name"], -row["gain"], -row["high"], -row["low"])
+        for row in found.table.to_dict("records")
+        if row["recipe"] != OWN.key
+    ]
+    titles, align = [column.title for column in _COLUMNS], "".join(column.align for column in _COLUMNS)
+    facts = _facts(found)
+    return markup.page(
+        _head(found),
+        markup.facts(facts[:3]),
+        chart.intervals(gains, "log of the loss, against your own weights: lower is better"),
+        markup.folded("What is worth trying", markup.table(titles, _rows(found), align), markup.facts([("", _MEANS)])),
+        markup.folded("Why", markup.facts(facts[3:])),
+    )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,7 +26,8 @@ from .recipes.space import LR_RATIO, Space, space_of
 from .recommender.model import Recommender
 from .recommender.source import recommender_from
 from .recommender.warm import warmed
-from .search.campaign import Campaign, Progress
+from .screen.bar import progress_shown
+from .search.campaign import Campaign, Progress, ProgressEvent
 from .search.distinct import nothing_to_choose
 from .search.finals import NoChampion
 from .search.funnel import Found, search
@@ -190,11 +191,15 @@ def select(
     length = length_of_training(training_steps, epochs, data)
     make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, optimizer=optimizer, lr=lr)
     make = functools.partial(make, autocast=autocast, device=device, seed=seed)
-    task, graph, original = _traced(make, model, proxy, only, exclude)
-    with task.preserved() as snapshot, _reporting(progress) as report, peak_memory(task.device) as memory:
+    with contextlib.ExitStack() as stack:
+        report = progress if callable(progress) else stack.enter_context(progress_shown(progress))
+        report(ProgressEvent("reading", 0.0, "the data and the model"))
+        task, graph, original = _traced(make, model, proxy, only, exclude)
+        snapshot, memory = stack.enter_context(task.preserved()), stack.enter_context(peak_memory(task.device))
         bench = Bench(task, graph, snapshot, seed)
         described = record or recommender is not None
         features, own = (task_features(task, graph), own_scales(task.model, graph)) if described else ({}, {})
+        report(ProgressEvent("timing", meter.done(), "a few training steps"))
         threads = _paced(bench, meter)
         if lr != "search" and meter.left() < WORTH_FINALS:
             task.lr_searched = False  # trying the owner's weights at five rates would leave little for others
@@ -340,32 +345,15 @@ def _selection(found: Found, campaign: Campaign, cost: Cost, untried: Reason | N
         remedy=said.remedy,
         contender=champion.recipe if verdict is not None and champion is not None else None,
         alike=dict(campaign.alike),
+        given_lr=base,
+        lr_given=bench.task.lr_given,
     )
 
 
 def _given(selection: Selection, task: Task, original: Original | None, seed: int, apply: bool) -> Selection:
     """Returns a selection as the model's, where it was made on a proxy, and sets the weights where that is wanted."""
     if original is not None:
-        return carried(selection, original, seed, apply=apply)
-    if apply and not selection.kept:
+        selection = carried(selection, original, seed, apply=apply)
+    elif apply and not selection.kept:
         apply_plan(task.model, selection.plan)
-    return selection
-
-
-@contextlib.contextmanager
-def _reporting(progress: Progress | bool | None) -> Iterator[Progress]:
-    """Gives what to call after each trial; a line on the terminal is wiped at the end."""
-    if callable(progress):
-        yield progress
-    elif sys.stderr.isatty() if progress is None else progress:
-        try:
-            yield lambda event: _overwrite(f"{event.done:4.0%}  {event.stage}  {event.message}")
-        finally:
-            _overwrite("")
-    else:
-        yield lambda event: None
-
-
-def _overwrite(line: str) -> None:
-    """Puts one line on stderr, over the one before."""
-    print(f"\r{line[:119]:<119}\r", end="", file=sys.stderr, flush=True)
+    return dataclasses.replace(selection, applied=apply or selection.kept)

@@ -3,75 +3,32 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:  # the libraries below take seconds to load: each command imports what it needs
     from ..recommendation import Recommendation
-    from ..search.campaign import Progress, ProgressEvent
     from ..search.selection import Selection
 
 
+def reading(quiet: bool, *what: str | None) -> None:
+    """Says on a terminal what is being imported, which takes seconds where that is torch."""
+    if not quiet and sys.stderr.isatty():
+        typer.echo(f"reading {' and '.join(one for one in what if one)} …", err=True)
+
+
 @contextmanager
-def progress_shown(quiet: bool) -> Iterator[Progress | Literal[False]]:
-    """Gives a progress callback: a bar where stderr is a terminal, plain lines elsewhere, False if quiet."""
-    if quiet:
-        yield False
-    elif sys.stderr.isatty():
-        bar = Bar()
-        try:
-            yield bar
-        finally:
-            bar.stop()
-    else:
-        yield lines()
-
-
-class Bar:
-    """A progress bar on stderr. It appears with the first event and leaves stdout alone."""
-
-    def __init__(self) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[message]}", markup=False),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=False,  # else results would be wrapped, and sent to stderr
-        )
-        self._task = self._bar.add_task("", total=1.0, message="")
-
-    def __call__(self, event: ProgressEvent) -> None:
-        """Shows how far the search is."""
-        self._bar.start()
-        self._bar.update(self._task, description=event.stage, completed=event.done, message=event.message)
-
-    def stop(self) -> None:
-        """Takes the bar off the screen, until the next event."""
-        self._bar.stop()
-
-
-def lines() -> Progress:
-    """Returns a callback that prints a line at every new stage and every tenth of the way."""
-    shown: tuple[str, int] | None = None
-
-    def show(event: ProgressEvent) -> None:
-        nonlocal shown
-        here = (event.stage, math.floor(10 * event.done))
-        if here != shown:
-            shown = here
-            typer.echo(f"{event.done:4.0%}  {event.stage}  {event.message}".rstrip(), err=True)
-
-    return show
+def stopped_in_words() -> Iterator[None]:
+    """Lets a second Ctrl-C end the command with what it left undone, in a line."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        typer.echo(f"autoinit: {stopped or 'stopped'}", err=True)
+        raise typer.Exit(130) from None
 
 
 def answer(as_json: bool, result: object, data: Callable[[], Any]) -> None:
@@ -91,6 +48,7 @@ def data_of(value: Any) -> Any:
 def selection_data(selection: Selection) -> dict[str, Any]:
     """Returns what `select --json` prints."""
     from ..jsonfile import finite
+    from ..recipes.names import title
 
     return {
         "kept": selection.kept,
@@ -101,10 +59,13 @@ def selection_data(selection: Selection) -> dict[str, Any]:
         "remedy": selection.remedy,
         "recipe": data_of(selection.recipe),
         "key": selection.recipe.key,
+        "name": title(selection.recipe),
         "contender": selection.contender.key if selection.contender else None,
         "gain": data_of(selection.gain) if selection.gain else None,
         "held_back": data_of(selection.held_back) if selection.held_back else None,
         "lr": selection.lr,
+        "given_lr": selection.given_lr,
+        "lr_searched": selection.lr_searched,
         "cost": data_of(selection.cost),
         "trials": finite(json.loads(selection.trials.to_json(orient="records"))),
         "plan": data_of(selection.plan),

@@ -18,6 +18,7 @@ import typer
 
 from ..errors import AutoInitError
 from ..factories import called, named
+from ..screen.bar import TerminalBar, progress_shown
 from ..version import __version__
 from .arguments import (
     check_calibration,
@@ -28,7 +29,7 @@ from .arguments import (
     sized_model_of,
     whole_numbers,
 )
-from .display import Bar, answer, data_of, progress_shown, recommendation_data, selection_data
+from .display import answer, data_of, reading, recommendation_data, selection_data, stopped_in_words
 from .recommender import recommender_app
 from .study import study_app
 
@@ -107,10 +108,10 @@ def demo_command(
     """Shows a network that does not train learn MNIST digits, because its initial weights were chosen."""
     from ..demo import demo
 
-    with progress_shown(quiet) as progress:
+    with progress_shown(not quiet) as progress:
 
         def say(line: str) -> None:
-            if isinstance(progress, Bar):
+            if isinstance(progress, TerminalBar):
                 progress.stop()
             if not as_json:
                 typer.echo(line)
@@ -158,16 +159,18 @@ def select_command(
     ] = None,
     record: Annotated[bool, typer.Option("--record", help="Add what is found to your own records.")] = False,
     out: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="Name recipes as code takes them, and not in short.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Chooses the initial weights of MODEL by short trainings on DATA, and saves them as a plan."""
     rate = learning_rate(lr)
     check_folder(out, "--out")
+    reading(quiet, model, data)
     network = model_of(model)
     from ..selector import select
 
-    with progress_shown(quiet) as progress:
+    with stopped_in_words(), progress_shown(not quiet) as progress:
         selection = select(
             network,
             called(data, "--data"),
@@ -193,7 +196,8 @@ def select_command(
         )
     if out:
         selection.save(out)
-    answer(as_json, selection, lambda: {**selection_data(selection), "out": str(out) if out else None})
+    shown = selection.to_text(keys=keys)
+    answer(as_json, shown, lambda: {**selection_data(selection), "out": str(out) if out else None})
     if out and not as_json:
         typer.echo(f"\nSaved {out}. In your code: autoinit.apply_(model, {str(out)!r})")
     if selection.interrupted:

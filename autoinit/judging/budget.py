@@ -46,6 +46,9 @@ SMALLEST_ALLOWANCE = 150
 """Steps below which no choice can be trusted: five candidates at 8 steps, and three pairs of as many. A lead after
 eight steps turns out to do harm no more often than one after 120 (docs/scoring.md)."""
 
+HURRIED_SECONDS, HURRIED_SHARE = 5.0, 0.1
+"""What is left to a search that was interrupted: so many seconds, or this share of its budget."""
+
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -125,6 +128,7 @@ class Meter(Tally):
         paced: (seconds, steps) when `pace` was called.
         step_seconds: what one step took then; 0 before.
         begun: seconds when the search began: shares of the time are counted from there.
+        deadline: seconds at which all has to be over, whatever the budget says; infinite until `hurry`.
     """
 
     budget: Budget
@@ -132,6 +136,7 @@ class Meter(Tally):
     step_seconds: float = 0.0
     paced: tuple[float, float] = (0.0, 0.0)
     begun: float = 0.0
+    deadline: float = math.inf
 
     @property
     def seconds(self) -> float:
@@ -145,6 +150,17 @@ class Meter(Tally):
     def pace_again(self) -> None:
         """Forgets what was spent since the first measurement: it was at another pace than what follows."""
         self.paced = (self.seconds, self.steps)
+
+    def hurry(self) -> float:
+        """Sets a deadline for whoever was asked to stop; returns the seconds until then.
+
+        They are few, and a share of a budget in seconds where that is more.
+        """
+        seconds = max(HURRIED_SECONDS, HURRIED_SHARE * (self.budget.seconds or 0.0))
+        if self.step_seconds <= 0 and self.steps > 0:  # no step was timed, as the clock did not count
+            self.pace(self.seconds / self.steps)
+        self.deadline = min(self.deadline, self.seconds + seconds)
+        return self.deadline - self.seconds
 
     def _seconds_per_step(self) -> float:
         """Returns what a step takes with everything around it, once enough have been seen."""
@@ -162,6 +178,8 @@ class Meter(Tally):
         if self.budget.seconds is not None and self.step_seconds > 0:
             end = self.begun + until * (self.budget.seconds - self.begun)
             found = min(found, (end - self.seconds) / self._seconds_per_step())
+        if self.deadline < math.inf and self.step_seconds > 0:
+            found = min(found, (self.deadline - self.seconds) / self._seconds_per_step())
         return found
 
     def done(self) -> float:

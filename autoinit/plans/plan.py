@@ -15,9 +15,11 @@ from ..errors import ArgumentError, ModelError, PlanFileError
 from ..graph import ADDED
 from ..recipes.catalogue import entry_of
 from ..recipes.recipe import Recipe
+from ..screen import chart, markup
+from ..screen.columns import wrapped
 from .fill import Adjustment, Fill, adjusted
 from .rates import HasParameters, decayed, family_of, matched
-from .table import coverage, fill_table
+from .table import COLUMNS, coverage, fill_rows, fill_table
 
 _OWNERS = (
     "What is rescaled is the model's own draw: another instance gets its own one, rescaled. To keep these, save the "
@@ -27,7 +29,7 @@ _OWNERS = (
 FORMAT, VERSION = "autoinit-plan", 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan(Mapping[str, Fill]):
     """Parameter name → `Fill`, for every parameter of one model.
 
@@ -66,13 +68,38 @@ class Plan(Mapping[str, Fill]):
         return len(self.fills)
 
     def __str__(self) -> str:
+        notes = "".join(f"\n{wrapped(f'Note: {note}', '  ')}" for note in self._all_notes)
+        return f"{self._title}\n\n{fill_table(self.fills)}\n\n{wrapped(coverage(self.fills))}{notes}"
+
+    def __repr__(self) -> str:
+        return f"<Plan: {self._title}; {coverage(self.fills)[:-1]}>"
+
+    def _repr_html_(self) -> str:
+        stds = [
+            (place, fill.std * abs(fill.factor))
+            for place, fill in enumerate(fill for fill in self.fills if fill.std is not None and len(fill.shape) > 1)
+            if fill.std is not None
+        ]
+        titles, align = [column.title for column in COLUMNS], "".join(column.align for column in COLUMNS)
+        return markup.page(
+            self._title,
+            markup.facts([("", coverage(self.fills))]),
+            chart.lines([chart.Series("std", stds)], "weight", "std", logarithmic=True),
+            *(markup.facts([("note", note)]) for note in self._all_notes),
+            markup.folded("What each parameter gets", markup.table(titles, fill_rows(self.fills), align)),
+        )
+
+    @property
+    def _title(self) -> str:
         entry = entry_of(self.recipe)
         key = self.recipe.key
-        title = key if entry is None or entry.name == key else f"{entry.name} ({key})"
-        seed = f", seed {self.seed}" if any(not fill.untouched for fill in self.fills) else ""
+        name = key if entry is None or entry.name == key else f"{entry.name} ({key})"
+        return f"{name}, seed {self.seed}" if any(not fill.untouched for fill in self.fills) else name
+
+    @property
+    def _all_notes(self) -> tuple[str, ...]:
         owners = any(fill.distribution == "keep" and not fill.untouched for fill in self.fills)
-        notes = "".join(f"\nNote: {note}" for note in (*self.notes, *[_OWNERS] * owners))
-        return f"{title}{seed}\n\n{fill_table(self.fills)}\n\n{coverage(self.fills)}{notes}"
+        return (*self.notes, *[_OWNERS] * owners)
 
     def adjusted(self, adjustments: Mapping[str, Adjustment]) -> Plan:
         """Returns the plan with a calibration's adjustments in its fills, by parameter name."""

@@ -7,16 +7,28 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from .. import text
+from ..screen.columns import Column, table
 from .fill import Fill
 
+COLUMNS = (
+    Column("parameter", least=20, cut="middle"),
+    Column("shape", rank=4),
+    Column("role", rank=2),
+    Column("draw", rank=1),
+    Column("std or value", ">"),
+    Column("why", rank=3, least=20),
+)
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 
 
 def fill_table(fills: Sequence[Fill]) -> str:
     """Returns a table of fills; those that differ in numbers within name and reason only are one row."""
-    groups = [list(same) for _, same in groupby(_by_pattern(fills), key=_pattern)]
-    header = ("parameter", "shape", "role", "draw", "std or value", "why")
-    return text.table(header, [_row(group) for group in groups], "<<<<><")
+    return table(COLUMNS, fill_rows(fills))
+
+
+def fill_rows(fills: Sequence[Fill]) -> list[tuple[str, ...]]:
+    """Returns the rows of that table."""
+    return [_row(list(same)) for _, same in groupby(_by_pattern(fills), key=_pattern)]
 
 
 def _by_pattern(fills: Sequence[Fill]) -> list[Fill]:

@@ -304,7 +304,7 @@ def catalogue() -> pd.DataFrame:
         >>> sorted(set(table["kind"]))
         ['calibration', 'recipe', 'scheme']
     """
-    import pandas as pd
+    from .listing import Listing  # pandas takes a while to load
 
     rows = [
         {"name": entry.name, "kind": entry.kind, "recipe": entry.recipe.key}
@@ -312,4 +312,4 @@ def catalogue() -> pd.DataFrame:
         | {"needs": ", ".join(NEEDS[name].text for name in entry.about.needs)}
         for entry in ENTRIES.values()
     ]
-    return pd.DataFrame(rows)
+    return Listing(rows)

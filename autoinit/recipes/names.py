@@ -29,7 +29,7 @@ _SAID: dict[str, Callable[[Any], str] | dict[str, str]] = {
     "head": {"eighth": "head / 8", "zero": "head zero"},
     "head_bias": {"zero": "head bias zero", "label_prior": "label prior"},
     "embedding": {"small": "embeddings 0.02", "inverse_sqrt": "embeddings 1/√width"},
-    "qk_log2": lambda log2: f"q, k {_factor(log2)}",
+    "qk_log2": lambda log2: f"q and k {_factor(log2)}",
     "attention": {"mimetic": "mimetic attention"},
     "recurrent": {
         "orthogonal": "recurrence orthogonal",
@@ -55,7 +55,7 @@ _MEANINGS = {
     "head": "the output weight",
     "label prior": "the output bias begins at the log frequencies of the labels",
     "embeddings": "standard deviation of the tables of tokens and positions",
-    "q, k": "query and key weights of attention",
+    "q and k": "query and key weights of attention",
     "mimetic attention": "products of queries and keys begin near the identity, as in trained Transformers",
     "recurrence": "hidden-to-hidden matrices",
     "chrono biases": "gate biases spread over the time scales of the sequences",
@@ -79,11 +79,11 @@ def title(recipe: Recipe) -> str:
     return ", ".join([OWN_TITLE if recipe.base == OWN.base else recipe.base, *_parts(recipe)])
 
 
-def meanings(recipes: Iterable[Recipe]) -> list[tuple[str, str]]:
-    """Returns the words in the titles of some recipes that need an explanation, each with it."""
-    said = {part for recipe in recipes if entry_of(recipe) is None for part in _parts(recipe)}
-    explained = {part: next((word for word in _MEANINGS if part.startswith(word)), None) for part in said}
-    return [(word, meaning) for word, meaning in _MEANINGS.items() if word in explained.values()]
+def meanings(titles: Iterable[str]) -> list[tuple[str, str]]:
+    """Returns the words in some titles that need an explanation, each with it."""
+    said = {part for name in titles for part in name.split(", ")[1:]}
+    found = {next((word for word in _MEANINGS if part.startswith(word)), None) for part in said}
+    return [(word, meaning) for word, meaning in _MEANINGS.items() if word in found]
 
 
 def _parts(recipe: Recipe) -> list[str]:

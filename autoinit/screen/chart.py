@@ -10,7 +10,7 @@ from html import escape
 from ..text import number
 
 WIDTH, HEIGHT = 480, 150
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 22, 34
 _ROW, _NAMES = 20, 190
 _COLOURS = ("#8a8a8a", "#2a7de1", "#d9662b", "#3a9a5b", "#9558b2")
 """Of the series in their order, the first in grey: what others are compared with. They are told apart on light and on
@@ -92,7 +92,7 @@ def intervals(rows: Sequence[Interval], x: str, *, middle: float = 0.0) -> str:
         parts.append(f'<circle cx="{across.at(row.value):.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
         parts.append(_text(_NAMES - 8, y + 4, row.label[:30], "end"))
     parts += [_text(across.at(tick), bottom + 14, number(tick, 2), "middle") for tick in across.ticks()]
-    parts.append(_text((_NAMES + WIDTH - _RIGHT) / 2, bottom + 28, x, "middle"))
+    parts.append(_text(WIDTH - _RIGHT, bottom + 28, x, "end"))
     return _svg(parts, bottom + 34, x)
 
 
@@ -106,7 +106,9 @@ class _Axis:
     @staticmethod
     def of(values: Sequence[float], start: float, end: float) -> _Axis:
         low, high = min(values), max(values)
-        return _Axis(low, high if high > low else low + 1.0, start, end)
+        if high <= low:
+            low, high = low - 0.5, high + 0.5
+        return _Axis(low, high, start, end)
 
     def at(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
@@ -120,7 +122,7 @@ def _fits(value: float, logarithmic: bool) -> bool:
 
 
 def _frame(across: _Axis, up: _Axis, x: str, y: str, logarithmic: bool) -> str:
-    bottom = HEIGHT - _BOTTOM
+    bottom = HEIGHT - _BOTTOM + 4
     parts = [_line(_LEFT, bottom, WIDTH - _RIGHT, bottom, "currentColor", ".5")]
     for tick in up.ticks():
         value = 10**tick if logarithmic else tick
@@ -128,7 +130,7 @@ def _frame(across: _Axis, up: _Axis, x: str, y: str, logarithmic: bool) -> str:
         parts.append(_text(_LEFT - 6, up.at(tick) + 4, number(value, 2), "end"))
     parts += [_text(across.at(across.low), HEIGHT - 16, number(across.low, 3), "middle")]
     parts += [_text(across.at(across.high), HEIGHT - 16, number(across.high, 4), "end")]
-    parts += [_text((_LEFT + WIDTH) / 2, HEIGHT - 4, x, "middle"), _text(12, HEIGHT / 2, y, "middle", turned=True)]
+    parts += [_text((_LEFT + WIDTH) / 2, HEIGHT - 4, x, "middle"), _text(4, 12, y, "start")]
     return "".join(parts)
 
 
@@ -137,10 +139,9 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str, opacity: str)
     return f'<line {ends} stroke="{colour}" stroke-opacity="{opacity}" stroke-width="1.5"/>'
 
 
-def _text(x: float, y: float, what: str, anchor: str, *, turned: bool = False) -> str:
-    turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
+def _text(x: float, y: float, what: str, anchor: str) -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text {place}{turn} font-size="11" fill="currentColor">{escape(what)}</text>'
+    return f'<text {place} font-size="11" fill="currentColor">{escape(what)}</text>'
 
 
 def _svg(parts: Sequence[str], height: float, title: str) -> str:

@@ -29,7 +29,8 @@ class Column:
     Attributes:
         title: its header.
         align: "<" or ">".
-        rank: how much it matters: 0 stays on every screen, and of all others the highest goes first.
+        rank: how much it matters: 0 stays on every screen, and of all others the highest goes first; one that is empty
+            in every row goes in any case.
         least: to how many characters its texts may be shortened; None where they stay whole, as numbers have to.
         cut: which part of a text goes: its end, from the end of a word on, or its middle, as of dotted names.
     """
@@ -62,8 +63,8 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], most: int | 
         most: characters in a line; None for `width()`.
     """
     limit = width() if most is None else most
-    kept = list(range(len(columns)))
-    wanted = [max(len(columns[place].title), *(len(row[place]) for row in rows), 0) for place in kept]
+    kept = [place for place, one in enumerate(columns) if one.rank == 0 or any(row[place] for row in rows) or not rows]
+    wanted = [max([len(one.title), *(len(row[place]) for row in rows)]) for place, one in enumerate(columns)]
     least = [_least(column, want) for column, want in zip(columns, wanted, strict=True)]
     while limit is not None and _total(least, kept) > limit and any(columns[place].rank for place in kept):
         kept.remove(max(kept, key=lambda place: (columns[place].rank, place)))

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..executors.executor import Executor, OnRung
 from ..executors.processes import WORKER_DIED
@@ -15,7 +16,8 @@ from ..judging.score import Curve, Reference, Score, score
 from ..judging.trials import Candidate, Job, Outcome, Stage, State, Trial, ranking
 from ..probing.bench import Bench
 from ..recipes.calibrations import steps_of
-from ..recipes.recipe import OWN
+from ..recipes.names import title
+from ..recipes.recipe import OWN, Recipe
 from ..seeds import seed_of_use
 
 
@@ -24,12 +26,12 @@ class ProgressEvent:
     """Where a search stands.
 
     Attributes:
-        stage: what the last job was run for.
+        stage: what the last job was run for; "reading" and "timing" before the first.
         done: share of the whole budget that is spent, 0 to 1.
         message: the leader so far, in words.
     """
 
-    stage: Stage
+    stage: Stage | Literal["reading", "timing", "finishing"]
     done: float
     message: str
 
@@ -56,7 +58,7 @@ class Campaign:
         trials: the finished jobs so far, in the order of their numbers; who goes on in rounds has one for all of them.
         reference: what losses are measured against; set by the first job, which is the owner's.
         training_steps: of the training that the weights are chosen for; None where nobody says.
-        alike: known recipes that are not tried, because another one gives the same weights → that one, by their keys.
+        alike: known recipes that are not tried, because another one gives the same weights → that one.
     """
 
     bench: Bench
@@ -67,7 +69,7 @@ class Campaign:
     trials: list[Trial] = field(default_factory=list)
     reference: Reference | None = None
     training_steps: float | None = None
-    alike: dict[str, str] = field(default_factory=dict)
+    alike: dict[Recipe, Recipe] = field(default_factory=dict)
 
     def jobs(self, stage: Stage, entries: Sequence[tuple[Candidate, str]], steps: int, **rest: object) -> list[Job]:
         """Returns the next jobs, numbered.
@@ -147,12 +149,17 @@ class Campaign:
             trials = self.run(jobs, decide)
         return trials
 
+    def say(self, stage: Literal["finishing"], message: str) -> None:
+        """Tells who watches that something else than a job goes on."""
+        self.progress(ProgressEvent(stage, self.meter.done(), message))
+
     def left(self, until: float, jobs: int) -> float:
         """Returns the steps left until a share of the budget is spent, where only so many jobs run at a time.
 
         By the clock, fewer jobs than the executor can run get fewer steps done.
         """
-        share = min(1.0, jobs / self.executor.concurrency) if self.meter.budget.seconds is not None else 1.0
+        clocked = self.meter.budget.seconds is not None or self.meter.deadline < math.inf
+        share = min(1.0, jobs / self.executor.concurrency) if clocked else 1.0
         return self.meter.left(until) * share
 
     def score(self, curve: Curve, planned: int) -> Score:
@@ -201,7 +208,7 @@ class Campaign:
         if self.reference is None and outcome.curve is not None:
             self.reference = Reference.of(self.bench.task.reference, outcome.curve.losses)
         leaders = ranking(self.trials)
-        leader = f"{len(self.trials)} runs, leading: {leaders[0].candidate.recipe}" if leaders else ""
+        leader = f"{len(self.trials)} runs, leading: {title(leaders[0].candidate.recipe)}" if leaders else ""
         self.progress(ProgressEvent(job.stage, self.meter.done(), leader))
         return trial
 

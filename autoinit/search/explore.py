@@ -13,7 +13,7 @@ from ..judging.budget import BATCH
 from ..judging.halving import Halving
 from ..judging.score import Curve
 from ..judging.trials import Candidate, Job, Trial
-from ..recipes.recipe import OWN
+from ..recipes.recipe import OWN, Recipe
 from ..recipes.space import LR_STEPS, Space
 from ..seeds import seed_of_use
 from ..task.snapshot import uninterrupted
@@ -66,7 +66,7 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
             return
 
 
-def _without_doubles(known: list[Candidate], distinct: Distinct, alike: dict[str, str]) -> list[Candidate]:
+def _without_doubles(known: list[Candidate], distinct: Distinct, alike: dict[Recipe, Recipe]) -> list[Candidate]:
     """Returns the candidates that give weights of their own, and notes of all others which one stands for them."""
     found = []
     for candidate in known:
@@ -74,7 +74,7 @@ def _without_doubles(known: list[Candidate], distinct: Distinct, alike: dict[str
         if first == candidate:
             found.append(candidate)
         elif first.recipe != candidate.recipe:
-            alike[candidate.recipe.key] = first.recipe.key
+            alike[candidate.recipe] = first.recipe
     return found
 
 

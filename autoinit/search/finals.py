@@ -9,6 +9,7 @@ import torch
 
 from ..judging.gate import Spread
 from ..judging.trials import Candidate, Trial, ranking
+from ..recipes.names import title
 from ..recipes.recipe import OWN
 from ..recipes.space import LR_STEPS
 from ..text import number
@@ -97,8 +98,8 @@ def _too_early(campaign: Campaign) -> NoChampion | None:
     if steps >= EARLY_STEPS or own is None or (lead := own.total - best.total) >= EARLY_LEAD:
         return None
     why = (
-        f"{best.candidate.recipe} led by {lead:.2g} in score after {steps} steps, and less than {EARLY_LEAD} so early "
-        "tells little"
+        f"{title(best.candidate.recipe)} led by {lead:.2g} in score after {steps} steps, and less than {EARLY_LEAD} so "
+        "early tells little"
     )
     return NoChampion(why, open=True, longer=max(2.0, EARLY_STEPS / max(1, steps)))
 
@@ -208,7 +209,7 @@ def _say_who_goes_on(campaign: Campaign, decided: Finals, runs: _Runs) -> None:
     for arm, trials in runs.items():
         if arm not in (best, decided.own):
             mine, theirs = number(_mean(trials)), number(_mean(runs[best]))
-            campaign.drop(trials[-1], f"scored {mine} in the finals, {best.recipe.key} scored {theirs}")
+            campaign.drop(trials[-1], f"scored {mine} in the finals, {title(best.recipe)} scored {theirs}")
 
 
 def _who_went_on(rivals: int) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
+from .. import text
 from ..judging.gate import Verdict
 from ..judging.trials import Candidate
 from ..plans.plan import Plan
+from ..recipes.calibrations import steps_of
+from ..recipes.names import title
 from ..recipes.space import Space
 from .campaign import Campaign
 from .duel import GateFailure, duel
 from .explore import explore
-from .finals import NoChampion, finals, leader
+from .finals import Finals, NoChampion, finals, leader
 from .sampling import new_study, quiet_optuna
 
 
@@ -39,28 +43,55 @@ class Found:
 def search(campaign: Campaign, space: Space, *, storage: str | None = None, study_name: str | None = None) -> Found:
     """Returns the champion and the gate's verdict; trials are in `campaign.trials`, the model is trodden on.
 
-    A first Ctrl-C ends the search and goes on to the gate with the best so far; a second one is raised.
+    A first Ctrl-C ends the search, and the best so far goes to a gate that takes a few seconds at most; one that comes
+    in the gate itself begins a short one. A second one is raised, and says what was left undone.
 
     Args:
         campaign: what runs candidates and counts what they cost.
         space: what to choose from.
         storage: an Optuna storage URL that keeps the trials; None for memory.
         study_name: in that storage; it must not exist yet.
+
+    Raises:
+        KeyboardInterrupt: a second Ctrl-C.
     """
-    interrupted = False
+    entered: Finals | None = None
     try:
         with quiet_optuna():
             explore(campaign, space, new_study(storage, study_name))
         entered = finals(campaign, tune_lr=space.has("lr_step"))
+        return _judged(campaign, entered)
     except KeyboardInterrupt:
-        interrupted = True
-        entered = leader(campaign)
-    if entered.champion is None:
-        return Found(entered.own, nobody=entered.nobody, interrupted=interrupted)
+        seconds = campaign.meter.hurry()
+    # Outside of the handler, so that what a second Ctrl-C raises does not drag the first one along.
+    entered = entered or leader(campaign)
     try:
-        plan = campaign.bench.draw(entered.champion.recipe, campaign.meter)
-        verdict = duel(campaign, entered, entered.champion, plan)
+        if entered.champion is not None:
+            campaign.say("finishing", f"the gate, in {text.seconds(seconds)} at most; Ctrl-C again stops")
+        return dataclasses.replace(_judged(campaign, entered), interrupted=True)
+    except KeyboardInterrupt:
+        pass
+    raise KeyboardInterrupt(_undone(campaign, entered))
+
+
+def _judged(campaign: Campaign, entered: Finals) -> Found:
+    """Returns what the gate says of the champion that entered it."""
+    champion = entered.champion
+    if champion is None:
+        return Found(entered.own, nobody=entered.nobody)
+    if (cost := steps_of(champion.recipe.calibration)) > campaign.meter.left():
+        why = f"{title(champion.recipe)} led, but its calibration takes about {cost} training steps, which are not left"
+        return Found(entered.own, nobody=NoChampion(why, open=True))
+    try:
+        plan = campaign.bench.draw(champion.recipe, campaign.meter)
+        verdict = duel(campaign, entered, champion, plan)
     except GateFailure as failure:  # out of memory in the last run must not cost the user the answer
-        nobody = NoChampion(f"{entered.champion.recipe} led, but its gate failed ({failure})", open=True)
-        return Found(entered.own, nobody=nobody, interrupted=interrupted)
-    return Found(entered.own, entered.champion, plan, verdict, interrupted=interrupted)
+        nobody = NoChampion(f"{title(champion.recipe)} led, but its gate failed ({failure})", open=True)
+        return Found(entered.own, nobody=nobody)
+    return Found(entered.own, champion, plan, verdict)
+
+
+def _undone(campaign: Campaign, entered: Finals) -> str:
+    """Returns what a search that was stopped has come to, and what it leaves undone."""
+    who = "nothing led" if entered.champion is None else f"{title(entered.champion.recipe)} led, but was not confirmed"
+    return f"select was stopped after {len(campaign.trials)} runs: {who}. The model's own weights are put back."

@@ -9,6 +9,7 @@ from typing import Literal
 from .. import text
 from ..judging.budget import LONGEST_GATE, SMALLEST_ALLOWANCE, Meter
 from ..judging.gate import LOOKS, Verdict
+from ..recipes.names import title
 from ..task.task import Task
 from .finals import NoChampion
 from .funnel import Found
@@ -65,10 +66,10 @@ def reason(found: Found, meter: Meter, gate_share: float) -> Reason:
         open_, why = nobody.open, nobody.why
         remedy = f"{_budget(nobody.longer, meter)} looks at more steps" if nobody.longer else ""
     elif verdict is None:
-        open_, why = True, f"{found.champion.recipe} led, but the budget ended before the gate could confirm it"
+        open_, why = True, f"{title(found.champion.recipe)} led, but the budget ended before the gate could confirm it"
         remedy = f"{_budget(2.0, meter)} would"
     else:
-        open_, why = verdict.open, f"{found.champion.recipe} came as far as the gate, but {verdict.why}"
+        open_, why = verdict.open, f"{title(found.champion.recipe)} came as far as the gate, but {verdict.why}"
         if verdict.pairs_needed is not None and not open_:
             why += f"; an effect of this size is too small for {max(LOOKS)} paired runs to show"
         remedy = _what_would_decide(verdict, meter, gate_share)

@@ -12,14 +12,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from .. import text
 from ..graph import Graph
 from ..judging.gate import Gain
 from ..judging.trials import Trial
 from ..plans.plan import Plan
-from ..plans.table import coverage
-from ..recipes.recipe import OWN, Recipe
+from ..recipes.names import title
+from ..recipes.recipe import Recipe
 from ..recipes.space import LR_RATIO
+from . import shown
 from .reasons import Answer
 
 
@@ -42,7 +42,7 @@ class Cost:
     memory: int | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """The answer of `select`.
 
@@ -67,8 +67,11 @@ class Selection:
         contender: the recipe that met the model's own weights in the gate, of whose runs `gain` and `held_back` are;
             None where none came so far.
         alike: the recipes that were not tried, because on this model they give the same weights as another → that one.
-        trials: a pandas.DataFrame with a row per trial, in order: its stage, recipe, lr, state, steps, score, losses
-            and the reason why it ended.
+        given_lr: learning rate in the middle of those that were tried; None where the optimizer has none to read.
+        lr_given: whether it is the owner's, and not a default.
+        applied: whether the model carries the chosen weights; also true where they are its own.
+        trials: a pandas.DataFrame with a row per trial, in order: its stage, recipe (as code takes it), name (in
+            short), lr, state, steps, score, losses and the reason why it ended.
         cost: what it took: seconds, training steps, trials, and how they were run.
         graph: the architecture as it was read.
         interrupted: whether Ctrl-C ended the search early.
@@ -83,30 +86,42 @@ class Selection:
     held_back: Gain | None
     lr: float | None
     why: str
-    trials: pd.DataFrame = field(repr=False)
+    trials: pd.DataFrame
     cost: Cost
-    graph: Graph = field(repr=False)
+    graph: Graph
     interrupted: bool = False
     task: str = ""
     lr_searched: bool = False
     answer: Answer = "unsure"
     remedy: str = ""
     contender: Recipe | None = None
-    alike: Mapping[str, str] = field(default_factory=dict, repr=False)
+    alike: Mapping[Recipe, Recipe] = field(default_factory=dict)
+    given_lr: float | None = None
+    lr_given: bool = False
+    applied: bool = False
 
     @property
     def headline(self) -> str:
         """The answer in a sentence, the first line of what is printed."""
-        if self.answer == "better":
-            return f"{self.why[:1].upper()}{self.why[1:]}. Sure."
-        if self.answer == "no better" and not len(self.trials):
-            return "Your own weights are kept: there are no others to choose."
-        if self.answer == "no better":
-            return "Your own weights are kept: no difference that matters."
-        return f"Your own weights are kept: cannot tell{f'; {self.remedy}' if self.remedy else ''}."
+        return shown.headline(self)
+
+    def to_text(self, *, keys: bool = False, width: int | None = None) -> str:
+        """Returns what `print` shows.
+
+        Args:
+            keys: Whether recipes are named as code takes them, "orthogonal log2_gain=-0.454", and not in short.
+            width: Characters in a line. None means the screen's, and all that there is where nothing is printed on one.
+        """
+        return shown.as_text(self, keys=keys, most=width)
 
     def __str__(self) -> str:
-        return _render(self)
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return shown.line(self)
+
+    def _repr_html_(self) -> str:
+        return shown.as_html(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the plan with its provenance as JSON, for `autoinit.apply_(model, path)`."""
@@ -127,6 +142,7 @@ _COLUMNS = (
     "number",
     "stage",
     "recipe",
+    "name",
     "lr",
     "state",
     "steps",
@@ -149,6 +165,7 @@ def _row(trial: Trial, base_lr: float | None) -> dict[str, Any]:
         "number": trial.number,
         "stage": trial.stage,
         "recipe": trial.candidate.recipe.key,
+        "name": title(trial.candidate.recipe),
         "lr": math.nan if base_lr is None else base_lr * LR_RATIO**trial.candidate.lr_step,
         "state": trial.state,
         "steps": curve.steps if curve is not None else 0,
@@ -177,70 +194,3 @@ def _provenance(selection: Selection) -> dict[str, Any]:
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "torch": torch.__version__,
     }
-
-
-_SHOWN = 8
-_LOSSES = ("score", "first_loss", "last_loss")
-
-
-def _render(selection: Selection) -> str:
-    lines = [selection.headline]
-    lines.append(f"  why    {selection.why}" if selection.kept else f"  chose  {selection.recipe.key}")
-    pairs = (("training", selection.gain), ("held-back", selection.held_back))
-    seen = [f"{name} {gain}" for name, gain in pairs if gain is not None]
-    labels = [f"  {'seen' if selection.kept else 'gain'}   ", *["         "] * len(seen)]
-    lines += [f"{label}{gain}" for label, gain in zip(labels, seen, strict=False)]
-    if selection.task:
-        lines.append(f"  task   {selection.task}")
-    if selection.lr is not None:
-        lines.append(f"  lr     {text.number(selection.lr)}{'' if selection.lr_searched else ' (not searched)'}")
-    cost = selection.cost
-    memory = "" if cost.memory is None else f", {cost.memory / 2**20:,.0f} MiB at most"
-    lines.append(
-        f"  cost   {text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials{memory}"
-    )
-    if cost.executor:
-        lines.append(f"  run    {cost.executor}")
-    if not selection.kept:
-        lines.append(f"  plan   {coverage(selection.plan.fills)}")
-    if len(selection.trials):
-        lines += ["", _leaderboard(selection.trials, selection.recipe.key)]
-    if selection.alike:
-        lines.append(f"not tried, as they give the same weights: {_doubles(selection.alike)}")
-    return "\n".join(lines)
-
-
-def _doubles(alike: Mapping[str, str]) -> str:
-    """Returns recipes that were not tried, behind the one that stands for them: "as_is (lsuv, he_normal)"."""
-    groups: dict[str, list[str]] = {}
-    for recipe, other in alike.items():
-        groups.setdefault(other, []).append(recipe)
-    return "; ".join(f"{other} ({', '.join(recipes)})" for other, recipes in groups.items())
-
-
-def _leaderboard(trials: pd.DataFrame, chosen: str) -> str:
-    """Returns the best fully probed recipes of the search and the model's own, each at its best learning rate."""
-    done = trials[(trials.stage == "search") & (trials.state == "complete")]
-    best = done.sort_values("score").drop_duplicates("recipe")
-    shown = best.head(_SHOWN)
-    for must in (OWN.key, chosen):
-        if must not in set(shown.recipe):
-            shown = pd.concat([shown.head(_SHOWN - 1), best[best.recipe == must]])
-
-    def mark(recipe: str) -> str:
-        return f"→ {recipe}" if recipe == chosen else f"  {recipe}"
-
-    rows = [
-        (
-            mark(row["recipe"]),
-            text.number(row["lr"]),
-            str(row["steps"]),
-            *(f"{row[name]:.3f}" for name in _LOSSES),
-        )
-        for row in shown.to_dict("records")
-    ]
-    states = trials[trials.stage == "search"].state.value_counts().to_dict()
-    counts = ", ".join(f"{count} {state}" for state, count in states.items())
-    header = ("recipe", "lr", "steps", "score", "first loss", "last loss")
-    legend = "score: log of the loss against a constant guess, plus gradient range; lower is better. → the choice."
-    return f"{text.table(header, rows, '<>>>>>')}\nsearched: {counts}\n{legend}"

@@ -71,6 +71,7 @@ class Task:
         reference: loss of the best constant predictor (label entropy, target variance); None if unknown.
         lr: the optimizer's own learning rate; None where there is none to read.
         lr_searched: whether learning rates around `lr` are candidates.
+        lr_given: whether `lr` is the owner's, by a number or by an optimizer, and not a default.
         optimizer_name: name of the optimizer's class.
         untrained: names of the trainable parameters that the optimizer does not hold: their weights must stay.
         manner: how held-back batches are evaluated.
@@ -88,6 +89,7 @@ class Task:
     reference: float | None = None
     lr: float | None = DEFAULT_LR
     lr_searched: bool = False
+    lr_given: bool = False
     optimizer_name: str = "AdamW"
     untrained: frozenset[str] = frozenset()
     manner: Manner = MANNERS[0]
@@ -304,6 +306,7 @@ def make_task(
     with task.preserved() as snapshot:
         task._builder = builder = OptimizerBuilder(model, optimizer, lr)
         task.lr, task.lr_searched, task.optimizer_name = builder.lr, builder.lr_searched, builder.name
+        task.lr_given = optimizer is not None or isinstance(lr, (int, float))
         task.untrained = builder.untrained
         _examine(task, snapshot)
         _learn_manner(task)

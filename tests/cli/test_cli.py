@@ -7,13 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import autoinit
-from autoinit.cli import arguments, display
+from autoinit.cli import arguments
 from autoinit.cli import main as cli
 from autoinit.errors import FactoryError
 from autoinit.recipes.catalogue import ENTRIES, NAMED
@@ -202,30 +201,6 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
 
 
 # Progress
-
-
-def test_lines_appear_at_every_stage_and_tenth(capsys: pytest.CaptureFixture[str]) -> None:
-    show = display.lines()
-    for stage, done in [("search", 0.0), ("search", 0.01), ("search", 0.1), ("gate", 0.1), ("gate", 1.0)]:
-        show(SimpleNamespace(stage=stage, done=done, message="trial 1"))
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[:2] for line in lines] == [
-        ["0%", "search"],
-        ["10%", "search"],
-        ["10%", "gate"],
-        ["100%", "gate"],
-    ]
-
-
-def test_bar_leaves_stdout_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    bar = display.Bar()
-    line = "wide " * 60
-    try:
-        bar(SimpleNamespace(stage="search", done=0.5, message="trial [1/2]"))
-        print(line)
-    finally:
-        bar.stop()
-    assert capsys.readouterr().out == line + "\n"
 
 
 def test_on_a_terminal_the_result_is_neither_wrapped_nor_sent_to_stderr(

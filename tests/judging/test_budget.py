@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -216,3 +217,18 @@ def test_the_rows_of_a_short_evaluation_are_spread_over_all() -> None:
 )
 def test_a_schedule_is_laid_out_in_shares_of_its_allowance(allowance: float, alone: float, schedule: Schedule) -> None:
     assert Schedule.of(allowance, alone) == schedule
+
+
+def test_a_hurried_meter_has_a_few_seconds_left() -> None:
+    meter = Meter(budget=Budget(seconds=1000.0))
+    meter.pace(0.01)
+    assert meter.left() == pytest.approx(100_000, rel=0.01)
+    assert meter.hurry() == pytest.approx(100.0)  # a tenth of the budget
+    assert meter.left() == pytest.approx(10_000, rel=0.01)
+    assert meter.left(0.5) == pytest.approx(10_000, rel=0.01)  # the deadline is for all that is left
+    counted = Meter(budget=Budget(steps=10_000), started=time.perf_counter() - 20)
+    counted.spend(steps=1_000)
+    assert counted.left() == 9_000
+    assert counted.hurry() == pytest.approx(5.0)
+    assert counted.left() == pytest.approx(5.0 / 0.02, rel=0.01)  # at the pace so far
+    assert counted.hurry() < 5.0  # a second call gives no time back

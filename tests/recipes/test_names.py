@@ -20,7 +20,7 @@ from autoinit.recipes.recipe import OWN, Recipe
             Recipe(base="hadamard", depth_slope=-0.801, branch_power=0.211, residual_out="scaled", head="eighth"),
             "hadamard, last/first × 0.57, branches / L^0.21, branch ends / √L, head / 8",
         ),
-        (Recipe(base="orthogonal", qk_log2=-1, attention="mimetic"), "orthogonal, q, k × 0.5, mimetic attention"),
+        (Recipe(base="orthogonal", qk_log2=-1, attention="mimetic"), "orthogonal, q and k × 0.5, mimetic attention"),
         (Recipe(base="he_normal", rules={"hidden": "orthogonal"}), "he_normal, hidden orthogonal"),
         (Recipe(base="he_normal", calibration="nio"), "he_normal, NIO, gradient agreement"),
     ],
@@ -67,11 +67,11 @@ def test_each_value_of_each_field_is_said_and_told_apart():
 
 
 def test_meanings_are_of_the_words_that_are_there():
-    searched = [Recipe(base="orthogonal", depth_slope=0.7, head_bias="label_prior"), OWN]
+    searched = [title(Recipe(base="orthogonal", depth_slope=0.7, head_bias="label_prior")), title(OWN)]
     assert [word for word, _ in meanings(searched)] == ["last/first", "label prior"]
-    assert meanings([OWN, ENTRIES["lsuv"].recipe]) == []  # `autoinit.catalogue()` explains what has a name
-    only_lsuv = meanings([Recipe(base="he_normal", calibration="lsuv_centred")])
-    assert [word for word, _ in only_lsuv] == ["centred LSUV"]
+    assert meanings([OWN_TITLE, "lsuv"]) == []  # `autoinit.catalogue()` explains what has a name
+    centred = title(Recipe(base="he_normal", calibration="lsuv_centred"))
+    assert [word for word, _ in meanings([centred])] == ["centred LSUV"]
 
 
 def test_own_weights_are_called_so():

@@ -8,12 +8,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from autoinit.screen.bar import progress_shown
+from autoinit.screen.bar import TerminalBar, lines, progress_shown
 
 PROGRAM = """
 import sys, time
 from types import SimpleNamespace
-from autoinit.screen.bar import progress_shown
+from autoinit.screen.bar import TerminalBar, lines, progress_shown
 with progress_shown({wanted}) as show:
     for done in (0.0, 0.05, 0.5, 0.55, 1.0):
         show(SimpleNamespace(stage="search", done=done, message="leading: " + "orthogonal, gain × 0.73, LSUV, " * 4))
@@ -88,3 +88,27 @@ def test_the_bar_goes_away_after_an_exception(capsys):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert "search" in capsys.readouterr().err
+
+
+def test_lines_appear_at_every_stage_and_tenth(capsys):
+    show = lines()
+    for stage, done in [("search", 0.0), ("search", 0.01), ("search", 0.1), ("gate", 0.1), ("gate", 1.0)]:
+        show(SimpleNamespace(stage=stage, done=done, message="trial 1"))
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split()[:2] for line in shown] == [
+        ["0%", "search"],
+        ["10%", "search"],
+        ["10%", "gate"],
+        ["100%", "gate"],
+    ]
+
+
+def test_bar_leaves_stdout_alone(capsys):
+    bar = TerminalBar()
+    line = "wide " * 60
+    try:
+        bar(SimpleNamespace(stage="search", done=0.5, message="trial [1/2]"))
+        print(line)
+    finally:
+        bar.stop()
+    assert capsys.readouterr().out == line + "\n"

@@ -14,6 +14,7 @@ from autoinit.judging.budget import Budget, Meter, Schedule
 from autoinit.judging.score import Curve
 from autoinit.judging.trials import Candidate, Trial
 from autoinit.probing.bench import Bench
+from autoinit.recipes.names import title
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.search import finals as module
 from autoinit.search.campaign import Campaign
@@ -77,7 +78,7 @@ def test_a_small_lead_in_very_short_probes_goes_no_further(campaign: Campaign, m
     entered = finals(campaign, tune_lr=False)
     assert (entered.own, entered.champion) == (Candidate(OWN), None)
     assert entered.nobody is not None
-    assert f"{GOOD.recipe} led by {own - good:.2g} in score after 15 steps" in entered.nobody.why
+    assert f"{title(GOOD.recipe)} led by {own - good:.2g} in score after 15 steps" in entered.nobody.why
     assert (entered.nobody.open, entered.nobody.longer) == (True, 2.0)
     assert "went on" in campaign.trials[1].reason
     assert (leader(campaign).champion, leader(campaign).nobody) == (None, entered.nobody)

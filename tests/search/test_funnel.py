@@ -19,7 +19,7 @@ from autoinit.judging.trials import Candidate, Job, Outcome
 from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.recipes.space import LR_STEPS, space_of
-from autoinit.search.campaign import Campaign
+from autoinit.search.campaign import Campaign, ProgressEvent
 from autoinit.search.explore import _affordable
 from autoinit.search.finals import NoChampion
 from autoinit.search.funnel import search
@@ -157,8 +157,48 @@ def test_a_second_ctrl_c_is_raised(campaign: Campaign) -> None:
             raise KeyboardInterrupt
 
     campaign.progress = interrupt
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after \d+ runs: .* The model's own weights are put back"):
         search(campaign, space_of(campaign.bench.graph, lr_searched=False))
+
+
+def test_ctrl_c_says_at_once_how_long_the_rest_takes(campaign: Campaign) -> None:
+    said: list[ProgressEvent] = []
+
+    def interrupt(event: ProgressEvent) -> None:
+        said.append(event)
+        if len(campaign.trials) == 8 and event.stage == "search":
+            raise KeyboardInterrupt
+
+    campaign.progress = interrupt
+    space = space_of(campaign.bench.graph, lr_searched=False)
+    found = search(campaign, space)
+    place = next(place for place, event in enumerate(said) if event.stage == "finishing")
+    assert found.interrupted
+    assert "5.0 s at most; Ctrl-C again stops" in said[place].message
+    assert said[place - 1].stage == "search"
+    assert all(event.stage in ("finishing", "gate") for event in said[place:])
+
+
+def test_ctrl_c_in_the_gate_begins_a_short_one(campaign: Campaign) -> None:
+    pressed: list[int] = []
+
+    def interrupt(event: ProgressEvent) -> None:
+        if event.stage == "gate" and not pressed:
+            pressed.append(len(campaign.trials))
+            # From here on a second is a step, so that the few seconds that are left pay for very short runs.
+            campaign.meter.pace(0.05)
+            raise KeyboardInterrupt
+
+    campaign.progress = interrupt
+    found = search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal", "orthogonal"]))
+    assert pressed
+    assert found.interrupted
+    gate = [trial for trial in campaign.trials if trial.stage == "gate"]
+    first, later = gate[0], gate[-1]
+    assert first.curve is not None
+    if found.verdict is not None:
+        assert later.curve is not None
+        assert later.curve.steps <= first.curve.steps
 
 
 def test_optuna_s_own_messages_are_silent_and_its_level_is_put_back(

@@ -1,0 +1,192 @@
+"""A selection for a person: the answer in a sentence, what to do next, and the table of what was tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .. import text
+from ..plans.table import coverage
+from ..recipes.names import meanings, title
+from ..recipes.recipe import OWN, Recipe
+from ..screen import markup
+from ..screen.chart import Interval, intervals
+from ..screen.columns import Column, table, wrapped
+
+if TYPE_CHECKING:
+    from .selection import Selection
+
+_SHOWN = 8
+_LABEL = "  {:7}"
+_INDENT = " " * 9
+_SCORE = "score: log of the loss against a constant guess, plus gradient range; lower is better"
+
+
+def headline(selection: Selection) -> str:
+    """Returns the answer in a sentence."""
+    if selection.answer == "better":
+        why = _spoken(selection.why)
+        return f"{why[:1].upper()}{why[1:]} (sure)."
+    if selection.answer == "no better" and not len(selection.trials):
+        return "Your own weights are kept: there are no others to choose."
+    if selection.answer == "no better":
+        return "Your own weights are kept: no difference that matters."
+    return f"Your own weights are kept: cannot tell{f'; {selection.remedy}' if selection.remedy else ''}."
+
+
+def rate(selection: Selection) -> str:
+    """Returns with which learning rate to train, where it was searched or is another one; else nothing."""
+    if selection.lr is None or not selection.lr_searched:
+        return ""
+    lr, given = text.number(selection.lr), selection.given_lr
+    whose = "yours" if selection.lr_given else "the default"
+    if given is None or math.isclose(selection.lr, given):
+        return f"Train with lr {lr}: others were tried, and {whose} did best."
+    return f"Train with lr {lr}: it was searched, {whose} was {text.number(given)}."
+
+
+def next_steps(selection: Selection) -> str:
+    """Returns what to do now: code, a line each; empty where nothing is left to do."""
+    if selection.kept:
+        return ""
+    if selection.applied:
+        return 'selection.save("init.json")\nautoinit.apply_(model, "init.json")  # the same elsewhere'
+    return 'autoinit.apply_(model, selection)\nselection.save("init.json")'
+
+
+def line(selection: Selection) -> str:
+    """Returns the selection in one line, for `repr`."""
+    gain = "" if selection.gain is None or selection.kept else f", loss × {selection.gain.factor:.3g}"
+    cost = f"{selection.cost.trials} trials in {text.seconds(selection.cost.seconds)}"
+    return f"<Selection: {selection.answer}, {title(selection.recipe)}{gain}; {cost}>"
+
+
+def as_text(selection: Selection, *, keys: bool = False, most: int | None = None) -> str:
+    """Returns all of it for a screen.
+
+    Args:
+        selection: the answer.
+        keys: whether recipes are named as code takes them, and not in short.
+        most: characters in a line; None for the screen's.
+    """
+    said = f"{headline(selection)} {rate(selection)}".strip()
+    lines = [wrapped(said, most=most)]
+    for place, step in enumerate(next_steps(selection).splitlines()):
+        lines.append(f"{_LABEL.format('' if place else 'next')}{step}")
+    for name, value in _facts(selection, keys):
+        lines.append(wrapped(f"{_LABEL.format(name)}{value}", _INDENT, most))
+    if len(selection.trials):
+        lines += ["", _leaderboard(selection, keys, most), *_legend(selection, keys, most)]
+    if selection.alike:
+        doubles = _doubles(selection.alike, keys)
+        lines.append(wrapped(f"not tried, as they give the same weights: {doubles}", "  ", most))
+    return "\n".join(lines)
+
+
+def as_html(selection: Selection) -> str:
+    """Returns it for a notebook: the sentence, a chart of the gains, what to do next, and the rest folded."""
+    best = _best(selection.trials, selection.recipe.key)
+    own = next((row["score"] for row in best if row["recipe"] == OWN.key), math.nan)
+    gains = [Interval(row["name"], *[row["score"] - own] * 3) for row in best if row["recipe"] != OWN.key]
+    header = ("recipe", "lr", "steps", "score", "first loss", "last loss")
+    rows = [[_marked(row, selection, "name"), *_cells(row)] for row in best]
+    tried = markup.table(header, rows, "<>>>>>") + markup.facts([("", said) for said in _explained(selection)])
+    return markup.page(
+        f"{headline(selection)} {rate(selection)}".strip(),
+        markup.facts(list(_facts(selection, keys=False))[:3]),
+        intervals(gains, "score in the search, against your own weights: lower is better"),
+        markup.code(next_steps(selection)) if not selection.kept else "",
+        markup.folded(f"What was tried ({selection.cost.trials} trials)", tried) if rows else "",
+        markup.folded("The rest", markup.facts(list(_facts(selection, keys=False))[3:])),
+    )
+
+
+def _spoken(why: str) -> str:
+    """Returns a reason as said to the model's owner."""
+    return why.replace("the model's own weights", "your own weights").replace("the model's own", "your own")
+
+
+def _facts(selection: Selection, keys: bool) -> Iterator[tuple[str, str]]:
+    if selection.kept:
+        yield "why", _spoken(selection.why)
+    else:
+        yield "chose", _name(selection.recipe, keys)
+    pairs = (("training", selection.gain), ("held-back", selection.held_back))
+    for place, (name, gain) in enumerate((name, gain) for name, gain in pairs if gain is not None):
+        yield "" if place else ("seen" if selection.kept else "gain"), f"{name} {gain}"
+    if selection.task:
+        yield "task", selection.task
+    if selection.lr is not None and not selection.lr_searched:
+        yield "lr", f"{text.number(selection.lr)} (not searched)"
+    cost = selection.cost
+    memory = "" if cost.memory is None else f", {cost.memory / 2**20:,.0f} MiB at most"
+    yield "cost", f"{text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials{memory}"
+    if cost.executor:
+        yield "run", cost.executor
+    if not selection.kept:
+        yield "plan", coverage(selection.plan.fills)
+
+
+def _name(recipe: Recipe, keys: bool) -> str:
+    return recipe.key if keys else title(recipe)
+
+
+def _best(trials: pd.DataFrame, chosen: str) -> list[dict[str, Any]]:
+    """Returns the best fully probed recipes of the search and the model's own, each at its best learning rate."""
+    done = trials[(trials.stage == "search") & (trials.state == "complete")]
+    best = done.sort_values("score").drop_duplicates("recipe")
+    shown = best.head(_SHOWN)
+    for must in (OWN.key, chosen):
+        if must not in set(shown.recipe):
+            shown = pd.concat([shown.head(_SHOWN - 1), best[best.recipe == must]])
+    return [{str(name): value for name, value in row.items()} for row in shown.to_dict("records")]
+
+
+def _marked(row: Mapping[str, Any], selection: Selection, column: str) -> str:
+    return f"{'→' if row['recipe'] == selection.recipe.key else ' '} {row[column]}"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    losses = (f"{row[name]:.3f}" for name in ("score", "first_loss", "last_loss"))
+    return [text.number(row["lr"]), str(row["steps"]), *losses]
+
+
+def _leaderboard(selection: Selection, keys: bool, most: int | None) -> str:
+    columns = [
+        Column("recipe", least=24),
+        Column("lr", ">", rank=1 if selection.lr_searched else 4),
+        Column("steps", ">", rank=3),
+        Column("score", ">", rank=2),
+        Column("first loss", ">", rank=3),
+        Column("last loss", ">"),
+    ]
+    best = _best(selection.trials, selection.recipe.key)
+    rows = [[_marked(row, selection, "recipe" if keys else "name"), *_cells(row)] for row in best]
+    return table(columns, rows, most)
+
+
+def _legend(selection: Selection, keys: bool, most: int | None) -> Iterator[str]:
+    for said in _explained(selection, keys=keys):
+        yield wrapped(said, "  ", most)
+
+
+def _explained(selection: Selection, *, keys: bool = False) -> Iterator[str]:
+    """Yields what is said below the table: how many were tried, what a score is, and what the words mean."""
+    trials = selection.trials
+    states = trials[trials.stage == "search"].state.value_counts().to_dict()
+    yield f"searched: {', '.join(f'{count} {state}' for state, count in states.items())}"
+    yield f"{_SCORE}. → the choice."
+    if not keys:
+        for word, meaning in meanings(row["name"] for row in _best(trials, selection.recipe.key)):
+            yield f"{word}: {meaning}"
+
+
+def _doubles(alike: Mapping[Recipe, Recipe], keys: bool) -> str:
+    """Returns recipes that were not tried, behind the one that stands for them: "own weights (lsuv, he_normal)"."""
+    groups: dict[str, list[str]] = {}
+    for recipe, other in alike.items():
+        groups.setdefault(_name(other, keys), []).append(_name(recipe, keys))
+    return "; ".join(f"{other} ({', '.join(recipes)})" for other, recipes in groups.items())
