@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from .attentions import size_of
 from .axes import Use, contraction
 from .blocks import (
     DROPOUT,
@@ -17,6 +18,9 @@ from .blocks import (
     find_scoring,
 )
 from .walk import BINARY, NORMS, POOLS, VIEWS, Edge, Node, search_back
+
+_REPEATING = frozenset({"Expand", "Repeat"})
+"""Views that show one value in several places."""
 
 
 def find_blocks(nodes: list[Node], uses: list[Use]) -> Blocks:
@@ -93,7 +97,7 @@ def _find_residual(blocks: Blocks, add: Node) -> None:
         if chain[0][0] not in back and len(chain) > 1:
             back = search_back(branch.node, min(node.index for node, _ in chain))
         fork = next(((node, passed) for node, passed in chain if node in back), None)
-        if fork is None:
+        if fork is None or _is_broadcast(add, trunk, [node for node, _ in chain[: chain.index(fork)]]):
             continue
         members = _between(blocks, fork[0], back)
         weights, closers = _series(blocks, members, branch.node)
@@ -103,6 +107,21 @@ def _find_residual(blocks: Blocks, add: Node) -> None:
             found.append((fork[1], residual))
     if found:
         blocks.residuals[add] = min(found, key=lambda pair: pair[0])[1]
+
+
+def _is_broadcast(add: Node, skip: Edge, passed: list[Node]) -> bool:
+    """Whether each value of a skip is added in several places: a shift that comes from a condition, and no skip.
+
+    What makes it (adaptive normalization, FiLM) may also make a factor of an earlier branch, so that the way from
+    there to the add looks like a branch.
+
+    Args:
+        add: the node.
+        skip: its argument that may carry a skip.
+        passed: the nodes that it has come through since the fork.
+    """
+    grown = [node for node in passed if node.op in _REPEATING and math.prod(node.shape) > size_of(node.data[0])]
+    return bool(grown) or size_of(skip) < math.prod(add.shape)
 
 
 def _names(blocks: Blocks, nodes: list[Node]) -> set[str]:

@@ -8,7 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from block_net import Net, read
-from torch import Tensor
+from torch import Tensor, nn
+
+from autoinit.tracing.choices import keep_choices
+from autoinit.tracing.tracing import read_graph
 
 RESIDUAL: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "plain": lambda m, x: x + m.b(torch.relu(m.a(x))),
@@ -49,6 +52,8 @@ PLAIN: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "the mean taken off": lambda m, x: m.a(x - x.mean(-1, keepdim=True)),
     "concatenation": lambda m, x: torch.cat([x[..., :4], torch.relu(m.a(x))[..., 4:]], -1),
     "highway": lambda m, x: torch.sigmoid(m.a(x)) * torch.relu(m.b(x)) + (1 - torch.sigmoid(m.a(x))) * x,
+    "a shift by a condition": lambda m, x: m.b(torch.relu(x * (c := m.a(x.mean(1, keepdim=True))))) + c,
+    "an expanded shift": lambda m, x: m.b(torch.relu(x * (c := m.a(x.mean(1, keepdim=True))))) + c.expand(4, 6, 8),
     "rotation": lambda m, x: m.a(x * 0.8 + torch.cat([-x[..., 4:], x[..., :4]], -1) * 0.6),
 }
 
@@ -101,3 +106,49 @@ def test_a_low_rank_addition_to_an_attention_is_no_second_branch() -> None:
         return x + (m.b(y) + F.linear(F.linear(y, m.c.weight[:2]), m.d.weight[:, :2]))
 
     assert read(block).residual_adds == 1
+
+
+class Modulated(nn.Module):
+    """Two branches whose normalized inputs are shifted by a condition, which weighs the first branch too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(8, 32)
+        self.mix, self.up, self.down = nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+        nn.init.zeros_(self.modulation.weight)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, share, scale, other = self.modulation(condition).unsqueeze(1).chunk(4, -1)
+        x = x + share * self.mix(torch.relu(F.layer_norm(x, (8,)) + shift))
+        return x + self.down(torch.relu(self.up(F.layer_norm(x, (8,)) * (1 + scale) + other)))
+
+
+class Conditioned(nn.Module):
+    """Blocks that share one condition, which shifts what the last of them gives as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.time = nn.Linear(3, 8), nn.Linear(1, 8)
+        self.blocks = nn.ModuleList(Modulated() for _ in range(2))
+        self.last, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        x, condition = self.stem(x), F.silu(self.time(time))
+        for block in self.blocks:
+            x = block(x, condition)
+        return self.head(F.layer_norm(x, (8,)) + self.last(condition).unsqueeze(1))
+
+
+def test_what_a_condition_adds_to_a_normalized_stream_is_no_skip() -> None:
+    model, x, time = Conditioned(), torch.randn(4, 6, 3), torch.rand(4, 1)
+    graph = read_graph(model, lambda: model(x, time).pow(2).mean())
+    closing = {layer.name: layer.residual_depth for layer in graph.layers if layer.closes_branch}
+    assert closing == {
+        "blocks.0.mix.weight": 0, "blocks.0.down.weight": 1, "blocks.1.mix.weight": 2, "blocks.1.down.weight": 3,
+    }  # fmt: skip
+    assert graph.residual_adds == graph["head.weight"].residual_depth == 4
+    modulations = [graph[f"blocks.{at}.modulation.weight"] for at in range(2)]
+    places = {(layer.role, layer.slices, layer.fan_out, layer.in_branch) for layer in modulations}
+    assert places == {("hidden", 4, 8, False)}
+    kept = {name for name, layer in keep_choices(model, graph).items() if layer.keep == "its owner starts it at zero"}
+    assert kept == {layer.name for layer in modulations}
