@@ -210,18 +210,31 @@ _MIXING = frozenset(
 def response(blocks: Blocks, replay: Replay, product: Node) -> Response:
     """Returns the first function that is not affine on the way of a product's values to the next weight.
 
-    Ways that end in the shares of a softmax are no ways of the values, unless there are no others.
+    That is the weight which is used next; a later one may take the same values otherwise, as the projection of a skip
+    takes them without the normalization and the function of the branch beside it. Ways that end in the shares of a
+    softmax are no ways of the values, unless there are no others.
     """
     if product not in blocks.followed:
         return Response(LINEAR)
     mixed: set[Edge] = set()
     queue: list[tuple[int, int, Edge]] = []
     seen: set[Edge] = set()
+    ends: dict[Edge, Response] = {}
     order = 0
+
+    def reach(value: Edge, end: Response | None = None) -> None:
+        nonlocal order
+        if end is not None:
+            ends.setdefault(value, end)
+        heapq.heappush(queue, (value.node.index, order, value))
+        order += 1
+
     for output in range(max(1, len(product.shapes))):
-        heapq.heappush(queue, (product.index, order + output, Edge(product, output)))
+        reach(Edge(product, output))
     while queue:
         _, _, value = heapq.heappop(queue)
+        if value in ends:
+            return ends[value]
         if value in seen:
             continue
         seen.add(value)
@@ -230,23 +243,24 @@ def response(blocks: Blocks, replay: Replay, product: Node) -> Response:
                 continue
             named = replay.name(node) if node is not value.node else LINEAR
             if named != LINEAR:
-                return Response(named, value in mixed)
+                reach(Edge(node, 0), Response(named, value in mixed))
+                continue
             for consumer, _ in node.consumers:
                 aside = consumer in blocks.gate_side or _is_aside(blocks, consumer, product)
                 if consumer.static or aside or not _leads_on(blocks, consumer) or _inherits(blocks, consumer, value):
                     continue
                 mixture = is_mixture(blocks, consumer, node)
                 if (is_product(blocks, consumer) and not mixture) or consumer.op in SOFTMAX:
-                    return Response(LINEAR)
+                    reach(Edge(consumer, 0), Response(LINEAR))
+                    continue
                 if consumer.op == "Glu":
-                    return Response(Activation("sigmoid"), value in mixed)
-                order += 1
+                    reach(Edge(consumer, 0), Response(Activation("sigmoid"), value in mixed))
+                    continue
                 outputs = len(consumer.shapes) if consumer.op in PARTS else 1
                 for output in range(outputs):
                     if mixture or value in mixed or consumer.op in _MIXING:
                         mixed.add(Edge(consumer, output))
-                    heapq.heappush(queue, (consumer.index, order, Edge(consumer, output)))
-                    order += 1
+                    reach(Edge(consumer, output))
     return Response(LINEAR)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -224,3 +225,40 @@ def test_what_only_scores_has_the_activation_of_scores() -> None:
     assert graph["query.weight"].activation == Activation("sigmoid")
     assert not graph["query.weight"].mixed
     assert not read(torch.relu)["first.weight"].mixed
+
+
+class Preactivated(nn.Module):
+    """Blocks that normalize and bend what they take; those that change its width project the skip."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        pairs = list(itertools.pairwise(widths))
+        self.stem, self.head = nn.Linear(3, widths[0]), nn.Linear(widths[-1], 2)
+        self.up = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
+        self.down = nn.ModuleList(nn.Linear(after, after) for _, after in pairs)
+        self.skip = nn.ModuleList(nn.Linear(*pair) if pair[0] != pair[1] else nn.Identity() for pair in pairs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for up, down, skip in zip(self.up, self.down, self.skip, strict=True):
+            inner = down(F.silu(up(F.silu(F.layer_norm(x, x.shape[-1:])))))
+            x = skip(x) + inner
+        return self.head(F.silu(x))
+
+
+@pytest.mark.parametrize("widths", [(4, 4, 4, 4), (4, 6, 8, 5)])
+def test_a_projection_of_the_skip_hides_no_function_of_the_branch(widths: tuple[int, ...]) -> None:
+    model = Preactivated(*widths)
+    graph = read_graph(model, lambda: model(torch.randn(5, 3)).sum())
+    assert {str(layer.activation) for layer in graph.weights if layer.role != "output"} == {"silu"}
+
+
+def test_what_is_used_first_is_the_next_weight() -> None:
+    class Beside(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.last(x) + F.linear(torch.relu(F.layer_norm(x, (4,))), 2 * self.last.weight)
+
+    model = Beside(torch.relu)
+    graph = read_graph(model, lambda: model(torch.randn(5, 3)).sum())
+    assert str(graph["first.weight"].activation) == "linear"
