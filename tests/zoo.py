@@ -644,13 +644,88 @@ def actor_critic() -> Case:
     return Case(ActorCritic(), (torch.randn(8, 6), (_labels(8), torch.randn(8))), loss)
 
 
+def denoise(model: nn.Module, batch: Any) -> Tensor:
+    """Mean squared error of the noise that a model of diffusers finds in noised images, more of it at later times."""
+    (clean, noise, conditions), _ = batch
+    left = 1 - (conditions["timestep"][:, None, None, None] + 1) / 1001
+    found: Tensor = model(left.sqrt() * clean + (1 - left).sqrt() * noise, **conditions).sample
+    return F.mse_loss(found, noise)
+
+
+def _noisy(**conditions: Tensor) -> tuple[Any, Any]:
+    times = torch.tensor([3, 700])
+    return (torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), {"timestep": times, **conditions}), None
+
+
+def unet() -> Case:
+    from diffusers import UNet2DModel
+
+    model = UNet2DModel(
+        sample_size=8, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    return Case(model, _noisy(), denoise)
+
+
+def unet_with_text() -> Case:
+    """Its cross attention takes keys and values from the embedded words of a text."""
+    from diffusers import UNet2DConditionModel
+
+    model = UNet2DConditionModel(
+        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(8,), norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), attention_head_dim=2,
+        cross_attention_dim=6,
+    )  # fmt: skip
+    return Case(model, _noisy(encoder_hidden_states=torch.randn(2, 5, 6)), denoise)
+
+
+def dit() -> Case:
+    """A time and a class scale and shift what its norms give, and weigh its branches (adaLN-zero)."""
+    from diffusers import DiTTransformer2DModel
+
+    model = DiTTransformer2DModel(
+        sample_size=8, patch_size=2, in_channels=3, num_layers=2, num_attention_heads=2, attention_head_dim=8,
+        num_embeds_ada_norm=10,
+    )  # fmt: skip
+    return Case(model, _noisy(class_labels=torch.tensor([1, 4])), denoise)
+
+
+class DeepQ(nn.Module):
+    """Values of actions on frames (Mnih et al. 2015), and the frozen copy of them that the aims come from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.online = nn.Sequential(
+            nn.Conv2d(4, 8, 4, stride=2), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 16),
+            nn.ReLU(), nn.Linear(16, 3),
+        )  # fmt: skip
+        self.target = copy.deepcopy(self.online)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        values: Tensor = self.online(frames)
+        return values
+
+
+def dqn() -> Case:
+    """The loss is that of Bellman's equation, whose other side gets no gradient."""
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        frames, (actions, rewards, after, ended) = batch
+        with torch.no_grad():
+            aims = rewards + 0.99 * (1 - ended) * model.get_submodule("target")(after).amax(1)
+        return F.smooth_l1_loss(model(frames).gather(1, actions[:, None]).squeeze(1), aims)
+
+    played = _labels(6), torch.randn(6), torch.randn(6, 4, 10, 10), (torch.arange(6) % 3 == 0).float()
+    return Case(DeepQ(), (torch.randn(6, 4, 10, 10), played), loss)
+
+
 ZOO: dict[str, Callable[[], Case]] = {
     make.__name__: make
     for make in (
         tanh_mlp, residual_mlp, cnn_bn, resnet, convolutions, conv1d_conv3d_bilinear, lstm, gru, rnn_cell,
         encoder_pre_ln, encoder_post_ln, einsum_attention, gates, two_heads_two_inputs, parametrized_mlp,
         tied_characters, siren, spiking, hand_written, fourier, gpt2, llama, bert, vit, t5, mixtral, convnext, mamba,
-        critic, pinn, actor_critic,
+        critic, pinn, actor_critic, unet, unet_with_text, dit, dqn,
         bayesian_mlp, equalized_cnn, einsum_experts, graph_attention,
     )
 }  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import unchanged
 from torch import Tensor, nn
+from zoo import ZOO
 
 import autoinit
 from autoinit.task.containers import Contents
@@ -103,6 +104,19 @@ def test_a_model_with_a_frozen_config_is_drawn_and_keeps_all_its_entries() -> No
     autoinit.apply_(model, "he_normal", (x, x))
     assert content(model) == before
     assert model.enter.weight.std().item() == pytest.approx((2 / 6) ** 0.5, rel=0.3)
+
+
+@pytest.mark.slow
+def test_a_model_of_diffusers_is_what_it_was_after_every_look() -> None:
+    model, batch, loss = ZOO["unet"]()
+    config: Any = model.config
+    before = [(key, id(value)) for key, value in config.items()], dict(vars(config))
+    with unchanged(model):
+        autoinit.trace(model, [batch] * 3, step=loss)
+        autoinit.diagnose(model, [batch] * 3, step=loss)
+        autoinit.select(model, [batch] * 3, step=loss, budget=autoinit.Budget(steps=150), apply=False)
+    assert model.config is config
+    assert ([(key, id(value)) for key, value in config.items()], dict(vars(config))) == before
 
 
 def test_subclasses_of_containers_are_put_back_after_a_training_and_after_an_error() -> None:

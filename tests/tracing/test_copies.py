@@ -13,6 +13,7 @@ from helpers import unchanged
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zoo import ZOO
 
 import autoinit
 from autoinit.errors import PlanMismatchError
@@ -44,6 +45,13 @@ def bellman(model: Any, batch: Any) -> Tensor:
     with torch.no_grad():
         aim = reward + 0.9 * model.target(after).max(1).values
     return F.smooth_l1_loss(model.q(state).gather(1, action[:, None])[:, 0], aim)
+
+
+def test_a_target_network_beside_what_the_model_returns_is_a_copy() -> None:
+    case = ZOO["dqn"]()
+    graph = keep_choices(case.model, trace_task(make_task(case.model, [case.batch] * 2, step=case.loss)))
+    copies = {name: layer.copy_of for name, layer in graph.items() if layer.copy_of}
+    assert copies == {name: name.replace("target", "online") for name in graph if name.startswith("target")} != {}
 
 
 def equal(one: nn.Module, other: nn.Module) -> bool:
