@@ -31,8 +31,11 @@ class RandomStates:
         """Whether every generator stands where it stood: nothing has been drawn, or all was put back."""
         now = RandomStates()
         mine, theirs = self._tensors(), now._tensors()
-        same = len(mine) == len(theirs) and all(map(torch.equal, mine, theirs))
-        return same and self._random == now._random and all(map(np.array_equal, self._numpy, now._numpy))
+        return len(mine) == len(theirs) and all(map(torch.equal, mine, theirs)) and self.python_is_now()
+
+    def python_is_now(self) -> bool:
+        """Whether the generators of numpy and of Python itself stand where they stood."""
+        return self._random == random.getstate() and all(map(np.array_equal, self._numpy, np.random.get_state()))
 
     def _tensors(self) -> list[Tensor]:
         return [self._cpu, *self._cuda, *([] if self._mps is None else [self._mps])]

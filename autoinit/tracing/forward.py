@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -166,15 +166,28 @@ def _copies(nodes: list[Node]) -> list[Node]:
     return list(copies.values())
 
 
+class Look(NamedTuple):
+    """What one pass has shown.
+
+    Attributes:
+        graph: the architecture, as far as this pass used it.
+        tossed: Python was told numbers that torch drew.
+    """
+
+    graph: Graph
+    tossed: bool
+
+
 def completed(
-    first: Graph, before: RandomStates, model: nn.Module, snapshot: Snapshot, look: Callable[[], Graph]
+    first: Look, before: RandomStates, model: nn.Module, snapshot: Snapshot, look: Callable[[], Look]
 ) -> Graph:
     """Returns the architecture, with every parameter that some pass uses.
 
-    Layers may be left out at random (LayerDrop, stochastic depth), or one of several be taken. Where the first look
-    misses parameters and has drawn random numbers, others are taken: one in evaluation mode, in which most such models
-    run as a whole, and as many as are needed under seeds of our own. The answer does not depend on the numbers that
-    happened to be drawn.
+    Layers may be left out at random (LayerDrop, stochastic depth), or one of several be taken. Where the first look has
+    drawn random numbers, and misses parameters or has let Python see the numbers, others are taken: one in evaluation
+    mode, in which most such models run as a whole, and as many as are needed under seeds of our own. A look that misses
+    no parameter may still have missed a layer: one that another pass of the same step runs, or whose weights another
+    layer has too. The answer does not depend on the numbers that happened to be drawn.
 
     Args:
         first: what one look has shown.
@@ -183,12 +196,13 @@ def completed(
         snapshot: of the model, which is rewound to before each further look.
         look: reads the graph of one pass.
     """
-    if not _unreached(first) or before.are_now():
-        return first
+    tossed = first.tossed or not before.python_is_now()
+    if not (tossed or _unreached(first.graph)) or before.are_now():
+        return first.graph
     device = next(model.parameters()).device
     device = torch.device("cpu") if device.type == "meta" else device
     looks: list[Graph] = []
-    missing = set(first)
+    missing = set(first.graph)
 
     def again(seed: int, *, training: bool) -> bool:
         """Takes one more look, and returns whether it was no random one."""
@@ -198,30 +212,40 @@ def completed(
             model.eval()
         states = RandomStates()
         try:
-            graph = look()
+            graph = look().graph
         except Exception:  # it is we who want this pass: the model need not be made for it
             return False
         looks.append(graph)
         missing.intersection_update(_unreached(graph))
         return states.are_now()
 
+    def seen() -> tuple[int, int]:
+        return -len(missing), max(map(_length, looks), default=0)
+
     settled = again(0, training=False)
     dull = seed = 0
-    while seed < SEEDS and dull < PATIENCE and missing - (_unreached(first) if settled else set()):
-        count = len(missing)
+    while seed < SEEDS and dull < PATIENCE:
+        if not (missing - _unreached(first.graph) if settled else missing or tossed):
+            break
+        count = seen()
         again(seed, training=True)
-        dull = 0 if len(missing) < count else dull + 1
+        dull = 0 if seen() > count else dull + 1
         seed += 1
-    return _merged(looks, first)
+    return _merged(looks, first.graph)
 
 
 def _unreached(graph: Graph) -> set[str]:
     return {layer.name for layer in graph.layers if layer.keep == UNREACHED}
 
 
+def _length(graph: Graph) -> int:
+    """Returns a number that grows with each layer that a pass does not leave out."""
+    return sum(layer.depth for layer in graph.layers)
+
+
 def _merged(looks: list[Graph], first: Graph) -> Graph:
     """Returns the look that misses least, with what it misses taken from the others; the first is the last resort."""
-    base = min(looks, key=lambda graph: len(_unreached(graph)), default=first)
+    base = min(looks, key=lambda graph: (len(_unreached(graph)), -_length(graph)), default=first)
     layers = list(base.layers)
     for at, layer in enumerate(layers):
         for graph in (*looks, first):

@@ -67,6 +67,8 @@ _OTHER_DRAWS = frozenset(
     "rand rand_like uniform_ bernoulli bernoulli_ exponential_ log_normal_ geometric_ cauchy_ poisson multinomial"
     " randint randint_like randperm dropout alpha_dropout feature_dropout".split()
 )
+_READING = frozenset("item tolist __bool__ __float__ __int__ __index__ __contains__ numpy __array__".split())
+"""Methods that hand a tensor's values to Python."""
 _FOLDING = frozenset("abs square exp pow sqrt softmax gt lt ge le eq ne where clamp relu sigmoid softplus".split())
 """Functions that take the sign, and so the mean of zero, from noise."""
 _SHIFTING = frozenset("add radd iadd sub rsub isub".split())
@@ -120,6 +122,7 @@ class Tape(Interceptor):
         losses: tensors on which `backward` was called; the call itself is left out.
         gradients: node of a gradient that the step took itself (a penalty, forces) → nodes of what it differentiated.
         outputs: nodes of what modules have returned.
+        tossed: Python was told numbers that torch drew: what runs may hang on them.
     """
 
     def __init__(self, names: Mapping[int, str], trainable: Iterable[Tensor] = ()) -> None:
@@ -136,6 +139,7 @@ class Tape(Interceptor):
         self.losses: list[Tensor] = []
         self.gradients: dict[Any, tuple[Any, ...]] = {}
         self.outputs: set[Any] = set()
+        self.tossed = False
         self._names = names
         self._unmet = {id(parameter) for parameter in trainable}
         self._constants: dict[int, tuple[Tensor, Call]] = {}
@@ -156,6 +160,7 @@ class Tape(Interceptor):
             result = func(*args, **kwargs)
             self._record_recurrent(name, before, list(tensors(result)), _steps(name, args, kwargs))
             return result
+        self.tossed = self.tossed or (name in _READING and args[0] in self._noise)
         if name == "__get__" or not torch.is_grad_enabled():
             result = func(*args, **kwargs)
             self._note_noise(name, args, kwargs, result)

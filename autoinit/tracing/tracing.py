@@ -22,7 +22,7 @@ from ..task.task import Task, example_task, explained
 from .axes import Use, fans, follow, kind_of, normalizes
 from .blocks import Blocks
 from .choices import keep_untrained
-from .forward import architecture, completed, thawed, watched_losses
+from .forward import Look, architecture, completed, thawed, watched_losses
 from .inventory import UNREACHED, Item, inventory
 from .modules import read_modules
 from .multipliers import bent
@@ -96,8 +96,8 @@ def trace(
         try:
             with preserved(model) as snapshot:
                 before = RandomStates()
-                first = read_graph(model, lambda: _dummy_loss(model))
-                return completed(first, before, model, snapshot, lambda: read_graph(model, lambda: _dummy_loss(model)))
+                first = _look(model, lambda: _dummy_loss(model))
+                return completed(first, before, model, snapshot, lambda: _look(model, lambda: _dummy_loss(model)))
         except Exception as error:  # made-up inputs may not fit; the module tree always can be read
             note = f"The model's dummy_inputs could not be used ({type(error).__name__}), so its modules were read."
             graph = read_modules(model)
@@ -111,12 +111,12 @@ def trace_task(task: Task) -> Graph:
     with task.preserved() as snapshot:
         before = RandomStates()
 
-        def look() -> Graph:
+        def look() -> Look:
             watched = _watched(batch)
-            return read_graph(task.model, lambda: task.loss(watched))
+            return _look(task.model, lambda: task.loss(watched))
 
-        def plainly() -> Graph:
-            return read_graph(task.model, lambda: task.loss(clone(batch)))
+        def plainly() -> Look:
+            return _look(task.model, lambda: task.loss(clone(batch)))
 
         try:
             first = look()
@@ -161,6 +161,10 @@ def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
     Raises:
         ModelError: no loss with a gradient came out, or it reaches no parameter of the model.
     """
+    return _look(model, run).graph
+
+
+def _look(model: nn.Module, run: Callable[[], Tensor | None]) -> Look:
     items = inventory(model)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with thawed(model), torch.enable_grad(), parametrize.cached():
@@ -180,7 +184,7 @@ def read_graph(model: nn.Module, run: Callable[[], Tensor | None]) -> Graph:
                 )
             unveil(nodes, tape.calls)
             own = architecture(nodes, tape)
-            return _assemble(items, own, tape, nodes)
+            return Look(_assemble(items, own, tape, nodes), tape.tossed)
         finally:
             release([*nodes, *own])
 

@@ -162,3 +162,60 @@ def test_an_unused_parameter_costs_at_most_one_more_pass(rate: float, passes: in
     calls: list[bool] = []
     assert unseen(trace(Plain(), (X, Y))) == {"spare.weight", "spare.bias"}
     assert calls == [True, False][:passes]
+
+
+class Repeated(nn.Module):
+    """One block comes three times, and training leaves out each time half of the time."""
+
+    def __init__(self, draw: Callable[[], float], always: bool) -> None:
+        super().__init__()
+        self.stem, self.block, self.head = nn.Linear(6, 8), Branch(draw, always), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for _ in range(3):
+            x = self.block(x)
+        y: Tensor = self.head(x)
+        return y
+
+
+@pytest.mark.parametrize("draw", [torch_draw, np.random.rand, random.random])
+@pytest.mark.parametrize("always", [False, True])
+def test_a_layer_that_comes_again_is_not_taken_for_all_of_its_places(draw: Callable[[], float], always: bool) -> None:
+    """No parameter is missed where one place is left out and another is not."""
+    for seed in range(6):
+        seeded(seed)
+        graph = trace(Repeated(draw, always), (X, Y))
+        assert graph["head.weight"].depth == 7
+        assert graph.residual_adds == 3
+
+
+@pytest.mark.parametrize("draw", [torch_draw, np.random.rand])
+def test_of_several_passes_in_one_step_none_stands_for_the_whole(draw: Callable[[], float]) -> None:
+    """What one pass of a step leaves out, another uses."""
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        losses = [F.cross_entropy(model(batch[0]), batch[1]) for _ in range(8)]
+        return torch.stack(losses).mean()
+
+    whole = trace(Deep().eval(), (X, Y))
+    for seed in range(4):
+        seeded(seed)
+        assert trace(Deep(draw), (X, Y), step=step) == whole
+
+
+def test_dropout_alone_costs_no_further_pass() -> None:
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(self.training)
+            x = F.dropout(torch.relu(self.body(x)), 0.5, self.training) * torch.rand(len(x), 1).round()
+            y: Tensor = self.head(x)
+            return y
+
+    calls: list[bool] = []
+    trace(Dropping(), (X, Y))
+    assert calls == [True]
