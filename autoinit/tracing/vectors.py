@@ -148,15 +148,19 @@ def _multiplied(blocks: Blocks, uses: list[Use], size: int) -> VectorFacts:
         return VectorFacts("other", "scalar", keep=_KEEP["scalar"])
     inside = any(use.node in residual.branch for residual in blocks.residuals.values())
     of = _last_weight(blocks, use.node) if ends is not None else None
-    return VectorFacts("other", "layer_scale", of=of, keep=_fixed(uses) if of else "", in_branch=inside)
+    return VectorFacts("other", "layer_scale", of=of, keep=_fixed(blocks, uses) if of else "", in_branch=inside)
 
 
-def _fixed(uses: list[Use]) -> str:
-    """Returns why a multiplier of a branch cannot switch that branch off, and no other; empty where it can."""
+def _fixed(blocks: Blocks, uses: list[Use]) -> str:
+    """Returns why a multiplier of a branch cannot switch that branch off, and no other; empty where it can.
+
+    A step may run the model several times, and meet the same branch each time.
+    """
     use = uses[0]
+    branches = {(_last_weight(blocks, one.node), blocks.depth[one.node]) for one in uses if one.node.data}
     if use.node.op != "Mul" or use.chain.ops - VIEWS:
         return _KEEP["function"]
-    return _KEEP["several"] if len(uses) > 1 or use.chain.part else ""
+    return _KEEP["several"] if len(branches) > 1 or use.chain.part else ""
 
 
 def _ends(blocks: Blocks, node: Node) -> tuple[Node, bool] | None:

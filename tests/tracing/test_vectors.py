@@ -178,6 +178,16 @@ def _twice(model: Net, x: Tensor) -> Tensor:
     return x + model.p * model.inner(torch.relu(x))
 
 
+def test_a_multiplier_that_several_passes_of_a_step_meet_is_of_one_branch() -> None:
+    """Two views of each example go through one network, as where it learns without labels."""
+    net = Net((D,), lambda m, x: x + m.p * m.inner(torch.relu(x)))
+    x = torch.randn(6, 3)
+    once = read_graph(net, lambda: net(x).pow(2).mean())
+    twice = read_graph(net, lambda: (net(x) - net(x + 0.1 * torch.randn_like(x))).pow(2).mean())
+    assert twice["p"] == once["p"]
+    assert autoinit.resolve("zero_residual", twice)["p"].values == (0.0,)
+
+
 def test_a_multiplier_of_its_own_is_zero_in_the_place_of_the_weight() -> None:
     graph = read((1,), lambda m, x: x + m.p * m.inner(torch.relu(x)))
     for recipe, multiplier, weight in (("zero_residual", (0.0,), ()), ("fixup", (1.0,), (0.0,))):
