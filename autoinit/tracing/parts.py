@@ -122,7 +122,7 @@ def cut_of(blocks: Blocks, use: Use, units: int) -> Cut | None:
         units: the axis of the weight that runs along its output units.
     """
     node, layout = use.node, in_output(use)
-    while len(node.consumers) == 1 and _is_before_cut(blocks, node.consumers[0][0]):
+    while len(node.consumers) == 1 and _is_before_cut(blocks, node.consumers[0][0], layout, units):
         consumer, position = node.consumers[0]
         layout = moved(consumer, layout, node.shapes[_output(consumer, position)])
         node = consumer
@@ -141,11 +141,17 @@ def cut_of(blocks: Blocks, use: Use, units: int) -> Cut | None:
     return Cut(len(taken), how) if how and not _are_joined(blocks, edges) else None
 
 
-def _is_before_cut(blocks: Blocks, node: Node) -> bool:
-    """Whether a node only moves the outputs of a product, or adds a bias or the outputs of another product."""
+def _is_before_cut(blocks: Blocks, node: Node, layout: Stretches, units: int) -> bool:
+    """Whether a node only moves the outputs of a product, or adds a bias or the outputs of another product.
+
+    What it picks of other axes, as the last token of each row, is no cut of the units.
+    """
     if node.op == "Add":
         return node not in blocks.residuals and all(edge.node.shape == node.shape for edge in node.data)
-    return node.op in VIEWS - PARTS
+    if node.op in PARTS:
+        dim = _dim(node, layout)
+        return len(node.shapes) == 1 and dim is not None and units not in _axes(layout, [dim])
+    return node.op in VIEWS
 
 
 def _taken(cut: Node, output: int, dim: int, length: int) -> tuple[int, int, int]:

@@ -122,6 +122,8 @@ def test_the_heads_of_a_written_out_attention_are_one_product_s() -> None:
         (lambda m, x: gated(F.linear(x, m.w).view(8, 5, 4, 2).unbind(-1)), {"w": (8, 16)}, 4, 2, True),
         (lambda m, x: gated(F.linear(x, m.w).view(8, 5, 2, 4).unbind(2)), {"w": (8, 16)}, 4, 2, False),
         (lambda m, x: gated(F.linear(x, m.w).view(8, 5, 2, 4).chunk(2, -1)).flatten(2), {"w": (8, 16)}, 4, 1, False),
+        (lambda m, x: gated(F.linear(x, m.w)[:, -1].chunk(2, -1))[:, None], {"w": (8, 16)}, 4, 2, False),
+        (lambda m, x: gated(F.linear(x, m.w)[:, 1:3].split(4, 2)), {"w": (8, 16)}, 4, 2, False),
         (lambda m, x: gated(F.conv1d(x.mT, m.w).split(4, 1)).mT, {"w": (8, 16, 3)}, 12, 2, False),
         (lambda m, x: gated((x.transpose(0, 1) @ m.w + m.b).chunk(2, -1)), {"w": (5, 16, 8), "b": (1, 8)}, 4, 2, False),
         (lambda m, x: sampled(F.linear(x, m.w).chunk(2, -1)), {"w": (8, 16)}, 4, 2, False),
