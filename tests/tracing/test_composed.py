@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from composed import ACTIVATIONS, PENALTIES, WAYS, Composition, Product, compositions, cross_entropy
-from helpers import observed
+from helpers import observed, unchanged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -41,22 +42,30 @@ def test_the_graph_names_every_trainable_parameter_once(composition: Composition
     before = observed(model)
     graph = autoinit.trace(model, composition.data, step=cross_entropy)
     assert sorted(graph) == sorted(name for name, _ in model.named_parameters())
-    for name, layer in graph.items():
-        if name.endswith("weight") and model.get_parameter(name).ndim == 2:
-            assert (layer.fan_in, layer.kind) == (composition.width, "linear")
+    fans = model.fans_in()
+    assert {name: layer.fan_in for name, layer in graph.items() if layer.fan_in} == fans
+    for name in fans:
+        convolves = "kernel" in name or isinstance(model.get_submodule(name.rpartition(".")[0]), Product)
+        assert graph[name].kind in (("conv", "linear") if convolves else ("linear",))
+    for name, expected in model.expected().items():
+        assert {key: getattr(graph[name], key) for key in expected} == expected, name
     assert observed(model) == before
 
 
 @looked_at(0.4)
 @given(compositions())
-def test_roles_do_not_change_with_the_loss(composition: Composition) -> None:
+def test_the_graph_does_not_change_with_the_loss_and_what_is_drawn(composition: Composition) -> None:
     model = composition.build()
-    plain = autoinit.trace(model, composition.data, step=cross_entropy)
-    other = autoinit.trace(model, composition.data, step=PENALTIES[composition.penalty])
+    graphs = []
+    for seed, step in ((composition.seed, cross_entropy), (composition.seed + 1, PENALTIES[composition.penalty])):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            with unchanged(model):
+                graphs.append(autoinit.trace(model, composition.data, step=step))
+    plain, other = graphs
     assert {name: layer.role for name, layer in other.items()} == {name: layer.role for name, layer in plain.items()}
-    assert {n: (layer.activation, layer.fan_in, layer.depth) for n, layer in other.items()} == {
-        n: (layer.activation, layer.fan_in, layer.depth) for n, layer in plain.items()
-    }
+    for name, layer in plain.items():
+        assert replace(other[name], rectified=layer.rectified) == layer
 
 
 class Chain(nn.Module):
