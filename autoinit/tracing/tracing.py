@@ -27,7 +27,7 @@ from .inventory import UNREACHED, Item, inventory
 from .modules import read_modules
 from .multipliers import bent
 from .recurrent import call_lengths, recurrent_layers
-from .residuals import find_blocks
+from .residuals import find_blocks, going_on
 from .responses import Replay, response
 from .roles import Places, find_places, is_normalized, member_of, role_of
 from .streams import is_rectified, stack_of
@@ -223,8 +223,10 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape, everything: list
     by_name: dict[str, list[Use]] = {}
     by_node: dict[Node, list[Use]] = {}
     for use in uses:
-        by_name.setdefault(use.chain.leaf, []).append(use)
         by_node.setdefault(use.node, []).append(use)
+    uses = going_on(blocks, uses)
+    for use in uses:
+        by_name.setdefault(use.chain.leaf, []).append(use)
     replay = Replay(tape.calls, {node.fn: node for node in nodes}, blocks)
     shapes = {item.name: item.shape for item in items}
     at = {name: [use.node for use in found] for name, found in by_name.items()}

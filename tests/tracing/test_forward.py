@@ -211,6 +211,36 @@ def test_a_tied_head_of_the_step_is_the_models_and_a_penalty_on_the_same_weight_
     assert roles(read_graph(parts, contractive), "body.0.weight", "body.2.weight") == ["input", "output"]
 
 
+class Recogniser(nn.Module):
+    """An encoder whose last layer is gated, and what recognises a class in its code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 12), nn.GLU(), nn.Linear(6, 8), nn.GELU())
+        self.top = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.top(self.encoder(x))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("order", ["before", "after", "around"])
+def test_an_encoder_that_is_also_run_by_itself_has_the_whole_behind_it(length: int, order: str) -> None:
+    model = Recogniser()
+    own = model.encoder[:length]
+
+    def step() -> Tensor:
+        early = own(STATES).std(0).mean() if order != "after" else torch.zeros(())
+        loss = F.cross_entropy(model(STATES), ACTIONS)
+        late = own(STATES.flip(0)).std(0).mean() if order != "before" else torch.zeros(())
+        return loss - early - late
+
+    graph = read_graph(model, step)
+    assert graph == read_graph(model, lambda: F.cross_entropy(model(STATES), ACTIONS))
+    assert [str(graph[f"encoder.{at}.weight"].activation) for at in (0, 2, 4)] == ["tanh", "sigmoid", "gelu"]
+    assert (graph["encoder.2.weight"].slices, graph["encoder.4.weight"].role) == (2, "hidden")
+
+
 def test_what_only_the_loss_uses_is_named_and_kept() -> None:
     parts = Parts()
 
