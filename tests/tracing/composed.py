@@ -139,6 +139,9 @@ class Block(nn.Module):
         if kind == "mixture":
             self.mixture = Mixture(way, self.activation, width)
             return
+        if kind == "tied_transposed":
+            self.weight = nn.Parameter(torch.randn(width, width) / math.sqrt(width))
+            return
         if kind in CONVOLUTIONS:
             groups = 2 if kind == "depthwise" else 1
             self.kernel = Kernel(way, 4 if kind == "conv_glu" else 2, groups)
@@ -160,6 +163,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.kind == "mixture":
             return self.mixture(x)
+        if self.kind == "tied_transposed":  # an autoencoder's
+            return F.linear(self.activation(F.linear(x, self.weight)), self.weight.t())
         if self.kind in CONVOLUTIONS:
             return self.convolved(x)
         if self.kind in CUT or self.kind.startswith("gate"):
@@ -231,6 +236,7 @@ KINDS = (
     "dropout",
     "multiplied",
     "tied",
+    "tied_transposed",
     "mixture",
     *CUT,
     *TWO,
@@ -260,6 +266,8 @@ class Composed(nn.Module):
         for path, module in self.named_modules():
             if isinstance(module, (Product, Kernel, Mixture)):
                 found |= {f"{path}.{name}": module.fan_in for name, p in module.named_parameters() if p.ndim > 1}
+            if isinstance(module, Block) and module.kind == "tied_transposed":
+                found[f"{path}.weight"] = module.width
         return found | {"head.weight": self.head.in_features}
 
     def expected(self) -> dict[str, dict[str, object]]:
@@ -351,6 +359,15 @@ def with_weight_decay(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return cross_entropy(model, batch) + 1e-4 * sum(p.square().sum() for p in model.parameters())
 
 
+def with_steady_activations(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """A penalty on how far noise moves what the first layers give: they are run by themselves, first and last."""
+    stem, block = model.get_submodule("stem"), model.get_submodule("blocks.0")
+    hidden = block(torch.relu(stem(batch[0])))
+    loss = cross_entropy(model, batch)
+    moved = block(torch.relu(stem(batch[0] + 0.1)))
+    return loss + 0.01 * (moved - hidden).square().mean()
+
+
 def with_smoothed_margin(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     """A loss through a sigmoid, a softmax and a mean of the logits."""
     output = model(batch[0])
@@ -367,6 +384,7 @@ PENALTIES: dict[str, Step] = {
     "adversaries": on_adversaries,
     "consistency": with_consistency,
     "weight decay": with_weight_decay,
+    "steady activations": with_steady_activations,
     "margin": with_smoothed_margin,
 }
 
