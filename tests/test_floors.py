@@ -35,8 +35,8 @@ TORCH_FREE = STAIRS[: STAIRS.index("task")]
 """Pure arithmetic on data: it must run, and be read, without torch."""
 
 ONLY_IN = {
-    "optuna": {"search.explore", "search.sampling", "study"},
-    "sqlalchemy": {"study"},
+    "optuna": {"search.explore", "search.sampling", "search.storing", "study"},
+    "sqlalchemy": {"search.storing", "study"},
     "ray": {"study"},
     "pydantic": {"jsonfile", "study"},
     "plotly": {"reports"},

@@ -88,12 +88,18 @@ class Campaign:
         # The owner's weights are carried along whatever they are: nothing vetoes them.
         return [dataclasses.replace(job, reference=None) if job.candidate.recipe == OWN else job for job in jobs]
 
-    def run(self, jobs: Sequence[Job], decide: Decide = lambda job, curve: "") -> list[Trial]:
+    def run(
+        self,
+        jobs: Sequence[Job],
+        decide: Decide = lambda job, curve: "",
+        told: Callable[[Trial], None] = lambda trial: None,
+    ) -> list[Trial]:
         """Returns the trial of each job, logged as soon as it is there.
 
         Args:
             jobs: from `jobs`, run at the executor's concurrency.
             decide: ends a job at a rung.
+            told: called with each trial, once it is logged.
 
         Raises:
             Exception: what `decide` raised, after the jobs were ended and logged.
@@ -109,7 +115,10 @@ class Campaign:
             return not problems and not ended[job.number]
 
         outcomes = self._outcomes(jobs, on_rung)
-        trials = [self._log(job, out, ended.get(job.number, "")) for job, out in zip(jobs, outcomes, strict=True)]
+        trials = []
+        for job, out in zip(jobs, outcomes, strict=True):
+            trials.append(self._log(job, out, ended.get(job.number, "")))
+            told(trials[-1])
         if problems:
             raise problems[0]
         return trials

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import optuna
 from optuna.trial import TrialState
@@ -32,8 +32,15 @@ MOST_REPEATS = 64
 """Proposals one after the other that are tried already before a space counts as exhausted."""
 
 
-def explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
-    """Tries the owner's weights, the well-known recipes, then what TPE proposes, while the budget's share lasts."""
+def explore(campaign: Campaign, space: Space, study: optuna.Study, write: Callable[[], None] = lambda: None) -> None:
+    """Tries the owner's weights, the well-known recipes, then what TPE proposes, while the budget's share lasts.
+
+    Args:
+        campaign: with nothing tried yet.
+        space: what to choose from.
+        study: a new one, that proposes and is told.
+        write: called when it was told something, so that it can be kept.
+    """
     lr_steps = NEAREST_FIRST if space.has("lr_step") else [0]
     known = [Candidate(OWN, lr_step) for lr_step in lr_steps]
     known += [Candidate(one, lr_step) for lr_step in (lr_steps if space.listed else [0]) for one in space.opening]
@@ -48,7 +55,7 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
     together = not (space.listed and len(lr_steps) > 1)
     rounds = Rounds.worth_it(campaign, known, proposes=not space.listed) if together else None
     if rounds is not None:
-        halving = Halving(_try_known(campaign, space, study, rounds))
+        halving = Halving(_try_known(campaign, space, study, rounds, write))
         halving.recall(rounds.totals)
         halving.learn(campaign.trials)
         if space.listed or _hopeless(campaign.trials):
@@ -56,7 +63,7 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study) -> None:
     while count := int(min(limit - len(campaign.trials), _affordable(campaign, halving.rungs[-1]))):
         # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
         study.sampler = optuna.samplers.TPESampler(seed=seed_of_use(campaign.bench.seed, f"tpe {len(campaign.trials)}"))
-        trials = _try_batch(campaign, space, study, halving, distinct, count)
+        trials = _try_batch(campaign, space, study, halving, distinct, count, write)
         if not trials:
             return  # all that the space holds has been tried
         halving.learn(trials)
@@ -78,20 +85,38 @@ def _without_doubles(known: list[Candidate], distinct: Distinct, alike: dict[Rec
     return found
 
 
-def _try_known(campaign: Campaign, space: Space, study: optuna.Study, rounds: Rounds) -> tuple[int, ...]:
+def _try_known(
+    campaign: Campaign, space: Space, study: optuna.Study, rounds: Rounds, write: Callable[[], None]
+) -> tuple[int, ...]:
     """Tries the study's first trials in rounds; returns the steps at which these ended."""
     distributions = {dimension.name: distribution_of(dimension) for dimension in space.dimensions}
     asked: list[optuna.Trial] = []
+    reported: set[tuple[int, int]] = set()
+    told: set[int] = set()
+
+    def tell(*, all_: bool) -> None:
+        for proposal, trial in itertools.zip_longest(asked, campaign.trials):
+            for steps, total in rounds.totals[proposal.number].items():
+                if (proposal.number, steps) not in reported:
+                    reported.add((proposal.number, steps))
+                    proposal.report(total, step=steps)
+            # One that is complete may go on; any other has ended.
+            if proposal.number not in told and (all_ or (trial is not None and trial.state != "complete")):
+                told.add(proposal.number)
+                _tell(study, proposal, trial)
+
+    def after_round() -> None:
+        tell(all_=False)
+        write()
+
     try:
         while len(asked) < rounds.count:
             asked.append(study.ask(distributions))
-        return rounds.run([Candidate(*space.decode(proposal.params)) for proposal in asked])
+        return rounds.run([Candidate(*space.decode(proposal.params)) for proposal in asked], after_round)
     finally:  # also after Ctrl-C: no trial is left running in the storage
         with uninterrupted():
-            for proposal, trial in itertools.zip_longest(asked, campaign.trials):
-                for steps, total in rounds.totals[proposal.number].items():
-                    proposal.report(total, step=steps)
-                _tell(study, proposal, trial)
+            tell(all_=True)
+            write()
 
 
 def _affordable(campaign: Campaign, top: int) -> int:
@@ -127,17 +152,30 @@ def _hopeless(trials: list[Trial]) -> bool:
 
 
 def _try_batch(
-    campaign: Campaign, space: Space, study: optuna.Study, halving: Halving, distinct: Distinct, count: int
+    campaign: Campaign,
+    space: Space,
+    study: optuna.Study,
+    halving: Halving,
+    distinct: Distinct,
+    count: int,
+    write: Callable[[], None],
 ) -> list[Trial]:
     """Runs the study's next trials and tells their results in the order of their numbers; none where all are tried."""
     first, rungs = len(campaign.trials), halving.rungs
     asked: list[optuna.Trial] = []
+    told = 0
 
     def decide(job: Job, curve: Curve) -> str:
         total = campaign.score(curve, rungs[-1]).total
         asked[job.number - first].report(total, step=curve.steps)
         why = halving.judge(job.number, curve.steps, total)
         return why if job.candidate.recipe != OWN else ""
+
+    def tell(trial: Trial) -> None:
+        nonlocal told
+        told += 1
+        _tell(study, asked[told - 1], trial)
+        write()
 
     try:
         entries = []
@@ -147,11 +185,13 @@ def _try_batch(
         if not entries:
             return []
         jobs = campaign.jobs("search", entries, rungs[-1], rungs=rungs, reference=campaign.reference)
-        return (campaign.run if first else campaign.run_first)(jobs, decide)
+        # The first one is told when it is certain: where its worker dies it is run again.
+        return campaign.run(jobs, decide, tell) if first else campaign.run_first(jobs, decide)
     finally:  # also after Ctrl-C: no trial is left running in the storage
         with uninterrupted():
-            for proposal, trial in itertools.zip_longest(asked, campaign.trials[first:]):
+            for proposal, trial in itertools.zip_longest(asked[told:], campaign.trials[first + told :]):
                 _tell(study, proposal, trial)
+            write()
 
 
 def _proposals(

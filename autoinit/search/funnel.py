@@ -16,7 +16,7 @@ from .campaign import Campaign
 from .duel import GateFailure, duel
 from .explore import explore
 from .finals import Finals, NoChampion, finals, leader
-from .sampling import new_study, quiet_optuna
+from .storing import stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def search(campaign: Campaign, space: Space, *, storage: str | None = None, stud
     """
     entered: Finals | None = None
     try:
-        with quiet_optuna():
-            explore(campaign, space, new_study(storage, study_name))
+        with stored(storage, study_name) as (study, write):
+            explore(campaign, space, study, write)
         entered = finals(campaign, tune_lr=space.has("lr_step"))
         return _judged(campaign, entered)
     except KeyboardInterrupt:

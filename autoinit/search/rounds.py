@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..judging.budget import FIRST_RUNG, LONGEST_PROBE
@@ -71,11 +71,12 @@ class Rounds:
         rounds.count = next(affordable, 0)
         return rounds if rounds.count > owners + FINALISTS and (pauses or not proposes) else None
 
-    def run(self, candidates: Sequence[Candidate]) -> tuple[int, ...]:
+    def run(self, candidates: Sequence[Candidate], after_round: Callable[[], None] = lambda: None) -> tuple[int, ...]:
         """Runs the rounds; who came to the last one is complete in `campaign.trials`, and all others are pruned.
 
         Args:
             candidates: those that take part.
+            after_round: called when the trials of a round, the last one apart, say who goes on.
 
         Returns:
             The steps at which rounds ended, for others to be judged there too.
@@ -92,6 +93,7 @@ class Rounds:
             trials = self._next(standing, steps, pauses=self.pauses and steps == twice < self.ladder[-1])
             for group in (owners, others):
                 self._leave_behind(group, standing, reached)
+            after_round()
             reached = steps
             if steps < twice:
                 break

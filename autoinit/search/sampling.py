@@ -1,4 +1,4 @@
-"""What a search asks of Optuna: a study that keeps its trials, its form of a dimension, silence. No torch is loaded."""
+"""What a search asks of Optuna: a study for its trials, its form of a dimension, silence. No torch is loaded."""
 
 from __future__ import annotations
 
@@ -21,19 +21,25 @@ def distribution_of(dimension: Dimension) -> BaseDistribution:
     return FloatDistribution(dimension.low, dimension.high)
 
 
-def new_study(storage: str | None, name: str | None) -> optuna.Study:
-    """Returns a new study. Trials are halved by `Halving`, which can say why.
+def new_study() -> optuna.Study:
+    """Returns a new study in memory. Trials are halved by `Halving`, which can say why."""
+    return optuna.create_study(pruner=optuna.pruners.NopPruner())
+
+
+def stored_study(url: str, name: str | None) -> tuple[optuna.storages.RDBStorage, int]:
+    """Returns a storage and the number of a new study in it; without a name Optuna makes one up.
 
     Raises:
         ArgumentError: the storage cannot be opened, or holds a study of that name already.
     """
     try:
-        return optuna.create_study(storage=storage, study_name=name, pruner=optuna.pruners.NopPruner())
+        storage = optuna.storages.RDBStorage(url)
+        return storage, optuna.create_study(storage=storage, study_name=name)._study_id
     except optuna.exceptions.DuplicatedStudyError:
-        raise ArgumentError(f"Storage {storage!r} holds a study {name!r} already. Choose another study_name.") from None
+        raise ArgumentError(f"Storage {url!r} holds a study {name!r} already. Choose another study_name.") from None
     except Exception as problem:
         raise ArgumentError(
-            f"Storage {storage!r} cannot be opened ({described(problem)}). Give a URL such as sqlite:///trials.db."
+            f"Storage {url!r} cannot be opened ({described(problem)}). Give a URL such as sqlite:///trials.db."
         ) from None
 
 

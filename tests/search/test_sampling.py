@@ -11,7 +11,7 @@ from graphs import mlp
 
 from autoinit.errors import ArgumentError
 from autoinit.recipes.space import space_of
-from autoinit.search.sampling import distribution_of, new_study, quiet_optuna
+from autoinit.search.sampling import distribution_of, quiet_optuna, stored_study
 
 
 def test_every_dimension_has_its_default_in_its_distribution() -> None:
@@ -29,11 +29,11 @@ def test_every_dimension_has_its_default_in_its_distribution() -> None:
 def test_a_study_of_that_name_is_not_added_to(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'trials.db'}"
     with quiet_optuna():
-        new_study(url, "mine")
+        stored_study(url, "mine")[0].engine.dispose()
         with pytest.raises(ArgumentError, match="holds a study 'mine' already"):
-            new_study(url, "mine")
+            stored_study(url, "mine")
     with pytest.raises(ArgumentError, match=r"cannot be opened .*Give a URL such as sqlite:///trials.db"):
-        new_study("nowhere://x", None)
+        stored_study("nowhere://x", None)
 
 
 def test_silence_ends_with_the_block_also_after_an_error() -> None:
@@ -44,7 +44,8 @@ def test_silence_ends_with_the_block_also_after_an_error() -> None:
     assert optuna.logging.get_verbosity() == before
 
 
-def test_it_loads_no_torch() -> None:
+@pytest.mark.parametrize("module", ["sampling", "storing"])
+def test_it_loads_no_torch(module: str) -> None:
     """A study's coordinator and its status ask Optuna too, and torch alone takes seconds to load."""
-    code = "import sys, autoinit.search.sampling; print('torch' in sys.modules)"
+    code = f"import sys, autoinit.search.{module}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
