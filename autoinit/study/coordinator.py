@@ -16,7 +16,7 @@ from ..recipes.recipe import OWN, Recipe
 from .jobs import LAYERS, Described, StudyJob, dense_jobs, long_jobs, trials_of
 from .orders import Describe, Died, Ended, Layers, Order, Raised, Reply, RunTrials, Workers
 from .performer import failed_line
-from .proposals import search_jobs
+from .proposals import parameters_of, params_of, search_jobs
 from .spec import Study
 from .storage import Claimed, Store
 
@@ -143,6 +143,7 @@ class Coordinator:
             info = self._store.task_info(task.name)
             if info.get("described"):  # one that could not be built is built again: its cause may be mended
                 self._described[task.name] = Described.from_data(info["described"])
+                self._add_params(task.name)  # one that was killed, or is of an earlier version, may lack some
         recovered = self._store.recover()
         for name, states in self._store.counts().items():
             self._done += states["complete"] + states["fail"]
@@ -236,7 +237,13 @@ class Coordinator:
             jobs = more[max(0, have - planned) :]
         if jobs:
             self._store.extend(name, [job.to_data() for job in jobs])
+            self._add_params(name)
         self._planned[name] = max(trials_of(study, len(described.candidates)), have + len(jobs))
+
+    def _add_params(self, name: str) -> None:
+        ranges = parameters_of(self._study, self._described[name])
+        if ranges:
+            self._store.add_params(name, ranges, lambda job: params_of(StudyJob.from_data(job), ranges))
 
     def _probes(self, name: str) -> list[Line]:
         return [line for line in self._store.lines(name) if line["stage"] == "probe"]

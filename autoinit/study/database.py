@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.study._frozen import FrozenStudy
 
 from ..errors import ArgumentError, StorageError
 from ..search.sampling import quiet_optuna
@@ -59,8 +60,7 @@ def opened(address: sqlalchemy.URL, file: Path | None, readonly: bool, wait: flo
             with contextlib.closing(sqlite3.connect(file, timeout=wait)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
     with quiet_optuna():
-        text = address.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        storage = RDBStorage(text, engine_kwargs=options, skip_table_creation=readonly)
+        storage = RDBStorage(_escaped(address), engine_kwargs=options, skip_table_creation=readonly)
     if file is not None:
         sqlalchemy.event.listen(storage.engine, "connect", _readonly if readonly else _durable)
         storage.engine.dispose()  # what is open already has not heard of it
@@ -68,6 +68,29 @@ def opened(address: sqlalchemy.URL, file: Path | None, readonly: bool, wait: flo
         with storage.engine.begin() as connection:
             connection.execute(sqlalchemy.text(_INDEX))
     return storage
+
+
+class TasksOnly(RDBStorage):
+    """A study's storage as a dashboard shows it: its tasks, without what holds the whole together and has no trials.
+
+    Args:
+        url: of the storage.
+        study: its name.
+    """
+
+    def __init__(self, url: str, study: str) -> None:
+        self._prefix = f"{study}/"
+        text = _escaped(parsed_url(url))
+        super().__init__(text, skip_compatibility_check=True, skip_table_creation=True)
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Returns the tasks' studies."""
+        return [one for one in super().get_all_studies() if one.study_name.startswith(self._prefix)]
+
+
+def _escaped(address: sqlalchemy.URL) -> str:
+    """Returns an address with its password, as Optuna wants it: it fills in what stands in braces."""
+    return address.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
 
 
 def _durable(connection: sqlite3.Connection, _: object) -> None:

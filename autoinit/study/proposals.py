@@ -1,16 +1,20 @@
-"""What a searching study tries next: Optuna's TPE, asked in batches, the same whether it was interrupted or not."""
+"""What a searching study tries next, and what its trials are to Optuna.
+
+Optuna's TPE is asked in batches, so that it proposes the same whether a study was interrupted or not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from ..knowledge.lines import Line
-from ..recipes.recipe import Recipe
+from ..recipes.recipe import OWN, Recipe
 from ..recipes.space import Space
 from ..search.sampling import distribution_of, quiet_optuna
 from ..seeds import seed_of_use
@@ -76,3 +80,55 @@ def _point(space: Space, line: Line) -> dict[str, Any] | None:
 def distributions_of(space: Space) -> dict[str, BaseDistribution]:
     """Returns Optuna's distribution of each dimension."""
     return {one.name: distribution_of(one) for one in space.dimensions}
+
+
+def parameters_of(study: Study, described: Described) -> dict[str, BaseDistribution]:
+    """Returns what the trials of a task differ in, for Optuna's plots and importances.
+
+    A recipe's fields by their names, "lr_step", "seed" and "steps". All of it is known before the first trial, so that
+    the ranges never change: Optuna takes no other choices later.
+
+    Args:
+        study: its seeds, learning rates and lengths.
+        described: the task's candidates and space.
+    """
+    search = study.mode == "search"
+    recipes = [OWN, *described.candidates, *(described.space.opening if search else ())]
+    values = {field.name: [_told(getattr(one, field.name)) for one in recipes] for field in dataclasses.fields(Recipe)}
+    values["lr_step"] = [0, *study.lr_steps]
+    for one in described.space.dimensions if search else ():
+        values[one.name] += one.choices or (one.low, one.high)
+    values["steps"] = [study.probe.steps, *([study.long.steps] if study.long is not None else [])]
+    ranges = {name: _range(each) for name, each in values.items()}
+    ranges["seed"] = CategoricalDistribution(study.seeds) if len(study.seeds) > 1 else None
+    return {name: one for name, one in ranges.items() if one is not None}
+
+
+def params_of(job: StudyJob, parameters: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """Returns the parameters of one trial, those of `parameters_of` that it lies within."""
+    fields = {**dataclasses.asdict(job.recipe), "lr_step": job.lr_step, "seed": job.seed, "steps": job.steps}
+    return {name: _told(fields[name]) for name, one in parameters.items() if _within(one, _told(fields[name]))}
+
+
+def _told(value: Any) -> Any:
+    """Returns a field's value as Optuna can keep it: pairs of role and scheme as a text."""
+    return ", ".join(f"{role}: {name}" for role, name in value) if isinstance(value, tuple) else value
+
+
+def _range(values: Sequence[Any]) -> BaseDistribution | None:
+    """Returns the distribution of some values; None where there is one only, which tells nothing."""
+    distinct = [*dict.fromkeys(values)]
+    if len(distinct) < 2:
+        return None
+    if any(isinstance(value, str) for value in distinct):
+        return CategoricalDistribution(distinct)
+    if all(isinstance(value, int) for value in distinct):
+        return IntDistribution(min(distinct), max(distinct))
+    return FloatDistribution(min(distinct), max(distinct))
+
+
+def _within(known: BaseDistribution, value: Any) -> bool:
+    if isinstance(known, CategoricalDistribution):
+        return value in known.choices
+    assert isinstance(known, FloatDistribution | IntDistribution)
+    return bool(known.low <= value <= known.high)

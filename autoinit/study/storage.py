@@ -27,6 +27,7 @@ from optuna.trial import TrialState, create_trial
 
 from ..errors import ArgumentError, did_you_mean
 from ..search.sampling import quiet_optuna
+from ..search.storing import insert, param_rows
 from .database import BROKEN, away, in_words, opened, parsed_url
 from .locks import FileLock, Lock, ServerLock
 from .spec import Study
@@ -134,33 +135,48 @@ class Store:
 
     # Trials, in the order of their lives
 
-    def extend(
-        self,
-        task: str,
-        jobs: Sequence[Mapping[str, Any]],
-        params: Sequence[Mapping[str, Any]] | None = None,
-        distributions: Mapping[str, BaseDistribution] | None = None,
-    ) -> None:
+    def extend(self, task: str, jobs: Sequence[Mapping[str, Any]]) -> None:
         """Adds waiting trials in order; those that are there already are left as they are.
 
         Args:
             task: whose trials they are.
             jobs: JSON objects with their trial's "number".
-            params: of every trial, for Optuna's samplers and plots.
-            distributions: of every parameter.
 
         Raises:
             ArgumentError: the numbers leave a gap.
         """
-        ranges = distributions or {}
-        for job, chosen in zip(jobs, params or [{}] * len(jobs), strict=True):
-            template = create_trial(
-                state=TrialState.WAITING,
-                params=dict(chosen),
-                distributions={name: ranges[name] for name in chosen},
-                user_attrs={"job": dict(job)},
-            )
+        for job in jobs:
+            template = create_trial(state=TrialState.WAITING, user_attrs={"job": dict(job)})
             self._change(functools.partial(self._add, task, job["number"], template))
+
+    def add_params(
+        self,
+        task: str,
+        distributions: Mapping[str, BaseDistribution],
+        params: Callable[[dict[str, Any]], Mapping[str, Any]],
+    ) -> None:
+        """Tells Optuna's plots what the trials of a task differ in; those that were told are left as they are.
+
+        Args:
+            task: whose trials.
+            distributions: of every parameter.
+            params: gives those of one trial, by its job.
+        """
+        query = (
+            "SELECT t.trial_id, job.value_json FROM trials t "
+            "JOIN trial_user_attributes job ON job.trial_id = t.trial_id AND job.key = 'job' WHERE t.study_id = :study "
+            "AND NOT EXISTS (SELECT 1 FROM trial_params p WHERE p.trial_id = t.trial_id) ORDER BY t.trial_id"
+        )
+
+        def add() -> None:
+            untold = self._read(query, {"study": self._id(task)})
+            each = ((trial, params(json.loads(job))) for trial, job in untold)
+            rows = [row for trial, chosen in each for row in param_rows(trial, chosen, distributions)]
+            # At once, and of ended trials too: Optuna commits each for itself, and none of a trial that has ended.
+            with self.storage.engine.begin() as connection:
+                insert(connection, "trial_params", rows)
+
+        self._change(add)
 
     def _add(self, task: str, number: int, template: optuna.trial.FrozenTrial) -> None:
         # By SQL: Optuna would build every trial to count them.

@@ -15,7 +15,7 @@ from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.recipes.space import Dimension, Space
 from autoinit.study.candidates import allowed_space, candidates_of
 from autoinit.study.jobs import Described, StudyJob
-from autoinit.study.proposals import distributions_of, search_jobs
+from autoinit.study.proposals import distributions_of, parameters_of, params_of, search_jobs
 from autoinit.study.spec import Study
 
 Judge = Callable[[StudyJob], float | None]
@@ -175,3 +175,22 @@ def test_optunas_verbosity_is_as_before() -> None:
     study = searching()
     search_jobs(study, "mlp", described(study), [], 0)
     assert optuna.logging.get_verbosity() == before
+
+
+@pytest.mark.parametrize("graph", [mlp(), transformer()])
+def test_all_that_a_search_can_propose_lies_within_its_parameters(graph: Graph) -> None:
+    study = searching(
+        space={"recipes": [{"base": "orthogonal", "log2_gain": 5.0, "rules": [["output", "lecun_normal"]]}]}
+    )
+    told = described(study, graph)
+    ranges = parameters_of(study, told)
+    trials = searched(study, told, by_gain, until=20)
+    assert all(set(params_of(job, ranges)) == set(ranges) for job in trials)
+    assert {"rules", "log2_gain", "lr_step", "calibration"} <= set(ranges)
+    assert params_of(trials[0], ranges)["rules"] == ""
+    assert params_of(trials[1], ranges)["rules"] == "output: lecun_normal"
+
+
+def test_what_is_the_same_in_all_trials_is_no_parameter() -> None:
+    study = plan(space={"recipes": ["he_normal"]}, seeds=[3], lr_steps=[])
+    assert set(parameters_of(study, described(study))) == {"base"}

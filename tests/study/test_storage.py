@@ -101,15 +101,20 @@ def test_an_extension_cut_in_half_goes_on_and_leaves_no_gap(store: Store) -> Non
         store.extend("a", jobs(1, first=9))
 
 
-def test_params_are_optunas(store: Store) -> None:
+def test_params_are_optunas_and_told_once_also_of_trials_that_have_ended(store: Store) -> None:
     store.add_task("a", {})
     places = {"log2_gain": FloatDistribution(-2, 2), "lr": FloatDistribution(0, 1)}
-    store.extend("a", jobs(2), [{"log2_gain": 0.5, "lr": 0.1}, {"lr": 0.2}], places)
+    chosen = [{"log2_gain": 0.5, "lr": 0.1}, {"lr": 0.2}]
+    store.extend("a", jobs(2))
     for claimed in store.claim("a", 2):
         store.finish(claimed, line(claimed.number), float(claimed.number))
+    store.add_params("a", places, lambda job: chosen[job["number"]])
+    store.extend("a", jobs(3))
+    store.add_params("a", places, lambda job: {"lr": 0.3})
     study = optuna_study(store, "a")
     assert study.best_params == {"log2_gain": 0.5, "lr": 0.1}
-    assert study.trials[1].params == {"lr": 0.2}
+    assert [trial.params for trial in study.trials[1:]] == [{"lr": 0.2}, {"lr": 0.3}]
+    assert study.trials[1].distributions == {"lr": places["lr"]}
 
 
 def test_the_whole_study_and_its_tasks_keep_what_is_known(store: Store, url: str) -> None:

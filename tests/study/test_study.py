@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import tomllib
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import alive
@@ -354,24 +357,59 @@ def test_layers_are_measured_before_and_after(finished: Path, tmp_path: Path) ->
     assert layers["best_recipe"] != "as_is"
 
 
-def test_dashboard_shows_the_tasks(finished: Path) -> None:
+def asked(port: int, path: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies{path}", timeout=20) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def test_dashboard_shows_the_tasks_with_parameters_and_importances(finished: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = start("dashboard", finished, "--port", str(port))
     try:
-        names: list[str] = []
+        studies: list[dict[str, Any]] = []
         deadline = time.monotonic() + 60
-        while not names and time.monotonic() < deadline:
+        while not studies and time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as answer:
-                    names = [one["study_name"] for one in json.load(answer)["study_summaries"]]
+                studies = asked(port, "")["study_summaries"]
             except OSError:
                 time.sleep(0.2)
-        assert "small/mlp" in names
+        assert [one["study_name"] for one in studies] == ["small/mlp"]
+        detail = asked(port, f"/{studies[0]['study_id']}")
+        importances = asked(port, f"/{studies[0]['study_id']}/param_importances")["param_importances"]
     finally:
         process.terminate()
         process.communicate(timeout=30)
+    assert len(detail["trials"]) == 25
+    for trial in detail["trials"]:
+        params = {one["name"]: one["param_external_value"] for one in trial["params"]}
+        job = json.loads(next(one["value"] for one in trial["user_attrs"] if one["key"] == "job"))
+        assert params["base"] == str(job["recipe"].get("base", "as_is"))
+        assert params["calibration"] == str(job["recipe"].get("calibration", "none"))
+        assert [params[name] for name in ("seed", "steps", "lr_step")] == [
+            str(job[name]) for name in ("seed", "steps", "lr_step")
+        ]
+    (found,) = importances
+    assert {"base", "calibration", "lr_step", "seed", "steps", "log2_gain"} <= {one["name"] for one in found}
+    assert sum(one["importance"] for one in found) == pytest.approx(1.0)
+
+
+def test_a_storage_of_an_earlier_version_gets_its_parameters_on_resume(finished: Path) -> None:
+    database = finished.with_suffix(".db")
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        told = connection.execute("SELECT trial_id, param_name, param_value FROM trial_params ORDER BY 1, 2").fetchall()
+        connection.execute("DELETE FROM trial_params")
+    before = records(finished)
+    assert "Done." in run("resume", finished)
+    assert records(finished) == before
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        again = connection.execute(
+            "SELECT trial_id, param_name, param_value FROM trial_params ORDER BY 1, 2"
+        ).fetchall()
+    assert again == told
+    assert len({trial for trial, *_ in told}) == 25
 
 
 def test_schema_knows_every_key_of_a_study_file(finished: Path) -> None:
