@@ -100,7 +100,9 @@ def status_command(
 @study_app.command("export")
 def export_command(
     file: File,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="records.jsonl, which is added to, or records.parquet.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="records.jsonl, which is added to, records.csv or records.parquet.")
+    ],
     storage: Storage = None,
 ) -> None:
     """Writes the record of every finished trial, one line each."""
@@ -140,8 +142,11 @@ def dashboard_command(
     port: Annotated[int, typer.Option(help="Of the page on this machine.")] = 8080,
 ) -> None:
     """Opens the study's trials in optuna-dashboard, until Ctrl-C."""
-    _, store = _opened(file, storage)
+    study, store = _opened(file, storage)
     store.close()
+    from ..study.database import TasksOnly
+    from ..study.storage import storage_of
+
     try:
         from optuna_dashboard import run_server
     except ImportError:
@@ -149,7 +154,7 @@ def dashboard_command(
             "optuna-dashboard is not installed. Install torch-autoinit[dashboard], or use `autoinit study report`."
         ) from None
     typer.echo(f"http://127.0.0.1:{port}/ shows one study for each task; Ctrl-C ends it.", err=True)
-    run_server(store.url, host="127.0.0.1", port=port)
+    run_server(TasksOnly(storage_of(study, file.parent, storage), study.name), host="127.0.0.1", port=port)
 
 
 @study_app.command("merge")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import hashlib
 import json
@@ -58,6 +59,10 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "finished": str,
 }
 """Every field of a line, and its type."""
+
+
+ENDINGS = (".jsonl", ".csv", ".parquet")
+"""Of files that records are written to."""
 
 
 def identity(line: Mapping[str, Any]) -> str:
@@ -146,6 +151,10 @@ def read_lines(*paths: str | Path) -> Read:
     """
     found, seen = Read(), set[str]()
     for path in map(Path, paths):
+        if path.suffix == ".csv":
+            raise ArgumentError(
+                f"{path} is a table for other programs, which is not read back. Give .jsonl or .parquet."
+            )
         for place, line in _parquet(path) if path.suffix == ".parquet" else _json_lines(path):
             if isinstance(line, dict) and line.get("schema") == 1:
                 line = {**line, "schema": SCHEMA, "recipe_features": {}}
@@ -165,16 +174,20 @@ def write_lines(path: str | Path, lines: Iterable[Line]) -> int:
     A torn last line, of a program that was killed while it wrote, is cut off first.
 
     Args:
-        path: of JSON lines; made where there is none. ".parquet" writes the whole table anew.
+        path: of JSON lines (".jsonl"); made where there is none. ".parquet" and ".csv" write the whole table anew.
         lines: to write.
 
     Raises:
-        ArgumentError: the file cannot be read or written.
+        ArgumentError: the file has another ending, or cannot be read or written.
     """
     target = Path(path)
+    if target.suffix not in ENDINGS:
+        raise ArgumentError(f"Records are not written to {target.name!r}. Allowed endings: {', '.join(ENDINGS)}.")
     try:
         if target.suffix == ".parquet":
             return _write_parquet(target, lines)
+        if target.suffix == ".csv":
+            return _write_csv(target, lines)
         held = {line["id"] for line in read_lines(target).lines} if target.exists() else set()
         _trim(target)
         count = 0
@@ -254,6 +267,26 @@ def _is_number(value: Any) -> bool:
 
 _NESTED = ("features", "fields", "recipe_features", "curve", "signals", "score")
 """Fields that a table keeps as JSON text."""
+_SPREAD = {
+    "score": ("total", "training", "held_back", "stability"),
+    "signals": ("loss", "gradient_norm", "gradient_range"),
+}
+"""Of those, what has columns of its own in a CSV file, which whoever opens it sorts by."""
+
+
+def _write_csv(path: Path, lines: Iterable[Line]) -> int:
+    """Writes a table for spreadsheets and other programs, a line at a time."""
+    parts = {f"{name}_{part}": (name, part) for name, each in _SPREAD.items() for part in each}
+    plain = [name for name in FIELDS if name not in _SPREAD]
+    count = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([*plain, *parts])
+        for line in map(finite, lines):
+            cells = [json.dumps(line[name]) if name in _NESTED else line[name] for name in plain]
+            table.writerow([*cells, *((line[name] or {}).get(part) for name, part in parts.values())])
+            count += 1
+    return count
 
 
 def _write_parquet(path: Path, lines: Iterable[Line]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -126,3 +127,25 @@ def test_paths_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         read_lines(tmp_path / "none.jsonl")
     with pytest.raises(ArgumentError, match="cannot be written"):
         write_lines(tmp_path / "none" / "records.jsonl", [line()])
+
+
+def test_a_csv_file_has_a_row_a_trial_and_a_column_for_each_part_of_the_score(tmp_path: Path) -> None:
+    path = tmp_path / "records.csv"
+    wanted = [line(0), line(1), line(7, lr=None, curve=None, score=None, state="failed", reason='a, "b"\nc')]
+    for _ in range(2):  # anew, and not added to
+        assert write_lines(path, wanted) == 3
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "1", "7"]
+    assert [row["score_total"] for row in rows] == [*(str(one["score"]["total"]) for one in wanted[:2]), ""]
+    assert rows[2]["reason"] == 'a, "b"\nc'
+    assert json.loads(rows[0]["fields"]) == wanted[0]["fields"]
+    with pytest.raises(ArgumentError, match=r"records\.csv is a table for other programs.* Give \.jsonl or \.parquet"):
+        read_lines(path)
+
+
+@pytest.mark.parametrize("name", ["records.xlsx", "records", "records.txt"])
+def test_records_are_written_to_files_of_three_endings(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"'{name}'\. Allowed endings: \.jsonl, \.csv, \.parquet\."):
+        write_lines(tmp_path / name, [line(0)])
+    assert not (tmp_path / name).exists()
