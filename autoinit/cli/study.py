@@ -300,8 +300,8 @@ def _left(seconds: float | None, unbuilt: int) -> str:
 
 # What is shown of a study from outside
 
-_COLUMNS = ("task", "done", "failed", "running", "waiting", "score", "best so far")
-_SCORE = "score: in log units relative to a constant guess, the lower the better"
+_COLUMNS = ("task", "done", "failed", "running", "waiting", "gain", "best so far")
+_GAIN = "gain: over as_is, in log units of the loss, the mean over seeds; * where it is beyond their noise"
 
 
 def _told_status(study: Study, store: Store, most: int | None = None) -> str:
@@ -315,7 +315,7 @@ def _told_status(study: Study, store: Store, most: int | None = None) -> str:
     from ..study.status import status_of
 
     found = status_of(store, study)
-    after = ["", _SCORE, *_reasons(store, found.tasks)]
+    after = ["", _GAIN, *_reasons(store, found.tasks)]
     before = [_headline(study, found), *([_pace(found)] if found.done + found.failed != found.total else []), ""]
     if most is not None:
         after = after[: max(2, most // 3)]
@@ -343,8 +343,8 @@ def _pace(found: StudyStatus) -> str:
 def _cells(one: TaskStatus) -> list[str]:
     best = "failed as a whole" if one.error else one.best
     shown = best if len(best) <= BEST else f"{best[: BEST - 1]}…"
-    score = "" if one.score is None else f"{one.score:.3f}"
-    return [one.task, *map(str, (one.done, one.failed, one.running, one.waiting)), score, shown]
+    gain = "" if one.gain is None else f"{one.gain:+.3f}{'*' if one.sure else ' '}"
+    return [one.task, *map(str, (one.done, one.failed, one.running, one.waiting)), gain, shown]
 
 
 def _telling(tasks: Sequence[TaskStatus]) -> list[TaskStatus]:

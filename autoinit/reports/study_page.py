@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from .. import text
-from ..study.results import StudyResults
+from ..study.results import StudyResults, best_in_words
 from .blocks import Figure, Folded, Page, Section, Table
 from .figures import best_gains, curves, gain_map, heat_map, importance_figure, layers_figure
 from .summary import AS_IS, Mean, Share, TaskSummary, grouped, importance, stages, summarize
@@ -53,7 +53,7 @@ def _lead(results: StudyResults, tasks: Sequence[TaskSummary]) -> str:
         return "No trial is finished yet."
     best = [task.gains[task.best] for task in tasks if task.best is not None]
     ahead = sum(gain.mean > 0 for gain in best)
-    sure = sum(gain.low is not None and gain.low > 0 for gain in best)
+    sure = sum(gain.sure for gain in best)
     begun = sum(map(_begun, tasks))
     where = _many(len(tasks), "task") if begun == len(tasks) else f"{begun} of {_many(len(tasks), 'task')}"
     counted = f"{_many(len(results.lines), 'trial')} on {where}."
@@ -160,8 +160,7 @@ def _row(task: TaskSummary) -> list[str]:
     if task.best is None:
         return [task.name, "the task could not be built" if task.info.get("error") else "nothing to compare", *"---"]
     gain = task.gains[task.best]
-    best = task.best if gain.mean > 0 else f"as_is stays ahead; next: {task.best}"
-    return [task.name, best, _signed(gain.mean), _range(gain), str(gain.count)]
+    return [task.name, best_in_words(task.best, gain), _signed(gain.mean), _range(gain), str(gain.count)]
 
 
 def _signed(value: float | None) -> str:

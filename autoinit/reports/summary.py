@@ -9,32 +9,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from scipy.special import stdtrit
-
 from ..knowledge.lines import Line
-from ..study.results import StudyResults
-
-AS_IS = "as_is"
-"""Key of the recipe that leaves the model's own weights."""
+from ..study.results import AS_IS as AS_IS
+from ..study.results import Mean as Mean
+from ..study.results import StudyResults, standing
+from ..study.results import mean as mean
+from ..study.results import total as total
 
 POINTS = 60
 """Most points of a drawn curve."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """A mean over seeds.
-
-    Attributes:
-        mean: of the values.
-        low, high: two-sided 95 % t interval; None for a single value, which has none.
-        count: of values.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +29,7 @@ class TaskSummary:
         info: as in `StudyResults.tasks`.
         gains: recipe → gain over as_is at the task's own learning rate, paired by seed; as_is is not among them.
         unfinished: recipe → runs at that learning rate that diverged or failed.
-        best: the recipe of the largest mean gain among those with the most pairs and no unfinished run; None for none.
+        best: as in `autoinit.study.results.Standing`.
         tuned: gain of `best` over as_is on the first seed, each at its own best learning rate; None where one only was
             tried.
     """
@@ -78,17 +61,6 @@ class Share:
     tasks: int
 
 
-def mean(values: Sequence[float]) -> Mean:
-    """Returns the mean of some values with its 95 % t interval."""
-    count = len(values)
-    middle = math.fsum(values) / count
-    if count < 2:
-        return Mean(middle, None, None, count)
-    deviation = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (count - 1))
-    reach = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
-    return Mean(middle, middle - reach, middle + reach, count)
-
-
 def stages(results: StudyResults) -> list[str]:
     """Returns the stages that there are lines of, the short one first."""
     present = {line["stage"] for line in results.lines}
@@ -110,32 +82,9 @@ def grouped(lines: Iterable[Line], key: Callable[[Line], str]) -> dict[str, list
     return groups
 
 
-def total(line: Line) -> float | None:
-    """Returns a complete trial's score, None of any other."""
-    score = line["score"]
-    return score["total"] if line["state"] == "complete" and score is not None else None
-
-
 def _summary(name: str, info: dict[str, Any], lines: list[Line]) -> TaskSummary:
-    central = [line for line in lines if line["lr_step"] == 0]
-    own = _totals(central, AS_IS)
-    gains, unfinished = {}, {}
-    for recipe in dict.fromkeys(line["recipe"] for line in central):
-        unfinished[recipe] = sum(line["recipe"] == recipe and total(line) is None for line in central)
-        theirs = _totals(central, recipe)
-        pairs = [own[seed] - theirs[seed] for seed in own if seed in theirs]
-        if pairs and recipe != AS_IS:
-            gains[recipe] = mean(pairs)
-    sound = {recipe: gain for recipe, gain in gains.items() if not unfinished[recipe]} or gains
-    most = max((gain.count for gain in sound.values()), default=0)
-    full = {recipe: gain for recipe, gain in sound.items() if gain.count == most}
-    best = max(full, key=lambda recipe: full[recipe].mean, default=None)
-    return TaskSummary(name, info, gains, unfinished, best, _tuned(lines, best))
-
-
-def _totals(lines: Iterable[Line], recipe: str) -> dict[int, float]:
-    found = ((line["seed"], total(line)) for line in lines if line["recipe"] == recipe)
-    return {seed: value for seed, value in found if value is not None}
+    found = standing(lines)
+    return TaskSummary(name, info, found.gains, found.unfinished, found.best, _tuned(lines, found.best))
 
 
 def _tuned(lines: list[Line], best: str | None) -> float | None:

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from .jobs import LAYERS, trials_of
+from .results import Standing, standing
 from .spec import Study
 from .storage import Store
 
@@ -22,8 +23,9 @@ class TaskStatus:
         running: now.
         waiting: planned and not begun.
         total: trials that it will have; None before it is built, and where it cannot be.
-        best: the recipe with the lowest score; "" before there is one.
-        score: its score, in log units relative to a constant guess; None before there is one.
+        best: the recipe that the report calls the best of the probes, in its words; "" before one can be compared.
+        gain: its mean gain over as_is, in log units of the loss; None before there is one.
+        sure: whether that is beyond the noise of its seeds.
         error: why the task as a whole failed, its last line; "" where it did not.
     """
 
@@ -34,7 +36,8 @@ class TaskStatus:
     waiting: int = 0
     total: int | None = None
     best: str = ""
-    score: float | None = None
+    gain: float | None = None
+    sure: bool = False
     error: str = ""
 
 
@@ -70,9 +73,9 @@ def status_of(store: Store, study: Study) -> StudyStatus:
         store: of the study; one that was opened to read will do.
         study: as its file has it; a task that is not begun yet has no trials.
     """
-    counts, best, begun = store.counts(), store.best(), set(store.tasks())
+    counts, scores, begun = store.counts(), store.scores("probe"), set(store.tasks())
     tasks = tuple(
-        _task_status(store, study, spec.name, counts[spec.name], best.get(spec.name))
+        _task_status(store, study, spec.name, counts[spec.name], standing(scores[spec.name]))
         if spec.name in begun
         else TaskStatus(spec.name)
         for spec in study.tasks
@@ -90,11 +93,10 @@ def status_of(store: Store, study: Study) -> StudyStatus:
     return StudyStatus(tasks, done, failed, running, total, unbuilt, left, pace.ago)
 
 
-def _task_status(
-    store: Store, study: Study, task: str, states: dict[str, int], best: tuple[float, int] | None
-) -> TaskStatus:
+def _task_status(store: Store, study: Study, task: str, states: dict[str, int], found: Standing) -> TaskStatus:
     info = store.task_info(task)
     error = str(info.get("error") or "").strip().splitlines()
+    gain = None if found.best is None else found.gains[found.best]
     return TaskStatus(
         task,
         done=states["complete"],
@@ -102,8 +104,9 @@ def _task_status(
         running=states["running"],
         waiting=states["waiting"],
         total=_total(study, info, sum(states.values())),
-        best="" if best is None else str(store.line(task, best[1])["recipe"]),
-        score=None if best is None else best[0],
+        best=found.told,
+        gain=gain.mean if gain is not None else None,
+        sure=gain is not None and gain.sure,
         error=error[-1] if error else "",
     )
 

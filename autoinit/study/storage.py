@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 _PAGE = 500
 """Record lines read at a time."""
+_COMPARED = ("recipe", "seed", "lr_step", "state", "stage", "score,total")
+"""What is read of a record line where trials are compared."""
 _RUN = "run"
 """The study's attribute that holds when the run at hand began, in UTC."""
 
@@ -330,17 +332,6 @@ class Store:
                 counts[names[study]][state.lower()] = number
         return counts
 
-    def best(self) -> dict[str, tuple[float, int]]:
-        """Returns the lowest value and the number of its first trial, of every task that has one."""
-        query = (
-            "SELECT study_id, value, number FROM (SELECT t.study_id, v.value, t.number, row_number() OVER "
-            "(PARTITION BY t.study_id ORDER BY v.value, t.number) AS place FROM trials t JOIN trial_values v "
-            "ON v.trial_id = t.trial_id WHERE t.state = 'COMPLETE' AND v.value_type = 'FINITE') ranked WHERE place = 1"
-        )
-        names = {self._ids[task]: task for task in self.tasks()}
-        found = {names[study]: (value, number) for study, value, number in self._rows(query, {}) if study in names}
-        return {task: found[task] for task in names.values() if task in found}
-
     def pace(self) -> Pace:
         """Returns how fast trials end in the run at hand, over all its coordinators."""
         begun = self.attribute(_RUN)
@@ -377,14 +368,35 @@ class Store:
                 yield from (json.loads(record)["line"] for _, record in page)
                 values["after"] = page[-1][0]
 
-    def line(self, task: str, number: int) -> dict[str, Any]:
-        """Returns the record line of one finished trial."""
-        query = (
-            "SELECT a.value_json FROM trials t JOIN trial_user_attributes a ON a.trial_id = t.trial_id "
-            "AND a.key = 'record' WHERE t.study_id = :study AND t.number = :number"
+    def scores(self, stage: str) -> dict[str, list[dict[str, Any]]]:
+        """Returns of every task what its finished trials of a stage are compared by, in the order of their numbers.
+
+        Of each record line that is the recipe, seed, place of the learning rate, state and score's total: a study is
+        watched every few seconds, and whole lines would take too long.
+
+        Args:
+            stage: "probe" or "long".
+        """
+        server = self.storage.engine.dialect.name == "postgresql"
+        parts = [f"CAST(a.value_json AS json) #> '{{line,{part}}}'" for part in _COMPARED]
+        paths = [f"'$.line.{part.replace(',', '.')}'" for part in _COMPARED]
+        chosen = (
+            f"json_build_array({', '.join(parts)})" if server else f"json_extract(a.value_json, {', '.join(paths)})"
         )
-        rows = self._rows(query, {"study": self._call(lambda: self._id(task)), "number": number})
-        found: dict[str, Any] = json.loads(rows[0][0])["line"]
+        query = (
+            f"SELECT t.study_id, CAST({chosen} AS TEXT) FROM trials t "
+            "JOIN trial_user_attributes a ON a.trial_id = t.trial_id AND a.key = 'record' "
+            "WHERE t.state IN ('COMPLETE', 'FAIL') ORDER BY t.trial_id"
+        )
+        names = {self._ids[task]: task for task in self.tasks()}
+        found: dict[str, list[dict[str, Any]]] = {task: [] for task in names.values()}
+        for study, told in self._rows(query, {}):
+            if study in names:
+                recipe, seed, lr_step, state, of, value = json.loads(told)
+                if of == stage:
+                    score = {"score": None if value is None else {"total": value}}
+                    line = {"recipe": recipe, "seed": seed, "lr_step": lr_step, "state": state, **score}
+                    found[names[study]].append(line)
         return found
 
     def close(self) -> None:

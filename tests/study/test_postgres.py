@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import study_runs
+from optuna.distributions import IntDistribution
 from storage_processes import killed, said, started
 
 from autoinit.errors import ArgumentError, StorageError
@@ -137,7 +138,24 @@ def test_two_coordinators_run_every_trial_once(store: Store, url: str) -> None:
     assert [line["number"] for line in lines] == list(range(30))
     assert {line["by"] for line in lines} == {process.pid for process in both}
     assert store.counts()["a"] == {"waiting": 0, "running": 0, "complete": 30, "fail": 0}
-    assert store.best() == {"a": (0.0, 0)}
+    assert store.scores("probe") == {"a": []}
+
+
+def test_what_trials_are_compared_by_is_read_on_the_server(store: Store) -> None:
+    store.extend("a", jobs(2))
+    for claimed, total in zip(store.claim("a", 2), (-0.5, None), strict=True):
+        score = None if total is None else {"total": total}
+        line = {"recipe": "lsuv", "seed": claimed.number, "lr_step": 0, "state": "complete", "score": score}
+        store.finish(claimed, {**line, "stage": "probe", "curve": {"losses": [1.0]}}, total)
+    plain = {"recipe": "lsuv", "lr_step": 0, "state": "complete"}
+    assert store.scores("probe") == {
+        "a": [{**plain, "seed": 0, "score": {"total": -0.5}}, {**plain, "seed": 1, "score": None}]
+    }
+    assert store.scores("long") == {"a": []}
+    store.add_params("a", {"seed": IntDistribution(0, 1)}, lambda job: {"seed": job["number"]})
+    store.add_params("a", {"seed": IntDistribution(0, 1)}, lambda job: {"seed": 0})
+    trials = store.storage.get_all_trials(store._id("a"))
+    assert [trial.params for trial in trials] == [{"seed": 0}, {"seed": 1}]
 
 
 def test_pace_is_of_all_coordinators_since_the_last_one_began(store: Store, url: str) -> None:

@@ -14,8 +14,10 @@ import sqlalchemy
 from study_plans import TASK, plan
 
 from autoinit.cli import study as cli_study
+from autoinit.reports.summary import summarize
 from autoinit.study.coordinator import StudyProgress
 from autoinit.study.jobs import LAYERS
+from autoinit.study.results import StudyResults
 from autoinit.study.status import status_of
 from autoinit.study.storage import Store, open_store
 
@@ -41,6 +43,13 @@ def ended(store: Store, task: str, count: int, state: str = "complete", reason: 
     for claimed in store.claim(task, count):
         line = {"recipe": f"r{claimed.number}", "state": state, "reason": reason}
         store.finish(claimed, line, None if state == "failed" else -float(claimed.number))
+
+
+def probe(recipe: str, seed: int, total: float | None, **changes: Any) -> dict[str, Any]:
+    """The parts of a probe's record line that a status or a report reads."""
+    score = None if total is None else {"total": total}
+    plain = {"recipe": recipe, "fields": {}, "seed": seed, "lr_step": 0, "stage": "probe", "score": score}
+    return {"task": "a", **plain, "state": "complete" if total is not None else "failed", "reason": "", **changes}
 
 
 def move(store: Store, seconds: float) -> None:
@@ -113,13 +122,50 @@ def test_task_that_cannot_be_built_is_named_with_its_error(store: Store) -> None
 
 def test_long_recipes_do_not_make_the_table_wide(store: Store) -> None:
     planned(store, "a")
-    (claimed,) = store.claim("a", 1)
     recipe = "he_normal " + " ".join(f"field_{number}={number}" for number in range(20))
-    store.finish(claimed, {"recipe": recipe, "state": "complete", "reason": ""}, -1.0)
+    for claimed, name in zip(store.claim("a", 2), ("as_is", recipe), strict=True):
+        store.finish(claimed, probe(name, 0, -float(claimed.number)), -float(claimed.number))
     told = cli_study._told_status(THREE, store).splitlines()
     (row,) = [line for line in told if line.startswith("a ")]
     assert row.endswith(recipe[: cli_study.BEST - 1] + "…")
     assert max(map(len, told)) < 120
+
+
+PROBES = [
+    *(probe("as_is", seed, 0.0) for seed in range(3)),
+    *(probe("sure", seed, total) for seed, total in enumerate([-0.30, -0.31, -0.29])),
+    *(probe("lucky", seed, total) for seed, total in enumerate([-2.0, 0.5, 0.9])),  # the lowest score of all
+    *(probe("falls", seed, total) for seed, total in enumerate([-3.0, -3.0, None])),
+    probe("swept", 0, -9.0, lr_step=1),
+    probe("diverges", 0, -9.0, state="diverged"),
+    probe("long", 0, -9.0, stage="long"),
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "best", "sure"),
+    [
+        (PROBES, "sure", True),
+        ([one for one in PROBES if one["recipe"] != "sure"], "lucky", False),
+        ([one for one in PROBES if one["recipe"] == "as_is"], "", False),
+        ([*PROBES[:3], *(probe("worse", seed, 0.2) for seed in range(3))], "as_is stays ahead; next: worse", False),
+    ],
+)
+def test_status_and_report_name_the_same_best_by_the_same_rule(
+    store: Store, lines: list[dict[str, Any]], best: str, sure: bool
+) -> None:
+    store.add_task("a", {})
+    store.extend("a", [{"number": number} for number in range(len(lines))])
+    for claimed, line in zip(store.claim("a", len(lines)), lines, strict=True):
+        store.finish(claimed, line, line["score"] and line["score"]["total"])
+    status = status_of(store, plan(tasks=[{**TASK, "name": "a"}], seeds=[0, 1, 2])).tasks[0]
+    (summary,) = summarize(StudyResults({}, {"a": {}}, list(store.lines())), "probe")
+    assert (status.best, status.sure) == (best, sure)
+    assert (status.gain is None) == (summary.best is None)
+    if summary.best is not None:
+        assert status.best.endswith(summary.best)
+        assert status.gain == summary.gains[summary.best].mean
+        assert status.sure == summary.gains[summary.best].sure
 
 
 def test_a_terminal_gets_as_many_lines_as_it_has_and_the_task_at_work_first(tmp_path: Path) -> None:

@@ -58,7 +58,6 @@ def test_a_trial_lives_from_waiting_to_its_line(store: Store) -> None:
     again, last = store.claim("a.b", 5)
     assert (again.number, again.attempts, last.number, last.attempts) == (2, 2, 3, 1)
     assert store.finish(again, line(2), -0.7)
-    assert store.best() == {"a.b": (-0.7, 2)}
     assert [found["number"] for found in store.lines()] == [0, 1, 2]
     assert store.storage.get_trial(again.trial_id).user_attrs["reason"] == "killed"
 
@@ -72,7 +71,6 @@ def test_only_the_first_finish_counts(store: Store) -> None:
     assert not store.finish(claimed, line(0, seconds=1), -1.0)
     assert not store.retry(claimed, "late")
     assert list(store.lines()) == [line(0, seconds=1)]
-    assert store.best() == {"a.b": (-1.0, 0)}
 
 
 def test_claims_skip_and_keep_to_their_task(store: Store) -> None:
@@ -235,7 +233,6 @@ def test_a_kill_between_line_and_state_loses_neither(store: Store, url: str, out
     expected = {"waiting": 3, "running": 0, "complete": 0, "fail": 0} | {state: 1}
     assert after.counts()["a"] == expected
     assert list(after.lines()) == [{"number": 2}]
-    assert after.best() == ({"a": (-1.5, 2)} if outcome == "good" else {})
     after.close()
 
 
