@@ -114,7 +114,7 @@ def recommend(
     step: Callable[[nn.Module, Any], Tensor] | None = None,
     optimizer: Any = None,
     lr: float | str | None = None,
-    recipes: Sequence[str | Recipe] | None = None,
+    recipes: str | Recipe | Sequence[str | Recipe] | None = None,
     only: Globs = None,
     exclude: Globs = None,
     recommender: Source = None,
@@ -145,8 +145,8 @@ def recommend(
             AdamW where there are data, and that it is not known where there are none. Parameters that it does not hold
             stay as they are.
         lr: This is the learning rate, a number, where it is not the optimizer's own.
-        recipes: These are the only candidates, by name or as `Recipe`. None means what a search on this architecture
-            begins with, and what did well on all studied tasks.
+        recipes: These are the only candidates, by name or as `Recipe`, one or several. None means what a search on this
+            architecture begins with, and what did well on all studied tasks.
         only: Only parameters whose names match these globs may change; one text or several. None means all.
         exclude: Parameters whose names match these globs stay as they are; one text or several. None means that none
             has to.
@@ -213,7 +213,11 @@ def recommend(
 
 
 def _candidates(
-    graph: Graph, recipes: Sequence[str | Recipe] | None, portfolio: Sequence[Recipe], *, measured: bool
+    graph: Graph,
+    recipes: str | Recipe | Sequence[str | Recipe] | None,
+    portfolio: Sequence[Recipe],
+    *,
+    measured: bool,
 ) -> list[Recipe]:
     """Returns the candidates, as-is first.
 

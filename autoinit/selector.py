@@ -62,7 +62,7 @@ def select(
     epochs: float | None = None,
     only: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
-    recipes: Sequence[str | Recipe] | None = None,
+    recipes: str | Recipe | Sequence[str | Recipe] | None = None,
     storage: str | None = None,
     study_name: str | None = None,
     seed: int = 0,
@@ -115,8 +115,8 @@ def select(
             means all.
         exclude: Parameters whose names match these globs stay as they are; one text or several. None means that none
             has to.
-        recipes: These are the only candidates beside your own weights, by name or as `Recipe`. None means those that
-            are known to suit the architecture, and variations of them.
+        recipes: These are the only candidates beside your own weights, by name or as `Recipe`, one or several. None
+            means those that are known to suit the architecture, and variations of them.
         storage: The trials are kept in this Optuna storage, a URL such as "sqlite:///trials.db". None means in memory.
         study_name: The trials have this name in the storage, where it must be new. None means that Optuna makes one up.
         seed: This whole number decides the draws, the batch orders and the proposals; no global generator is used. With
@@ -247,7 +247,7 @@ def _space(
     graph: Graph,
     original: Original | None,
     lr_searched: bool,
-    recipes: Sequence[str | Recipe] | None,
+    recipes: str | Recipe | Sequence[str | Recipe] | None,
     allowance: float,
 ) -> Space:
     """Returns what to choose from: for a proxy, what fits the model that it stands for too."""

@@ -94,7 +94,7 @@ def space_of(
     graph: Graph,
     *,
     lr_searched: bool,
-    recipes: Sequence[str | Recipe] | None = None,
+    recipes: str | Recipe | Sequence[str | Recipe] | None = None,
     allowance: float = 0.0,
 ) -> Space:
     """Returns the search space of one architecture.
@@ -102,7 +102,7 @@ def space_of(
     Args:
         graph: tells which roles exist; a dimension whose role is absent is left out.
         lr_searched: whether the learning rate is a dimension too.
-        recipes: the only candidates to consider, by name or as `Recipe`; None for the whole space.
+        recipes: the only candidates to consider, by name or as `Recipe`, one or several; None for the whole space.
         allowance: training steps that the search may take; large ones bring in costly calibrations.
 
     Raises:
@@ -116,9 +116,9 @@ def space_of(
         # A field without a dimension falls back to its default, so two openings can become one.
         distinct = dict.fromkeys(space.decode(space.encode(recipe))[0] for recipe in _opening(graph, names))
         return dataclasses.replace(space, opening=tuple(recipe for recipe in distinct if recipe != Recipe()))
-    if isinstance(recipes, (str, Recipe)) or not recipes:
-        raise RecipeError(f"`recipes` must be a list with at least one recipe or name. Got {recipes!r}.")
-    chosen = [as_recipe(what) for what in recipes]
+    chosen = [as_recipe(what) for what in ([recipes] if isinstance(recipes, (str, Recipe)) else recipes)]
+    if not chosen:
+        raise RecipeError(f"`recipes` must hold at least one recipe or name. Got {recipes!r}.")
     for recipe in chosen:
         check_fits(recipe, graph)
     # dict.fromkeys drops repeats and keeps the order.

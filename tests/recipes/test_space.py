@@ -95,7 +95,14 @@ def test_listed_candidates_are_all_there_is_and_as_is_joins_them() -> None:
     assert space.encode(Recipe(head="zero")) == {"candidate": 2}
 
 
-@pytest.mark.parametrize(("recipes", "said"), [([], "at least one"), ("he_normal", "must be a list"), (["x"], "'x'")])
+@pytest.mark.parametrize("one", ["he_normal", Recipe(base="he_normal")])
+def test_one_candidate_needs_no_list(one: str | Recipe) -> None:
+    assert space_of(mlp(), lr_searched=False, recipes=one) == space_of(mlp(), lr_searched=False, recipes=[one])
+
+
+@pytest.mark.parametrize(
+    ("recipes", "said"), [([], "at least one"), ((), "at least one"), (["x"], "'x'"), ("x", "'x'")]
+)
 def test_bad_lists(recipes: object, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         space_of(mlp(), lr_searched=False, recipes=recipes)  # type: ignore[arg-type]
