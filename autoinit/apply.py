@@ -21,7 +21,7 @@ from .initializers.recurrent import chrono_
 from .plans.fill import Fill
 from .plans.plan import HasPlan, Plan
 from .plans.rules import resolve
-from .recipes.catalogue import ALIASES, NAMED, as_recipe
+from .recipes.catalogue import NAMED, as_recipe, entry_name
 from .recipes.recipe import Recipe
 from .seeds import check_seed, seed_of_parameter
 from .task.assign import assign, is_parametrized, padding_rows, read, shapes
@@ -374,7 +374,7 @@ def _as_plan(what: object) -> Plan | None:
 
 def _is_path(name: str) -> bool:
     """Whether a text names a file and not a recipe."""
-    if name in NAMED or name in ALIASES:
+    if entry_name(name) in NAMED:
         return False
     return name.endswith(".json") or os.sep in name or os.path.exists(name)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .apply import apply_plan
-from .executors.choice import Choice, check_executor, choose, fastest_threads
+from .executors.choice import Choice, ExecutorName, check_executor, choose, fastest_threads
 from .executors.sequential import Sequential
 from .graph import Globs, Graph
 from .judging.budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Budget, Meter, Schedule, parse_budget
@@ -70,7 +70,7 @@ def select(
     progress: Progress | bool | None = None,
     autocast: torch.dtype | None = None,
     device: str | torch.device | None = None,
-    executor: str | None = None,
+    executor: ExecutorName | None = None,
     concurrency: int | None = None,
     proxy: nn.Module | None = None,
     recommender: Recommender | str | os.PathLike[str] | None = None,

@@ -70,8 +70,8 @@ def check_folder(path: Path | None, option: str) -> None:
 
 def check_calibration(what: str, data: str | None) -> None:
     """Asks for the data of a recipe that is calibrated on them before the model is built."""
-    from ..recipes.catalogue import ALIASES, NAMED
+    from ..recipes.catalogue import NAMED, entry_name
 
-    recipe = NAMED.get(ALIASES.get(what, what))
+    recipe = NAMED.get(entry_name(what))
     if recipe is not None and recipe.calibration != "none" and data is None:
         raise RecipeError(f"{what!r} is calibrated on data; add --data module:callable.")

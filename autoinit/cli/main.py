@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -148,7 +148,8 @@ def select_command(
     seed: Seed = 0,
     device: Device = None,
     executor: Annotated[
-        str | None, typer.Option(help="How probes run: sequential, processes or stacked; measured if left out.")
+        Literal["sequential", "processes", "stacked"] | None,
+        typer.Option(help="How probes run; measured if left out."),
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Probes at a time; measured if left out.")] = None,
     proxy: Annotated[

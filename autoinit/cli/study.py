@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -44,7 +44,7 @@ Storage = Annotated[
     ),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Trials at a time; the file's own if left out.")]
-Executor = Annotated[str | None, typer.Option(help="local or ray; the file's own if left out.")]
+Executor = Annotated[Literal["local", "ray"] | None, typer.Option(help="The file's own if left out.")]
 Budget = Annotated[str | None, typer.Option(help="Wall time of this run: 30m, 8h; the file's own if left out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -198,15 +198,13 @@ def _run(
     file: Path,
     storage: str | None,
     workers: int | None,
-    executor: str | None,
+    executor: Literal["local", "ray"] | None,
     budget: str | None,
     quiet: bool,
     *,
     resume: bool,
 ) -> None:
     study = _read(file)
-    if executor not in (None, "local", "ray"):
-        raise ArgumentError(f"--executor is {executor!r}. Allowed: local, ray.")
     from ..study.runner import run_study
 
     shown = _Silent() if quiet else _Bar(study.name) if sys.stderr.isatty() else _Lines()

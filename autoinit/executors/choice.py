@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 
@@ -21,7 +22,8 @@ from .processes import Processes
 from .sequential import Sequential
 from .stacked import Stacked
 
-NAMES = ("sequential", "processes", "stacked")
+ExecutorName = Literal["sequential", "processes", "stacked"]
+NAMES: tuple[ExecutorName, ...] = get_args(ExecutorName)
 
 WORTH_SWITCHING = 1.1
 """How much faster than one job after the other another way has to be measured to be chosen."""

@@ -13,7 +13,7 @@ from .about import About
 from .calibrations import CALIBRATION_ROWS, Calibration
 from .needs import NEEDS, check_needs
 from .recipe import Recipe
-from .schemes import SCHEMES, Scheme, scheme
+from .schemes import SCHEMES, Scheme, scheme, spelled, which_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,6 +227,13 @@ ALIASES = {
 """Other names that people know them by."""
 
 
+def entry_name(name: str) -> str:
+    """Returns the name of the entry that `name` means, whatever its case; as it was given where there is none."""
+    given = spelled(name)
+    found = ALIASES.get(given, given)
+    return found if found in ENTRIES else name
+
+
 def named(name: str) -> Recipe:
     """Returns the whole-network recipe called `name`; PyTorch's and Keras's names are understood.
 
@@ -234,9 +241,9 @@ def named(name: str) -> Recipe:
         RecipeError: unknown name; the message holds the nearest known one.
     """
     try:
-        return NAMED[ALIASES.get(name, name)]
+        return NAMED[entry_name(name)]
     except KeyError:
-        hint = did_you_mean(name, [*NAMED, *ALIASES], "autoinit.catalogue()")
+        hint = which_of(name) + did_you_mean(spelled(name), [*NAMED, *ALIASES], "autoinit.catalogue()")
         raise RecipeError(f"No recipe is called {name!r}. {hint}") from None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..text import table
 from .about import PLAIN_COST
-from .catalogue import ALIASES, ENTRIES, Entry, EntryKind, named
+from .catalogue import ALIASES, ENTRIES, Entry, EntryKind, entry_name, named
 from .needs import NEEDS
 from .schemes import SCHEMES
 
@@ -88,7 +88,7 @@ def find(name: str) -> Entry:
         RecipeError: unknown name; the message holds the nearest known one.
     """
     named(name)
-    return ENTRIES[ALIASES.get(name, name)]
+    return ENTRIES[entry_name(name)]
 
 
 # In a terminal

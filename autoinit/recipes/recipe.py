@@ -13,7 +13,7 @@ from .. import jsonfile
 from ..errors import RecipeError, did_you_mean
 from ..graph import ROLES
 from .calibrations import CalibrationName
-from .schemes import SCHEME_ALIASES, SCHEMES, scheme
+from .schemes import SCHEMES, scheme, scheme_name
 
 FanMode = Literal["own", "fan_in", "fan_out", "fan_avg", "fan_geometric"]
 ResidualOut = Literal["same", "scaled", "zero"]
@@ -83,9 +83,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         pairs = self.rules.items() if isinstance(self.rules, Mapping) else self.rules
-        named = ((role, SCHEME_ALIASES.get(name, name)) for role, name in pairs)
+        named = ((role, scheme_name(name)) for role, name in pairs)
         object.__setattr__(self, "rules", tuple(sorted(named)))
-        object.__setattr__(self, "base", SCHEME_ALIASES.get(self.base, self.base))
+        object.__setattr__(self, "base", scheme_name(self.base))
         _check(self)
 
     def base_of(self, role: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -333,8 +334,37 @@ _ROWS = (
 
 SCHEMES: dict[str, Scheme] = {row.name: row for row in _ROWS}
 
-SCHEME_ALIASES = {"truncated_normal_002": "truncated_normal"}
-"""Names of earlier versions, as saved plans have them."""
+SCHEME_ALIASES = {
+    "truncated_normal_002": "truncated_normal",
+    "kaiming_normal": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "glorot_normal": "xavier_normal",
+    "glorot_uniform": "xavier_uniform",
+    "trunc_normal": "truncated_normal",
+}
+"""Names of earlier versions, as saved plans have them, and those of PyTorch and Keras."""
+
+_AUTHORS = {"he": "he", "kaiming": "he", "xavier": "xavier", "glorot": "xavier", "lecun": "lecun"}
+"""What people call a scheme by its author, who leaves open whether it is drawn from a normal or a uniform one."""
+
+
+def spelled(name: str) -> str:
+    """Returns a name as it is spelled here: "He-Normal", "HeNormal" and "he_normal_" are "he_normal"."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[\s_-]+", "_", parted).rstrip("_").lower()
+
+
+def which_of(name: str) -> str:
+    """Returns what to name instead where a name is that of an author alone; "" where it is not."""
+    family = _AUTHORS.get(spelled(name))
+    return f"Choose {family}_normal or {family}_uniform. " if family else ""
+
+
+def scheme_name(name: str) -> str:
+    """Returns the name of the row that `name` means; as it was given where there is none."""
+    given = spelled(name)
+    found = SCHEME_ALIASES.get(given, given)
+    return found if found in SCHEMES else name
 
 
 def scheme(name: str) -> Scheme:
@@ -344,6 +374,7 @@ def scheme(name: str) -> Scheme:
         RecipeError: unknown name; the message holds the nearest known one.
     """
     try:
-        return SCHEMES[SCHEME_ALIASES.get(name, name)]
+        return SCHEMES[scheme_name(name)]
     except KeyError:
-        raise RecipeError(f"No initialization scheme is called {name!r}. {did_you_mean(name, SCHEMES)}") from None
+        hint = which_of(name) or did_you_mean(spelled(name), SCHEMES)
+        raise RecipeError(f"No initialization scheme is called {name!r}. {hint}".rstrip()) from None

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 from ..errors import ArgumentError
 from ..judging.budget import parse_budget
@@ -42,7 +43,7 @@ def run_study(
     folder: str | Path = ".",
     storage: str | None = None,
     workers: int | None = None,
-    executor: str | None = None,
+    executor: Literal["local", "ray"] | None = None,
     budget: str | None = None,
     resume: bool = False,
     report: Callable[[StudyProgress], None] = lambda progress: None,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import autoinit
+from autoinit.cli.main import select_command
 from autoinit.errors import ArgumentError
 from autoinit.executors.choice import check_executor, choose, fastest_threads
 from autoinit.executors.processes import Processes
@@ -199,3 +202,9 @@ def test_a_stacked_selection_agrees_with_a_sequential_one() -> None:
         return list(selection.trials[selection.trials.stage == "search"].last_loss)
 
     assert losses("stacked") == pytest.approx(losses("sequential"), rel=1e-3)
+
+
+def test_the_type_names_what_is_allowed_for_the_function_and_for_the_command() -> None:
+    expected = Literal["sequential", "processes", "stacked"] | None
+    assert typing.get_type_hints(autoinit.select)["executor"] == expected
+    assert typing.get_type_hints(select_command)["executor"] == expected

@@ -74,8 +74,6 @@ def test_names() -> None:
     assert named("lsuv") == Recipe(base="orthogonal", calibration="lsuv")
     assert as_recipe("he_normal") == as_recipe(Recipe(base="he_normal"))
     assert named("kaiming_normal") is named("he_normal")
-    with pytest.raises(RecipeError, match="No recipe is called 'kaiming'"):
-        named("kaiming")
     with pytest.raises(RecipeError, match=r"or a Recipe\. Got int"):
         as_recipe(3)
 
@@ -89,3 +87,30 @@ def test_schemes_are_for_what_has_fans(role: str) -> None:
 def test_fan_modes_are_for_schemes_that_divide_by_a_fan() -> None:
     with pytest.raises(RecipeError, match="variance of 'orthogonal' is divided by no fan"):
         Recipe(base="orthogonal", mode="fan_out")
+
+
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+@pytest.mark.parametrize(
+    ("author", "known"), [("he", "he"), ("kaiming", "he"), ("xavier", "xavier"), ("glorot", "xavier")]
+)
+def test_names_of_other_libraries_are_understood_in_any_case(author: str, known: str, distribution: str) -> None:
+    base = f"{known}_{distribution}"
+    for name in (
+        f"{author}_{distribution}",
+        f"{author}_{distribution}_",
+        f"{author.title()}-{distribution.title()}",
+        f"{author.title()}{distribution.title()}",
+        f"{author} {distribution}".upper(),
+    ):
+        assert named(name) == Recipe(base=base) == Recipe(base=name)
+        assert Recipe(rules={"output": name}).rules == (("output", base),)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["He", "he", "Kaiming", "kaiming", "HE"])
+def test_an_author_alone_is_asked_which(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"No recipe is called '{name}'. Choose he_normal or he_uniform."):
+        named(name)
+    with pytest.raises(RecipeError, match=f"scheme is called '{name}'. Choose he_normal or he_uniform."):
+        Recipe(base=name)
+    with pytest.raises(RecipeError, match="Choose xavier_normal or xavier_uniform"):
+        named("Glorot")
