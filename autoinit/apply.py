@@ -280,6 +280,7 @@ def apply_(
     model: nn.Module,
     what: str | os.PathLike[str] | Recipe | Plan | HasPlan,
     data: Any = None,
+    *,
     seed: int = 0,
     loss: Callable[..., Tensor] | None = None,
     step: Callable[[nn.Module, Any], Tensor] | None = None,
@@ -356,7 +357,7 @@ def apply_(
         raise RecipeError(f"Recipe {recipe.key!r} is calibrated on data. Pass data=, batches or one example input.")
     if recipe.calibration != "none" or (recipe.head_bias == "label_prior" and data is not None):
         return _apply_measured(example_task(inner, data, loss=loss, step=step, whole=True), recipe, seed)
-    plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss, step)), seed)
+    plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss=loss, step=step)), seed=seed)
     apply_plan(inner, plan)
     return with_results(inner, plan)
 
@@ -382,7 +383,7 @@ def _is_path(name: str) -> bool:
 def _apply_measured(task: Task, recipe: Recipe, seed: int) -> Plan:
     """Applies a recipe that looks at the data: at outputs and gradients, or at the frequency of labels."""
     graph = keep_choices(task.model, trace_task(task))
-    plan = resolve(recipe, graph, seed)
+    plan = resolve(recipe, graph, seed=seed)
     with task.preserved() as snapshot:
         plan = realize(Subject(task, graph, seed=seed), plan, snapshot.rewind)
     apply_plan(task.model, plan)

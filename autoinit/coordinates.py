@@ -267,7 +267,7 @@ class _Sample:
     ) -> Moved:
         """Returns the sizes of outputs and of their changes by a short training."""
         model = self.task.model.train()
-        plan = apply_(model, recipe, self.batches, self._seed, self._loss)
+        plan = apply_(model, recipe, self.batches, seed=self._seed, loss=self._loss)
         before = self._outputs()
         groups = plan.param_groups(model, lr, optimizer=build)
         optimizer = build(groups, lr=lr)  # type: ignore[call-arg]  # of every group its own; a few ask for one

@@ -324,7 +324,9 @@ def _selection(found: Found, campaign: Campaign, cost: Cost, untried: Reason | N
     said = untried or reason(found, campaign.meter, 1 - campaign.schedule.finals_until)
     won = verdict is not None and verdict.state == "win" and champion is not None and found.plan is not None
     chosen = champion if won and champion is not None else found.own
-    plan = found.plan if won and found.plan is not None else resolve(OWN, campaign.bench.graph, campaign.bench.seed)
+    plan = (
+        found.plan if won and found.plan is not None else resolve(OWN, campaign.bench.graph, seed=campaign.bench.seed)
+    )
     bench = campaign.bench
     base = bench.task.lr
     return Selection(

@@ -75,6 +75,35 @@ def test_a_verb_explains_every_argument_in_whole_sentences(name: str) -> None:
     assert fragments == {}, "a sentence begins with a capital letter and ends with a full stop"
 
 
+SUBJECTS = {"model", "make_model", "what", "data", "recipe", "graph", "study", "path"}
+"""Arguments without which a verb means nothing: they are given by their place, all others by name alone."""
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_what_is_beside_model_and_data_is_given_by_name_in_every_verb(name: str) -> None:
+    parameters = inspect.signature(VERBS[name]).parameters.values()
+    by_place = {one.name for one in parameters if one.kind is not inspect.Parameter.KEYWORD_ONLY}
+    assert by_place <= SUBJECTS
+    assert {one.name for one in parameters if one.default is inspect.Parameter.empty} <= by_place
+
+
+def test_an_argument_of_several_verbs_has_one_default_and_one_meaning_of_none() -> None:
+    defaults: dict[str, dict[str, object]] = {}
+    for name, verb in VERBS.items():
+        for one in inspect.signature(verb).parameters.values():
+            if one.default is not inspect.Parameter.empty:
+                defaults.setdefault(one.name, {})[name] = one.default
+    several = {argument: found for argument, found in defaults.items() if len(found) > 1}
+    assert {"loss", "step", "lr", "optimizer", "only", "exclude", "recipes", "seed", "data"} <= several.keys()
+    own = {("optimizer", "coordinate_check")}  # by its name, whose learning rates μP has rules for
+    odd = {
+        argument: found
+        for argument, found in several.items()
+        if len({repr(value) for name, value in found.items() if (argument, name) not in own}) > 1
+    }
+    assert odd == {}
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_a_verb_says_what_to_do_with_its_answer_and_which_errors_there_are(name: str) -> None:
     told = sections(VERBS[name])

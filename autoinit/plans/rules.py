@@ -21,7 +21,7 @@ from .plan import Plan
 from .width import mup, mup_left_out
 
 
-def resolve(recipe: Recipe | str, graph: Graph, seed: int = 0) -> Plan:
+def resolve(recipe: Recipe | str, graph: Graph, *, seed: int = 0) -> Plan:
     """Returns what each parameter of the graph gets under a recipe.
 
     A recipe names roles and no parameters; the plan that comes of it names every parameter of one architecture, with

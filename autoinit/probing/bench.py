@@ -55,7 +55,7 @@ class Bench:
 
     def _draw(self, recipe: Recipe, tally: Tally | None) -> Plan:
         self.snapshot.rewind()
-        plan = resolve(recipe, self.graph, self.seed)
+        plan = resolve(recipe, self.graph, seed=self.seed)
         spend = (tally or Tally()).spend
         subject = Subject(self.task, self.graph, seed=seed_of_use(self.seed, "calibration"), spend=spend)
         return set_calibrated(subject, plan, self.snapshot.rewind, self.memory)

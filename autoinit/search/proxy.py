@@ -248,7 +248,7 @@ def carry(recipe: Recipe, original: Original, seed: int = 0, *, apply: bool = Tr
     """
     task, graph = original.task, original.graph
     check_fits(recipe, graph)
-    plan = resolve(recipe, graph, seed)
+    plan = resolve(recipe, graph, seed=seed)
     if not original.measurable:
         if recipe.calibration != "none":
             raise RecipeError(f"{recipe.key!r} is calibrated on batches; a model on the meta device has no weights.")

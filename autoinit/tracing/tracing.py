@@ -39,6 +39,7 @@ from .walk import Node, ReentrantError, release, unveil, walk
 def trace(
     model: nn.Module,
     data: Any = None,
+    *,
     loss: Callable[[Any, Any], Tensor] | None = None,
     step: Callable[[nn.Module, Any], Tensor] | None = None,
 ) -> Graph:

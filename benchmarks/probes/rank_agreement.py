@@ -125,7 +125,7 @@ def _drawn(name: str, place: int, seed: int) -> Iterator[tuple[Any, Any, Any, nn
     graph = trace_task(task)
     recipe = candidates(graph)[place]
     with task.preserved() as snapshot:
-        realize(Subject(task, graph, seed=seed), resolve(recipe, graph, seed), snapshot.rewind)
+        realize(Subject(task, graph, seed=seed), resolve(recipe, graph, seed=seed), snapshot.rewind)
         yield task, graph, recipe, model
 
 

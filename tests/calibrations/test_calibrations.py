@@ -308,10 +308,10 @@ def autoinit_plan(model: nn.Module, task: Task, graph: Graph, calibration: str) 
     """Draws, calibrates and draws again as `apply_` does, and returns the adjustments."""
     recipe = Recipe(base="he_normal", calibration=calibration)  # type: ignore[arg-type]
     with task.preserved() as snapshot:
-        plan = realize(Subject(task, graph), resolve(recipe, graph, 0), snapshot.rewind)
+        plan = realize(Subject(task, graph), resolve(recipe, graph, seed=0), snapshot.rewind)
     apply_plan(model, plan)
     with task.preserved():
-        apply_plan(model, resolve(Recipe(base="he_normal"), graph, 0))
+        apply_plan(model, resolve(Recipe(base="he_normal"), graph, seed=0))
         return dict(CALIBRATIONS[calibration](Subject(task, graph)))
 
 
@@ -579,12 +579,12 @@ def test_awkward_models(calibration: str, kind: str) -> None:
     recipe = Recipe(base="he_normal", calibration=calibration)  # type: ignore[arg-type]
     if kind not in FITS.get(calibration, AWKWARD):
         with pytest.raises(RecipeError), unchanged(model):
-            resolve(recipe, graph, 0)
+            resolve(recipe, graph, seed=0)
         with unchanged(model), task.preserved():
             assert CALIBRATIONS[calibration](Subject(task, graph)) == {}
         return
     with unchanged(model), task.preserved() as snapshot:
-        plan = realize(Subject(task, graph), resolve(recipe, graph, 0), snapshot.rewind)
+        plan = realize(Subject(task, graph), resolve(recipe, graph, seed=0), snapshot.rewind)
         calibrated = values_of(model)
     assert any(fill.factor != 1.0 or fill.channel_factors for fill in plan.fills)
     apply_plan(model, plan)

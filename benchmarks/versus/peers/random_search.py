@@ -67,7 +67,7 @@ def search(model: nn.Module, task: BenchTask, seed: int, budget: float) -> Start
             try:
                 snapshot.rewind()
                 subject = Subject(made, graph, seed=seed, spend=spending.spend)
-                plan = realize(subject, resolve(recipe, graph, seed), snapshot.rewind)
+                plan = realize(subject, resolve(recipe, graph, seed=seed), snapshot.rewind)
                 curve = probe(made, steps=PROBE_STEPS, seed=seed, held_back=made.probe_eval)
             except Exception as error:  # a point that cannot be drawn or trained is a bad one, as in any search
                 notes.append(f"{recipe.key}: {type(error).__name__}")
