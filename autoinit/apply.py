@@ -31,6 +31,7 @@ from .task.task import Task, example_task
 from .text import few
 from .tracing.choices import keep_choices
 from .tracing.tracing import trace, trace_task
+from .version import __version__
 
 Memory = dict[tuple[int, str, str], Tensor]
 """Costly draws of unit std by seed, parameter name and distribution: a search makes each of them once."""
@@ -266,7 +267,7 @@ def with_results(model: nn.Module, plan: Plan) -> Plan:
     By that an owner's draw that carries the plan's factors already is told from a fresh one, and not rescaled again.
     """
     fills = tuple(_with_result(model, fill) for fill in plan.fills)
-    return dataclasses.replace(plan, fills=fills, drawn_with=f"torch {torch.__version__}, cpu")
+    return dataclasses.replace(plan, fills=fills, drawn_with=f"autoinit {__version__}, torch {torch.__version__}, cpu")
 
 
 def _with_result(model: nn.Module, fill: Fill) -> Fill:

@@ -566,3 +566,8 @@ def test_a_search_over_a_model_with_complex_weights_runs() -> None:
     selection = autoinit.select(model, (x, x.roll(1, -1)), lr=1e-3, budget=autoinit.Budget(steps=300))
     states = selection.trials.state.value_counts()
     assert set(states.index) <= {"complete", "pruned"}, selection.trials[["recipe", "state", "reason"]]
+
+
+def test_a_drawn_plan_says_by_what_it_was_drawn() -> None:
+    plan = autoinit.apply_(nn.Linear(4, 2), "he_normal")
+    assert plan.drawn_with == f"autoinit {autoinit.__version__}, torch {torch.__version__}, cpu"

@@ -46,6 +46,7 @@ class Plan(Mapping[str, Fill]):
         drawn_with: versions and device of the draws that the plan stands for; empty before a draw.
         notes: what the reader of the architecture could not see, and what the recipe's paper asks for beside weights,
             in words.
+        made_with: the version of autoinit that resolved the recipe; empty where a file of an earlier one does not say.
     """
 
     recipe: Recipe
@@ -53,6 +54,7 @@ class Plan(Mapping[str, Fill]):
     fills: tuple[Fill, ...]
     drawn_with: str = ""
     notes: tuple[str, ...] = ()
+    made_with: str = field(default="", compare=False)
     _by_name: dict[str, Fill] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -158,13 +160,13 @@ class Plan(Mapping[str, Fill]):
 
         Args:
             path: of the file.
-            provenance: whatever should stand beside the plan (JSON values).
+            provenance: whatever should stand beside the plan and the version that made it (JSON values).
         """
         data = {
             "format": FORMAT,
             "version": VERSION,
             "plan": _to_data(self),
-            "provenance": dict(provenance or {}),
+            "provenance": {**({"autoinit": self.made_with} if self.made_with else {}), **(provenance or {})},
         }
         jsonfile.write(path, data)
 
@@ -213,10 +215,13 @@ def _from_data(data: dict[str, Any], what: str) -> Plan:
     body = data.get("plan")
     if not isinstance(body, dict) or {"recipe", "seed", "fills"} - body.keys() or not isinstance(body["fills"], list):
         raise PlanFileError(f"{what} is damaged: its 'plan' lacks a recipe, a seed or a list of fills.")
+    provenance = data.get("provenance")
+    made_with = provenance.get("autoinit", "") if isinstance(provenance, dict) else ""
     return Plan(
         recipe=jsonfile.from_data(Recipe, body["recipe"], PlanFileError, what),
         seed=jsonfile.from_data(int, body["seed"], PlanFileError, what),
         fills=tuple(jsonfile.from_data(Fill, fill, PlanFileError, what) for fill in body["fills"]),
         drawn_with=jsonfile.from_data(str, body.get("drawn_with", ""), PlanFileError, what),
         notes=jsonfile.from_data(tuple[str, ...], body.get("notes", ()), PlanFileError, what),
+        made_with=made_with if isinstance(made_with, str) else "",
     )

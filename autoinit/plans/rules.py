@@ -14,6 +14,7 @@ from ..recipes.formulas import LayerDraw, fan, mimetic, rows_and_columns
 from ..recipes.recipe import Recipe
 from ..recipes.schemes import Scheme, scheme
 from ..seeds import check_seed
+from ..version import __version__
 from .bias import bias
 from .depth import depth_scale, is_zeroed, left_out, multiplies
 from .fill import Fill, constant, copied, kept, make
@@ -71,7 +72,8 @@ def resolve(recipe: Recipe | str, graph: Graph, *, seed: int = 0) -> Plan:
     drawn = ((_unmultiplied(_fill(layer, recipe, graph), layer), layer) for layer in graph.layers)
     fills = {layer.name: _rated(fill, layer, recipe, graph) for fill, layer in drawn}
     fills |= {layer.name: _copied(layer, fills[layer.copy_of], recipe) for layer in graph.layers if layer.copy_of}
-    return Plan(recipe, seed, tuple(fills.values()), notes=(*graph.notes, *_notes(recipe, graph)))
+    notes = (*graph.notes, *_notes(recipe, graph))
+    return Plan(recipe, seed, tuple(fills.values()), notes=notes, made_with=__version__)
 
 
 def _copied(layer: Layer, original: Fill, recipe: Recipe) -> Fill:

@@ -12,6 +12,7 @@ from autoinit.plans.fill import Adjustment
 from autoinit.plans.plan import Plan
 from autoinit.plans.rules import resolve
 from autoinit.recipes.recipe import Recipe
+from autoinit.version import __version__
 
 
 def test_file_round_trip(tmp_path: Path) -> None:
@@ -21,7 +22,7 @@ def test_file_round_trip(tmp_path: Path) -> None:
     )
     plan.save(path, provenance={"why": "a test"})
     assert Plan.load(path) == plan
-    assert json.loads(path.read_text())["provenance"] == {"why": "a test"}
+    assert json.loads(path.read_text())["provenance"] == {"autoinit": __version__, "why": "a test"}
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,20 @@ def test_bad_files(tmp_path: Path, content: str | None, said: str) -> None:
 def test_notes_of_the_reader_are_printed() -> None:
     graph = Graph(mlp().layers, notes=("something was not seen.",))
     assert str(resolve("he_normal", graph)).endswith("Note: something was not seen.")
+
+
+def test_a_plan_says_which_version_made_it_and_a_file_of_before_that_it_does_not_know(tmp_path: Path) -> None:
+    plan = resolve(Recipe(base="he_normal"), mlp())
+    assert plan.made_with == __version__
+    plan.save(tmp_path / "plan.json", provenance={"why": "because"})
+    written = json.loads((tmp_path / "plan.json").read_text())
+    assert written["provenance"] == {"autoinit": __version__, "why": "because"}
+    written["provenance"]["autoinit"] = "0.0.7"  # it stays the one that made it, whoever saves it again
+    (tmp_path / "plan.json").write_text(json.dumps(written))
+    assert Plan.load(tmp_path / "plan.json").made_with == "0.0.7"
+    Plan.load(tmp_path / "plan.json").save(tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text())["provenance"] == {"autoinit": "0.0.7"}
+    for provenance in ({}, None, [1], {"autoinit": 3}):
+        (tmp_path / "old.json").write_text(json.dumps({**written, "provenance": provenance}))
+        old = Plan.load(tmp_path / "old.json")
+        assert (old.made_with, old) == ("", plan)
