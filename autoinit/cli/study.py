@@ -15,6 +15,7 @@ import typer
 
 from .. import text
 from ..errors import ArgumentError
+from ..version import to_install
 
 if TYPE_CHECKING:  # the libraries below take seconds to load: each command imports what it needs
     from ..study.coordinator import StudyProgress
@@ -151,7 +152,7 @@ def dashboard_command(
         from optuna_dashboard import run_server
     except ImportError:
         raise ArgumentError(
-            "optuna-dashboard is not installed. Install torch-autoinit[dashboard], or use `autoinit study report`."
+            f"optuna-dashboard is not installed: {to_install('dashboard')}. Or use `autoinit study report`."
         ) from None
     typer.echo(f"http://127.0.0.1:{port}/ shows one study for each task; Ctrl-C ends it.", err=True)
     run_server(TasksOnly(storage_of(study, file.parent, storage), study.name), host="127.0.0.1", port=port)

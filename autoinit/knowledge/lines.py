@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ArgumentError
 from ..jsonfile import finite
 from ..judging.score import Curve, Score
-from ..version import __version__
+from ..version import __version__, to_install
 
 SCHEMA = 2
 """Of a record line; a line of a later one is skipped, and said to be. Lines of schema 1 lack `recipe_features`."""
@@ -301,7 +301,7 @@ def _write_parquet(path: Path, lines: Iterable[Line]) -> int:
         frame.to_parquet(path, index=False)
     except ImportError:
         raise ArgumentError(
-            f"{path.name} needs pyarrow, which is not installed. Install torch-autoinit[report], or write .jsonl."
+            f"{path.name} needs pyarrow, which is not installed: {to_install('report')}. Or write .jsonl."
         ) from None
     return len(frame)
 

@@ -14,12 +14,10 @@ from typing import Any
 
 from ..errors import ArgumentError
 from ..jsonfile import finite
-from ..version import __version__
+from ..version import __version__, to_install
 from .blocks import Page
 
-_NEEDS = (
-    "A report is drawn by plotly and jinja2, of which {missing} is not installed: pip install torch-autoinit[report]"
-)
+_NEEDS = "A report is drawn by plotly and jinja2, of which {missing} is not installed: {command}"
 
 
 def target(path: str | os.PathLike[str]) -> Path:
@@ -66,7 +64,7 @@ def _libraries() -> tuple[Any, Callable[[], str]]:
         from plotly.offline import get_plotlyjs
     except ImportError as problem:
         missing = (problem.name or "one").partition(".")[0]
-        raise ArgumentError(_NEEDS.format(missing=missing)) from None
+        raise ArgumentError(_NEEDS.format(missing=missing, command=to_install("report"))) from None
     return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True), get_plotlyjs
 
 

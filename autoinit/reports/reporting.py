@@ -22,8 +22,8 @@ def report(what: Selection | Diagnosis | StudyResults, path: str | os.PathLike[s
     diagnosis shows the findings, and signals and gradients layer by layer; that of a study shows what every recipe did
     on every task. Figures, styles and data are inside the file, which takes about 5 MB, most of it plotly's own code.
 
-    Nothing is computed anew: no model is run. It needs plotly and jinja2 (`pip install torch-autoinit[report]`). For a
-    study on disk there is `autoinit study report FILE OUT.html` on the command line.
+    Nothing is computed anew: no model is run. It needs plotly and jinja2 (the extra `report`). For a study
+    on disk there is `autoinit study report FILE OUT.html` on the command line.
 
     Args:
         what: The report is about this: the answer of `select` or of `diagnose`, or a study's results.

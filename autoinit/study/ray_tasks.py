@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError
+from ..version import to_install
 from .orders import Died, Ended, Order, Raised, Reply, carried_out
 from .performer import Performer
 from .spec import Study
@@ -48,7 +49,7 @@ class OnRay:
             import ray
         except ImportError:
             raise ArgumentError(
-                "executor 'ray' needs Ray, which is not installed. Install torch-autoinit[ray], or use 'local'."
+                f"executor 'ray' needs Ray, which is not installed: {to_install('ray')}. Or use 'local'."
             ) from None
         self._ray: Any = ray
         self._actors: dict[int, Any] = {}

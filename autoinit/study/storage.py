@@ -28,6 +28,7 @@ from optuna.trial import TrialState, create_trial
 from ..errors import ArgumentError, did_you_mean
 from ..search.sampling import quiet_optuna
 from ..search.storing import insert, param_rows
+from ..version import to_install
 from .database import BROKEN, away, in_words, opened, parsed_url
 from .locks import FileLock, Lock, ServerLock
 from .spec import Study
@@ -495,7 +496,7 @@ def open_store(url: str, study: str, *, create: bool = False, readonly: bool = F
                 store = Store(study, address, storage, lock, wait)
                 _found(store, create and not readonly)
         except ImportError:
-            raise ArgumentError(f'Storage {address} needs a driver: pip install "psycopg[binary]".') from None
+            raise ArgumentError(f"Storage {address} needs a driver: {to_install('postgres')}") from None
         except BROKEN as problem:
             raise in_words(problem, str(address), wait if file is not None else 0) from problem
         opening.pop_all()
