@@ -1,4 +1,4 @@
-"""The command `autoinit study`: run, resume, status, export, report, dashboard, schema."""
+"""The command `autoinit study`: run, resume, status, export, report, dashboard, schema, example."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -179,6 +180,13 @@ def schema_command() -> None:
     from ..study.toml_file import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=1))
+
+
+@study_app.command("example")
+def example_command() -> None:
+    """Prints a study file to begin with: studies/quick.toml."""
+    typer.echo(files("autoinit.study").joinpath("example.toml").read_text(encoding="utf-8"), nl=False)
+    typer.echo("Its models and data are in studies/ of the repository; name your own in their place.", err=True)
 
 
 def _read(file: Path) -> Study:

@@ -22,6 +22,7 @@ from helpers import alive
 from study_runs import copied, probes, records, run, start, states, timeless, wait_for_trials, workers_of, write
 
 import autoinit
+from autoinit.cli.main import main
 from autoinit.knowledge.lines import read_lines, write_lines
 from autoinit.study.coordinator import StudyProgress
 from autoinit.study.toml_file import read_study
@@ -416,6 +417,21 @@ def test_a_storage_of_an_earlier_version_gets_its_parameters_on_resume(finished:
 def test_schema_knows_every_key_of_a_study_file(finished: Path) -> None:
     known = json.loads(run("schema"))["properties"]
     assert set(tomllib.loads(finished.read_text())) <= set(known)
+
+
+def test_the_example_is_the_shipped_study_and_lies_in_the_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = Path(__file__).parents[2] / "studies" / "quick.toml"
+    assert (Path(autoinit.__file__).parent / "study" / "example.toml").read_bytes() == shipped.read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        main(["study", "example"])
+    assert not ended.value.code
+    out, err = capsys.readouterr()
+    assert out == shipped.read_text()
+    assert "name your own" in err
+    (tmp_path / "quick.toml").write_text(out)
+    assert read_study(tmp_path / "quick.toml") == read_study(shipped)
 
 
 def test_writing_lines_twice_changes_nothing(finished: Path, tmp_path: Path) -> None:
