@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import tomllib
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -269,3 +270,15 @@ def test_the_tree_names_every_module_of_the_root() -> None:
     modules = {path.stem for path in Path(autoinit.__file__).parent.glob("*.py") if not path.name.startswith("_")}
     lines = [line.strip().partition("  ")[0] for line in tree().splitlines() if "/" not in line]
     assert set(" ".join(lines).split()) == modules
+
+
+def test_links_of_the_readme_lead_somewhere_on_a_package_index_too() -> None:
+    """A wheel's long description is the README as pyproject.toml has it rewritten."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (rule,) = told["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]
+    home = told["project"]["urls"]["Source"]
+    links = re.findall(r"\]\(([^)]+)\)", re.sub(rule["pattern"], rule["replacement"], text_of("README.md")))
+    rewritten = [link.removeprefix(f"{home}/blob/main/") for link in links if link.startswith(home)]
+    assert len(rewritten) > 10
+    assert [link for link in rewritten if not (ROOT / link.partition("#")[0]).exists()] == []
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
