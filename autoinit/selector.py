@@ -33,7 +33,7 @@ from .search.finals import NoChampion
 from .search.funnel import Found, search
 from .search.own_records import keep_records
 from .search.proxy import Original, carried, joint_space, original_of, proxy_meant
-from .search.reasons import Reason, described_task, reason, too_small
+from .search.reasons import Reason, described_task, ended_early, reason, too_small
 from .search.selection import Cost, Selection, trial_table
 from .seeds import check_seed
 from .task.batches import Batch
@@ -215,7 +215,7 @@ def select(
             found = Found(Candidate(OWN), nobody=NoChampion(idle))
             if not idle and small is None:
                 found = search(campaign, space, storage=storage, study_name=study_name)
-    selection = _selection(found, campaign, _cost(campaign, how, memory), small)
+    selection = _selection(found, campaign, _cost(campaign, how, memory, found), small)
     if record:
         keep_records(campaign.trials, task, graph, features, own, seed)
     return _given(selection, task, original, seed, apply)
@@ -312,10 +312,11 @@ def _paced(bench: Bench, meter: Meter) -> int:
     return threads
 
 
-def _cost(campaign: Campaign, how: str, memory: PeakMemory) -> Cost:
+def _cost(campaign: Campaign, how: str, memory: PeakMemory, found: Found) -> Cost:
     tried = sum(trial.stage != "gate" for trial in campaign.trials)
     run = "; ".join([how, *campaign.executor.notes])
-    return Cost(campaign.meter.seconds, campaign.meter.steps, tried, run, memory.bytes)
+    early = "" if found.interrupted else ended_early(campaign, found)
+    return Cost(campaign.meter.seconds, campaign.meter.steps, tried, run, memory.bytes, early)
 
 
 def _selection(found: Found, campaign: Campaign, cost: Cost, untried: Reason | None) -> Selection:

@@ -58,6 +58,7 @@ class Campaign:
         trials: the finished jobs so far, in the order of their numbers; who goes on in rounds has one for all of them.
         reference: what losses are measured against; set by the first job, which is the owner's.
         training_steps: of the training that the weights are chosen for; None where nobody says.
+        ended: why the search needed no more of the budget, in words; empty where it took its share.
         alike: known recipes that are not tried, because another one gives the same weights → that one.
     """
 
@@ -69,6 +70,7 @@ class Campaign:
     trials: list[Trial] = field(default_factory=list)
     reference: Reference | None = None
     training_steps: float | None = None
+    ended: str = ""
     alike: dict[Recipe, Recipe] = field(default_factory=dict)
 
     def jobs(self, stage: Stage, entries: Sequence[tuple[Candidate, str]], steps: int, **rest: object) -> list[Job]:

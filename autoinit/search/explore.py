@@ -58,6 +58,8 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study, write: Callab
         halving = Halving(_try_known(campaign, space, study, rounds, write))
         halving.recall(rounds.totals)
         halving.learn(campaign.trials)
+        if space.listed:
+            campaign.ended = _all_tried(campaign, limit)
         if space.listed or _hopeless(campaign.trials):
             return
     while count := int(min(limit - len(campaign.trials), _affordable(campaign, halving.rungs[-1]))):
@@ -65,12 +67,23 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study, write: Callab
         study.sampler = optuna.samplers.TPESampler(seed=seed_of_use(campaign.bench.seed, f"tpe {len(campaign.trials)}"))
         trials = _try_batch(campaign, space, study, halving, distinct, count, write)
         if not trials:
-            return  # all that the space holds has been tried
+            campaign.ended = "all that differ on this model were tried"
+            return
         halving.learn(trials)
         if count == len(campaign.trials):
             campaign.meter.pace_again()  # the owner's trial ran alone, which says little of a batch's pace
         if _hopeless(campaign.trials):
             return
+        campaign.ended = _all_tried(campaign, limit)
+
+
+def _all_tried(campaign: Campaign, limit: float) -> str:
+    """Returns why there is nothing more to try, in words; empty where there is."""
+    if len(campaign.trials) < limit:
+        return ""
+    if limit == campaign.meter.budget.trials:
+        return f"the {limit:.0f} trials that it allows were run"
+    return "every listed recipe was tried"
 
 
 def _without_doubles(known: list[Candidate], distinct: Distinct, alike: dict[Recipe, Recipe]) -> list[Candidate]:

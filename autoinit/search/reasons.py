@@ -11,8 +11,12 @@ from ..judging.budget import LONGEST_GATE, SMALLEST_ALLOWANCE, Meter
 from ..judging.gate import LOOKS, Verdict
 from ..recipes.names import title
 from ..task.task import Task
+from .campaign import Campaign
 from .finals import NoChampion
 from .funnel import Found
+
+MOSTLY = 0.8
+"""Share of a budget below which it is said why no more was spent."""
 
 Answer = Literal["better", "no better", "unsure"]
 
@@ -76,6 +80,24 @@ def reason(found: Found, meter: Meter, gate_share: float) -> Reason:
     if found.interrupted:
         return Reason("unsure", early + why)
     return Reason("unsure", why, remedy) if open_ else Reason("no better", why)
+
+
+def ended_early(campaign: Campaign, found: Found) -> str:
+    """Returns why a good part of the budget was not needed, in words; empty where it was, or nothing was tried.
+
+    Args:
+        campaign: that has ended.
+        found: by it.
+    """
+    done = campaign.meter.done()
+    if not campaign.trials or not 0 < done < MOSTLY:
+        return ""
+    reasons = [campaign.ended] if campaign.ended else []
+    if found.champion is None:
+        reasons.append("nobody was left for the gate")
+    elif found.verdict is not None:
+        reasons.append("the gate had its answer" if found.verdict.state == "win" else "the gate had seen enough")
+    return f"{1 - done:.0%} of the budget was not needed: {', and '.join(reasons)}" if reasons else ""
 
 
 def _what_would_decide(verdict: Verdict, meter: Meter, gate_share: float) -> str:

@@ -33,6 +33,7 @@ class Cost:
         trials: probes run in the search and the finals.
         executor: how they were run, in words; empty where none was.
         memory: the most bytes of tensors at a time on the device; None on a CPU, which does not count them.
+        early: why a good part of the budget was not needed, in words; empty where it was.
     """
 
     seconds: float
@@ -40,6 +41,7 @@ class Cost:
     trials: int
     executor: str = ""
     memory: int | None = None
+    early: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -124,6 +124,8 @@ def _facts(selection: Selection, keys: bool) -> Iterator[tuple[str, str]]:
     cost = selection.cost
     memory = "" if cost.memory is None else f", {cost.memory / 2**20:,.0f} MiB at most"
     yield "cost", f"{text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials{memory}"
+    if cost.early:
+        yield "", cost.early
     if cost.executor:
         yield "run", cost.executor
     if not selection.kept:

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
 
+import autoinit
 from autoinit.judging.budget import SMALLEST_ALLOWANCE, Budget, Meter
 from autoinit.judging.gate import Gain, Verdict
 from autoinit.judging.trials import Candidate
@@ -96,3 +101,24 @@ def test_a_budget_too_small_is_answered_with_one_that_does() -> None:
 def test_budgets_are_rounded_up_to_two_digits(steps: int, shown: int) -> None:
     said = too_small(Meter(budget=Budget(steps=10), steps=steps - SMALLEST_ALLOWANCE + 1))
     assert said.remedy == f"Budget(steps={shown}) would"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"recipes": "he_normal", "budget": Budget(steps=100_000)}, "every listed recipe was tried"),
+        ({"budget": Budget(trials=3, steps=100_000)}, "the 3 trials that it allows were run"),
+        ({"budget": Budget(steps=100)}, ""),
+    ],
+)
+def test_a_budget_that_is_not_needed_says_why(changes: dict[str, Any], told: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
+    pixels, labels = load_digits(return_X_y=True)
+    selection = autoinit.select(model, (pixels / 16, labels), executor="sequential", **changes)
+    early = selection.cost.early
+    assert told in early
+    assert bool(early) == bool(told)
+    if early:
+        assert "of the budget was not needed: " in early
+        assert early in str(selection)
