@@ -10,6 +10,7 @@ from .. import text
 from ..judging.budget import LONGEST_GATE, SMALLEST_ALLOWANCE, Meter
 from ..judging.gate import LOOKS, Verdict
 from ..recipes.names import title
+from ..task.losses import is_binary, split
 from ..task.task import Task
 from .campaign import Campaign
 from .finals import NoChampion
@@ -35,7 +36,15 @@ def described_task(task: Task) -> str:
     if task.one_held_back:
         held_back = "one more held back, as a whole: the search has seen it as well as the gate"
     manner = f"; {task.manner}" if str(task.manner) else ""
-    return f"{_LOSSES[task.loss_name]}, {task.optimizer_name}; {len(task.train)} batches, {held_back}{manner}"
+    loss = f"{_LOSSES[task.loss_name]}{_meant(task)}"
+    return f"{loss}, {task.optimizer_name}; {len(task.train)} batches, {held_back}{manner}"
+
+
+def _meant(task: Task) -> str:
+    """Returns a note where the squared error was inferred for targets that look like classes; else nothing."""
+    if not task.infers_squares or not all(is_binary(split(batch)[2]) for batch in task.train[:4]):
+        return ""
+    return " (inferred: the targets are floats; if their 0 and 1 mean classes, pass integers, or loss=)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,26 @@ def _inferred(output: Any, target: Any, inputs: tuple[Any, ...]) -> tuple[LossNa
     )
 
 
+BINARY = (
+    "loss=lambda output, target: torch.nn.functional.binary_cross_entropy_with_logits(output, "
+    "target.to(output.dtype).view_as(output))"
+)
+"""What to pass where each output is one logit of yes or no."""
+
+
+def is_binary(target: Any) -> bool:
+    """Whether a target holds zeros and ones and nothing else, both of them."""
+    if not isinstance(target, Tensor) or target.is_complex() or not target.numel():
+        return False
+    return bool(((target == 0) | (target == 1)).all()) and bool((target == 0).any()) and bool((target == 1).any())
+
+
 def _checked_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    if logits.numel() == target.numel() and is_binary(target):
+        raise DataError(
+            f"the model's output {describe(logits)} is one logit for each target {describe(target)}, all 0 or 1. "
+            f"Pass binary cross-entropy, {BINARY}; or, where they are one-hot classes, target.argmax(-1)."
+        )
     aligned_logits, classes = aligned(logits, target)
     lead = aligned_logits.shape[:1] + aligned_logits.shape[2:]
     if aligned_logits.dim() < 2 or lead != classes.shape:
@@ -319,6 +338,7 @@ def check_labels(labels: Sequence[Tensor], width: int, name: str = "data") -> No
                 f"label {int(wrong.flatten()[0])} in batch {index} of {name} is out of range: the model's "
                 f"output has {width} classes, so labels must lie in 0 … {width - 1} ({IGNORED} is ignored). "
                 "Widen the last layer, renumber the labels, or pass loss= for another kind of target."
+                + (f" Of yes or no, pass {BINARY}." if width == 1 else "")
             )
 
 

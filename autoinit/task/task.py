@@ -206,6 +206,11 @@ class Task:
         return True
 
     @property
+    def infers_squares(self) -> bool:
+        """Whether the squared error is what floats as targets call for, and nobody asked for it."""
+        return self.loss_name == "mse" and self._loss.given is None
+
+    @property
     def one_held_back(self) -> bool:
         """Whether the gate judges on the very batch that the search has seen, because it is one and stays whole."""
         return self.gate_eval is self.probe_eval and bool(self.gate_eval)
