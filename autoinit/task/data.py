@@ -97,6 +97,11 @@ def _fetched(data: Any, numbers: Numbers, seed: int, name: str, enough: int | No
         raise DataError(f"{name} is {data!r}. {ACCEPTED}")
     if _is_arrays(data):
         return _batch_arrays(data, numbers, seed, name)
+    if isinstance(data, Mapping):
+        raise DataError(
+            f"{name} is one dict, {describe(data)}, whose values have no axis of rows in common. Pass tensors that all "
+            "have as many rows, or an iterable of such dicts, two at least; a single example is no data to train on."
+        )
     if isinstance(data, (Dataset, _RowSource)):
         return numbers.cast(_cached(_dataset_loader(data, seed, name), numbers, name, enough=enough))
     if not isinstance(data, Iterable):

@@ -55,7 +55,7 @@ class OptimizerBuilder:
     def __init__(self, model: nn.Module, optimizer: Any = None, lr: float | str | None = None) -> None:
         _check_lr(lr)
         self._model = model
-        self._optimizer = optimizer
+        self._optimizer = _inner(optimizer)
         self._scale = 1.0
         built, scheduler = self._fresh()
         _check(built, model)
@@ -88,6 +88,13 @@ class OptimizerBuilder:
         if not callable(self._optimizer):
             raise OptimizerError(f"optimizer is {self._optimizer!r}. {ALLOWED}")
         return _unpacked(_called(self._optimizer, trainable))
+
+
+def _inner(optimizer: Any) -> Any:
+    """Returns the optimizer within a wrapper that is one itself, as Accelerate's is; any other as it is."""
+    while isinstance(optimizer, Optimizer) and isinstance(vars(optimizer).get("optimizer"), Optimizer):
+        optimizer = vars(optimizer)["optimizer"]
+    return optimizer
 
 
 def fuse(optimizer: Optimizer) -> None:

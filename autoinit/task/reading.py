@@ -13,7 +13,7 @@ from ..errors import USER_ERRORS, AutoInitError, DataError, described
 
 _COLLATE = (
     "Rows of one batch must be tensors of the same shapes: make them so in the Dataset, or pass a DataLoader with a "
-    "collate_fn, which may pad them (torch.nn.utils.rnn.pad_sequence)."
+    "collate_fn, which may pad them (torch.nn.utils.rnn.pad_sequence; transformers.DataCollatorWithPadding(tokenizer))."
 )
 _ITERATED = "The error comes from the data's own code: run next(iter({name})) to see where."
 _GIVEN = "Pass dense tensors, numpy arrays or pandas frames of numbers, or an iterable of batches of them."

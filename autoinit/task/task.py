@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -571,11 +571,27 @@ def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Excep
     matrices = ((name, p) for name, p in task.model.named_parameters() if p.dim() > 1)
     name, first = next(matrices, next(task.model.named_parameters()))
     bytes_hint = _BYTES if any(tensor.dtype == torch.uint8 for tensor in tensors(batch)) else ""
+    example_hint = _EXAMPLE if _is_example(batch) else ""
     return DataError(
         f"the model cannot take a batch of {describe(batch)}; its first weight {name!r} is {describe(first)}. "
-        f"It said {said}. {bytes_hint}Batches are split into (inputs…, target); "
+        f"It said {said}. {bytes_hint}{example_hint}Batches are split into (inputs…, target); "
         "pass step=callable(model, batch) where that is wrong."
     )
+
+
+_EXAMPLE = (
+    "It looks like a single example, as datasets have them: pass torch.utils.data.DataLoader(data, batch_size=32), "
+    "with a collate_fn where lengths differ (for tokens transformers.DataCollatorWithPadding(tokenizer), or one of "
+    "your own with torch.nn.utils.rnn.pad_sequence). "
+)
+
+
+def _is_example(batch: Batch) -> bool:
+    """Whether a batch looks like one row: a dict without any tensor, or whose target is a single number."""
+    if not isinstance(batch, Mapping):
+        return False
+    target = split(batch)[2]
+    return not tensors(batch) or isinstance(target, (int, float)) or (isinstance(target, Tensor) and target.dim() == 0)
 
 
 def _learn_reference(task: Task) -> None:

@@ -318,3 +318,24 @@ def test_adam_still_refuses_sparse_gradients_by_itself() -> None:
     table(torch.tensor([1])).sum().backward()
     with pytest.raises(RuntimeError, match="does not support sparse gradients"):
         optimizer.step()
+
+
+class _Wrapped(torch.optim.Optimizer):
+    """What wraps an optimizer and is one itself, whose constructor takes the optimizer: Accelerate's."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device_placement: bool = True) -> None:
+        self.optimizer = optimizer
+
+    param_groups = property(lambda self: self.optimizer.param_groups)  # type: ignore[assignment]
+    defaults = property(lambda self: self.optimizer.defaults)  # type: ignore[assignment]
+    state = property(lambda self: self.optimizer.state)  # type: ignore[assignment]
+
+
+def test_a_wrapped_optimizer_is_the_one_within() -> None:
+    model = nn.Linear(4, 2)
+    own = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    builder = OptimizerBuilder(model, _Wrapped(_Wrapped(own)))
+    built, _ = builder()
+    assert (type(built), builder.name, builder.lr) == (torch.optim.SGD, "SGD", 0.3)
+    assert built is not own
+    assert built.param_groups[0]["momentum"] == 0.9

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 import autoinit
 from autoinit.search.reasons import described_task
@@ -18,6 +21,38 @@ YES = (X[:, 0] > 0).long()
 
 def net(out: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, out))
+
+
+ROWS = [{"input_ids": [1] * (3 + row % 5), "labels": row % 2} for row in range(40)]
+
+
+class Raw(Dataset[Any]):
+    def __len__(self) -> int:
+        return len(ROWS)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return ROWS[index]
+
+
+LEFT_AS_THEY_ARE: dict[str, Any] = {
+    "a raw data set": (Raw(), r"collate_fn.*transformers\.DataCollatorWithPadding\(tokenizer\)"),
+    "a raw list": (ROWS, r"looks like a single example.*DataLoader.*DataCollatorWithPadding\(tokenizer\)"),
+    "a list of single examples": (
+        [{"x": X[row], "labels": YES[row]} for row in range(40)],
+        r"looks like a single example.*torch\.utils\.data\.DataLoader\(data, batch_size=32\)",
+    ),
+    "a dict of one example": (
+        {"x": X[0], "labels": YES[0]},
+        r"data is one dict, \{x: \[8\] float32, labels: \[\] int64\}, whose values have no axis of rows in common",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LEFT_AS_THEY_ARE)
+def test_data_that_nobody_has_batched_get_the_remedy(what: str) -> None:
+    data, told = LEFT_AS_THEY_ARE[what]
+    with pytest.raises(autoinit.DataError, match=told):
+        make_task(net(2), data)
 
 
 @pytest.mark.parametrize(
