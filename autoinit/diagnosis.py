@@ -14,7 +14,7 @@ from .findings.along_depth import along_depth
 from .findings.broken import broken, is_finite
 from .findings.finding import SEVERITIES, Finding
 from .findings.first_loss import first_loss, halves
-from .findings.siblings import siblings
+from .findings.siblings import norm_siblings, siblings
 from .findings.symmetry import symmetry
 from .findings.table_rows import table_rows
 from .findings.units import units
@@ -96,9 +96,9 @@ def diagnose(
 
     One batch is sent forward and backward through the model, and once more in halves. Of each weight the spread of its
     outputs, the size of its gradient, and the shares of dead and of saturated units are measured, and compared with
-    what healthy networks have: vanishing or exploding gradients, signals that fade, units that start equal, a matrix or
-    a row far larger than its siblings, a first loss far above that of the best constant guess, weights or buffers that
-    hold NaN.
+    what healthy networks have: vanishing or exploding gradients, signals that fade, units that start equal, a matrix, a
+    norm's scale or a row far larger than its siblings, a first loss far above that of the best constant guess, weights
+    or buffers that hold NaN.
 
     It takes as long as a few training steps. Nothing is trained, and the model and every random state are left as they
     were: what it finds, `apply_` or `select` mend.
@@ -151,6 +151,7 @@ def find(task: Task, graph: Graph, signals: Signals) -> tuple[Finding, ...]:
             *symmetry(task, graph),
             *along_depth(task.model, graph, signals),
             *siblings(task.model, graph, signals),
+            *norm_siblings(task.model, graph),
             *table_rows(task.model, graph),
             *units(signals),
             *first_loss(task, graph, signals),

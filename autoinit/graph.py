@@ -65,7 +65,7 @@ MATRIX_KINDS = frozenset({"linear", "conv", "conv_transposed", "bilinear", "recu
 """Kinds that contract their input, so that fans and a variance make sense."""
 
 
-ADDED = {"copy_of": "", "interleaved": False, "mixed": False, "multiplier": 1.0}
+ADDED = {"copy_of": "", "interleaved": False, "mixed": False, "multiplier": 1.0, "offset": 0.0}
 """Fields of layers and fills that came later, with what was true before: files and fingerprints leave that out."""
 
 
@@ -112,6 +112,7 @@ class Layer:
         on_skip: it multiplies the skip of a residual add (Admin's ω, a learned DeepNorm α).
         multiplier: the constant that multiplies it on its way into its product (equalized learning rates); of a
             tensor, such as a mask, the root mean square.
+        offset: the number that is added to it on its way, as in a normalization's scale of 1 + w; 0 for a matrix.
         tied_to: other names of the same tensor.
         parametrized: how the tensor is derived ("weight_norm", "orthogonal", …); empty where it is a leaf.
         keep: why it must stay as the owner made it; empty where it is free.
@@ -148,6 +149,7 @@ class Layer:
     of: str | None = None
     on_skip: bool = False
     multiplier: float = 1.0
+    offset: float = 0.0
     tied_to: tuple[str, ...] = ()
     parametrized: str = ""
     keep: str = ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..graph import Kind
 from .layout import RESHAPES, Stretches, block_axis, moved, of_data, of_parameter, rearranged
-from .multipliers import NoiseKind, constant, is_masked, noise
+from .multipliers import NoiseKind, addend, constant, is_masked, noise
 from .tape import Call
 from .walk import NORMS, PARTS, VIEWS, Edge, Node, saved
 
@@ -29,6 +29,7 @@ class Chain:
         cut: the axis of the parameter of which that part is a block of neighbours; None where it is no block.
         layout: where the elements of the parameter lie in it.
         constant: what it has been multiplied with.
+        offset: the number that has been added to it.
         noise: what has multiplied it at random.
     """
 
@@ -39,6 +40,7 @@ class Chain:
     cut: int | None = None
     layout: Stretches = ()
     constant: float = 1.0
+    offset: float = 0.0
     noise: NoiseKind = ""
 
 
@@ -145,6 +147,7 @@ def _through(node: Node, position: int, chain: Chain, call: Call | None) -> Chai
     cuts = node.op in VIEWS and math.prod(node.shape) < math.prod(before)
     cut = block_axis(node, 0, chain.layout) if cuts and not chain.part and node.op in PARTS else chain.cut
     layout = moved(node, chain.layout, before)
+    factor = 1.0 if is_masked(call) else constant(node, position)
     return Chain(
         chain.leaf,
         axes,
@@ -152,7 +155,8 @@ def _through(node: Node, position: int, chain: Chain, call: Call | None) -> Chai
         chain.part or cuts,
         cut,
         layout,
-        chain.constant * (1.0 if is_masked(call) else constant(node, position)),
+        chain.constant * factor,
+        chain.offset * factor + addend(node, call),
         noise(node, position, call, chain.noise),
     )
 

@@ -1,4 +1,4 @@
-"""What becomes of a weight's scale on its way into its product: constants and noise that multiply it, functions."""
+"""What becomes of a weight's scale on its way into its product: constants, added or multiplied, noise, functions."""
 
 from __future__ import annotations
 
@@ -41,6 +41,21 @@ def constant(node: Node, position: int) -> float:
     if not math.isfinite(size) or size == 0:
         return 1.0
     return float(f"{size:.7g}") ** (1 if node.op == "Mul" else -1)  # without the noise of single precision
+
+
+def addend(node: Node, call: Call | None) -> float:
+    """Returns the number that a node adds to a parameter, as in a scale 1 + w; 0 where there is none.
+
+    Args:
+        node: depends on parameters only.
+        call: what made the node; None where it is unknown.
+    """
+    if node.op not in ("Add", "Sub") or call is None:
+        return 0.0
+    numbers = [value for value in call.args if isinstance(value, (int, float))]
+    if len(numbers) != 1 or len(call.args) != 2 or call.kwargs:
+        return 0.0
+    return float(numbers[0] if node.op == "Add" else -numbers[0])
 
 
 def noise(node: Node, position: int, call: Call | None, before: NoiseKind) -> NoiseKind:

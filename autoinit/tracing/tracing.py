@@ -355,6 +355,7 @@ def _vector(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         in_branch=found.in_branch,
         on_skip=found.on_skip,
         multiplier=uses[0].chain.constant,
+        offset=uses[0].chain.offset,
         keep=found.keep,
         depth=max((reader.blocks.depth[edge.node] for edge in data), default=0),
         residual_depth=max((reader.blocks.residual_depth[edge.node] for edge in data), default=0),
