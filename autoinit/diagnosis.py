@@ -153,7 +153,7 @@ def find(task: Task, graph: Graph, signals: Signals) -> tuple[Finding, ...]:
             *siblings(task.model, graph, signals),
             *norm_siblings(task.model, graph),
             *table_rows(task.model, graph),
-            *units(signals),
+            *units(task.model, graph, signals),
             *first_loss(task, graph, signals),
             *halves(task, signals),
         ]

@@ -48,8 +48,8 @@ class _Trend:
 def along_depth(model: nn.Module, graph: Graph, signals: Signals) -> Iterator[Finding]:
     """Yields what depth does to gradients and to signals."""
     yield from _no_gradient(model, graph, signals)
-    yield from gradients(graph, signals) or _negligible(graph, signals)
-    yield from forward(graph, signals)
+    yield from gradients(model, graph, signals) or _negligible(model, graph, signals)
+    yield from forward(model, graph, signals)
 
 
 def place(layer: Layer) -> tuple[str, str, bool]:
@@ -107,10 +107,10 @@ def _no_gradient(model: nn.Module, graph: Graph, signals: Signals) -> Iterator[F
         )
 
 
-def gradients(graph: Graph, signals: Signals) -> list[Finding]:
+def gradients(model: nn.Module, graph: Graph, signals: Signals) -> list[Finding]:
     """Returns whether gradients vanish or explode on their way back."""
     trends = [trend for trend in _trends(graph, signals, lambda s: s.grad_norm) if trend.ratio]
-    remedy = f"{suited(graph)}, or let autoinit.select(model, data) choose"
+    remedy = f"{suited(model, graph)}, or let autoinit.select(model, data) choose"
     found = []
     if trends:
         worst = max(trends, key=lambda trend: trend.ratio)
@@ -128,7 +128,7 @@ def _said(trend: _Trend) -> str:
     return f"{trend.first.name} gets {number(1 / trend.ratio, 2)} of what {trend.last.name} gets"
 
 
-def _negligible(graph: Graph, signals: Signals) -> Iterator[Finding]:
+def _negligible(model: nn.Module, graph: Graph, signals: Signals) -> Iterator[Finding]:
     """Gradients that get lost where depth is no chain of layers: along the steps of a recurrent one."""
     shown = [s for s in signals.layers if s.role not in _ASIDE or s.role in _RECURRENT]
     shown = [s for s in shown if graph[s.name].is_matrix and s.grad_norm]
@@ -140,11 +140,11 @@ def _negligible(graph: Graph, signals: Signals) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"gradients are lost: {least.name} gets {number(ratio, 2)} of what {most.name} gets",
-            f"{suited(graph)}, or let autoinit.select(model, data) choose",
+            f"{suited(model, graph)}, or let autoinit.select(model, data) choose",
         )
 
 
-def forward(graph: Graph, signals: Signals) -> list[Finding]:
+def forward(model: nn.Module, graph: Graph, signals: Signals) -> list[Finding]:
     """Returns whether outputs fade or grow with depth; a head is small on purpose."""
     trends = _trends(graph, signals, lambda s: None if s.role == "output" else s.forward_std)
     found = []
@@ -155,5 +155,7 @@ def forward(graph: Graph, signals: Signals) -> list[Finding]:
         if worst is not None and (worst.ratio < FADING if said == "fade" else worst.ratio > GROWING):
             first, last = worst.first, worst.last
             spread = f"{number(first.forward_std)} in {first.name}, {number(last.forward_std)} in {last.name}"
-            found.append(Finding("warning", f"signals {said} with depth: outputs spread by {spread}", suited(graph)))
+            found.append(
+                Finding("warning", f"signals {said} with depth: outputs spread by {spread}", suited(model, graph))
+            )
     return found

@@ -32,7 +32,7 @@ def broken(model: nn.Module, graph: Graph, signals: Signals) -> list[Finding]:
     whole = is_finite(signals)
     found = [*_parameters(model, graph), *_buffers(model, graph, whole)]
     if not whole and not found:
-        found = [_outputs(signals)]
+        found = [_outputs(model, graph, signals)]
     return found
 
 
@@ -48,7 +48,7 @@ def _parameters(model: nn.Module, graph: Graph) -> Iterator[Finding]:
     found = [one for one in bad if one is not None]
     drawn = [one for one in found if remedies.is_drawn(model, graph, derived_name(one.name))]
     if drawn:
-        yield _finding(drawn, f"look for where it was set, or draw anew: {remedies.recipe(remedies.HE)}")
+        yield _finding(drawn, f"look for where it was set, or draw anew: {remedies.plainly(remedies.HE)}")
     by_remedy: dict[str, list[_Bad]] = {}
     for one in found:
         if one not in drawn:
@@ -87,11 +87,11 @@ def _finding(bad: list[_Bad], remedy: str, severity: Severity = "error") -> Find
     return Finding(severity, text, remedy)
 
 
-def _outputs(signals: Signals) -> Finding:
+def _outputs(model: nn.Module, graph: Graph, signals: Signals) -> Finding:
     wild = [s.name for s in signals.layers if s.forward_std is not None and not math.isfinite(s.forward_std)]
     where = f"; the first output that is not finite is {wild[0]}'s" if wild else ""
     return Finding(
         "error",
         f"the loss is {number(signals.loss)} and the gradient norm {number(signals.grad_norm)}{where}",
-        f"the weights are too large for this depth: {remedies.recipe(remedies.HE)}",
+        f"the weights are too large for this depth: {remedies.recipe(remedies.HE, model, graph)}",
     )

@@ -16,7 +16,7 @@ from ..task.task import Task
 from ..text import number
 from .along_depth import forward, in_order
 from .finding import Finding
-from .remedies import suited
+from .remedies import smaller_head, suited
 
 HIGH_LOSS = 1.5
 """Times the best constant predictor's loss: the first steps only unlearn the initial guess."""
@@ -36,10 +36,10 @@ def first_loss(task: Task, graph: Graph, signals: Signals) -> Iterator[Finding]:
         return
     times = signals.loss / task.reference
     remedies = [*_off_centre(task), *_unscaled(task, graph, signals)]
-    if not remedies and forward(graph, signals):
-        remedies = [suited(graph)]
+    if not remedies and forward(task.model, graph, signals):
+        remedies = [suited(task.model, graph)]
     if not remedies:
-        remedies = ["a smaller last layer: try autoinit.apply_(model, autoinit.Recipe(head='eighth'), data)"]
+        remedies = [smaller_head(task.model, graph)]
         remedies += ["for a regression, scale the targets"] if task.loss_name == "mse" else []
     yield Finding(
         "error" if times > VERY_HIGH_LOSS else "warning",

@@ -11,13 +11,12 @@ from torch import nn
 
 from ..graph import Graph, Layer
 from ..probing.signals import Signals
-from ..task.assign import is_parametrized, read
-from ..task.origins import parameter_call
+from ..task.assign import read
+from ..task.origins import setting_call
 from ..text import number
 from ..tracing.choices import STILL
 from .along_depth import place
 from .finding import Finding
-from .remedies import HE, recipe
 
 APART = 10.0
 """Times its siblings' gain, or the other way round: depth rules and trained weights keep within a few times."""
@@ -41,7 +40,7 @@ def siblings(model: nn.Module, graph: Graph, signals: Signals) -> Iterator[Findi
         middle = _middle([gains[name] for name in names], typical)
         for name in names:
             if len(names) > 1 and not 1 / APART < gains[name] / middle < APART:
-                yield _finding(graph[name], gains[name], middle, len(names) - 1)
+                yield _finding(model, graph[name], gains[name], middle, len(names) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +80,7 @@ def _scale(model: nn.Module, layer: Layer) -> _Scale:
 
 def _norm_finding(model: nn.Module, layer: Layer, size: float, middle: float, others: int) -> Finding:
     usual = number((middle - layer.offset) / layer.multiplier)
-    remedy = f"nn.init.constant_({parameter_call(layer.name)}, {usual})"
-    if is_parametrized(model, layer.name):
-        remedy = f"to {usual}"
+    remedy = setting_call(model, layer.name, "constant_", usual)
     return Finding(
         "warning",
         f"{layer.name} stands out among norms alike: it scales by {number(size)}, {_compared(size, middle, others)}",
@@ -107,9 +104,9 @@ def _middle(gains: list[float], typical: float) -> float:
     return statistics.median(gains)
 
 
-def _finding(layer: Layer, gain: float, middle: float, others: int) -> Finding:
+def _finding(model: nn.Module, layer: Layer, gain: float, middle: float, others: int) -> Finding:
     spread, usual = gain / _fan(layer), middle / _fan(layer)
-    remedy = recipe(HE) if layer.parametrized else f"nn.init.normal_({parameter_call(layer.name)}, std={number(usual)})"
+    remedy = setting_call(model, layer.name, "normal_", f"std={number(usual)}")
     return Finding(
         "warning",
         f"{layer.name} stands out among layers alike: its values have a root mean square of {number(spread)}, "

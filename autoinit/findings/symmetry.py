@@ -35,12 +35,23 @@ def symmetry(task: Task, graph: Graph) -> Iterator[Finding]:
             )
             yield _error(task, graph, said, [one.name])
     yield from (_partly(task, graph, one) for one in twins if not one.whole)
-    if on_purpose := [name for name in constant if name not in {one.name for one in whole}]:
+    on_purpose = [name for name in constant if name not in {one.name for one in whole}]
+    if zero := [name for name in on_purpose if not read(task.model, name).any()]:
         yield Finding(
             "note",
-            f"{few(on_purpose)} starts at a constant, as zero-initialized residual branches and heads do",
+            f"{few(zero)} {_starts(zero)} at a constant, as zero-initialized residual branches and heads do",
             "nothing, if that is meant: what lies before it gets its first gradient after one step",
         )
+    if other := [name for name in on_purpose if name not in zero]:
+        yield Finding(
+            "note",
+            f"{few(other)} {_starts(other)} at one number throughout, so that units weigh all their inputs alike",
+            f"nothing, if that is meant, else draw it at random: {drawn_anew(task.model, graph, other)}",
+        )
+
+
+def _starts(names: list[str]) -> str:
+    return "starts" if len(names) == 1 else "start"
 
 
 def _is_constant(model: nn.Module, layer: Layer) -> bool:

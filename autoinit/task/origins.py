@@ -60,6 +60,15 @@ def parameter_call(name: str) -> str:
     return f"model.get_parameter({name!r})"
 
 
+def setting_call(model: nn.Module, name: str, function: str, *arguments: str) -> str:
+    """Returns the statement by which a function of torch.nn.init sets a parameter, through a parametrization too."""
+    if not is_parametrized(model, name):
+        return f"nn.init.{function}({', '.join([parameter_call(name), *arguments])})"
+    path, _, attribute = name.rpartition(".")
+    derived = f"{module_call(path)}.{attribute}"
+    return f"{derived} = nn.init.{function}({', '.join([f'torch.empty_like({derived})', *arguments])})"
+
+
 def is_statistic(model: nn.Module, name: str) -> bool:
     """Whether a buffer is a running statistic of a normalization: training updates it, and evaluation uses it."""
     path, _, attribute = name.rpartition(".")

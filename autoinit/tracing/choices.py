@@ -18,6 +18,8 @@ ROUNDING = 1e-3
 """By how much the lengths of a pattern's rows may differ, relative, in half precision too; random ones differ more."""
 STILL = frozenset({FROZEN, UNREACHED, UNTRAINED})
 """Why a parameter gets no gradient, or none that counts."""
+SET = "its owner sets it to a constant"
+"""Why a parameter stays that holds one number throughout, and not zero."""
 ENOUGH_VALUES = 64
 """Of a tensor that are looked at to tell a random draw from a constant or an identity."""
 
@@ -47,12 +49,12 @@ def keep_choices(model: nn.Module, graph: Graph) -> Graph:
     for layer in graph.weights:
         value = _one_value(read(model, layer.name))
         if value is not None:
-            chosen[layer.name] = _SET if value else "its owner starts it at zero"
+            chosen[layer.name] = SET if value else "its owner starts it at zero"
     if len(chosen) == len(graph.weights):
         chosen = {}
     for layer in graph.layers:
         if layer.role == "bias" and not layer.keep and _is_set(read(model, layer.name), layer.slices):
-            chosen[layer.name] = _SET
+            chosen[layer.name] = SET
         elif layer.role == "position" and not layer.keep and _is_pattern(read(model, layer.name)):
             chosen[layer.name] = "its owner sets it to a pattern (zeros, sines and cosines)"
     return graph.keeping(chosen)
@@ -64,9 +66,6 @@ def _with_copies(model: nn.Module, graph: Graph) -> Graph:
         return graph
     layers = (dataclasses.replace(layer, copy_of=copies.get(layer.name, "")) for layer in graph.layers)
     return dataclasses.replace(graph, layers=tuple(layers))
-
-
-_SET = "its owner sets it to a constant"
 
 
 def _one_value(tensor: Tensor) -> float | None:

@@ -22,4 +22,4 @@ def test_layers_of_zeros_are_noted_and_no_error(name: str) -> None:
         finding.text for finding in findings if "exactly zero" not in finding.text and finding.severity != "note"
     ] == []
     (note,) = [finding for finding in findings if finding.severity == "note"]
-    assert "starts at a constant" in note.text
+    assert "at a constant" in note.text
