@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -66,17 +67,33 @@ class FactoryError(AutoInitError, ValueError):
     """A `module:callable` argument of the command line cannot be imported or called."""
 
 
-USER_ERRORS = (
-    RuntimeError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AssertionError,
-    AttributeError,
-    ArithmeticError,
-    OSError,
+USER_ERRORS = (Exception,)
+"""What the owner's code raises (data, a model, a loss, a step) on what it cannot take or do: libraries have errors of
+their own, which derive from no standard one."""
+
+_DETACHED = "Detach the module from its trainer (module.trainer = None), so that self.log only warns"
+_ATTACHED = (
+    "attach one that does nothing (module.trainer = Trainer(barebones=True)), with which self.log only warns, too"
 )
-"""What the owner's code raises (data, a model, a loss, a step) on what it cannot take or do."""
+
+_HINTS = (
+    (r"\bself\.log", f"{_DETACHED}; where the step reads self.trainer, {_ATTACHED}."),
+    (
+        r"not attached to a `?Trainer|self\.trainer` reference is not registered",
+        f"Where the step only reads self.trainer, {_ATTACHED}; without automatic optimization, pass a step that "
+        "computes the loss.",
+    ),
+    (
+        r"'(Tensor|ModelOutput|\w+Output|tuple|dict)' object has no attribute '(training_step|forward|parameters)'",
+        "loss is called as loss(output, target); pass what takes the model and a batch as step=.",
+    ),
+)
+"""What libraries say where a model's own code is called outside of them → what to do about it."""
+
+
+def hint(problem: BaseException) -> str:
+    """Returns what to do about an exception that is known by what it says, as a sentence; empty for others."""
+    return next((remedy for pattern, remedy in _HINTS if re.search(pattern, str(problem))), "")
 
 
 def did_you_mean(name: str, known: Iterable[str], listed: str = "") -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import USER_ERRORS, AutoInitError, DataError, DeviceError, ModelError, StepError, described
+from ..errors import USER_ERRORS, AutoInitError, DataError, DeviceError, ModelError, StepError, described, hint
 from .batches import Batch, clone, describe, halves, move, regrouped, rows, select_rows, signature, tensors
 from .casting import Numbers
 from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
@@ -160,9 +160,10 @@ class Task:
             raise
         except USER_ERRORS as error:
             mode = "training" if self.manner.training else "evaluation"
+            remedy = hint(error) or "Pass val_data that the model and the loss can take."
             raise DataError(
                 f"evaluating a held-back batch, {describe(batch)}, in {mode} mode failed, which has nothing to do with "
-                f"the weights: {described(error)}. Pass val_data that the model and the loss can take."
+                f"the weights: {described(error)}. {remedy}"
             ) from error
 
     def evaluated(self, batch: Batch, manner: Manner) -> float:
@@ -556,26 +557,27 @@ def _check_reached(task: Task, value: Tensor) -> None:
 
 def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Exception) -> AutoInitError:
     """Returns an error with the shapes of both sides of what did not fit."""
-    said = described(error)
+    said, known = described(error).rstrip("."), hint(error)
     if task._loss.name == "step":
-        return StepError(
-            f"step failed on a batch of {describe(batch)}: {said}. It is called as step(model, batch), with the model "
-            "in training mode, and returns the loss."
-        )
+        remedy = known or "It is called as step(model, batch), with the model in training mode, and returns the loss."
+        return StepError(f"step failed on a batch of {describe(batch)}: {said}. {remedy}")
     if seen:
         target = split(batch)[2]
         return DataError(
             f"the loss failed on the output {describe(seen[0])} and the target {describe(target)}: {said}. "
-            "Make the two fit, or pass loss=callable(output, target)."
+            f"{known or 'Make the two fit, or pass loss=callable(output, target).'}"
         )
     matrices = ((name, p) for name, p in task.model.named_parameters() if p.dim() > 1)
     name, first = next(matrices, next(task.model.named_parameters()))
     bytes_hint = _BYTES if any(tensor.dtype == torch.uint8 for tensor in tensors(batch)) else ""
     example_hint = _EXAMPLE if _is_example(batch) else ""
+    remedy = known or (
+        f"{bytes_hint}{example_hint}Batches are split into (inputs…, target); pass step=callable(model, batch) where "
+        "that is wrong."
+    )
     return DataError(
         f"the model cannot take a batch of {describe(batch)}; its first weight {name!r} is {describe(first)}. "
-        f"It said {said}. {bytes_hint}{example_hint}Batches are split into (inputs…, target); "
-        "pass step=callable(model, batch) where that is wrong."
+        f"It said {said}. {remedy}"
     )
 
 
