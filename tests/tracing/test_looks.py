@@ -147,6 +147,40 @@ def test_the_model_its_mode_and_the_random_states_stay() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+class Convolved(nn.Module):
+    """One convolution, and its normalization, for as many times as was drawn; at times not even once."""
+
+    def __init__(self, draw: Callable[[], float], always: bool, residual: bool) -> None:
+        super().__init__()
+        self.stem, self.block, self.norm = nn.Conv1d(1, 4, 1), nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4)
+        self.head, self.draw, self.always, self.residual = nn.Linear(24, 3), draw, always, residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x[:, None])
+        for _ in range(int(5 * self.draw()) if self.training or self.always else 4):
+            passed = self.norm(self.block(x)).relu()
+            x = x + passed if self.residual else passed
+        y: Tensor = self.head(x.flatten(1))
+        return y
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("draw", [torch_draw, np.random.rand, random.random])
+@pytest.mark.parametrize("always", [False, True])
+def test_a_shared_layer_that_is_repeated_at_random_is_read_at_full_length(
+    draw: Callable[[], float], always: bool, residual: bool
+) -> None:
+    graphs = []
+    for seed in range(5):
+        seeded(seed)
+        graphs.append(trace(Convolved(draw, always, residual), (X, Y)))
+    assert all(graph == graphs[0] for graph in graphs)
+    assert graphs[0]["head.weight"].depth == 5
+    assert graphs[0].residual_adds == 4 * residual
+    if not always:
+        assert graphs[0] == trace(Convolved(draw, always, residual).eval(), (X, Y))
+
+
 @pytest.mark.parametrize(("rate", "passes"), [(0.0, 1), (0.5, 2)])
 def test_an_unused_parameter_costs_at_most_one_more_pass(rate: float, passes: int) -> None:
     class Plain(nn.Module):
