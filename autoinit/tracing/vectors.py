@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from ..graph import Kind, Role
-from .axes import Use, is_bias
+from .axes import Use, contraction, is_bias, meeting
 from .blocks import DROPOUT, Blocks
 from .walk import BINARY, NORMS, POOLS, PRODUCTS, VIEWS, Edge, Node, saved
 
@@ -106,8 +106,11 @@ def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) 
             source = _before(_branch_end(blocks, source), VIEWS)
         scaled = _before(other.node, VIEWS | {"Mul"})
         lone = size == 1 and source.shape[-1:] != (1,)
-        if source in blocks.products and source.op != "Embedding" and wide <= 1 and not lone:
-            return VectorFacts("bias", "bias", of=next(iter(sorted(blocks.products[source]))))
+        if source in blocks.products and source.op != "Embedding" and not lone:
+            if wide <= 1:
+                return VectorFacts("bias", "bias", of=next(iter(sorted(blocks.products[source]))))
+            if stacked := next((one for one in by_node.get(source, ()) if _has_a_unit_each(use, one)), None):
+                return VectorFacts("bias", "bias", of=stacked.chain.leaf)
         if other.node.op == "Mul" and scaled in blocks.norms:
             return VectorFacts("norm", "bias", of=_scale_of(other.node, by_node))
     if size == 1:
@@ -117,6 +120,32 @@ def _added(blocks: Blocks, use: Use, by_node: dict[Node, list[Use]], size: int) 
     if wide >= 2:
         return VectorFacts("other", "position")
     return VectorFacts("bias", "bias", keep="" if wide == 1 else "it is added to data in an unusual way")
+
+
+def _has_a_unit_each(use: Use, weight: Use) -> bool:
+    """Whether a parameter has one value for each unit of a weight with several axes of outputs, such as experts'.
+
+    Args:
+        use: where the parameter is added.
+        weight: what the product before it multiplies with.
+    """
+    if contraction(weight.node, weight.position) is None:
+        return False
+    mine, lengths = _own_shape(use), _own_shape(weight)
+    outputs = [length for axis, length in enumerate(lengths) if axis not in meeting(weight).inside and length > 1]
+    return len(outputs) > 1 and [length for length in mine if length > 1] == outputs
+
+
+def _own_shape(use: Use) -> tuple[int, ...]:
+    """Returns the shape of the parameter itself, before all views."""
+    edge = use.node.inputs[use.position]
+    stack = [] if edge is None else [edge.node]
+    while stack:
+        node = stack.pop()
+        if node.leaf == use.chain.leaf:
+            return node.shape
+        stack.extend(before.node for before in node.inputs if before is not None)
+    return ()
 
 
 def _branch_end(blocks: Blocks, add: Node) -> Node:

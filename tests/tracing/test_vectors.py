@@ -220,3 +220,48 @@ def test_a_learned_bias_of_attention_scores_is_no_table_of_positions() -> None:
     for name in ("by_distance.weight", "by_pair"):
         assert graph[name].keep == "a learned bias of attention scores; its scale belongs to the scores"
     assert (graph["place"].role, graph["place"].keep) == ("position", "")
+
+
+class Stacked(nn.Module):
+    """Several products in one tensor, each with a bias for each of its units, and what the test makes of them."""
+
+    def __init__(
+        self, weight: tuple[int, ...], bias: tuple[int, ...], use: Callable[[Stacked, Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(3, D), nn.LazyLinear(2)
+        self.w, self.b, self.use = nn.Parameter(torch.randn(weight)), nn.Parameter(torch.randn(bias)), use
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.use(self, self.stem(x)).relu().flatten(2))
+
+
+STACKED: dict[str, tuple[tuple[int, ...], tuple[int, ...], Callable[[Stacked, Tensor], Tensor], str]] = {
+    "experts": ((5, D, 7), (5, 7), lambda m, x: torch.einsum("btd,edh->bteh", x, m.w) + m.b, "bias"),
+    "experts, one after the other": (
+        (5, D, 7), (5, 1, 7), lambda m, x: (x.flatten(0, 1) @ m.w + m.b).movedim(0, 1).unflatten(0, (4, 6)), "bias",
+    ),
+    "an expert for each token": (
+        (5, D, 7), (5, 7),
+        lambda m, x: torch.einsum("btd,tdh->bth", x, m.w[torch.arange(6) % 5]) + m.b[torch.arange(6) % 5],
+        "bias",
+    ),
+    "heads": ((D, 2, 4), (2, 4), lambda m, x: torch.einsum("btd,dnh->btnh", x, m.w) + m.b, "bias"),
+    "groups": (
+        (2, 4, 3), (2, 3), lambda m, x: torch.einsum("btgi,gio->btgo", x.unflatten(2, (2, 4)), m.w) + m.b, "bias",
+    ),
+    "places": ((D, 2, 4), (6, 1, 4), lambda m, x: torch.einsum("btd,dnh->btnh", x, m.w) + m.b, "position"),
+    "places of one product": ((D, 7), (6, 7), lambda m, x: x @ m.w + m.b, "position"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_the_biases_of_several_products_in_one_tensor_belong_to_their_weight(name: str) -> None:
+    weight, bias, use, role = STACKED[name]
+    model, x = Stacked(weight, bias, use), torch.randn(4, 6, 3)
+    model(x)
+    graph = read_graph(model, lambda: model(x).pow(2).mean())
+    assert (graph["b"].role, graph["b"].of) == (role, "w" if role == "bias" else None)
+    if role == "bias":
+        autoinit.apply_(model, "he_normal", [(x, torch.randn(4, 6, 2))])
+        assert not model.b.any()
