@@ -45,8 +45,10 @@ def nothing_to_choose(graph: Graph, space: Space) -> str:
     said = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(SHOWN_REASONS))
     more = "; …" if len(reasons) > SHOWN_REASONS else ""
     which = "no recipe" if not space.listed else "none of the given recipes"
+    rates = "; learning rates alone are not searched" if space.has("lr_step") else ""
     return (
         f"there is nothing to choose: {which} changes any of the model's {len(graph.layers)} parameters ({said}{more})"
+        f"{rates}"
     )
 
 

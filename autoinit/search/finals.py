@@ -222,7 +222,9 @@ def _no_rival(campaign: Campaign, none_tried: str) -> NoChampion:
         return NoChampion(f"the run from the model's own weights failed ({trials[0].reason})", open=True)
     others = [trial for trial in trials if trial.candidate.recipe != OWN]
     if not others:
-        return NoChampion(none_tried, open=True, longer=2.0)
+        rates = len({trial.candidate.lr_step for trial in trials})
+        only = f"only learning rates were tried, {rates} of them on the model's own weights: " if rates > 1 else ""
+        return NoChampion(only + none_tried, open=True, longer=2.0)
     broken = [trial for trial in others if trial.state in ("vetoed", "diverged", "failed")]
     if len(broken) == len(others):
         why = f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {broken[0].reason})"

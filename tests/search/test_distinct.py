@@ -60,6 +60,7 @@ def test_where_no_recipe_changes_a_weight_nothing_is_tried_and_the_answer_says_w
     assert len(selection.trials) == 0
     assert selection.cost.steps == 0
     assert not selection.lr_searched
+    assert selection.why.endswith("; learning rates alone are not searched")
     assert str(selection).startswith("Your own weights are kept: there are no others to choose.")
 
 

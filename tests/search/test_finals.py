@@ -56,6 +56,14 @@ def test_the_best_goes_to_the_gate_and_wins(campaign: Campaign) -> None:
     assert verdict.gain.high < math.log(0.9)
 
 
+def test_where_only_learning_rates_were_tried_that_is_said(campaign: Campaign) -> None:
+    try_all(campaign, Candidate(OWN), Candidate(OWN, 1), Candidate(OWN, -1), steps=8)
+    entered = finals(campaign, tune_lr=True)
+    assert entered.nobody is not None
+    assert entered.nobody.why.startswith("only learning rates were tried, 3 of them on the model's own weights: ")
+    assert entered.nobody.why.endswith("the budget ended before another candidate could be tried")
+
+
 def test_finals_and_gate_run_on_other_batch_orders_than_the_search(campaign: Campaign) -> None:
     try_all(campaign, Candidate(OWN), GOOD)
     finals(campaign, tune_lr=False)
