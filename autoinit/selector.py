@@ -18,6 +18,7 @@ from .executors.choice import Choice, ExecutorName, check_executor, choose, fast
 from .executors.sequential import Sequential
 from .graph import Globs, Graph
 from .judging.budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Budget, Meter, Schedule, parse_budget
+from .judging.curves import kept_curves
 from .judging.trials import Candidate
 from .plans.rules import resolve
 from .probing.bench import Bench
@@ -27,6 +28,7 @@ from .recommender.model import Recommender
 from .recommender.source import recommender_from
 from .recommender.warm import warmed
 from .screen.bar import progress_shown
+from .search.before_after import Layers, before_and_after
 from .search.campaign import Campaign, Progress, ProgressEvent
 from .search.distinct import nothing_to_choose
 from .search.finals import NoChampion
@@ -215,7 +217,10 @@ def select(
             found = Found(Candidate(OWN), nobody=NoChampion(idle))
             if not idle and small is None:
                 found = search(campaign, space, storage=storage, study_name=study_name)
-    selection = _selection(found, campaign, _cost(campaign, how, memory, found), small)
+        cost = _cost(campaign, how, memory, found)
+        shown = bool(campaign.trials) and not found.interrupted  # who presses Ctrl-C waits for nothing more
+        layers = before_and_after(bench, found.plan) if shown else ((), ())
+    selection = _selection(found, campaign, cost, small, layers)
     if record:
         keep_records(campaign.trials, task, graph, features, own, seed)
     return _given(selection, task, original, seed, apply)
@@ -319,7 +324,9 @@ def _cost(campaign: Campaign, how: str, memory: PeakMemory, found: Found) -> Cos
     return Cost(campaign.meter.seconds, campaign.meter.steps, tried, run, memory.bytes, early)
 
 
-def _selection(found: Found, campaign: Campaign, cost: Cost, untried: Reason | None) -> Selection:
+def _selection(
+    found: Found, campaign: Campaign, cost: Cost, untried: Reason | None, layers: tuple[Layers, Layers]
+) -> Selection:
     """Returns what was found as an answer; with a reason where nothing was tried."""
     verdict, champion = found.verdict, found.champion
     said = untried or reason(found, campaign.meter, 1 - campaign.schedule.finals_until)
@@ -347,9 +354,12 @@ def _selection(found: Found, campaign: Campaign, cost: Cost, untried: Reason | N
         answer=said.answer,
         remedy=said.remedy,
         contender=champion.recipe if verdict is not None and champion is not None else None,
-        alike=dict(campaign.alike),
+        alike=tuple(campaign.alike.items()),
         given_lr=base,
         lr_given=bench.task.lr_given,
+        curves=kept_curves(campaign.trials, champion.recipe if champion is not None else None, base),
+        before=layers[0],
+        after=layers[1],
     )
 
 

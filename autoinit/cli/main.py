@@ -1,4 +1,4 @@
-"""The command `autoinit`: demo, select, recommend, diagnose, apply, catalogue.
+"""The command `autoinit`: demo, select, recommend, diagnose, apply, report, catalogue.
 
 Exit codes: 0 done (also where the weights were kept), 2 wrong usage or bad input, 130 interrupted (what was
 found by then is printed and saved all the same), 1 a defect. Results go to stdout, progress and errors to
@@ -161,12 +161,15 @@ def select_command(
     record: Annotated[bool, typer.Option("--record", help="Add what is found to your own records.")] = False,
     out: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
     keys: Annotated[bool, typer.Option("--keys", help="Name recipes as code takes them, and not in short.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="With --out: all of it, for `autoinit report`.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Chooses the initial weights of MODEL by short trainings on DATA, and saves them as a plan."""
     rate = learning_rate(lr)
     check_folder(out, "--out")
+    if full and out is None:
+        raise typer.BadParameter("it says what is saved; name the file with --out.", param_hint="--full")
     reading(quiet, model, data)
     network = model_of(model)
     from ..selector import select
@@ -196,7 +199,7 @@ def select_command(
             progress=progress,
         )
     if out:
-        selection.save(out)
+        selection.save(out, full=full)
     shown = selection.to_text(keys=keys)
     answer(as_json, shown, lambda: {**selection_data(selection), "out": str(out) if out else None})
     if out and not as_json:
@@ -309,6 +312,18 @@ def apply_command(
     saved = [f"Saved {path}." for path in (out, plan) if path]
     if saved and not as_json:
         typer.echo("\n" + "\n".join(saved))
+
+
+@app.command("report")
+def report_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `autoinit select --out FILE --full` wrote.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The page to write, such as init.html.")],
+) -> None:
+    """Writes one HTML page about a saved selection: what was chosen and why, loss curves, every trial."""
+    from ..reports.reporting import report
+
+    report(file, out)
+    typer.echo(f"Written {out}.")
 
 
 @app.command("catalogue")

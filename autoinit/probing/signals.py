@@ -91,24 +91,41 @@ def measure(task: Task, graph: Graph, batch: Batch | None = None) -> Signals:
     """
     batch = task.train[0] if batch is None else batch
     with task.preserved() as snapshot:
-        task.model.train()
-        outputs: dict[str, _Output] = {}
-
-        def on_product(name: str, output: Tensor) -> None:
-            if name in graph and name not in outputs:
-                outputs[name] = _output(graph[name], output.detach())
-
-        with watch_products(task.model, on_product):
-            loss = task.backward(batch)
-        by_name = gradient_norms(task.model)
-        layers = tuple(
-            _layer_signal(task.model, layer, outputs.get(layer.name), by_name.get(layer.name))
-            for layer in graph.layers
-            if layer.is_matrix or layer.kind == "embedding"
-        )
+        loss, by_name, layers = _passed(task, graph, batch)
         total = math.sqrt(sum(norm**2 for norm in by_name.values()))
         snapshot.rewind()
         return Signals(loss, total, agreement(task, batch), layers)
+
+
+def layer_signals(task: Task, graph: Graph) -> tuple[LayerSignal, ...]:
+    """Returns what one pass over the first training batch shows of each layer; the caller puts the model back.
+
+    Args:
+        task: what is trained.
+        graph: the model's architecture.
+    """
+    return _passed(task, graph, task.train[0])[2]
+
+
+def _passed(task: Task, graph: Graph, batch: Batch) -> tuple[float, dict[str, float], tuple[LayerSignal, ...]]:
+    """Returns the loss of a batch, the gradient's norm by parameter name, and the signals of each layer."""
+    task.model.train()
+    task.model.zero_grad(set_to_none=True)
+    outputs: dict[str, _Output] = {}
+
+    def on_product(name: str, output: Tensor) -> None:
+        if name in graph and name not in outputs:
+            outputs[name] = _output(graph[name], output.detach())
+
+    with watch_products(task.model, on_product):
+        loss = task.backward(batch)
+    by_name = gradient_norms(task.model)
+    layers = tuple(
+        _layer_signal(task.model, layer, outputs.get(layer.name), by_name.get(layer.name))
+        for layer in graph.layers
+        if layer.is_matrix or layer.kind == "embedding"
+    )
+    return loss, by_name, layers
 
 
 def gradient_norms(model: nn.Module) -> dict[str, float]:

@@ -10,10 +10,11 @@ from html import escape
 from typing import Any
 
 from .. import text
+from ..judging.curves import thinned
 from ..knowledge.lines import Line
 from ..study.results import StudyResults
 from .blocks import Drawing, Figure
-from .summary import AS_IS, Mean, Share, TaskSummary, grouped, mean, mean_curve, mean_held_back, thinned, total
+from .summary import AS_IS, POINTS, Mean, Share, TaskSummary, grouped, mean, mean_curve, mean_held_back, total
 
 INK, BLUE, ORANGE, GREEN = "#1d2733", "#0072b2", "#d55e00", "#009e73"
 COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00")
@@ -294,7 +295,7 @@ def _task_curves(lines: list[Line]) -> list[dict[str, Any]]:
     data = []
     for place, recipe in enumerate([AS_IS, *(recipe for _, recipe in ranked[:LEADERS])]):
         same = by_recipe.get(recipe, [])
-        steps, losses = thinned(mean_curve(same))
+        steps, losses = thinned(mean_curve(same), POINTS)
         if not losses:
             continue
         look = {"color": INK, "dash": "dash"} if recipe == AS_IS else {"color": COLOURS[(place - 1) % len(COLOURS)]}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..search.selection import Selection
 
 
-def report(what: Selection | Diagnosis | StudyResults, path: str | os.PathLike[str]) -> None:
+def report(what: Selection | Diagnosis | StudyResults | str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Writes a report as one HTML file that opens anywhere without a network.
 
     The page of a selection shows the gain with its interval, the leaderboard, every trial and the plan; that of a
@@ -26,12 +26,14 @@ def report(what: Selection | Diagnosis | StudyResults, path: str | os.PathLike[s
     on disk there is `autoinit study report FILE OUT.html` on the command line.
 
     Args:
-        what: The report is about this: the answer of `select` or of `diagnose`, or a study's results.
+        what: The report is about this: the answer of `select` or of `diagnose`, a study's results, or the path of a
+            selection that was written with `selection.save(path, full=True)`.
         path: The file has this path, in a folder that exists; an older one is replaced, whole or not at all.
 
     Raises:
         ArgumentError: No report can be made of `what`, the path cannot be written, or plotly or jinja2 is missing. An
             older file is left as it was.
+        PlanFileError: The file that `what` names is missing or damaged, or holds a plan only.
 
     Example:
         >>> import autoinit, tempfile
@@ -54,13 +56,16 @@ def report(what: Selection | Diagnosis | StudyResults, path: str | os.PathLike[s
         from ..search.selection import Selection
         from .model_pages import diagnosis_page, selection_page
 
+        if isinstance(what, (str, os.PathLike)):
+            what = Selection.load(what)
         if isinstance(what, Selection):
             page = selection_page(what)
         elif isinstance(what, Diagnosis):
             page = diagnosis_page(what)
         else:
             raise ArgumentError(
-                "A report is made of a Selection (autoinit.select), a Diagnosis (autoinit.diagnose) or StudyResults. "
+                "A report is made of a Selection (autoinit.select), a Diagnosis (autoinit.diagnose), StudyResults, or "
+                "the path of a selection that was saved with full=True. "
                 f"Got {type(what).__name__}."
             )
     write(file, render(page))

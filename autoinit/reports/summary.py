@@ -6,7 +6,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from ..knowledge.lines import Line
@@ -171,13 +170,3 @@ def mean_held_back(lines: Sequence[Line]) -> list[tuple[int, float]]:
             if loss is not None and math.isfinite(loss):
                 points[step].append(loss)
     return [(step, math.fsum(each) / len(each)) for step, each in sorted(points.items()) if len(each) == len(curves)]
-
-
-def thinned(losses: Sequence[float], most: int = POINTS) -> tuple[list[float], list[float]]:
-    """Returns steps, from 1, and losses of a curve as at most so many points: means of neighbouring steps."""
-    count = min(len(losses), most)
-    edges = [round(place * len(losses) / count) for place in range(count + 1)] if count else []
-    spans = list(pairwise(edges))
-    return [(first + 1 + last) / 2 for first, last in spans], [
-        math.fsum(losses[first:last]) / (last - first) for first, last in spans
-    ]

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
 
+from ..errors import PlanFileError
 from ..graph import Graph
+from ..judging.curves import LossCurve
 from ..judging.gate import Gain
 from ..judging.trials import Trial
 from ..plans.plan import Plan
+from ..probing.signals import LayerSignal
 from ..recipes.names import title
 from ..recipes.recipe import Recipe
 from ..recipes.space import LR_RATIO
 from . import shown
 from .reasons import Answer
+from .saved import PLACE, as_saved, read_saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,11 @@ class Selection:
         interrupted: whether Ctrl-C ended the search early.
         task: what was trained, in words: the loss and the optimizer.
         lr_searched: whether `lr` was chosen along.
+        curves: the losses over the trainings that tell the most (`LossCurve`): all runs of the gate, then your own
+            weights', the contender's and the leaders', 64 at the most, each thinned to 100 points at the most.
+        before: what the layers of your own weights carry, measured in one pass before any training (`LayerSignal`); of
+            the proxy where one was searched.
+        after: the same from the contender's weights; empty where there is none.
     """
 
     recipe: Recipe
@@ -97,10 +108,13 @@ class Selection:
     answer: Answer = "unsure"
     remedy: str = ""
     contender: Recipe | None = None
-    alike: Mapping[Recipe, Recipe] = field(default_factory=dict)
+    alike: tuple[tuple[Recipe, Recipe], ...] = ()
     given_lr: float | None = None
     lr_given: bool = False
     applied: bool = False
+    curves: tuple[LossCurve, ...] = ()
+    before: tuple[LayerSignal, ...] = ()
+    after: tuple[LayerSignal, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -125,9 +139,36 @@ class Selection:
     def _repr_html_(self) -> str:
         return shown.as_html(self)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the plan with its provenance as JSON, for `autoinit.apply_(model, path)`."""
-        self.plan.save(path, provenance=_provenance(self))
+    def save(self, path: str | os.PathLike[str], *, full: bool = False) -> None:
+        """Writes the plan with its provenance as JSON, for `autoinit.apply_(model, path)`.
+
+        Args:
+            path: The file has this path; an older one is replaced, whole or not at all.
+            full: Whether trials, curves and all else are written too, so that `Selection.load` and `autoinit.report`
+                can read the selection back.
+        """
+        whole = {PLACE: as_saved(vars(self))} if full else {}
+        self.plan.save(path, provenance={**_provenance(self), **whole})
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Selection:
+        """Returns the selection that `save(path, full=True)` wrote.
+
+        Raises:
+            PlanFileError: The file is missing or damaged, or holds a plan only.
+        """
+        plan = Plan.load(path)
+        fields = read_saved(path, typing.get_type_hints(Selection), _COLUMNS)
+        if missing := [name for name in _NEEDED if name not in fields]:
+            raise PlanFileError(f"File {os.fspath(path)!r} is damaged: its selection lacks {', '.join(missing)}.")
+        return Selection(plan=plan, **fields)
+
+
+_NEEDED = [
+    one.name
+    for one in dataclasses.fields(Selection)
+    if one.name != "plan" and one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+]
 
 
 def trial_table(trials: Sequence[Trial], lr: float | None) -> pd.DataFrame:
@@ -140,24 +181,25 @@ def trial_table(trials: Sequence[Trial], lr: float | None) -> pd.DataFrame:
     return pd.DataFrame([_row(trial, lr) for trial in trials], columns=list(_COLUMNS))
 
 
-_COLUMNS = (
-    "number",
-    "stage",
-    "recipe",
-    "name",
-    "lr",
-    "state",
-    "steps",
-    "spent",
-    "score",
-    "training",
-    "held_back",
-    "stability",
-    "first_loss",
-    "last_loss",
-    "seconds",
-    "reason",
-)
+_COLUMNS = {
+    "number": "int64",
+    "stage": "str",
+    "recipe": "str",
+    "name": "str",
+    "lr": "float64",
+    "state": "str",
+    "steps": "int64",
+    "spent": "float64",
+    "score": "float64",
+    "training": "float64",
+    "held_back": "float64",
+    "stability": "float64",
+    "first_loss": "float64",
+    "last_loss": "float64",
+    "seconds": "float64",
+    "reason": "str",
+}
+"""Column of the trials → the type of its values."""
 
 
 def _row(trial: Trial, base_lr: float | None) -> dict[str, Any]:

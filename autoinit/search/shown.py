@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -186,9 +186,9 @@ def _explained(selection: Selection, *, keys: bool = False) -> Iterator[str]:
             yield f"{word}: {meaning}"
 
 
-def _doubles(alike: Mapping[Recipe, Recipe], keys: bool) -> str:
+def _doubles(alike: Sequence[tuple[Recipe, Recipe]], keys: bool) -> str:
     """Returns recipes that were not tried, behind the one that stands for them: "own weights (lsuv, he_normal)"."""
     groups: dict[str, list[str]] = {}
-    for recipe, other in alike.items():
+    for recipe, other in alike:
         groups.setdefault(_name(other, keys), []).append(_name(recipe, keys))
     return "; ".join(f"{other} ({', '.join(recipes)})" for other, recipes in groups.items())

@@ -83,7 +83,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"autoinit {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "select", "diagnose", "apply", "catalogue"])
+@pytest.mark.parametrize("command", ["demo", "select", "diagnose", "apply", "report", "catalogue"])
 def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     assert "Usage: autoinit" in capsys.readouterr().out
@@ -394,3 +394,20 @@ def test_interrupted_search_prints_and_saves_what_it_found_and_exits_with_130(fo
 def test_the_package_runs_as_a_module() -> None:
     run = subprocess.run([sys.executable, "-m", "autoinit", "--version"], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (0, f"autoinit {autoinit.__version__}\n")
+
+
+def test_a_selection_that_was_saved_whole_is_made_a_page_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--optimizer", "factories:sgd", "--budget", "3s", "--out", "init.json", "--full", "--quiet"]
+    assert run("select", "factories:model", "--data", "factories:data", *options) == 0
+    assert run("report", "init.json", "init.html") == 0
+    assert capsys.readouterr().out.endswith("Written init.html.\n")
+    assert (folder / "init.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_page_needs_the_whole_selection(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "plan.json").write_text("{}")
+    assert run("report", "plan.json", "init.html") == 2
+    assert "plan.json" in capsys.readouterr().err
+    arguments = ["select", "factories:model", "--data", "factories:data"]
+    assert run(*arguments, "--full") == 2
+    assert "--out" in capsys.readouterr().err

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-import math
 import re
 import statistics
 import subprocess
@@ -21,7 +20,7 @@ from autoinit.errors import ArgumentError
 from autoinit.reports.figures import ROWS, gain_map, heat_map, short
 from autoinit.reports.reporting import report
 from autoinit.reports.study_page import _span
-from autoinit.reports.summary import POINTS, importance, mean, summarize, thinned
+from autoinit.reports.summary import POINTS, importance, mean, summarize
 from autoinit.search.selection import Selection
 from autoinit.study.results import StudyResults
 
@@ -151,19 +150,6 @@ def test_heat_map_of_many_recipes_keeps_those_of_the_most_tasks(results: StudyRe
     few = heat_map(several[:1])
     assert few is not None
     assert "Only the" not in few.note
-
-
-def test_thinned_curve_keeps_its_mean_and_ends() -> None:
-    losses = [math.sin(step) + 2 for step in range(600)]
-    steps, values = thinned(losses)
-    assert len(steps) == len(values) == POINTS
-    assert statistics.fmean(values) == pytest.approx(statistics.fmean(losses))
-    assert (steps[0], steps[-1]) == (5.5, 595.5)
-
-
-def test_short_curve_is_left_as_it_is() -> None:
-    assert thinned([3.0, 2.0, 1.0]) == ([1, 2, 3], [3.0, 2.0, 1.0])
-    assert thinned([]) == ([], [])
 
 
 def test_labels_are_cut_and_safe() -> None:
