@@ -39,7 +39,7 @@ ONLY_IN = {
     "sqlalchemy": {"search.storing", "study"},
     "ray": {"study"},
     "pydantic": {"jsonfile", "study"},
-    "plotly": {"reports"},
+    "plotly": set(),
     "jinja2": {"reports"},
     "typer": {"cli"},
     "click": {"cli"},

@@ -32,6 +32,7 @@ class Figure:
         note: how to read it.
         drawings: what a drop-down chooses from; without one where there is a single drawing.
         chooses: what the drop-down is called.
+        shown: which drawing the page opens on.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Figure:
     note: str
     drawings: list[Drawing]
     chooses: str = "Task"
+    shown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,16 @@ class Table:
         rows: cells.
         left: how many columns from the left hold words and are aligned to that side.
         caption: above it.
+        fold: what is shown of it until it is clicked; empty shows it at once.
+        page: rows that are shown at a time; 0 shows all.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     left: int = 1
     caption: str = ""
+    fold: str = ""
+    page: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class Section:
     Attributes:
         title: of the section.
         texts: paragraphs.
+        code: lines to copy.
         facts: names and values.
         figures: drawn by plotly.
         tables: of text.
@@ -86,6 +93,7 @@ class Section:
 
     title: str
     texts: Sequence[str] = ()
+    code: str = ""
     facts: Sequence[tuple[str, str]] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import text
@@ -11,12 +12,18 @@ from ..diagnosis import Diagnosis
 from ..judging.gate import Gain
 from ..plans.fill import Fill
 from ..plans.table import coverage
+from ..recipes.names import title
 from ..search.selection import Selection
 from .blocks import Figure, Folded, Page, Section, Table
-from .figures import first_and_last, intervals, signals, trials_figure
+from .figures import LEVEL, STAGES, intervals, pairs_figure, race_figure, signals, trials_figure
+from .labels import explained, recipe_titles
 from .summary import AS_IS, Mean
 
-_SHOWN = 12
+_SHOWN = 8
+"""Recipes of the leaderboard, beside the model's own weights."""
+
+_ROWS = 20
+"""Rows of a long table that are shown at a time."""
 
 
 def selection_page(selection: Selection) -> Page:
@@ -24,17 +31,99 @@ def selection_page(selection: Selection) -> Page:
     trials: list[dict[str, Any]] = [
         {str(key): value for key, value in row.items()} for row in selection.trials.to_dict("records")
     ]
+    titles = recipe_titles([AS_IS, selection.recipe.key, *(str(trial["recipe"]) for trial in trials)])
     leaders = _leaders(trials)
-    drawn = [_gain_figure(selection), first_and_last([(r["recipe"], r["first_loss"], r["last_loss"]) for r in leaders])]
     sections = [
-        Section("The choice", facts=_facts(selection), figures=[figure for figure in drawn[:1] if figure]),
-        Section("Leaderboard", **_leaderboard(selection, leaders, drawn[1])),
-        *_trials(trials),
+        _use(selection),
+        Section("What was measured", facts=_facts(selection), figures=_drawn([_gain_figure(selection)])),
+        *_curves(selection, [str(trial["recipe"]) for trial in leaders]),
+        *_before_and_after(selection),
+        Section("Leaderboard", **_leaderboard(selection, leaders, titles)),
+        *_trials(trials, titles),
         _plan(selection),
     ]
-    title = "Kept the model's own weights" if selection.kept else f"Chose {selection.recipe.key}"
-    lead = selection.headline if not selection.kept else f"{selection.headline} Why: {selection.why}."
-    return Page(title, lead, sections)
+    return Page(_title(selection), _lead(selection), sections)
+
+
+def _title(selection: Selection) -> str:
+    if selection.answer == "better":
+        return f"Weights by “{title(selection.recipe)}” train better than your own"
+    if not len(selection.trials) and selection.answer == "no better":
+        return "There are no other weights to choose"
+    if selection.answer == "no better":
+        return "Your own weights are as good as any that were tried"
+    return "It could not be told whether other weights train better than your own"
+
+
+def _lead(selection: Selection) -> str:
+    why = f"{selection.why[:1].upper()}{selection.why[1:]}."
+    if not selection.kept:
+        return f"{why} {_in_words(selection)}"
+    remedy = f" What would tell: {selection.remedy.removesuffix(' would')}." if selection.remedy else ""
+    return f"Your own weights are kept. The reason: {selection.why}.{remedy}"
+
+
+def _in_words(selection: Selection) -> str:
+    """Returns by how much the loss is lower, as a sentence."""
+    if selection.gain is None or selection.gain.factor >= 1:
+        return ""
+    runs = f"over {selection.gain.pairs} paired runs, which is beyond noise"
+    if selection.gain.factor > 0.5:
+        return f"The training loss is {text.percent(1 - selection.gain.factor)} lower {runs}."
+    return f"The training loss comes to {text.percent(selection.gain.factor)} of that from your own weights {runs}."
+
+
+def _use(selection: Selection) -> Section:
+    """Returns what to do now: three lines to copy where weights were chosen."""
+    lr = "" if selection.lr is None else text.number(selection.lr, 4)
+    if selection.kept:
+        texts = ["There is nothing to set: the model's weights are as they were. Train as you would have done."]
+        if lr and selection.lr_searched:
+            texts.append(f"The best learning rate that was found for them is {lr}.")
+        return Section("How to use it", texts=texts)
+    scaled = any(fill.lr_adam != 1 or fill.lr_sgd != 1 for fill in selection.plan.fills)
+    drawn = 'autoinit.apply_(model, "init.json")'
+    if scaled:
+        lines = ['selection.save("init.json")', f"plan = {drawn}", f"groups = plan.param_groups(model, lr={lr or '…'})"]
+        last = "The third has a learning rate for each parameter: give the groups to your optimizer."
+    elif lr:
+        lines = ['selection.save("init.json")', drawn, f"lr = {lr}"]
+        last = "The third is the learning rate that goes with them."
+    else:
+        lines = ['selection.save("init.json")', "import autoinit", drawn]
+        last = ""
+    texts = [
+        "The model that was searched has these weights already, unless apply=False was asked for.",
+        "For another one, the first line goes where you searched, the second into your program, before its optimizer "
+        f"is made. {last}".rstrip(),
+    ]
+    return Section("How to use it", texts=texts, code="\n".join(lines))
+
+
+def _drawn(figures: Sequence[Figure | None]) -> list[Figure]:
+    return [figure for figure in figures if figure is not None]
+
+
+def _curves(selection: Selection, leaders: Sequence[str]) -> list[Section]:
+    """Returns the loss curves: the gate's paired runs, then the search's."""
+    found = _drawn(
+        [
+            pairs_figure(selection.curves, selection.contender),
+            race_figure(selection.curves, selection.contender, leaders),
+        ]
+    )
+    return [Section("Loss curves", figures=found)] if found else []
+
+
+def _before_and_after(selection: Selection) -> list[Section]:
+    """Returns what the layers carry from the owner's weights and from those that met them."""
+    if not selection.before:
+        return []
+    series = [(AS_IS, [dataclasses.asdict(layer) for layer in selection.before])]
+    if selection.after and selection.contender is not None:
+        series.append((selection.contender.key, [dataclasses.asdict(layer) for layer in selection.after]))
+    name = "Signals layer by layer, before and after" if len(series) > 1 else "Signals layer by layer"
+    return [Section("Layers", figures=[Figure("layers", name, LEVEL, [signals(series)])])]
 
 
 def _facts(selection: Selection) -> list[tuple[str, str]]:
@@ -42,9 +131,12 @@ def _facts(selection: Selection) -> list[tuple[str, str]]:
     measured = "Seen of it" if selection.kept else "Gain"
     lr = "" if selection.lr is None else text.number(selection.lr)
     memory = "" if cost.memory is None else f", {cost.memory / 2**20:,.0f} MiB at most"
+    name, key = title(selection.recipe), selection.recipe.key
+    met = title(selection.contender) if selection.contender is not None else ""
     facts = [
-        ("Recipe", selection.recipe.key),
-        ("Met them in the gate", str(selection.contender) if selection.kept and gains else ""),
+        ("Chosen", "your own weights" if selection.kept else name),
+        ("In code", key if key != name and not selection.kept else ""),
+        ("Met them in paired runs", met if selection.kept and gains else ""),
         *((f"{measured}, {name}", str(gain)) for name, gain in gains),
         ("Gain", "" if gains else "no paired runs were made"),
         ("Task", selection.task),
@@ -60,19 +152,19 @@ def _facts(selection: Selection) -> list[tuple[str, str]]:
 def _gain_figure(selection: Selection) -> Figure | None:
     rows = [(name, f"{name}: {gain}", _positive(gain)) for name, gain in _gains(selection)]
     note = (
-        "Log of the factor by which the loss is lower than with the model's own weights, with the interval of "
-        "paired runs on fresh batch orders: 0.7 is half the loss. Right of 0 is better."
+        "The loss as a multiple of that from the model's own weights, with the interval of paired runs on fresh batch "
+        "orders. Left of × 1 is better."
     )
-    title = "Gain over the model's own weights"
+    name = "Loss beside that from your own weights"
     if selection.kept:
-        title = "What was seen of the recipe that was not chosen"
+        name = "What was seen of the recipe that was not chosen"
         note = f"{note} Why it is not believed stands above."
-    return intervals("gain", title, note, rows, "gain, in log units") if rows else None
+    return intervals("gain", name, note, rows, "loss beside own weights", factors=True) if rows else None
 
 
 def _gains(selection: Selection) -> list[tuple[str, Gain]]:
     """Returns what the gate has measured, each with its name."""
-    pairs = (("training", selection.gain), ("held back", selection.held_back))
+    pairs = (("training rows", selection.gain), ("held-back rows", selection.held_back))
     return [(name, gain) for name, gain in pairs if gain is not None]
 
 
@@ -91,38 +183,53 @@ def _leaders(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return ranked[:_SHOWN] + [trial for trial in ranked[_SHOWN:] if trial["recipe"] == AS_IS]
 
 
-def _leaderboard(selection: Selection, leaders: list[dict[str, Any]], figure: Figure | None) -> dict[str, Any]:
-    header = ("recipe", "lr", "steps", "score", "training", "held back", "first loss", "last loss")
+def _leaderboard(selection: Selection, leaders: list[dict[str, Any]], titles: Mapping[str, str]) -> dict[str, Any]:
+    header = ("recipe", "learning rate", "steps", "score", "first loss", "last loss")
     rows = [
         (
-            f"→ {row['recipe']}" if row["recipe"] == selection.recipe.key else str(row["recipe"]),
+            f"→ {titles[row['recipe']]}" if row["recipe"] == selection.recipe.key else titles[row["recipe"]],
             _number(row["lr"]),
             str(row["steps"]),
-            *(_number(row[name]) for name in ("score", "training", "held_back", "first_loss", "last_loss")),
+            *(_number(row[name]) for name in ("score", "first_loss", "last_loss")),
         )
         for row in leaders
     ]
     legend = (
-        "Score: log of the loss against a constant guess, plus a term for the range of the gradients; lower is better. "
-        "→ is the choice. A selection keeps the first and the last loss of each trial, not the curve between."
+        "The best of those that went to the search's last step, each at its best learning rate. Score: log of the loss "
+        "beside a constant guess's, on training and held-back rows, plus a little for gradients of unlike size; lower "
+        "is better. → is what you train with."
     )
     if not rows:
-        return {"texts": ["No candidate was fully probed."]}
-    return {"texts": [legend], "figures": [figure] if figure else [], "tables": [Table(header, rows)]}
+        return {"texts": ["No recipe went to the search's last step."]}
+    words = explained([str(row["recipe"]) for row in leaders])
+    folded = [Folded("What the words mean", "\n".join(f"{word}: {meaning}" for word, meaning in words))]
+    return {"texts": [legend], "tables": [Table(header, rows)], "folded": folded if words else []}
 
 
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else text.number(value)
 
 
-def _trials(trials: list[dict[str, Any]]) -> list[Section]:
-    figure = trials_figure(trials)
-    ended = [trial for trial in trials if trial["reason"]]
-    if figure is None and not ended:
+def _trials(trials: list[dict[str, Any]], titles: Mapping[str, str]) -> list[Section]:
+    if not trials:
         return []
-    rows = [(str(trial["recipe"]), str(trial["state"]), str(trial["reason"])) for trial in ended]
-    table = Table(("recipe", "state", "why it went no further"), rows, left=3)
-    return [Section("Trials", figures=[figure] if figure else [], tables=[table] if rows else [])]
+    rows = [
+        (
+            titles[trial["recipe"]],
+            str(trial["number"]),
+            STAGES[trial["stage"]],
+            str(trial["state"]),
+            str(trial["reason"]) or ("went on" if trial["stage"] != "gate" else ""),
+            _number(trial["lr"]),
+            str(trial["steps"]),
+            _number(trial["score"]),
+        )
+        for trial in trials
+    ]
+    header = ("recipe", "run", "of the", "state", "why it went no further", "learning rate", "steps", "score")
+    many = "1 run" if len(rows) == 1 else f"All {len(rows)} runs"
+    table = Table(header, rows, left=5, fold=f"{many}, and why each went no further", page=_ROWS)
+    return [Section("Every run", figures=_drawn([trials_figure(trials, titles)]), tables=[table])]
 
 
 def _plan(selection: Selection) -> Section:
@@ -132,7 +239,7 @@ def _plan(selection: Selection) -> Section:
     return Section(
         "Plan, parameter by parameter",
         texts=[coverage(selection.plan.fills)],
-        tables=[Table(header, rows, left=4)],
+        tables=[Table(header, rows, left=4, fold=f"All {len(rows)} parameters", page=_ROWS)],
         folded=notes if selection.plan.notes else [],
     )
 
@@ -167,7 +274,11 @@ def diagnosis_page(diagnosis: Diagnosis) -> Page:
         facts=facts,
         tables=[Table(("severity", "what was measured", "what would mend it"), rows, left=3)] if rows else [],
     )
-    return Page("Diagnosis of the initial weights", lead, [findings, _layers(diagnosis)])
+    return Page(_verdict(diagnosis), lead, [findings, _layers(diagnosis)])
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
+    return "The initial weights look sound" if diagnosis.healthy else "The initial weights have something to mend"
 
 
 def _layers(diagnosis: Diagnosis) -> Section:
@@ -194,7 +305,6 @@ def _layers(diagnosis: Diagnosis) -> Section:
         )
         for layer in layers
     ]
-    note = "One batch, before training. Level lines mean that no layer's signal or gradient fades or explodes."
     drawing = signals([(AS_IS, [dataclasses.asdict(layer) for layer in layers])])
-    figures = [Figure("layers", "Signals layer by layer", note, [drawing])] if layers else []
-    return Section("Layers", figures=figures, tables=[Table(header, rows, left=3)])
+    figures = [Figure("layers", "Signals layer by layer", LEVEL, [drawing])] if layers else []
+    return Section("Layers", figures=figures, tables=[Table(header, rows, left=3, page=_ROWS)])

@@ -1,13 +1,18 @@
-"""A page as one HTML file that needs nothing else: no server, no network."""
+"""A page as one HTML file that needs nothing else: no server, no network.
+
+Figures are drawn by plotly.js. Its bundle for plain charts lies beside this file, compressed, and goes into each page
+so; the page unpacks it. The whole of plotly.js would make every page ten times as large.
+"""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import gzip
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,7 +22,13 @@ from ..jsonfile import finite
 from ..version import __version__, to_install
 from .blocks import Page
 
-_NEEDS = "A report is drawn by plotly and jinja2, of which {missing} is not installed: {command}"
+_NEEDS = "A report needs jinja2, which is not installed: {command}"
+
+PLOTLY_JS = "plotly-cartesian.min.js.gz"
+"""npm's plotly.js-cartesian-dist-min 4.1.1 (gzip -9n), under the MIT licence that lies beside it."""
+
+PACKED_FROM = 200_000
+"""Characters of figures from which on they are compressed too: those of a hundred tasks take megabytes."""
 
 
 def target(path: str | os.PathLike[str]) -> Path:
@@ -40,32 +51,36 @@ def render(page: Page) -> str:
     """Returns a page as HTML, with plotly.js, styles and data inside.
 
     Raises:
-        ArgumentError: plotly or jinja2 is not installed.
+        ArgumentError: jinja2 is not installed.
     """
-    environment, plotly_js = _libraries()
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    template = environment.from_string(files(__package__).joinpath("template.html.j2").read_text(encoding="utf-8"))
+    folder = files(__package__)
+    template = _environment().from_string(folder.joinpath("template.html.j2").read_text(encoding="utf-8"))
     figures = [dataclasses.asdict(figure) for section in page.sections for figure in section.figures]
+    drawn = json.dumps(finite(figures), ensure_ascii=False, separators=(",", ":"))
+    packed = len(drawn) > PACKED_FROM
     return str(
         template.render(
             page=page,
             # A "</script>" in a name would end the script; in JSON an escaped "<" is the same character.
-            figures=json.dumps(finite(figures), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
-            plotly_js=plotly_js(),
+            figures=_base64(gzip.compress(drawn.encode(), mtime=0)) if packed else drawn.replace("<", "\\u003c"),
+            packed=packed,
+            plotly_js=_base64(folder.joinpath(PLOTLY_JS).read_bytes()) if figures else "",
             version=__version__,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
     )
 
 
-def _libraries() -> tuple[Any, Callable[[], str]]:
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _environment() -> Any:
     try:
         from jinja2 import Environment, StrictUndefined
-        from plotly.offline import get_plotlyjs
-    except ImportError as problem:
-        missing = (problem.name or "one").partition(".")[0]
-        raise ArgumentError(_NEEDS.format(missing=missing, command=to_install("report"))) from None
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True), get_plotlyjs
+    except ImportError:
+        raise ArgumentError(_NEEDS.format(command=to_install("report"))) from None
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def write(path: Path, html: str) -> None:

@@ -11,12 +11,16 @@ from .. import text
 from ..study.results import StudyResults, best_in_words
 from .blocks import Figure, Folded, Page, Section, Table
 from .figures import best_gains, curves, gain_map, heat_map, importance_figure, layers_figure
-from .summary import AS_IS, Mean, Share, TaskSummary, grouped, importance, stages, summarize
+from .labels import explained, field_title, recipe_title
+from .summary import AS_IS, Mean, Share, TaskSummary, by_value, grouped, importance, stages, summarize
+
+_ROWS = 20
+"""Rows of a long table that are shown at a time."""
 
 _STAGES = {"probe": "Best recipe of each task", "long": "The longer trainings"}
 
 _UNITS = (
-    "A gain is how much lower a recipe's score is than that of the model's own weights (as_is), in log units of the "
+    "A gain is how much lower a recipe's score is than that of the model's own weights, in log units of the "
     "loss: 0.1 is a loss about 10 % lower, 0.7 about half. It is paired: the same seed, the same learning rate."
 )
 _CHOSEN = (
@@ -28,24 +32,97 @@ _CHOSEN = (
 def study_page(results: StudyResults) -> Page:
     """Returns the page about a study."""
     found = {stage: summarize(results, stage) for stage in stages(results)}
-    sections = [_what_was_run(results)]
-    sections += [_best(tasks, stage) for stage, tasks in found.items()]
-    sections += _figures("Learning curves", [curves(results, list(found))])
+    opening = telling(found.get("probe", []))
+    first = opening.name if opening is not None else ""
+    sections = [_best(tasks, stage) for stage, tasks in found.items()]
+    sections += _figures("Learning curves", [curves(results, list(found), first)])
     fields = {str(line["recipe"]): line["fields"] for line in results.lines}
     probes = found.get("probe", [])
     sections += _figures("Recipes and families", [heat_map(probes), gain_map(probes, fields)])
     shares = importance(results)
-    sections += _figures("What mattered", [importance_figure(shares)], [_share_table(shares)] if shares else [])
-    sections += _figures("Layers", [layers_figure(results.tasks)])
-    sections += [_failures(results), *_damaged(results)]
-    title = f"Study {results.study.get('name', 'without a name')}"
-    return Page(title, _lead(results, found.get("probe", [])), sections)
+    if figure := importance_figure(shares):
+        concluded = conclusions(results, shares)
+        sections.append(Section("What mattered", texts=concluded, figures=[figure], tables=[_share_table(shares)]))
+    sections += _figures("Layers", [layers_figure(results.tasks, first)])
+    sections += [_what_was_run(results), _failures(results), *_damaged(results)]
+    return Page(_title(results, found.get("probe", [])), _lead(results, found.get("probe", [])), sections)
 
 
-def _figures(title: str, found: Sequence[Figure | None], tables: Sequence[Table] = ()) -> list[Section]:
+def _figures(title: str, found: Sequence[Figure | None]) -> list[Section]:
     """Returns a section of the figures that there is something to draw in; none where there is nothing."""
     figures = [figure for figure in found if figure is not None]
-    return [Section(title, figures=figures, tables=tables)] if figures else []
+    return [Section(title, figures=figures)] if figures else []
+
+
+def telling(tasks: Sequence[TaskSummary]) -> TaskSummary | None:
+    """Returns the task with the most to tell: of those that are beyond noise, if any, the one of the largest gain."""
+
+    def told(task: TaskSummary) -> tuple[bool, float]:
+        gain = task.gains[str(task.best)]
+        return gain.low is not None and gain.low > 0, gain.mean
+
+    return max((task for task in tasks if task.best is not None), key=told, default=None)
+
+
+WORTH = 0.1
+"""Share of the differences, beyond what chance explains, from which on a choice is called one that matters."""
+
+
+def conclusions(results: StudyResults, shares: Sequence[Share]) -> list[str]:
+    """Returns what to conclude from the share of each choice, as sentences."""
+    ranked = sorted(shares, key=lambda share: -share.beyond_chance)
+    matter = [share for share in ranked if share.beyond_chance >= WORTH]
+    rest = [field_title(share.name) for share in ranked if share.beyond_chance < WORTH]
+    if not matter:
+        return [
+            "No choice explains by itself more of the differences than chance would: what counts is the whole recipe."
+        ]
+    texts = []
+    for place, share in enumerate(matter):
+        name = field_title(share.name)
+        begin = f"Decide on the {name} first" if place == 0 else f"Then on the {name}"
+        texts.append(
+            f"{begin}: over {_many(share.tasks, 'task')} it explains {text.percent(share.share)} of the differences "
+            f"within a task, where chance would explain {text.percent(share.chance)}.{_ends(results, share)}"
+        )
+    if rest:
+        one = len(rest) == 1
+        texts.append(
+            f"What {'makes' if one else 'make'} little difference by {'itself' if one else 'themselves'}: "
+            f"{', '.join(rest)}. Leave {'it' if one else 'them'} as {'it is' if one else 'they are'}."
+        )
+    return texts
+
+
+def _ends(results: StudyResults, share: Share) -> str:
+    """Returns which of its values did best and worst on average, as a sentence; empty where there is no telling."""
+    means = by_value(results, share.name)
+    if len(means) < 2:
+        return ""
+    (best, low), (worst, high) = means[0], means[-1]
+    return (
+        f" Best on average was {_value(share.name, best)}, with a score {text.number(-low, 2)} below its task's mean; "
+        f"worst was {_value(share.name, worst)}, {text.number(high, 2)} above."
+    )
+
+
+def _value(name: str, value: object) -> str:
+    if name == "learning rate":
+        return f"step {value:+d} of the learning rate" if value else "the task's own learning rate"
+    if value is None:
+        return "own weights" if name == "base" else "what it is by default"
+    if isinstance(value, float) and name.endswith(("log2_gain", "log2", "slope")):
+        return f"× {text.number(2.0**value)}"
+    return f"“{value}”"
+
+
+def _title(results: StudyResults, tasks: Sequence[TaskSummary]) -> str:
+    name = f"Study {results.study.get('name', 'without a name')}"
+    best = [task.gains[task.best] for task in tasks if task.best is not None]
+    if not best:
+        return name
+    ahead = sum(gain.mean > 0 for gain in best)
+    return f"{name}: other weights are ahead on {ahead} of {_many(len(best), 'task')}"
 
 
 def _lead(results: StudyResults, tasks: Sequence[TaskSummary]) -> str:
@@ -58,13 +135,17 @@ def _lead(results: StudyResults, tasks: Sequence[TaskSummary]) -> str:
     where = _many(len(tasks), "task") if begun == len(tasks) else f"{begun} of {_many(len(tasks), 'task')}"
     counted = f"{_many(len(results.lines), 'trial')} on {where}."
     if not best:
-        return f"{counted} None could be compared with as_is yet."
+        return f"{counted} None could be compared with the model's own weights yet."
     seeds = (
         f", beyond the noise of its seeds on {sure}"
         if any(gain.count > 1 for gain in best)
         else "; with one seed there is no telling how far by chance"
     )
-    return f"{counted} A recipe is ahead of the model's own weights on {ahead} of {len(best)} compared{seeds}."
+    compared = f"{counted} A recipe is ahead of the model's own weights on {ahead} of {len(best)} compared{seeds}."
+    most = telling(tasks)
+    if most is None or most.best is None or most.gains[most.best].mean <= 0:
+        return compared
+    return f"{compared} The most to tell has {most.name}, where {recipe_title(most.best)} leads."
 
 
 def _many(count: int, name: str) -> str:
@@ -82,7 +163,7 @@ def _what_was_run(results: StudyResults) -> Section:
         ("Families", _listed(info.get("family") for info in results.tasks.values())),
         ("Data sets", _listed(info.get("dataset") for info in results.tasks.values())),
         ("Optimizers", _listed(info.get("optimizer") for info in results.tasks.values())),
-        ("Recipes", f"{len({line['recipe'] for line in lines} - {AS_IS})} beside as_is" if lines else ""),
+        ("Recipes", f"{len({line['recipe'] for line in lines} - {AS_IS})} beside own weights" if lines else ""),
         ("Seeds", ", ".join(map(str, sorted({line["seed"] for line in lines})))),
         ("Learning-rate steps", ", ".join(f"{step:+d}" if step else "0" for step in _lr_steps(results))),
         ("Steps of a probe", _listed(line["steps"] for line in probes)),
@@ -142,12 +223,17 @@ def _best(tasks: Sequence[TaskSummary], stage: str) -> Section:
     rows = [[*_row(task), *([_signed(task.tuned)] if tuned else [])] for task in tasks]
     if tuned:
         texts.append(
-            "“Gain, lr tuned” compares the same recipe with as_is on the first seed only, each at its own best "
+            "“Gain, lr tuned” compares the same recipe with own weights on the first seed only, each at its own best "
             "learning rate: what is left of the gain when the learning rate is searched too."
         )
     figure = best_gains(tasks, stage)
+    words = explained(task.best for task in tasks if task.best is not None)
     return Section(
-        _STAGES[stage], texts=texts, figures=[figure] if figure else [], tables=[Table(header, rows, left=2)]
+        _STAGES[stage],
+        texts=texts,
+        figures=[figure] if figure else [],
+        tables=[Table(header, rows, left=2, page=_ROWS)],
+        folded=[Folded("What the words mean", "\n".join(": ".join(pair) for pair in words))] if words else [],
     )
 
 
@@ -160,7 +246,8 @@ def _row(task: TaskSummary) -> list[str]:
     if task.best is None:
         return [task.name, "the task could not be built" if task.info.get("error") else "nothing to compare", *"---"]
     gain = task.gains[task.best]
-    return [task.name, best_in_words(task.best, gain), _signed(gain.mean), _range(gain), str(gain.count)]
+    best = best_in_words(recipe_title(task.best), gain)
+    return [task.name, best, _signed(gain.mean), _range(gain), str(gain.count)]
 
 
 def _signed(value: float | None) -> str:
@@ -172,7 +259,10 @@ def _range(gain: Mean) -> str:
 
 
 def _share_table(shares: Sequence[Share]) -> Table:
-    rows = [(s.name, f"{s.share:.3f}", f"{s.chance:.3f}", str(s.values), str(s.tasks)) for s in shares]
+    rows = [
+        (field_title(s.name), text.percent(s.share), text.percent(s.chance), str(s.values), str(s.tasks))
+        for s in shares
+    ]
     return Table(("choice", "explained", "by chance", "values", "tasks"), rows)
 
 

@@ -59,6 +59,11 @@ class Share:
     values: int
     tasks: int
 
+    @property
+    def beyond_chance(self) -> float:
+        """Of what chance leaves unexplained, the share that the field explains (epsilon squared)."""
+        return (self.share - self.chance) / (1 - self.chance) if self.chance < 1 else 0.0
+
 
 def stages(results: StudyResults) -> list[str]:
     """Returns the stages that there are lines of, the short one first."""
@@ -122,6 +127,36 @@ def importance(results: StudyResults) -> list[Share]:
         )
     found = [_share(name, parts) for name, parts in shares.items() if parts]
     return sorted(found, key=lambda share: -share.share)
+
+
+def by_value(results: StudyResults, name: str) -> list[tuple[Any, float]]:
+    """Returns each value of a recipe's field with its mean score beside that of all in its task, the best first.
+
+    Args:
+        results: of a study.
+        name: of the field; "learning rate" stands for its step.
+    """
+    sums: dict[str, list[float]] = defaultdict(list)
+    values: dict[str, Any] = {}
+    probes = (line for line in results.lines if line["stage"] == "probe" and total(line) is not None)
+    for lines in grouped(probes, lambda line: str(line["task"])).values():
+        swept = {line["seed"] for line in lines if line["lr_step"] != 0}
+        rate = name == "learning rate"
+        shown = [line for line in lines if (line["seed"] in swept if rate else line["lr_step"] == 0)]
+        found = [line["lr_step"] if rate else line["fields"].get(name) for line in shown]
+        scores = [total(line) or 0.0 for line in shown]
+        if len({repr(value) for value in found}) < 2:
+            continue
+        middle = math.fsum(scores) / len(scores)
+        by: dict[str, list[float]] = defaultdict(list)
+        for value, score in zip(found, scores, strict=True):
+            values[repr(value)] = value
+            by[repr(value)].append(score - middle)
+        for key, each in by.items():
+            sums[key].append(math.fsum(each) / len(each))
+    most = max((len(each) for each in sums.values()), default=0)
+    means = [(values[key], math.fsum(each) / len(each)) for key, each in sums.items() if len(each) == most]
+    return sorted(means, key=lambda pair: pair[1])
 
 
 def _add(parts: list[tuple[float, float, int]], values: list[str], scores: list[float]) -> None:

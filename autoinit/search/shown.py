@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,10 @@ def _best(trials: pd.DataFrame, chosen: str) -> list[dict[str, Any]]:
     for must in (OWN.key, chosen):
         if must not in set(shown.recipe):
             shown = pd.concat([shown.head(_SHOWN - 1), best[best.recipe == must]])
-    return [{str(name): value for name, value in row.items()} for row in shown.to_dict("records")]
+    rows = [{str(name): value for name, value in row.items()} for row in shown.to_dict("records")]
+    counts = Counter(row["name"] for row in rows)
+    # Two recipes that differ in the third digit of a gain have one short name: there the exact one tells them apart.
+    return [row if counts[row["name"]] == 1 else {**row, "name": row["recipe"]} for row in rows]
 
 
 def _marked(row: Mapping[str, Any], selection: Selection, column: str) -> str:

@@ -122,7 +122,7 @@ def total(line: Mapping[str, Any]) -> float | None:
 
 def best_in_words(recipe: str, gain: Mean) -> str:
     """Returns a task's best recipe in words, which may be behind the model's own weights."""
-    return recipe if gain.mean > 0 else f"{AS_IS} stays ahead; next: {recipe}"
+    return recipe if gain.mean > 0 else f"own weights stay ahead; next: {recipe}"
 
 
 def standing(lines: Iterable[Line]) -> Standing:

@@ -1,0 +1,131 @@
+"""What stands on axes, in legends and in tables: recipes by names that a person reads and can tell apart."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from ..errors import RecipeError
+from ..recipes.catalogue import entry_of
+from ..recipes.names import OWN_TITLE, meanings, title
+from ..recipes.recipe import OWN, Recipe
+
+LINE = 25
+"""Characters in a line of a name on an axis: a phone is 390 points wide."""
+
+FIELD_TITLES = {
+    "base": "initializer",
+    "mode": "fan that is divided by",
+    "log2_gain": "scale of the weights",
+    "depth_slope": "scale along the depth",
+    "branch_power": "scale inside branches",
+    "residual_out": "ends of residual branches",
+    "depth_rule": "rule for deep networks",
+    "head": "scale of the output layer",
+    "head_bias": "bias of the output layer",
+    "embedding": "scale of embeddings",
+    "qk_log2": "scale of queries and keys",
+    "attention": "products of queries and keys",
+    "recurrent": "recurrent matrices",
+    "bias": "biases",
+    "widths": "rule for wide networks",
+    "base_width": "base width",
+    "calibration": "calibration on batches",
+    "rules": "schemes by role",
+    "learning rate": "learning rate",
+}
+"""Field of a recipe → what it is called where choices are compared."""
+
+
+def recipe_of(key: str) -> Recipe | None:
+    """Returns the recipe that has a key; None where it cannot be read from it."""
+    base, *parts = key.split(" ")
+    values: dict[str, object] = {"base": base}
+    for part in parts:
+        name, _, value = part.partition("=")
+        if name == "rules":
+            values[name] = [pair.split(":") for pair in value.split(",")]
+        else:
+            values[name] = _number(value)
+    try:
+        found = Recipe.from_data(values)
+    except RecipeError:
+        return None
+    return found if found.key == key else None
+
+
+def _number(value: str) -> object:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def recipe_title(key: str) -> str:
+    """Returns the short name of the recipe with a key, or the key where it is none of ours."""
+    recipe = recipe_of(key)
+    return key if recipe is None else title(recipe)
+
+
+def recipe_titles(keys: Iterable[str]) -> dict[str, str]:
+    """Returns the short name of each recipe by its key; where two have the same one, the key itself."""
+    found = {key: recipe_title(key) for key in dict.fromkeys(keys)}
+    counts = Counter(found.values())
+    return {key: name if counts[name] == 1 else key for key, name in found.items()}
+
+
+def explained(keys: Iterable[str]) -> list[tuple[str, str]]:
+    """Returns the words in the names of some recipes that need an explanation, each with it."""
+    recipes = [recipe for key in keys if (recipe := recipe_of(key)) is not None]
+    own = [(OWN_TITLE, "the model as it was given, with the weights that its owner drew")] if OWN in recipes else []
+    entries = [entry for recipe in recipes if recipe != OWN and (entry := entry_of(recipe)) is not None]
+    named = [(entry.name, f"{entry.about.title}, for {entry.about.purpose}") for entry in entries]
+    return [*own, *dict.fromkeys(named), *meanings(map(title, recipes))]
+
+
+def field_title(name: str) -> str:
+    """Returns what a recipe's field is called where choices are compared."""
+    return FIELD_TITLES.get(name, name)
+
+
+def axis_labels(names: Sequence[str], line: int = LINE) -> list[str]:
+    """Returns names as an axis has room for: broken into two lines, safe in plotly's markup, no two alike.
+
+    Args:
+        names: from the axis's beginning.
+        line: characters in a line.
+    """
+    seen: Counter[str] = Counter()
+    labels = []
+    for name in names:
+        label = "<br>".join(map(escape, _broken(name, line)))
+        seen[label] += 1
+        labels.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
+    return labels
+
+
+LEGEND_LINE = 34
+"""Characters in a line of a legend, which is as wide as a phone."""
+
+
+def legend_labels(names: Sequence[str]) -> list[str]:
+    """Returns names as a legend has room for, in the manner of `axis_labels`."""
+    return axis_labels(names, LEGEND_LINE)
+
+
+def _cut(name: str, most: int) -> str:
+    """Returns a name of at most so many characters; its middle tells the least."""
+    front, back = most // 2, most - 1 - most // 2
+    return name if len(name) <= most else f"{name[:front]}…{name[-back:]}"
+
+
+def _broken(name: str, line: int) -> list[str]:
+    """Returns a name in one line or two, broken between its parts; what is too long loses its middle."""
+    if len(name) <= line:
+        return [name]
+    at = max(name.rfind(end, 0, line) + 1 for end in " ._")
+    if at < line // 3:
+        return [_cut(name, line)]
+    return [name[:at].rstrip(), _cut(name[at:], line)]
