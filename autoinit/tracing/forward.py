@@ -15,6 +15,7 @@ from ..errors import ModelError
 from ..graph import Graph
 from ..task.snapshot import RandomStates, Snapshot, seed_generators
 from .axes import Use, contraction, follow
+from .blocks import Blocks
 from .inventory import UNREACHED
 from .tape import Tape
 from .walk import BINARY, NORMS, UNARY, VIEWS, Edge, Node
@@ -164,6 +165,72 @@ def _copies(nodes: list[Node]) -> list[Node]:
             if edge is not None:
                 edge.node.consumers.append((copy, position))
     return list(copies.values())
+
+
+def whole(blocks: Blocks, uses: list[Use]) -> list[Use]:
+    """Returns the uses less those in passes that begin or end inside the model, where others go through it.
+
+    A step may run the encoder by itself, for a loss of its own, or the decoder on noise or on a code without gradient.
+    """
+    begun = _begun(blocks, uses)
+    levels = {(use.chain.leaf, blocks.depth[use.node]) for use in begun if use.node in blocks.followed}
+    return [
+        use
+        for use in begun
+        if use.node in blocks.followed
+        or use.chain.leaf not in blocks.products.get(use.node, ())
+        or (use.chain.leaf, blocks.depth[use.node]) not in levels
+    ]
+
+
+def _begun(blocks: Blocks, uses: list[Use]) -> list[Use]:
+    """Returns the uses less those that no input reaches, of parameters that elsewhere do meet what comes of an input.
+
+    The first state of a recurrent network is no input either, but it leads to such a place.
+    """
+    if all(node.inputs or node.leaf for node in blocks.nodes):
+        return uses  # no input takes part in the graph
+    fed: set[Node] = set()
+    for node in blocks.nodes:
+        if _is_source(node) or any(edge.node in fed for edge in node.data):
+            fed.add(node)
+    places: dict[str, set[Node]] = {}
+    for use in uses:
+        if use.node in fed:
+            places.setdefault(use.chain.leaf, set()).add(use.node)
+    return [
+        use
+        for use in uses
+        if use.node in fed or use.chain.leaf not in places or _reaches(use.node, places[use.chain.leaf])
+    ]
+
+
+def _is_source(node: Node) -> bool:
+    """Whether an input enters: a leaf that is no parameter, rows of a table, a product of learned queries."""
+    if node.op.startswith("Embedding") or not (node.inputs or node.leaf):
+        return True
+    factors = [edge for at, edge in enumerate(node.inputs) if edge is not None and contraction(node, at) is not None]
+    return len(factors) > 1 and not node.data and all(_is_learned(edge.node) for edge in factors)
+
+
+def _is_learned(node: Node) -> bool:
+    """Whether a value is made of parameters, and not what a normalization with parameters makes of noise."""
+    if node.op in NORMS and node.inputs[0] is None:
+        return False
+    return all(_is_learned(edge.node) for edge in node.inputs if edge is not None)
+
+
+def _reaches(start: Node, ends: set[Node]) -> bool:
+    """Whether one of these nodes depends on another."""
+    stack, seen = [start], {start}
+    while stack:
+        for consumer, _ in stack.pop().consumers:
+            if consumer in ends:
+                return True
+            if consumer not in seen:
+                seen.add(consumer)
+                stack.append(consumer)
+    return False
 
 
 class Look(NamedTuple):

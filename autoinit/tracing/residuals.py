@@ -57,21 +57,6 @@ def find_blocks(nodes: list[Node], uses: list[Use]) -> Blocks:
     return blocks
 
 
-def going_on(blocks: Blocks, uses: list[Use]) -> list[Use]:
-    """Returns the uses less those where a part of the model that a step runs by itself ends, and the model goes on.
-
-    Such a step takes the encoder's output for a loss of its own, beside the output of the whole.
-    """
-    levels = {(use.chain.leaf, blocks.depth[use.node]) for use in uses if use.node in blocks.followed}
-    return [
-        use
-        for use in uses
-        if use.node in blocks.followed
-        or use.chain.leaf not in blocks.products.get(use.node, ())
-        or (use.chain.leaf, blocks.depth[use.node]) not in levels
-    ]
-
-
 def _is_projected(use: Use) -> bool:
     """Whether a parameter stands in the place of data: learned queries or positions that a weight projects."""
     node, first = use.node, {"Addmm": 1, "Baddbmm": 1, "Mm": 0, "Bmm": 0, "Linear": 0}.get(use.node.op)

@@ -22,12 +22,12 @@ from ..task.task import Task, example_task, explained
 from .axes import Use, fans, follow, kind_of, normalizes
 from .blocks import Blocks
 from .choices import keep_untrained
-from .forward import Look, architecture, completed, thawed, watched_losses
+from .forward import Look, architecture, completed, thawed, watched_losses, whole
 from .inventory import UNREACHED, Item, inventory
 from .modules import read_modules
 from .multipliers import bent
 from .recurrent import call_lengths, recurrent_layers
-from .residuals import find_blocks, going_on
+from .residuals import find_blocks
 from .responses import Replay, response
 from .roles import Places, find_places, is_normalized, member_of, role_of
 from .streams import is_rectified, stack_of
@@ -225,7 +225,7 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape, everything: list
     by_node: dict[Node, list[Use]] = {}
     for use in uses:
         by_node.setdefault(use.node, []).append(use)
-    uses = going_on(blocks, uses)
+    uses = whole(blocks, uses)
     for use in uses:
         by_name.setdefault(use.chain.leaf, []).append(use)
     replay = Replay(tape.calls, {node.fn: node for node in nodes}, blocks)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from autoinit.apply import apply_
 from autoinit.graph import Graph
 from autoinit.recipes.recipe import Recipe
-from autoinit.tracing.tracing import read_graph
+from autoinit.tracing.tracing import read_graph, trace
 
 STATES, ACTIONS = torch.randn(16, 5), torch.randint(0, 3, (16,))
 
@@ -239,6 +239,51 @@ def test_an_encoder_that_is_also_run_by_itself_has_the_whole_behind_it(length: i
     assert graph == read_graph(model, lambda: F.cross_entropy(model(STATES), ACTIONS))
     assert [str(graph[f"encoder.{at}.weight"].activation) for at in (0, 2, 4)] == ["tanh", "sigmoid", "gelu"]
     assert (graph["encoder.2.weight"].slices, graph["encoder.4.weight"].role) == (2, "hidden")
+
+
+@pytest.mark.parametrize("kind", ["noise", "code"])
+@pytest.mark.parametrize("start", [0, 1, 2])
+def test_a_decoder_that_is_also_run_by_itself_has_the_encoder_before_it(kind: str, start: int) -> None:
+    class Coder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 8))
+            self.decoder = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.decoder(self.encoder(x))
+
+    def alone(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        code = torch.randn(3, 8) if kind == "noise" else model.get_submodule("encoder")(batch[0]).detach()
+        return model.get_submodule("decoder")[start:](code).square().mean() + rebuilt(model, batch)
+
+    def rebuilt(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.mse_loss(model(batch[0]), batch[1])
+
+    model = Coder()
+    graph = trace(model, (STATES, STATES), step=alone)
+    assert graph == trace(model, (STATES, STATES), step=rebuilt)
+    assert [graph[f"decoder.{at}.weight"].depth for at in (1, 2, 4)] == [2, 3, 4]
+
+
+def test_a_state_that_begins_as_zeros_is_a_recurrent_networks() -> None:
+    """Its weights first meet what is no input, and then what came of one."""
+
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.state, self.head = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state = torch.zeros(len(x), 8)
+            for _ in range(3):
+                state = torch.tanh(self.inner(x) + self.state(state))
+            return self.head(state)
+
+    def twice(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1]) + model(batch[0].flip(0)).square().mean()
+
+    assert trace(Written(), (STATES, ACTIONS), step=twice)["state.weight"].role == "recurrent"
 
 
 def test_what_only_the_loss_uses_is_named_and_kept() -> None:
