@@ -368,6 +368,15 @@ def with_steady_activations(model: nn.Module, batch: tuple[Tensor, Tensor]) -> T
     return loss + 0.01 * (moved - hidden).square().mean()
 
 
+def with_replayed_codes(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """A loss of what all but the first layer makes of codes without a gradient, as of a store of earlier ones."""
+    hidden = torch.relu(model.get_submodule("stem")(batch[0])).detach()
+    for block in model.get_submodule("blocks").children():
+        hidden = block(hidden)
+    replayed = F.cross_entropy(model.get_submodule("head")(hidden), batch[1])
+    return replayed + cross_entropy(model, batch)
+
+
 def with_smoothed_margin(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     """A loss through a sigmoid, a softmax and a mean of the logits."""
     output = model(batch[0])
@@ -385,6 +394,7 @@ PENALTIES: dict[str, Step] = {
     "consistency": with_consistency,
     "weight decay": with_weight_decay,
     "steady activations": with_steady_activations,
+    "replayed codes": with_replayed_codes,
     "margin": with_smoothed_margin,
 }
 
