@@ -55,6 +55,9 @@ data = (pixels[:320] / 16, labels[:320])
 }
 """What a page's blocks take for granted: a model and its data, where it is a list of calls."""
 
+WARNINGS = {"docs/frameworks.md": "ignore:::lightning"}
+"""What other libraries say of themselves on a page: a filter in the form of Python's own."""
+
 
 def text_of(page: str) -> str:
     return (ROOT / page).read_text()
@@ -89,7 +92,14 @@ def unfenced(page: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in DOCUMENTS if blocks(page)])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.filterwarnings(WARNINGS[page])] if page in WARNINGS else [])
+        for page in DOCUMENTS
+        if blocks(page)
+    ],
+)
 def test_code_runs_and_prints_what_is_shown(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "page"}
