@@ -1,12 +1,13 @@
 # make demo    install into .venv and see the main job on real data
 # make test    install what the tests need and run them
-# make check   lint, types and tests: what has to pass before a change goes in
+# make docs    the documentation as a site: open site/index.html
+# make check   lint, types, documentation and tests: what has to pass before a change goes in
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: demo test check format clean
+.PHONY: demo test docs check format clean
 
 demo: .venv/.demo
 	$(BIN)/autoinit demo
@@ -14,10 +15,14 @@ demo: .venv/.demo
 test: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(MAKE) docs
 	$(MAKE) test
 
 format: .venv/.dev
@@ -35,8 +40,8 @@ format: .venv/.dev
 	touch $@
 
 .venv/.dev: .venv/.torch pyproject.toml
-	$(PIP) install -q -c constraints.txt -e ".[demo,report,postgres,ray,dashboard,dev]"
+	$(PIP) install -q -c constraints.txt -e ".[demo,report,postgres,ray,dashboard,docs,dev]"
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache site
