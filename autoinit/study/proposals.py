@@ -94,7 +94,8 @@ def parameters_of(study: Study, described: Described) -> dict[str, BaseDistribut
     """
     search = study.mode == "search"
     recipes = [OWN, *described.candidates, *(described.space.opening if search else ())]
-    values = {field.name: [_told(getattr(one, field.name)) for one in recipes] for field in dataclasses.fields(Recipe)}
+    fields = [dataclasses.asdict(one) for one in recipes]
+    values = {name: [_told(each[name]) for each in fields] for name in fields[0]}
     values["lr_step"] = [0, *study.lr_steps]
     for one in described.space.dimensions if search else ():
         values[one.name] += one.choices or (one.low, one.high)
