@@ -66,15 +66,17 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A text that opens on a click; it is printed open.
+    """A text that opens on a click.
 
     Attributes:
         title: always shown.
         text: shown as it is, in a fixed-width font.
+        printed: whether it is printed open, and not only where it was opened.
     """
 
     title: str
     text: str
+    printed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

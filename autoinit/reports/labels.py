@@ -90,17 +90,18 @@ def field_title(name: str) -> str:
     return FIELD_TITLES.get(name, name)
 
 
-def axis_labels(names: Sequence[str], line: int = LINE) -> list[str]:
-    """Returns names as an axis has room for: broken into two lines, safe in plotly's markup, no two alike.
+def axis_labels(names: Sequence[str], line: int = LINE, lines: int = 2) -> list[str]:
+    """Returns names as an axis has room for: broken into lines, safe in plotly's markup, no two alike.
 
     Args:
         names: from the axis's beginning.
         line: characters in a line.
+        lines: of a name at the most.
     """
     seen: Counter[str] = Counter()
     labels = []
     for name in names:
-        label = "<br>".join(map(escape, _broken(name, line)))
+        label = "<br>".join(map(escape, _broken(name, line, lines)))
         seen[label] += 1
         labels.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
     return labels
@@ -112,7 +113,7 @@ LEGEND_LINE = 34
 
 def legend_labels(names: Sequence[str]) -> list[str]:
     """Returns names as a legend has room for, in the manner of `axis_labels`."""
-    return axis_labels(names, LEGEND_LINE)
+    return axis_labels(names, LEGEND_LINE, lines=3)
 
 
 def _cut(name: str, most: int) -> str:
@@ -121,11 +122,11 @@ def _cut(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[:front]}…{name[-back:]}"
 
 
-def _broken(name: str, line: int) -> list[str]:
-    """Returns a name in one line or two, broken between its parts; what is too long loses its middle."""
+def _broken(name: str, line: int, lines: int) -> list[str]:
+    """Returns a name in so many lines or fewer, broken between its parts; what is too long loses its middle."""
     if len(name) <= line:
         return [name]
     at = max(name.rfind(end, 0, line) + 1 for end in " ._")
-    if at < line // 3:
+    if lines == 1 or at < line // 3:
         return [_cut(name, line)]
-    return [name[:at].rstrip(), _cut(name[at:], line)]
+    return [name[:at].rstrip(), *_broken(name[at:], line, lines - 1)]

@@ -110,7 +110,7 @@ def _value(name: str, value: object) -> str:
     if name == "learning rate":
         return f"step {value:+d} of the learning rate" if value else "the task's own learning rate"
     if value is None:
-        return "own weights" if name == "base" else "what it is by default"
+        return "own weights" if name == "base" else "the default"
     if isinstance(value, float) and name.endswith(("log2_gain", "log2", "slope")):
         return f"× {text.number(2.0**value)}"
     return f"“{value}”"
@@ -177,7 +177,7 @@ def _what_was_run(results: StudyResults) -> Section:
     return Section(
         "What was run",
         facts=[(name, value) for name, value in facts if value],
-        folded=[Folded("The study as it was given", json.dumps(study, indent=1, ensure_ascii=False))],
+        folded=[Folded("The study as it was given", json.dumps(study, indent=1, ensure_ascii=False), printed=False)],
     )
 
 

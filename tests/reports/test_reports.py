@@ -27,7 +27,7 @@ from autoinit.judging.trials import Stage
 from autoinit.recipes.recipe import OWN
 from autoinit.reports import page
 from autoinit.reports.figures import ROWS, gain_map, heat_map, pairs_figure, race_figure
-from autoinit.reports.labels import axis_labels, explained, recipe_of, recipe_titles
+from autoinit.reports.labels import axis_labels, explained, legend_labels, recipe_of, recipe_titles
 from autoinit.reports.reporting import report
 from autoinit.reports.study_page import _span, conclusions, telling
 from autoinit.reports.summary import POINTS, Mean, Share, by_value, importance, mean, summarize
@@ -180,6 +180,8 @@ def test_study_report_has_every_part(results: StudyResults, tmp_path: Path) -> N
     ):
         assert f"<h2>{title}</h2>" in text
     assert "records.jsonl:7: not JSON at column 12" in text
+    assert "<details data-printed><summary>What the words mean</summary>" in text
+    assert "<details><summary>The study as it was given</summary>" in text, "pages of it are not printed unasked"
     assert "TypeError" in text
     assert "in broken_net" in text, "the whole traceback is there"
     assert "the loss was not finite at step 1 (× 3)" in text
@@ -452,6 +454,9 @@ def test_labels_tell_recipes_apart() -> None:
     assert len(set(labels)) == 4
     assert labels[0].startswith("orthogonal, gain × 0.94,<br>")
     assert labels[2] == "a&lt;b&gt;"
+    assert legend_labels([long]) == ["orthogonal, gain × 0.94,<br>last/first × 1.6, head bias zero,<br>centred LSUV"], (
+        "whole"
+    )
     assert labels[3] == "autoencoder_sigmoid.<br>digits.adam"
     assert all(len(html.unescape(part)) <= 30 for label in labels for part in label.split("<br>"))
 
