@@ -148,7 +148,11 @@ PROBES = [
         (PROBES, "sure", True),
         ([one for one in PROBES if one["recipe"] != "sure"], "lucky", False),
         ([one for one in PROBES if one["recipe"] == "as_is"], "", False),
-        ([*PROBES[:3], *(probe("worse", seed, 0.2) for seed in range(3))], "own weights stay ahead; next: worse", False),
+        (
+            [*PROBES[:3], *(probe("worse", seed, 0.2) for seed in range(3))],
+            "own weights stay ahead; next: worse",
+            False,
+        ),
     ],
 )
 def test_status_and_report_name_the_same_best_by_the_same_rule(
