@@ -244,11 +244,11 @@ def offset(part: Edge) -> int:
     if len(node.shapes) > 1 or not node.data:
         return part.output
     before = node.data[0].node.shapes[node.data[0].output]
-    length = before[_signed(saved(node.fn, "dim", 0))]
-    return _signed(saved(node.fn, "start", saved(node.fn, "index", 0))) % max(1, length)
+    length = before[signed(saved(node.fn, "dim", 0))]
+    return signed(saved(node.fn, "start", saved(node.fn, "index", 0))) % max(1, length)
 
 
-def _signed(number: int) -> int:
+def signed(number: int) -> int:
     """Returns an index that autograd saved, which wraps negative ones around 2⁶⁴."""
     return number - 2**64 if number >= 2**63 else number
 

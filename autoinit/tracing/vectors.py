@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from ..graph import Kind, Role
-from .axes import Use, contraction, is_bias, meeting
+from .axes import Use, contraction, is_bias, meeting, signed
 from .blocks import DROPOUT, Blocks
 from .walk import BINARY, NORMS, POOLS, PRODUCTS, VIEWS, Edge, Node, saved
 
@@ -36,6 +36,7 @@ _KEEP = {
     "scores": "a learned bias of attention scores; its scale belongs to the scores",
     "rates": "the rates of a state space model (A_log); their values are part of the design",
     "noise": "it scales noise; how much of it there is, is its owner's choice",
+    "dot": "values are multiplied with it and summed up, as in scores of graph attention; its owner draws it",
     "slope": "the slope of an activation (PReLU)",
 }
 
@@ -170,6 +171,8 @@ def _multiplied(blocks: Blocks, uses: list[Use], size: int) -> VectorFacts:
         return VectorFacts("norm", "norm_scale")
     if "Exp" in use.chain.ops and size > 1:
         return VectorFacts("other", "other", keep=_KEEP["rates"])
+    if other is not None and size > 1 and _is_summed(use):
+        return VectorFacts("other", "other", keep=_KEEP["dot"])
     ends = _ends(blocks, use.node) if other is not None else None
     if ends is not None and ends[1]:
         return VectorFacts("other", "scalar", of=_closer(blocks, ends[0]), keep=_KEEP["skip"], on_skip=True)
@@ -178,6 +181,17 @@ def _multiplied(blocks: Blocks, uses: list[Use], size: int) -> VectorFacts:
     inside = any(use.node in residual.branch for residual in blocks.residuals.values())
     of = _last_weight(blocks, use.node) if ends is not None else None
     return VectorFacts("other", "layer_scale", of=of, keep=_fixed(blocks, uses) if of else "", in_branch=inside)
+
+
+def _is_summed(use: Use) -> bool:
+    """Whether all that is multiplied with a parameter is summed up at once, along an axis that it has values for."""
+    lengths = _lengths(use)
+    ndim = len(use.node.shape)
+    axes = {ndim - len(lengths) + at for at, length in enumerate(lengths) if length > 1}
+    sums = [consumer for consumer, _ in use.node.consumers if consumer.op == "Sum"]
+    if not sums or len(sums) < len(use.node.consumers):
+        return False
+    return all(axes & {signed(at) % ndim for at in saved(one.fn, "dim") or ()} for one in sums)
 
 
 def _fixed(blocks: Blocks, uses: list[Use]) -> str:

@@ -265,3 +265,27 @@ def test_the_biases_of_several_products_in_one_tensor_belong_to_their_weight(nam
     if role == "bias":
         autoinit.apply_(model, "he_normal", [(x, torch.randn(4, 6, 2))])
         assert not model.b.any()
+
+
+@pytest.mark.parametrize(
+    ("use", "drawn"),
+    [
+        (lambda m, x: (x * m.p).sum(-1, keepdim=True), False),
+        (lambda m, x: torch.nn.functional.leaky_relu((x.relu() * m.p).sum(2)).softmax(1)[..., None] * x, False),
+        (lambda m, x: (x @ m.p).softmax(1)[..., None] * x, True),
+        (lambda m, x: torch.einsum("btd,d->bt", x, m.p).softmax(1)[..., None] * x, True),
+    ],
+    ids=["a sum", "additive attention", "a product", "einsum"],
+)
+def test_a_vector_that_scores_are_made_with_is_a_matrix_where_it_is_in_a_product(
+    use: Callable[[Net, Tensor], Tensor], drawn: bool
+) -> None:
+    graph = read((D,), lambda m, x: x + m.inner(use(m, x) + torch.zeros(D)))
+    assert graph["p"].is_matrix == drawn
+    assert (graph["p"].fan_in, graph["p"].fan_out) == ((D, 1) if drawn else (0, 0))
+    assert ("summed up" in graph["p"].keep) == (not drawn)
+
+
+def test_a_scale_whose_products_are_summed_over_other_axes_is_none() -> None:
+    graph = read((D,), lambda m, x: torch.relu((x * m.p).sum(1)))
+    assert graph["p"].role == "layer_scale"
