@@ -87,11 +87,16 @@ class Stack:
             self._optimizer.step()
 
     def gradient_norms(self) -> list[list[float]]:
-        """Returns for every candidate the norms of its gradients, of weights with two axes or more."""
+        """Returns for every candidate the norms of its gradients, of weights with two axes or more.
+
+        Where no such weight is trained, they are those of all that is.
+        """
+        trained = list(self._leaves.values())
+        matrices = [leaf for leaf in trained if leaf.dim() > 2] or trained
         norms = [
-            torch.linalg.vector_norm(leaf.grad.flatten(1), dim=1).double()
-            for leaf in self._leaves.values()
-            if leaf.dim() > 2 and leaf.grad is not None
+            torch.linalg.vector_norm(leaf.grad.flatten(1) if leaf.dim() > 1 else leaf.grad[:, None], dim=1).double()
+            for leaf in matrices
+            if leaf.grad is not None
         ]
         if not norms:
             return [[] for _ in range(self.size)]

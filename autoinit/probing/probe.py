@@ -98,7 +98,7 @@ class Training:
             task.model.train()
         started, before = time.perf_counter(), recorder.seconds
         recorder.go_on(steps, rungs)
-        matrices = [p for p in trained if p.ndim > 1]
+        matrices = [p for p in trained if p.ndim > 1] or trained  # biases or scales of normalizations may train alone
 
         def curve() -> Curve:
             recorder.seconds = before + time.perf_counter() - started

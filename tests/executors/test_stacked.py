@@ -102,6 +102,24 @@ class LanguageModel(nn.Module):
         return self.head(x + self.drop(self.out(attended[:, 0])))
 
 
+class Tempered(nn.Linear):
+    """A layer whose outputs are multiplied with one learned number."""
+
+    def __init__(self) -> None:
+        super().__init__(24, 10)
+        self.temperature = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.temperature * super().forward(x)
+
+
+def biases_alone() -> nn.Module:
+    model = nn.Sequential(nn.Linear(64, 24), nn.LayerNorm(24), nn.Tanh(), Tempered())
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.ndim < 2)
+    return model
+
+
 def gpt2() -> nn.Module:
     transformers = pytest.importorskip("transformers")
     return transformers.GPT2LMHeadModel(
@@ -255,6 +273,16 @@ def test_a_stack_gives_what_one_after_the_other_gives(case: str) -> None:
         assert [outcome.curve.steps for outcome in alone if outcome.curve] == [8, 3, 8, 6, 8]
         assert len({outcome.curve.losses[0] for outcome in alone if outcome.curve}) == 5
         assert_alike(found, alone, rel=0.03 if "bfloat16" in case else 1e-6)
+
+
+def test_what_trains_without_a_matrix_is_looked_at_as_one_after_the_other() -> None:
+    with benched(biases_alone, ROWS, momentum) as bench:
+        found, alone = (
+            list(executor.run(jobs_of(), stopping((1, 3), (3, 6))[1]))
+            for executor in (Stacked(bench, 5), Sequential(bench))
+        )
+        assert all(one.curve and one.curve.glance and one.curve.glance.gradient_norm > 0 for one in found)
+        assert_alike(found, alone, rel=1e-6)
 
 
 def test_float32_agrees_within_its_rounding() -> None:

@@ -129,6 +129,17 @@ def test_the_glance_is_taken_before_any_step_and_may_end_the_probe() -> None:
     assert seen[0].gradient_range == pytest.approx(math.log10(max(norms) / min(norms)), rel=1e-4)
 
 
+@pytest.mark.parametrize("trained", ["bias", "1."])
+def test_the_glance_at_a_model_without_trained_matrices_is_at_what_it_trains(trained: str) -> None:
+    """Only biases, or only a normalization, as in BitFit and in adapting norms: their gradients are no zero."""
+    model = nn.Sequential(nn.Linear(64, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 10))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained in name)
+    curve = run(make_task(model, DATA), steps=2)
+    assert curve.glance is not None
+    assert curve.glance.gradient_norm > 0
+
+
 def test_schedulers_are_stepped() -> None:
     model = nn.Linear(64, 10)
 
