@@ -24,10 +24,12 @@ def run(source: Path, target: Path) -> None:
     notebook = nbformat.read(source, as_version=4)
     metadata = dict(notebook.metadata)
     os.environ["PYTHONWARNINGS"] = "ignore"
+    os.environ.pop("COLUMNS", None)  # a notebook's width, and not that of the terminal this was started in
     with tempfile.TemporaryDirectory() as folder:
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", connection_file=f"{folder}/kernel.json")
         place = {"metadata": {"path": folder if source == target else target.parent}}
-        NotebookClient(notebook, km=kernel, timeout=LONGEST, record_timing=False, resources=place).execute()
+        keep = {"record_timing": False, "coalesce_streams": True, "resources": place}
+        NotebookClient(notebook, km=kernel, timeout=LONGEST, **keep).execute()
     for cell in notebook.cells:  # what a progress line leaves is no output
         if cell.cell_type == "code":
             cell.outputs = [
