@@ -30,13 +30,14 @@ from .recommender.warm import warmed
 from .screen.bar import progress_shown
 from .search.before_after import Layers, before_and_after
 from .search.campaign import Campaign, Progress, ProgressEvent
+from .search.costs import Cost
 from .search.distinct import nothing_to_choose
 from .search.finals import NoChampion
 from .search.funnel import Found, search
 from .search.own_records import keep_records
 from .search.proxy import Original, carried, joint_space, original_of, proxy_meant
 from .search.reasons import Reason, described_task, ended_early, reason, too_small
-from .search.selection import Cost, Selection, trial_table
+from .search.selection import Selection, trial_table
 from .seeds import check_seed
 from .task.batches import Batch
 from .task.data import length_of_training

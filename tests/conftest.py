@@ -15,6 +15,8 @@ import torch
 from once import run_folder
 
 torch.set_num_threads(1)
+# Workers of pytest-xdist get the width of the terminal that started them; what is printed must not depend on it.
+os.environ.pop("COLUMNS", None)
 
 # What is started in the background inherits an ignored Ctrl-C; the tests that press it need Python's own handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -120,11 +120,13 @@ class NotebookBar:
 
 
 def lines() -> Show:
-    """Returns a callback that prints a line on stderr at every new stage and every tenth of the way."""
+    """Returns a callback that prints a line on stderr at each new stage and tenth of the way, once something is done."""
     shown: tuple[str, int] | None = None
 
     def show(event: Event) -> None:
         nonlocal shown
+        if not event.done:  # nothing has been tried yet: a log needs no line of that
+            return
         here = (event.stage, math.floor(10 * event.done))
         if here != shown:
             shown = here

@@ -1,8 +1,9 @@
-"""What runs of the finals and the gate cost, in training steps, and how long a budget lets them be."""
+"""What a search costs: its runs, in training steps, how long a budget lets them be, and all of it together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..judging.budget import FORWARD_COST, evaluated
 from .campaign import Campaign
@@ -46,3 +47,24 @@ def longest(most: int, left: float, cost: Callable[[int], float]) -> int:
 def evaluations(steps: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns the shares of a gate run's steps at which it is evaluated before its end: around its half, and later."""
     return (EARLY, LATE) if steps >= ENOUGH_TO_WANDER else (EARLY[-1:], ())
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a selection cost.
+
+    Attributes:
+        seconds: wall time of the whole call.
+        steps: training steps, evaluations and calibrations counted as their share of one.
+        trials: probes run in the search and the finals.
+        executor: how they were run, in words; empty where none was.
+        memory: the most bytes of tensors at a time on the device; None on a CPU, which does not count them.
+        early: why a good part of the budget was not needed, in words; empty where it was.
+    """
+
+    seconds: float
+    steps: float
+    trials: int
+    executor: str = ""
+    memory: int | None = None
+    early: str = ""

@@ -25,29 +25,9 @@ from ..recipes.names import title
 from ..recipes.recipe import Recipe
 from ..recipes.space import LR_RATIO
 from . import shown
+from .costs import Cost
 from .reasons import Answer
 from .saved import PLACE, as_saved, read_saved
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a selection cost.
-
-    Attributes:
-        seconds: wall time of the whole call.
-        steps: training steps, evaluations and calibrations counted as their share of one.
-        trials: probes run in the search and the finals.
-        executor: how they were run, in words; empty where none was.
-        memory: the most bytes of tensors at a time on the device; None on a CPU, which does not count them.
-        early: why a good part of the budget was not needed, in words; empty where it was.
-    """
-
-    seconds: float
-    steps: float
-    trials: int
-    executor: str = ""
-    memory: int | None = None
-    early: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -5,20 +5,77 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from .. import text
+from ..judging.gate import Gain
+from ..plans.plan import Plan
 from ..plans.table import coverage
 from ..recipes.names import meanings, title
 from ..recipes.recipe import OWN, Recipe
 from ..screen import markup
 from ..screen.chart import Interval, intervals
 from ..screen.columns import Column, table, wrapped
+from .costs import Cost
+from .reasons import Answer
 
-if TYPE_CHECKING:
-    from .selection import Selection
+
+class Selection(Protocol):
+    """What is shown: an answer of a search, whose own module imports this one."""
+
+    @property
+    def recipe(self) -> Recipe: ...  # noqa: D102
+
+    @property
+    def plan(self) -> Plan: ...  # noqa: D102
+
+    @property
+    def kept(self) -> bool: ...  # noqa: D102
+
+    @property
+    def gain(self) -> Gain | None: ...  # noqa: D102
+
+    @property
+    def held_back(self) -> Gain | None: ...  # noqa: D102
+
+    @property
+    def lr(self) -> float | None: ...  # noqa: D102
+
+    @property
+    def why(self) -> str: ...  # noqa: D102
+
+    @property
+    def trials(self) -> pd.DataFrame: ...  # noqa: D102
+
+    @property
+    def cost(self) -> Cost: ...  # noqa: D102
+
+    @property
+    def task(self) -> str: ...  # noqa: D102
+
+    @property
+    def lr_searched(self) -> bool: ...  # noqa: D102
+
+    @property
+    def answer(self) -> Answer: ...  # noqa: D102
+
+    @property
+    def remedy(self) -> str: ...  # noqa: D102
+
+    @property
+    def alike(self) -> tuple[tuple[Recipe, Recipe], ...]: ...  # noqa: D102
+
+    @property
+    def given_lr(self) -> float | None: ...  # noqa: D102
+
+    @property
+    def lr_given(self) -> bool: ...  # noqa: D102
+
+    @property
+    def applied(self) -> bool: ...  # noqa: D102
+
 
 _SHOWN = 8
 _LABEL = "  {:7}"

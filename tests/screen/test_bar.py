@@ -96,7 +96,7 @@ def test_lines_appear_at_every_stage_and_tenth(capsys):
         show(SimpleNamespace(stage=stage, done=done, message="trial 1"))
     shown = capsys.readouterr().err.splitlines()
     assert [line.split()[:2] for line in shown] == [
-        ["0%", "search"],
+        ["1%", "search"],
         ["10%", "search"],
         ["10%", "gate"],
         ["100%", "gate"],
