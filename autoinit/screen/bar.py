@@ -120,7 +120,7 @@ class NotebookBar:
 
 
 def lines() -> Show:
-    """Returns a callback that prints a line on stderr at each new stage and tenth of the way, once something is done."""
+    """Returns a callback that prints a line on stderr at each new stage and tenth of the way once something is done."""
     shown: tuple[str, int] | None = None
 
     def show(event: Event) -> None:
