@@ -20,6 +20,7 @@ from ..plans.fill import Adjustment
 from ..task.assign import is_parametrized, read
 from ..task.batches import Batch
 from ..task.interceptor import Interceptor
+from ..task.machine import OUT_OF_MEMORY
 from ..task.snapshot import seed_generators
 from ..task.task import Task
 from .subject import Subject
@@ -156,7 +157,7 @@ def gradient(output: Tensor, inputs: Iterable[Tensor], *, create_graph: bool = F
             allow_unused=True,
             materialize_grads=True,
         )
-    except torch.OutOfMemoryError:
+    except OUT_OF_MEMORY:
         raise
     except RuntimeError as error:
         said = str(error).strip().splitlines()

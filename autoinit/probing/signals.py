@@ -16,6 +16,7 @@ from ..errors import USER_ERRORS
 from ..graph import Graph, Layer, Role
 from ..task.assign import derived_name, read
 from ..task.batches import Batch, halves
+from ..task.machine import OUT_OF_MEMORY
 from ..task.products import watch_products
 from ..task.task import Task
 
@@ -238,7 +239,7 @@ def agreement(task: Task, batch: Batch) -> float | None:
         task.model.zero_grad(set_to_none=True)
         try:
             task.backward(half)
-        except torch.OutOfMemoryError:
+        except OUT_OF_MEMORY:
             raise
         except USER_ERRORS:  # batch normalization of a single row, a batch size that is built in
             return None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import USER_ERRORS
 from ..graph import Graph, Layer
 from ..task.assign import is_parametrized, read
+from ..task.machine import OUT_OF_MEMORY
 from ..task.task import Task
 
 STEPS = 4
@@ -128,7 +129,7 @@ def _gradients_after_a_step(task: Task, graph: Graph, names: Iterable[str]) -> d
                 parameter.sub_(STRIDE * gradient / gradient.abs().square().mean().sqrt())
     try:
         return _gradients(task, graph, names)
-    except torch.OutOfMemoryError:
+    except OUT_OF_MEMORY:
         raise
     except USER_ERRORS:
         return None

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import joblib
 import torch
 
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+"""What says that there is no memory left, of a device or of the machine: nothing that the owner's code cannot take."""
+
 
 def usable_cores() -> int:
     """Returns the cores that this process may use, by its affinity and by its container's share of time."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import USER_ERRORS, AutoInitError, DataError, described
+from .machine import OUT_OF_MEMORY
 
 _COLLATE = (
     "Rows of one batch must be tensors of the same shapes: make them so in the Dataset, or pass a DataLoader with a "
@@ -29,7 +30,7 @@ def reading(data: Any, name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AutoInitError, torch.OutOfMemoryError):
+    except (AutoInitError, *OUT_OF_MEMORY):
         raise
     except USER_ERRORS as error:
         raise DataError(f"{name} could not be read: {_said(error)}. {_remedy(data, name, error)}") from error

@@ -32,6 +32,7 @@ from .losses import (
     split,
     targets,
 )
+from .machine import OUT_OF_MEMORY
 from .optimizers import DEFAULT_LR, OptimizerBuilder
 from .precision import LossScale
 from .priors import constant_of
@@ -156,7 +157,7 @@ class Task:
     def _held_back_loss(self, batch: Batch) -> float:
         try:
             return self.loss(batch).item()
-        except torch.OutOfMemoryError:
+        except OUT_OF_MEMORY:
             raise
         except USER_ERRORS as error:
             mode = "training" if self.manner.training else "evaluation"
@@ -200,7 +201,7 @@ class Task:
             mode: Any = ForwardOnly()
             with evaluating(self.model, manner), mode:
                 self.loss(batch)
-        except torch.OutOfMemoryError:
+        except OUT_OF_MEMORY:
             raise
         except USER_ERRORS:
             return False
@@ -432,7 +433,7 @@ def _learn_manner(task: Task) -> None:
         task.manner = manner
         try:
             task.evaluated(task.train[0], manner)
-        except torch.OutOfMemoryError:
+        except OUT_OF_MEMORY:
             raise
         except USER_ERRORS:
             continue
@@ -468,7 +469,7 @@ def explained(task: Task, batch: Batch) -> Iterator[list[Tensor | None]]:
     hook = task.model.register_forward_hook(look)
     try:
         yield seen
-    except (AutoInitError, torch.OutOfMemoryError):
+    except (AutoInitError, *OUT_OF_MEMORY):
         raise
     except USER_ERRORS as error:
         raise _rejection(task, batch, seen, error) from error
@@ -543,7 +544,7 @@ def _check_reached(task: Task, value: Tensor) -> None:
     if value.requires_grad:
         try:
             value.backward()  # type: ignore[no-untyped-call]
-        except torch.OutOfMemoryError:
+        except OUT_OF_MEMORY:
             raise
         except RuntimeError as error:
             raise ModelError(f"backward failed on the first batch: {error}") from error
