@@ -184,7 +184,7 @@ def recommend(
         >>> print(found)
         Try orthogonal...
           why      of ... recipes the likeliest to do well, at little risk, on tasks like this one
-          promise  loss × 0... after a short training, against the model's own weights
+          promise  loss × 0... after a short training, against your own weights
         ...
         >>> found.abstained, len(found.recipes)
         (False, 5)

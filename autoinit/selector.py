@@ -202,7 +202,7 @@ def select(
         bench = Bench(task, graph, snapshot, seed)
         described = record or recommender is not None
         features, own = (task_features(task, graph), own_scales(task.model, graph)) if described else ({}, {})
-        report(ProgressEvent("timing", meter.done(), "a few training steps"))
+        report(ProgressEvent("timing", 0.0, "a few training steps"))
         threads = _paced(bench, meter)
         if lr != "search" and meter.left() < WORTH_FINALS:
             task.lr_searched = False  # trying the owner's weights at five rates would leave little for others

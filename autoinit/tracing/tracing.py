@@ -80,8 +80,8 @@ def trace(
         >>> print(graph)
         4 parameters read from the autograd graph of one step
         <BLANKLINE>
-        parameter  shape  kind    role    fan in  fan out  activation  depth  kept because
-        ─────────  ─────  ──────  ──────  ──────  ───────  ──────────  ─────  ────────────
+        parameter  shape  kind    role    fan in  fan out  activation  depth
+        ─────────  ─────  ──────  ──────  ──────  ───────  ──────────  ─────
         0.weight   16×4   linear  input        4       16  relu            0
         0.bias     16     bias    bias         -        -  -               0
         2.weight   3×16   linear  output      16        3  linear          1
