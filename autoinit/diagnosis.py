@@ -214,8 +214,8 @@ def _findings_text(diagnosis: Diagnosis) -> str:
     lines = [wrapped(line, "    ") for finding in diagnosis.findings for line in str(finding).splitlines()]
     if not lines:
         healthy = "Healthy: signals and gradients keep their size, and the loss starts where it should."
-        lines = ["Nothing stands out." if gaps else healthy]
-    return "\n".join([*lines, *gaps])
+        lines = ["Nothing stands out." if gaps else wrapped(healthy)]
+    return "\n".join([*lines, *map(wrapped, gaps)])
 
 
 def _not_measured(diagnosis: Diagnosis) -> Iterator[str]:
