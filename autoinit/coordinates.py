@@ -396,19 +396,17 @@ def _render(check: CoordinateCheck) -> str:
 
 def _page(check: CoordinateCheck) -> str:
     """Returns the same for a notebook."""
-    columns = _columns(check)
     series = [
         chart.Series(
             layer.name, [(math.log2(width), change) for width, change in zip(check.widths, layer.changes, strict=True)]
         )
         for layer in check.layers[:_LINES]
     ]
-    rows = markup.table([one.title for one in columns], _rows(check), "".join(one.align for one in columns))
     return markup.page(
         _meaning(check).splitlines()[0],
         markup.facts([("", line) for line in (_head(check), *_meaning(check).splitlines()[1:])]),
         chart.lines(series, "log2 of the width", "change", logarithmic=True),
-        markup.folded("Every weight", rows),
+        markup.folded("Every weight", markup.table(_columns(check), _rows(check))),
     )
 
 

@@ -76,12 +76,11 @@ class Diagnosis:
         outputs = [(place, one.forward_std) for place, one in enumerate(layers) if one.forward_std is not None]
         gradients = [(place, one.grad_norm) for place, one in enumerate(layers) if one.grad_norm is not None]
         series = [chart.Series("gradient", gradients), chart.Series("output std", outputs)]
-        titles, align = [column.title for column in _COLUMNS], "".join(column.align for column in _COLUMNS)
         return markup.page(
             _verdict(self),
             markup.facts([("", _summary(self)), *(("", line) for line in _findings_text(self).splitlines())]),
             chart.lines(series, "weight, from the input on", "size", logarithmic=True),
-            markup.folded("Every weight", markup.table(titles, _layer_rows(self), align)),
+            markup.folded("Every weight", markup.table(_COLUMNS, _layer_rows(self))),
         )
 
 

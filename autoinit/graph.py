@@ -264,13 +264,11 @@ class Graph(Mapping[str, Layer]):
     def _repr_html_(self) -> str:
         widths = [(layer.depth, layer.fan_in) for layer in self.weights if layer.fan_in]
         widths = widths if len({fan for _, fan in widths}) > 1 else []  # a flat line tells nothing
-        titles = [column.title for column in _COLUMNS]
-        rows = markup.table(titles, self._rows, "".join(column.align for column in _COLUMNS))
         return markup.page(
             self._head,
             chart.lines([chart.Series("a weight", widths)], "depth", "fan in", logarithmic=True),
             *(markup.facts([("note", note)]) for note in self.notes),
-            markup.folded("Every parameter", rows),
+            markup.folded("Every parameter", markup.table(_COLUMNS, self._rows)),
         )
 
     @property

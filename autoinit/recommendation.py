@@ -397,12 +397,11 @@ def _page(found: Recommendation) -> str:
         for row in found.table.to_dict("records")
         if row["recipe"] != OWN.key
     ]
-    titles, align = [column.title for column in _COLUMNS], "".join(column.align for column in _COLUMNS)
     facts = _facts(found)
     return markup.page(
         _head(found),
         markup.facts(facts[:3]),
         chart.intervals(gains, "log of the loss, against your own weights: lower is better"),
-        markup.folded("What is worth trying", markup.table(titles, _rows(found), align), markup.facts([("", _MEANS)])),
+        markup.folded("What is worth trying", markup.table(_COLUMNS, _rows(found)), markup.facts([("", _MEANS)])),
         markup.folded("Why", markup.facts(facts[3:])),
     )

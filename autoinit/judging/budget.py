@@ -175,11 +175,11 @@ class Meter(Tally):
         found = math.inf
         if self.budget.steps is not None:
             found = until * self.budget.steps - self.steps
-        if self.budget.seconds is not None and self.step_seconds > 0:
-            end = self.begun + until * (self.budget.seconds - self.begun)
+        end = self.deadline
+        if self.budget.seconds is not None:
+            end = min(end, self.begun + until * (self.budget.seconds - self.begun))
+        if end < math.inf and self.step_seconds > 0:
             found = min(found, (end - self.seconds) / self._seconds_per_step())
-        if self.deadline < math.inf and self.step_seconds > 0:
-            found = min(found, (self.deadline - self.seconds) / self._seconds_per_step())
         return found
 
     def done(self) -> float:

@@ -82,13 +82,12 @@ class Plan(Mapping[str, Fill]):
             for place, fill in enumerate(fill for fill in self.fills if fill.std is not None and len(fill.shape) > 1)
             if fill.std is not None
         ]
-        titles, align = [column.title for column in COLUMNS], "".join(column.align for column in COLUMNS)
         return markup.page(
             self._title,
             markup.facts([("", coverage(self.fills))]),
             chart.lines([chart.Series("std", stds)], "weight", "std", logarithmic=True),
             *(markup.facts([("note", note)]) for note in self._all_notes),
-            markup.folded("What each parameter gets", markup.table(titles, fill_rows(self.fills), align)),
+            markup.folded("What each parameter gets", markup.table(COLUMNS, fill_rows(self.fills))),
         )
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..text import number
@@ -77,6 +78,12 @@ def title(recipe: Recipe) -> str:
     if entry := entry_of(recipe):
         return entry.name
     return ", ".join([OWN_TITLE if recipe.base == OWN.base else recipe.base, *_parts(recipe)])
+
+
+def told_apart(names: Mapping[str, str]) -> dict[str, str]:
+    """Returns the short name of each recipe by its key, and the key itself where two have the same one."""
+    counts = Counter(names.values())
+    return {key: name if counts[name] == 1 else key for key, name in names.items()}
 
 
 def meanings(titles: Iterable[str]) -> list[tuple[str, str]]:

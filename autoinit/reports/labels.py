@@ -9,7 +9,7 @@ from html import escape
 
 from ..errors import RecipeError
 from ..recipes.catalogue import entry_of
-from ..recipes.names import OWN_TITLE, meanings, title
+from ..recipes.names import OWN_TITLE, meanings, title, told_apart
 from ..recipes.recipe import OWN, Recipe
 
 LINE = 25
@@ -71,9 +71,7 @@ def recipe_title(key: str) -> str:
 
 def recipe_titles(keys: Iterable[str]) -> dict[str, str]:
     """Returns the short name of each recipe by its key; where two have the same one, the key itself."""
-    found = {key: recipe_title(key) for key in dict.fromkeys(keys)}
-    counts = Counter(found.values())
-    return {key: name if counts[name] == 1 else key for key, name in found.items()}
+    return told_apart({key: recipe_title(key) for key in keys})
 
 
 def explained(keys: Iterable[str]) -> list[tuple[str, str]]:

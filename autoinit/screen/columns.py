@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -116,8 +117,6 @@ def shortened(what: str, most: int, cut: Literal["end", "middle"] = "end") -> st
 
 def wrapped(what: str, indent: str = "", most: int | None = None) -> str:
     """Returns a text in lines that fit the screen, the lines after the first indented; words stay whole."""
-    import textwrap
-
     limit = width() if most is None else most
     if limit is None or len(what) <= limit:
         return what

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from .columns import Column
+
 _TABLE = "border-collapse:collapse;font-size:90%"
 _CELL = "padding:2px 10px 2px 0;white-space:nowrap"
 _SHOWN = 200
@@ -44,15 +46,14 @@ def folded(title: str, *parts: str, opened: bool = False) -> str:
     return f'<details{state} style="margin:.4em 0">{head}{"".join(parts)}</details>'
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
     """Returns a table of plain texts that scrolls by itself where it is too wide.
 
     Args:
-        header: one title per column.
-        rows: cells, as many per row as there are titles.
-        align: one character per column, "<" or ">"; columns beyond it are left-aligned.
+        columns: from left to right; all of them are shown.
+        rows: cells, one per column.
     """
-    sides = ["right" if side == ">" else "left" for side in align.ljust(len(header), "<")]
+    sides = ["right" if column.align == ">" else "left" for column in columns]
 
     def line(cells: Sequence[str], tag: str) -> str:
         pairs = zip(cells, sides, strict=True)
@@ -60,5 +61,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "")
 
     body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows[:_SHOWN])
     rest = f"<div>… and {len(rows) - _SHOWN} more</div>" if len(rows) > _SHOWN else ""
-    head = f"<thead><tr>{line(header, 'th')}</tr></thead>"
+    head = f"<thead><tr>{line([column.title for column in columns], 'th')}</tr></thead>"
     return f'<div style="overflow-x:auto"><table style="{_TABLE}">{head}<tbody>{body}</tbody></table>{rest}</div>'

@@ -24,14 +24,14 @@ from ..probing.signals import LayerSignal
 from ..recipes.names import title
 from ..recipes.recipe import Recipe
 from ..recipes.space import LR_RATIO
-from . import shown
 from .costs import Cost
 from .reasons import Answer
 from .saved import PLACE, as_saved, read_saved
+from .shown import Shown
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Selection:
+class Selection(Shown):
     """The answer of `select`.
 
     It says which initial weights were chosen, by how much they are better than your own, and what everything that was
@@ -95,29 +95,6 @@ class Selection:
     curves: tuple[LossCurve, ...] = ()
     before: tuple[LayerSignal, ...] = ()
     after: tuple[LayerSignal, ...] = ()
-
-    @property
-    def headline(self) -> str:
-        """The answer in a sentence, the first line of what is printed."""
-        return shown.headline(self)
-
-    def to_text(self, *, keys: bool = False, width: int | None = None) -> str:
-        """Returns what `print` shows.
-
-        Args:
-            keys: Whether recipes are named as code takes them, "orthogonal log2_gain=-0.454", and not in short.
-            width: Characters in a line. None means the screen's, and all that there is where nothing is printed on one.
-        """
-        return shown.as_text(self, keys=keys, most=width)
-
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def __repr__(self) -> str:
-        return shown.line(self)
-
-    def _repr_html_(self) -> str:
-        return shown.as_html(self)
 
     def save(self, path: str | os.PathLike[str], *, full: bool = False) -> None:
         """Writes the plan with its provenance as JSON, for `autoinit.apply_(model, path)`.

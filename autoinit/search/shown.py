@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -13,7 +12,7 @@ from .. import text
 from ..judging.gate import Gain
 from ..plans.plan import Plan
 from ..plans.table import coverage
-from ..recipes.names import meanings, title
+from ..recipes.names import meanings, title, told_apart
 from ..recipes.recipe import OWN, Recipe
 from ..screen import markup
 from ..screen.chart import Interval, intervals
@@ -21,69 +20,58 @@ from ..screen.columns import Column, table, wrapped
 from .costs import Cost
 from .reasons import Answer
 
-
-class Selection(Protocol):
-    """What is shown: an answer of a search, whose own module imports this one."""
-
-    @property
-    def recipe(self) -> Recipe: ...  # noqa: D102
-
-    @property
-    def plan(self) -> Plan: ...  # noqa: D102
-
-    @property
-    def kept(self) -> bool: ...  # noqa: D102
-
-    @property
-    def gain(self) -> Gain | None: ...  # noqa: D102
-
-    @property
-    def held_back(self) -> Gain | None: ...  # noqa: D102
-
-    @property
-    def lr(self) -> float | None: ...  # noqa: D102
-
-    @property
-    def why(self) -> str: ...  # noqa: D102
-
-    @property
-    def trials(self) -> pd.DataFrame: ...  # noqa: D102
-
-    @property
-    def cost(self) -> Cost: ...  # noqa: D102
-
-    @property
-    def task(self) -> str: ...  # noqa: D102
-
-    @property
-    def lr_searched(self) -> bool: ...  # noqa: D102
-
-    @property
-    def answer(self) -> Answer: ...  # noqa: D102
-
-    @property
-    def remedy(self) -> str: ...  # noqa: D102
-
-    @property
-    def alike(self) -> tuple[tuple[Recipe, Recipe], ...]: ...  # noqa: D102
-
-    @property
-    def given_lr(self) -> float | None: ...  # noqa: D102
-
-    @property
-    def lr_given(self) -> bool: ...  # noqa: D102
-
-    @property
-    def applied(self) -> bool: ...  # noqa: D102
-
-
 _SHOWN = 8
 _LABEL = "  {:7}"
 _INDENT = " " * 9
 _SCORE = "score: log of the loss against a constant guess, plus gradient range; lower is better"
 
 
-def headline(selection: Selection) -> str:
+class Shown:
+    """What an answer of a search shows of itself; its fields are those of `autoinit.search.selection.Selection`."""
+
+    recipe: Recipe
+    plan: Plan
+    kept: bool
+    gain: Gain | None
+    held_back: Gain | None
+    lr: float | None
+    why: str
+    trials: pd.DataFrame
+    cost: Cost
+    task: str
+    lr_searched: bool
+    answer: Answer
+    remedy: str
+    alike: tuple[tuple[Recipe, Recipe], ...]
+    given_lr: float | None
+    lr_given: bool
+    applied: bool
+
+    @property
+    def headline(self) -> str:
+        """The answer in a sentence, the first line of what is printed."""
+        return headline(self)
+
+    def to_text(self, *, keys: bool = False, width: int | None = None) -> str:
+        """Returns what `print` shows.
+
+        Args:
+            keys: Whether recipes are named as code takes them, "orthogonal log2_gain=-0.454", and not in short.
+            width: Characters in a line. None means the screen's, and all that there is where nothing is printed on one.
+        """
+        return as_text(self, keys=keys, most=width)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return line(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
+
+def headline(selection: Shown) -> str:
     """Returns the answer in a sentence."""
     if selection.answer == "better":
         why = _spoken(selection.why)
@@ -95,7 +83,7 @@ def headline(selection: Selection) -> str:
     return f"Your own weights are kept: cannot tell{f'; {selection.remedy}' if selection.remedy else ''}."
 
 
-def rate(selection: Selection) -> str:
+def rate(selection: Shown) -> str:
     """Returns with which learning rate to train, where it was searched or is another one; else nothing."""
     if selection.lr is None or not selection.lr_searched:
         return ""
@@ -106,7 +94,7 @@ def rate(selection: Selection) -> str:
     return f"Train with lr {lr}: it was searched, {whose} was {text.number(given)}."
 
 
-def next_steps(selection: Selection) -> str:
+def next_steps(selection: Shown) -> str:
     """Returns what to do now: code, a line each; empty where nothing is left to do."""
     if selection.kept:
         return ""
@@ -115,14 +103,14 @@ def next_steps(selection: Selection) -> str:
     return 'autoinit.apply_(model, selection)\nselection.save("init.json")'
 
 
-def line(selection: Selection) -> str:
+def line(selection: Shown) -> str:
     """Returns the selection in one line, for `repr`."""
     gain = "" if selection.gain is None or selection.kept else f", loss × {selection.gain.factor:.3g}"
     cost = f"{selection.cost.trials} trials in {text.seconds(selection.cost.seconds)}"
     return f"<Selection: {selection.answer}, {title(selection.recipe)}{gain}; {cost}>"
 
 
-def as_text(selection: Selection, *, keys: bool = False, most: int | None = None) -> str:
+def as_text(selection: Shown, *, keys: bool = False, most: int | None = None) -> str:
     """Returns all of it for a screen.
 
     Args:
@@ -144,14 +132,13 @@ def as_text(selection: Selection, *, keys: bool = False, most: int | None = None
     return "\n".join(lines)
 
 
-def as_html(selection: Selection) -> str:
+def as_html(selection: Shown) -> str:
     """Returns it for a notebook: the sentence, a chart of the gains, what to do next, and the rest folded."""
     best = _best(selection.trials, selection.recipe.key)
     own = next((row["score"] for row in best if row["recipe"] == OWN.key), math.nan)
     gains = [Interval(row["name"], *[row["score"] - own] * 3) for row in best if row["recipe"] != OWN.key]
-    header = ("recipe", "lr", "steps", "score", "first loss", "last loss")
     rows = [[_marked(row, selection, "name"), *_cells(row)] for row in best]
-    tried = markup.table(header, rows, "<>>>>>") + markup.facts([("", said) for said in _explained(selection)])
+    tried = markup.table(_columns(selection), rows) + markup.facts([("", said) for said in _explained(selection)])
     return markup.page(
         f"{headline(selection)} {rate(selection)}".strip(),
         markup.facts(list(_facts(selection, keys=False))[:3]),
@@ -167,7 +154,7 @@ def _spoken(why: str) -> str:
     return why.replace("the model's own weights", "your own weights").replace("the model's own", "your own")
 
 
-def _facts(selection: Selection, keys: bool) -> Iterator[tuple[str, str]]:
+def _facts(selection: Shown, keys: bool) -> Iterator[tuple[str, str]]:
     if selection.kept:
         yield "why", _spoken(selection.why)
     else:
@@ -202,13 +189,12 @@ def _best(trials: pd.DataFrame, chosen: str) -> list[dict[str, Any]]:
     for must in (OWN.key, chosen):
         if must not in set(shown.recipe):
             shown = pd.concat([shown.head(_SHOWN - 1), best[best.recipe == must]])
-    rows = [{str(name): value for name, value in row.items()} for row in shown.to_dict("records")]
-    counts = Counter(row["name"] for row in rows)
-    # Two recipes that differ in the third digit of a gain have one short name: there the exact one tells them apart.
-    return [row if counts[row["name"]] == 1 else {**row, "name": row["recipe"]} for row in rows]
+    names = told_apart(dict(zip(shown["recipe"], shown["name"], strict=True)))
+    rows = ({str(name): value for name, value in row.items()} for row in shown.to_dict("records"))
+    return [{**row, "name": names[row["recipe"]]} for row in rows]
 
 
-def _marked(row: Mapping[str, Any], selection: Selection, column: str) -> str:
+def _marked(row: Mapping[str, Any], selection: Shown, column: str) -> str:
     return f"{'→' if row['recipe'] == selection.recipe.key else ' '} {row[column]}"
 
 
@@ -217,8 +203,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [text.number(row["lr"]), str(row["steps"]), *losses]
 
 
-def _leaderboard(selection: Selection, keys: bool, most: int | None) -> str:
-    columns = [
+def _columns(selection: Shown) -> list[Column]:
+    return [
         Column("recipe", least=24),
         Column("lr", ">", rank=1 if selection.lr_searched else 4),
         Column("steps", ">", rank=3),
@@ -226,17 +212,20 @@ def _leaderboard(selection: Selection, keys: bool, most: int | None) -> str:
         Column("first loss", ">", rank=3),
         Column("last loss", ">"),
     ]
+
+
+def _leaderboard(selection: Shown, keys: bool, most: int | None) -> str:
     best = _best(selection.trials, selection.recipe.key)
     rows = [[_marked(row, selection, "recipe" if keys else "name"), *_cells(row)] for row in best]
-    return table(columns, rows, most)
+    return table(_columns(selection), rows, most)
 
 
-def _legend(selection: Selection, keys: bool, most: int | None) -> Iterator[str]:
+def _legend(selection: Shown, keys: bool, most: int | None) -> Iterator[str]:
     for said in _explained(selection, keys=keys):
         yield wrapped(said, "  ", most)
 
 
-def _explained(selection: Selection, *, keys: bool = False) -> Iterator[str]:
+def _explained(selection: Shown, *, keys: bool = False) -> Iterator[str]:
     """Yields what is said below the table: how many were tried, what a score is, and what the words mean."""
     trials = selection.trials
     states = trials[trials.stage == "search"].state.value_counts().to_dict()

@@ -1,5 +1,6 @@
 import xml.etree.ElementTree as ET
 
+from autoinit.screen.columns import Column
 from autoinit.screen.markup import code, facts, folded, page, table
 
 
@@ -9,7 +10,7 @@ def test_a_page_is_well_formed_and_escapes_what_it_shows():
         facts([("lr", "0.05 <searched>")]),
         "",
         code("a < b"),
-        folded("trials", table(("recipe", "loss"), [("<script>", "0.1")], "<>")),
+        folded("trials", table([Column("recipe"), Column("loss", ">")], [("<script>", "0.1")])),
     )
     root = ET.fromstring(html)
     said = "".join(root.itertext())
@@ -24,7 +25,7 @@ def test_a_page_is_well_formed_and_escapes_what_it_shows():
 
 
 def test_long_tables_are_cut_and_say_so():
-    html = table(("number",), [(str(number),) for number in range(1000)])
+    html = table([Column("number")], [(str(number),) for number in range(1000)])
     root = ET.fromstring(html)
     assert len(root.findall(".//td")) == 200
     assert "800 more" in "".join(root.itertext())
