@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +18,7 @@ import typer
 from ..errors import AutoInitError
 from ..factories import called, named
 from ..screen.bar import TerminalBar, progress_shown
+from ..screen.columns import width
 from ..version import __version__
 from .arguments import (
     check_calibration,
@@ -337,11 +337,11 @@ def catalogue_command(
         raise typer.BadParameter("it prints the whole page; leave out NAME and --json.", param_hint="--markdown")
     from ..recipes import pages as docs
 
-    width = shutil.get_terminal_size((120, 24)).columns
+    columns = width() or 120
     if as_markdown:
         typer.echo(docs.markdown(), nl=False)
     elif name:
         entry = docs.find(name)
-        answer(as_json, docs.card(entry, width), lambda: docs.as_data(entry))
+        answer(as_json, docs.card(entry, columns), lambda: docs.as_data(entry))
     else:
-        answer(as_json, docs.listing(width), docs.all_data)
+        answer(as_json, docs.listing(columns), docs.all_data)

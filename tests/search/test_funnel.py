@@ -19,9 +19,10 @@ from autoinit.judging.trials import Candidate, Job, Outcome
 from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.recipes.space import LR_STEPS, space_of
+from autoinit.search import funnel
 from autoinit.search.campaign import Campaign, ProgressEvent
 from autoinit.search.explore import _affordable
-from autoinit.search.finals import NoChampion
+from autoinit.search.finals import Finals, NoChampion
 from autoinit.search.funnel import search
 from autoinit.task.task import make_task
 from autoinit.tracing.tracing import trace_task
@@ -290,3 +291,18 @@ def test_the_owner_s_trial_is_run_again_where_its_worker_died(campaign: Campaign
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"]))
     assert found.nobody is not None
     assert "the run from the model's own weights failed" in found.nobody.why
+
+
+def test_a_calibration_that_costs_more_than_is_left_is_not_begun(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after Ctrl-C, when a few seconds are left and the leader's weights take two hundred steps to set."""
+    champion = Candidate(Recipe(base="he_normal", calibration="gradinit"))
+    monkeypatch.setattr(funnel, "explore", lambda *anything: None)
+    monkeypatch.setattr(funnel, "finals", lambda *anything, **more: Finals(Candidate(OWN), champion))
+    campaign.meter.budget = Budget(steps=int(campaign.meter.steps) + 150)
+    found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
+    assert found.verdict is None
+    assert found.nobody is not None
+    assert "its calibration takes about 210 training steps, which are not left" in found.nobody.why
+    assert campaign.trials == []
