@@ -3,9 +3,9 @@
 Every function fills a tensor in place, without gradient, and returns it. Weights are [outputs, inputs, *kernel], as
 in `nn.Linear` and `nn.Conv2d`; `transposed` says that they are [inputs, outputs, *kernel], as in
 `nn.ConvTranspose2d` and in `x @ weight`. `groups` are those of a convolution. `activation` is what follows the
-layer, a name or an `Activation`, whose gain keeps the second moment; or a number, the gain itself. `generator` is on
-the CPU, where all draws are made; None stands for torch's default generator. Tensors on the meta device and
-empty ones are returned as they are.
+layer, a name or an `Activation`, whose gain keeps the second moment; or a number, the gain itself. The draw is made
+where `generator` is, so one on the CPU gives the same bits on every device; None stands for torch's default generator
+of the tensor's device. Tensors on the meta device and empty ones are returned as they are.
 
     >>> weight = torch.empty(64, 32)
     >>> _ = he_normal_(weight, "gelu", generator=torch.Generator().manual_seed(0))
@@ -45,7 +45,7 @@ class Layout(TypedDict, total=False):
     Attributes:
         transposed: whether the weight is [inputs, outputs, *kernel].
         groups: number of groups of a convolution.
-        generator: generator of the draw, on the CPU; None: torch's default generator.
+        generator: generator of the draw, on the CPU or a CUDA device; None: torch's default one of the tensor's device.
     """
 
     transposed: bool
@@ -191,7 +191,7 @@ def truncated_normal_(tensor: Tensor, std: float = 1.0, *, generator: torch.Gene
 
     `torch.nn.init.trunc_normal_` takes the width before the cut; what it draws has 0.88 of it as std.
     """
-    fill_(tensor, "truncated_normal", Geometry(), std, _generator(generator))
+    fill_(tensor, "truncated_normal", Geometry(), std, _generator(tensor, generator))
     return tensor
 
 
@@ -303,18 +303,18 @@ def mimetic_(
         out: weight of the output projection, [width, outputs of value].
         heads: number of heads of the attention.
         transposed: whether all four are the other way round.
-        generator: generator of the draws, on the CPU; None: torch's default generator.
+        generator: generator of the draws, on the CPU or a CUDA device; None: torch's default one of their device.
 
     Raises:
         ArgumentError: shapes that do not fit together, or heads that do not divide the outputs of the query.
     """
     _check_attention(query, key, value, out, heads, transposed)
     geometry = Geometry((1,), (0,), heads=heads) if transposed else Geometry(heads=heads)
-    source = _generator(generator)
+    source = _generator(query, generator)
     for left, right, names in ((query, key, ("query", "key")), (value, out, ("value", "out"))):
-        seed = int(torch.empty((), dtype=torch.int64).random_(generator=source))
+        seed = int(torch.empty((), dtype=torch.int64, device=source.device).random_(generator=source))
         for tensor, name in zip((left, right), names, strict=True):  # a pair starts from one state
-            fill_(tensor, f"mimetic_{name}", geometry, 1.0, torch.Generator().manual_seed(seed))
+            fill_(tensor, f"mimetic_{name}", geometry, 1.0, torch.Generator(source.device).manual_seed(seed))
     return query, key, value, out
 
 
@@ -329,17 +329,19 @@ def chrono_(bias: Tensor, steps: int, cell: GatedCell = "lstm", *, generator: to
         ArgumentError: fewer than three steps, an unknown cell, or a bias that is not that many gates long.
     """
     slices = _SLICES[_known("cell", cell, tuple(_SLICES))]
-    _chrono_(bias, Geometry((0,), (), slices=slices), steps, _generator(generator))
+    _chrono_(bias, Geometry((0,), (), slices=slices), steps, _generator(bias, generator))
     return bias
 
 
-def _generator(generator: torch.Generator | None) -> torch.Generator:
+def _generator(tensor: Tensor, generator: torch.Generator | None) -> torch.Generator:
     if generator is not None and not isinstance(generator, torch.Generator):
         raise ArgumentError(
             f"generator is a torch.Generator or None. Got {generator!r}; for a seed pass "
             "torch.Generator().manual_seed(seed)."
         )
-    return torch.default_generator if generator is None else generator
+    if generator is not None:
+        return generator
+    return torch.cuda.default_generators[tensor.device.index] if tensor.is_cuda else torch.default_generator
 
 
 def _gain(activation: Function) -> float:
@@ -389,7 +391,7 @@ def _weight(
     out, into = (1, 0) if transposed else (0, 1)
     geometry = Geometry((out,), (into, *kernel), groups, kernel_axes=kernel)
     sizes = tensor.shape[0] // groups, tensor.shape[1]
-    return _Weight(tensor, geometry, sizes[out], sizes[into], geometry.taps(tensor), _generator(generator))
+    return _Weight(tensor, geometry, sizes[out], sizes[into], geometry.taps(tensor), _generator(tensor, generator))
 
 
 def _check_attention(query: Tensor, key: Tensor, value: Tensor, out: Tensor, heads: int, transposed: bool) -> None:

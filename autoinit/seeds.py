@@ -23,9 +23,16 @@ def seed_of_use(seed: int, use: str) -> int:
     return int.from_bytes(_hashed(f"{seed}/{use}", 4), "big")
 
 
-def seed_of_parameter(seed: int, name: str) -> int:
-    """Returns the seed of one parameter's draw, of 63 bits: it depends on the plan's seed and the name alone."""
-    return int.from_bytes(_hashed(f"{seed}:{name}", 8), "big") >> 1
+def seed_of_parameter(seed: int, name: str, chunk: int = 0) -> int:
+    """Returns the seed of one parameter's draw, of 63 bits: it depends on the plan's seed and the name alone.
+
+    Args:
+        seed: of the plan.
+        name: of the parameter, or of the one whose stream it shares.
+        chunk: which of the pieces that a large draw is made in.
+    """
+    text = f"{seed}:{name}" + (f"\n{chunk}" if chunk else "")  # no name holds a line break
+    return int.from_bytes(_hashed(text, 8), "big") >> 1
 
 
 def _hashed(text: str, size: int) -> bytes:

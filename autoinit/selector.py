@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .apply import apply_plan
+from .drawing.generators import check_draw_on
 from .executors.choice import Choice, ExecutorName, check_executor, choose, fastest_threads
 from .executors.sequential import Sequential
 from .graph import Globs, Graph
@@ -75,6 +76,7 @@ def select(
     device: str | torch.device | None = None,
     executor: ExecutorName | None = None,
     concurrency: int | None = None,
+    draw_on: str | torch.device | None = None,
     proxy: nn.Module | None = None,
     recommender: Recommender | str | os.PathLike[str] | None = None,
     record: bool = False,
@@ -137,6 +139,8 @@ def select(
             on a CPU) or "stacked" (several candidates in one pass). None means what is fastest, measured on the first
             steps.
         concurrency: This many probes run at a time. None means as many as were measured to pay.
+        draw_on: Random numbers are made on this kind of device, "cpu" or "cuda", whose numbers differ; those of "cpu"
+            are the same on every machine. None means where the model lies.
         proxy: This smaller model of the same architecture (fewer layers, or narrower) is probed in the place of
             `model`, which is not trained; the recipe that it finds is drawn into `model`. Gain and learning rate are
             the proxy's. None means that `model` itself is probed.
@@ -161,8 +165,8 @@ def select(
         RecipeError: A recipe is unknown, or for other architectures than this one.
         BudgetError: The budget is not a positive amount, or not understood.
         DeviceError: The device is not on this machine, or autocast has another dtype.
-        ArgumentError: The seed, executor, concurrency, training_steps, epochs or recommender is out of range, or the
-            storage cannot be opened.
+        ArgumentError: The seed, executor, concurrency, training_steps, epochs, draw_on or recommender is out of range,
+            or the storage cannot be opened.
         KnowledgeError: The recommender's file cannot be used.
 
     Example:
@@ -190,7 +194,7 @@ def select(
         >>> selection.gain.factor < 0.5  # the training loss after as many steps, against that from your own weights
         True
     """
-    meter = _started(budget, seed, executor, concurrency)
+    meter, kind = _started(budget, seed, executor, concurrency), check_draw_on(draw_on)
     length = length_of_training(training_steps, epochs, data)
     make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, optimizer=optimizer, lr=lr)
     make = functools.partial(make, autocast=autocast, device=device, seed=seed)
@@ -199,7 +203,7 @@ def select(
         report(ProgressEvent("reading", 0.0, "the data and the model"))
         task, graph, original = _traced(make, model, proxy, only, exclude)
         snapshot, memory = stack.enter_context(task.preserved()), stack.enter_context(peak_memory(task.device))
-        bench = Bench(task, graph, snapshot, seed)
+        bench = Bench(task, graph, snapshot, seed, kind)
         described = record or recommender is not None
         features, own = (task_features(task, graph), own_scales(task.model, graph)) if described else ({}, {})
         report(ProgressEvent("timing", 0.0, "a few training steps"))
@@ -224,7 +228,7 @@ def select(
     selection = _selection(found, campaign, cost, small, layers)
     if record:
         keep_records(campaign.trials, task, graph, features, own, seed)
-    return _given(selection, task, original, seed, apply)
+    return _given(selection, task, original, seed, apply, kind)
 
 
 def _started(budget: float | str | Budget | None, seed: int, executor: str | None, concurrency: int | None) -> Meter:
@@ -364,10 +368,10 @@ def _selection(
     )
 
 
-def _given(selection: Selection, task: Task, original: Original | None, seed: int, apply: bool) -> Selection:
+def _given(selection: Selection, task: Task, original: Original | None, seed: int, apply: bool, kind: str) -> Selection:
     """Returns a selection as the model's, where it was made on a proxy, and sets the weights where that is wanted."""
     if original is not None:
-        selection = carried(selection, original, seed, apply=apply)
+        selection = carried(selection, original, seed, apply=apply, draw_on=kind)
     elif apply and not selection.kept:
         apply_plan(task.model, selection.plan)
     return dataclasses.replace(selection, applied=apply or selection.kept)

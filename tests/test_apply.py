@@ -15,7 +15,8 @@ from torch.nn.utils import parametrizations
 from zoo import ZOO
 
 import autoinit
-from autoinit.apply import Memory, apply_plan
+from autoinit.apply import apply_plan
+from autoinit.drawing.memory import Memory
 from autoinit.errors import ArgumentError, AutoInitError, DataError, ModelError, PlanMismatchError, RecipeError
 from autoinit.plans.plan import Plan
 from autoinit.plans.rules import resolve
@@ -246,7 +247,7 @@ def test_bad_arguments_leave_the_model_alone(what: object) -> None:
 
 
 def test_remembered_draws_have_the_same_bits() -> None:
-    memory: Memory = {}
+    memory = Memory()
     model, fresh = mlp(), mlp()
     plan = resolve(Recipe(base="orthogonal", log2_gain=0.3), trace(model, BATCH), seed=2)
     for _ in range(2):

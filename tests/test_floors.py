@@ -19,7 +19,7 @@ PACKAGE = ROOT / "autoinit"
 FLOORS = (
     "version errors seeds text screen jsonfile factories activations graph",
     "recipes plans judging knowledge recommender",
-    "task tracing initializers init calibrations apply",
+    "task tracing initializers init drawing calibrations apply",
     "probing findings executors search",
     "selector recommendation diagnosis coordinates demo testing",
     "study reports cli __main__",
@@ -55,10 +55,10 @@ ONLY_IN = {
 BLIND = {
     "judging.score": {"recipes", "plans"},
     "judging.gate": {"recipes", "plans"},
-    "probing.signals": {"recipes", "plans", "initializers", "apply"},
-    "probing.probe": {"recipes", "plans", "initializers", "apply"},
-    "probing.recorder": {"recipes", "plans", "initializers", "apply"},
-    "probing.twins": {"recipes", "plans", "initializers", "apply"},
+    "probing.signals": {"recipes", "plans", "initializers", "drawing", "apply"},
+    "probing.probe": {"recipes", "plans", "initializers", "drawing", "apply"},
+    "probing.recorder": {"recipes", "plans", "initializers", "drawing", "apply"},
+    "probing.twins": {"recipes", "plans", "initializers", "drawing", "apply"},
     "initializers": {"graph", "recipes.recipe", "recipes.space", "plans", "task", "tracing"},
 }
 """The judge must not know what it judges; an initializer sees one tensor's facts, never a graph."""

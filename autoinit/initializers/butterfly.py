@@ -67,7 +67,7 @@ def _run(circuit: list[Turns], out: Tensor) -> None:
         columns = out[:, start : start + _AT_ONCE]
         here, there = out.new_zeros(columns.shape), out.new_empty(columns.shape)
         # In the shuffled order the unit vectors are spread evenly over the blocks.
-        here[shuffle[start : start + columns.shape[1]], torch.arange(columns.shape[1])] = 1.0
+        here[shuffle[start : start + columns.shape[1]], torch.arange(columns.shape[1], device=out.device)] = 1.0
         for layer in circuit[:-1]:
             _turn(layer, here, there)
             torch.index_select(there, 0, shuffle, out=here)
@@ -87,5 +87,5 @@ def _turn(layer: Turns, vectors: Tensor, out: Tensor) -> None:
 
 def _shuffle(layer: Turns) -> Tensor:
     """Returns the order that takes the first coordinate of every block, then the second of every block, and so on."""
-    places = [torch.arange(gates.shape[1]).repeat(gates.shape[0]) for gates in layer]
+    places = [torch.arange(gates.shape[1], device=gates.device).repeat(gates.shape[0]) for gates in layer]
     return torch.cat(places).argsort(stable=True)

@@ -42,8 +42,8 @@ DRAWS: dict[str, Draw] = {
 }
 """Distribution → the function that fills a tensor in place so that its entries have the given root mean square.
 
-The mimetic ones take it as a plain factor. All of them fill contiguous float32 or float64 tensors on the CPU that
-have entries; `fill_` makes them serve every other tensor.
+The mimetic ones take it as a plain factor. All of them fill contiguous float32 or float64 tensors that have entries
+and lie on the generator's device; `fill_` makes them serve every other tensor.
 """
 
 COSTLY = frozenset({
@@ -62,37 +62,33 @@ COSTLY = frozenset({
 """Draws that cost much more than a pass over the memory, so that a search does well to remember them."""
 
 
-_INDEPENDENT = ("normal", "uniform", "truncated_normal")
-"""Draws of entries that know of no other: of a complex tensor they fill both parts."""
+INDEPENDENT = ("normal", "uniform", "truncated_normal")
+"""Draws of entries that know of no other: they may be drawn in pieces, and of a complex tensor they fill both parts."""
 
 
 def fill_(tensor: Tensor, distribution: str | Draw, geometry: Geometry, std: float, generator: torch.Generator) -> None:
     """Fills a tensor of any device, dtype and memory layout, in place and without gradient, as `draw_into` says.
 
-    Of a complex tensor independent entries are drawn for both parts, std/√2 each; the structured draws are real.
+    The draw is made where the generator is, so one on the CPU gives every device the same bits. Of a complex tensor
+    independent entries are drawn for both parts, std/√2 each; the structured draws are real.
 
     Args:
         tensor: to fill.
         distribution: a name in `DRAWS`, or a function of their kind.
         geometry: the matrices in the tensor.
         std: root mean square of the entries drawn; a plain factor for the mimetic distributions.
-        generator: on the CPU.
+        generator: of the random numbers, on the CPU or on a CUDA device.
 
     Raises:
-        ArgumentError: an unknown distribution, a std that is no finite number ≥ 0, a generator of another device, a
-            tensor of integers, or a geometry that the distribution cannot fill.
+        ArgumentError: an unknown distribution, a std that is no finite number ≥ 0, a tensor of integers,
+            or a geometry that the distribution cannot fill.
     """
     if isinstance(distribution, str) and distribution not in DRAWS:
         raise ArgumentError(f"Unknown distribution {distribution!r}. {did_you_mean(distribution, DRAWS)}")
     if not (math.isfinite(std) and std >= 0):
         raise ArgumentError(f"The std of a draw is a finite number of at least 0; got {std}.")
-    if generator.device.type != "cpu":
-        raise ArgumentError(
-            f"Draws are made on the CPU, so that they are the same for every device; got a generator of "
-            f"{generator.device}. Pass torch.Generator()."
-        )
-    if tensor.is_complex() and distribution in _INDEPENDENT:
+    if tensor.is_complex() and distribution in INDEPENDENT:
         with torch.no_grad():
             tensor, std = torch.view_as_real(tensor), std / math.sqrt(2.0)
     draw = DRAWS[distribution] if isinstance(distribution, str) else distribution
-    draw_into(tensor, lambda plain: draw(plain, geometry, std, generator))
+    draw_into(tensor, lambda plain: draw(plain, geometry, std, generator), generator.device)

@@ -1,8 +1,9 @@
-"""Filling any tensor by functions that know only plain ones: on the CPU, contiguous, float32 or float64."""
+"""Filling any tensor by functions that know only plain ones: contiguous, float32 or float64, where the generator is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -12,13 +13,13 @@ from ..errors import ArgumentError
 _DRAWN_IN_PLACE = (torch.float32, torch.float64)
 
 
-def draw_into(tensor: Tensor, draw: Callable[[Tensor], None]) -> None:
+def draw_into(tensor: Tensor, draw: Callable[[Tensor], None], device: torch.device) -> None:
     """Fills a tensor of any device, dtype and memory layout, in place and without gradient.
 
-    The draw is made on the CPU, in float64 for a float64 tensor and in float32 for any other, then cast and
-    copied, so that its bits depend on neither the device nor the layout. A plain tensor is drawn in place, with
-    no copy. Of a complex tensor the real part is drawn, the imaginary part is zero. Tensors on the meta device
-    and empty ones are left as they are.
+    The draw is made on the given device, in float64 for a float64 tensor and in float32 for any other, then cast and
+    copied, so that its bits depend neither on where the tensor lies nor on its layout. A plain tensor of that device is
+    drawn in place, with no copy. Of a complex tensor the real part is drawn, the imaginary part is zero. Tensors on the
+    meta device and empty ones are left as they are.
 
     Raises:
         ArgumentError: the tensor's numbers are neither floating-point nor complex.
@@ -27,11 +28,35 @@ def draw_into(tensor: Tensor, draw: Callable[[Tensor], None]) -> None:
         raise ArgumentError(f"Weights are floating-point or complex; got a tensor of {tensor.dtype}.")
     if tensor.is_meta or tensor.numel() == 0:
         return
-    with torch.no_grad():
-        if tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.dtype in _DRAWN_IN_PLACE:
+    with torch.no_grad(), full_float32(device):
+        if is_plain(tensor, device):
             draw(tensor)
             return
-        double = tensor.dtype in (torch.float64, torch.complex128)
-        drawn = torch.empty(tensor.shape, dtype=torch.float64 if double else torch.float32)
+        drawn = torch.empty(tensor.shape, dtype=drawn_dtype(tensor), device=device)
         draw(drawn)
         tensor.copy_(drawn)
+
+
+def is_plain(tensor: Tensor, device: torch.device) -> bool:
+    """Whether a draw on a device can be made in the tensor itself, and gives the bits of one made beside it."""
+    return tensor.device == device and tensor.is_contiguous() and tensor.dtype in _DRAWN_IN_PLACE
+
+
+def drawn_dtype(tensor: Tensor) -> torch.dtype:
+    """Returns in what a tensor's entries, or the parts of complex ones, are drawn."""
+    return torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+@contextlib.contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Lets products of float32 matrices have all their digits: of an orthogonal matrix TF32 would keep three."""
+    if device.type != "cuda":
+        yield
+        return
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before

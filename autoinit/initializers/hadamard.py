@@ -25,14 +25,17 @@ def zero_(tensor: Tensor, geometry: Geometry, std: float, generator: torch.Gener
     if rows <= columns:
         identity_(tensor, geometry, std, generator)
         return
-    signs = _signs(rows, columns, tensor.dtype).mul_(std * math.sqrt(geometry.taps(tensor)))
+    signs = _signs(rows, columns, tensor).mul_(std * math.sqrt(geometry.taps(tensor)))
     tensor.zero_()
     channels.scatter_(centre, signs.expand(count, rows, columns))
 
 
-def _signs(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """Returns the first rows and columns of the Hadamard matrix whose side is a power of two (Sylvester's)."""
-    signs = torch.ones(1, 1, dtype=dtype)
+def _signs(rows: int, columns: int, like: Tensor) -> Tensor:
+    """Returns the first rows and columns of the Hadamard matrix whose side is a power of two (Sylvester's).
+
+    Of the device and dtype of another tensor.
+    """
+    signs = like.new_ones(1, 1)
     while len(signs) < rows:
         upper = torch.cat((signs, signs), dim=1)[:, :columns]
         lower = torch.cat((signs, -signs), dim=1)[:, :columns]

@@ -19,6 +19,6 @@ def identity_(tensor: Tensor, geometry: Geometry, std: float, generator: torch.G
     centre, channels = geometry.centre(tensor)
     count, rows, columns = channels.blocks(centre).shape
     scale = std * math.sqrt(max(rows, columns) * geometry.taps(tensor))
-    eye = torch.eye(rows, columns, dtype=tensor.dtype).mul_(scale)
+    eye = torch.eye(rows, columns, dtype=tensor.dtype, device=tensor.device).mul_(scale)
     tensor.zero_()
     channels.scatter_(centre, eye.expand(count, rows, columns))

@@ -13,14 +13,42 @@ from .geometry import Geometry
 def haar(count: int, rows: int, columns: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
     """Returns `count` Haar-distributed matrices [count, rows, columns] with orthonormal rows or columns.
 
-    Whichever are fewer are orthonormal. QR of a Gaussian matrix with the signs of R's diagonal moved into Q
-    (Mezzadri 2007, math-ph/0609050).
+    Whichever are fewer are orthonormal. The factor Q of a Gaussian matrix whose R has a positive diagonal is Haar
+    (Mezzadri 2007, math-ph/0609050), and the reflections that make such a Q are independent of each other: the k-th
+    one turns a fresh Gaussian vector of the coordinates from k on (Stewart 1980, "The efficient generation of random
+    orthogonal matrices with an application to condition estimators"). So they are drawn, not computed by a
+    factorization, which would cost as much again as their product.
+
+    The matrices lie on the generator's device.
     """
-    tall = torch.empty(count, max(rows, columns), min(rows, columns), dtype=dtype).normal_(generator=generator)
-    q: Tensor
-    q, r = torch.linalg.qr(tall)
-    q *= r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    shape = (count, max(rows, columns), min(rows, columns))
+    vectors = torch.empty(shape, dtype=dtype, device=generator.device).normal_(generator=generator).tril_()
+    first = vectors.diagonal(dim1=-2, dim2=-1)
+    first.masked_fill_(first == 0, 1.0)  # once in many millions; a vector of zeros would have no direction
+    lengths = vectors.norm(dim=-2).copysign(-first)  # each vector is reflected to the far side: nothing cancels
+    turns = (lengths - first) / lengths
+    vectors /= (first - lengths).unsqueeze(-2)
+    vectors.diagonal(dim1=-2, dim2=-1).fill_(1.0)  # as LAPACK has reflections: the first coordinate is one
+    product = torch.linalg.householder_product if generator.device.type == "cpu" else _product
+    q: Tensor = product(vectors, turns)
+    q *= lengths.sign().unsqueeze(-2)
     return q if rows >= columns else q.mT
+
+
+def _product(vectors: Tensor, turns: Tensor) -> Tensor:
+    """Returns the first columns of the product of reflections 1 − τ·v·vᵀ, as `torch.linalg.householder_product` does.
+
+    In the form 1 − V·T·Vᵀ, where T is upper triangular and T⁻¹ + T⁻ᵀ = VᵀV (Puglisi 1992, "Modification of the
+    Householder method based on the compact WY representation"): three times the operations, yet products of matrices,
+    in which a GPU computes all matrices of a batch together. There LAPACK's way takes them one after the other.
+    """
+    size = vectors.shape[-1]
+    inverse = (vectors.mT @ vectors).triu_(1)
+    inverse.diagonal(dim1=-2, dim2=-1).copy_(turns.reciprocal())
+    half = torch.linalg.solve_triangular(inverse, vectors[..., :size, :].mT, upper=True)
+    eye = torch.eye(vectors.shape[-2], size, dtype=vectors.dtype, device=vectors.device)
+    product: Tensor = torch.baddbmm(eye.expand_as(vectors), vectors, half, alpha=-1)
+    return product
 
 
 def orthogonal_(tensor: Tensor, geometry: Geometry, std: float, generator: torch.Generator) -> None:

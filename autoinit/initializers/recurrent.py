@@ -24,7 +24,7 @@ def chrono_(tensor: Tensor, geometry: Geometry, steps: int, generator: torch.Gen
         tensor: [slices · units], of any device and dtype.
         geometry: whose slices tell the cell: 4 for an LSTM, 3 for a GRU.
         steps: length of the sequences, or of the longest dependency in them.
-        generator: on the CPU.
+        generator: the draw is made on its device.
 
     Raises:
         ArgumentError: fewer than three steps, another number of slices, or one that does not divide the tensor.
@@ -44,4 +44,4 @@ def chrono_(tensor: Tensor, geometry: Geometry, steps: int, generator: torch.Gen
         if geometry.slices == _LSTM:
             torch.neg(parts[1], out=parts[0])
 
-    draw_into(tensor, draw)
+    draw_into(tensor, draw, generator.device)

@@ -44,6 +44,8 @@ class Plan(Mapping[str, Fill]):
         seed: the seed of the draws; each parameter has a stream of its own, named by seed and name.
         fills: what each parameter gets, in the order of the graph.
         drawn_with: versions and device of the draws that the plan stands for; empty before a draw.
+        drawn_on: the kind of device that its random numbers are made on, "cpu" or "cuda"; empty before a draw, which is
+            made where the parameters lie, and in files of before.
         notes: what the reader of the architecture could not see, and what the recipe's paper asks for beside weights,
             in words.
         made_with: the version of autoinit that resolved the recipe; empty where a file of an earlier one does not say.
@@ -55,6 +57,7 @@ class Plan(Mapping[str, Fill]):
     drawn_with: str = ""
     notes: tuple[str, ...] = ()
     made_with: str = field(default="", compare=False)
+    drawn_on: str = ""
     _by_name: dict[str, Fill] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -198,6 +201,7 @@ def _to_data(plan: Plan) -> dict[str, Any]:
         "recipe": jsonfile.to_data(plan.recipe),
         "seed": plan.seed,
         "drawn_with": plan.drawn_with,
+        **({"drawn_on": plan.drawn_on} if plan.drawn_on else {}),
         "notes": list(plan.notes),
         "fills": [jsonfile.as_before(jsonfile.to_data(fill), ADDED) for fill in plan.fills],
     }
@@ -221,6 +225,7 @@ def _from_data(data: dict[str, Any], what: str) -> Plan:
         seed=jsonfile.from_data(int, body["seed"], PlanFileError, what),
         fills=tuple(jsonfile.from_data(Fill, fill, PlanFileError, what) for fill in body["fills"]),
         drawn_with=jsonfile.from_data(str, body.get("drawn_with", ""), PlanFileError, what),
+        drawn_on=jsonfile.from_data(str, body.get("drawn_on", ""), PlanFileError, what),
         notes=jsonfile.from_data(tuple[str, ...], body.get("notes", ()), PlanFileError, what),
         made_with=made_with if isinstance(made_with, str) else "",
     )

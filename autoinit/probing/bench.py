@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..apply import Memory, apply_plan, set_calibrated, with_results
+from ..apply import apply_plan, set_calibrated
 from ..calibrations.subject import Subject
+from ..drawing.memory import Memory, room_for
+from ..drawing.weights import with_results
 from ..errors import described
 from ..graph import Graph
 from ..judging.budget import Tally, evaluated
@@ -33,6 +36,7 @@ class Bench:
         graph: its architecture.
         snapshot: the owner's weights, rewound to before each job that begins anew.
         seed: of the draws, the same for all candidates, so that they differ by what they are and not by luck.
+        draw_on: the kind of device that draws are made on; empty for where the model lies.
         memory: of costly draws.
         paused: trainings that later jobs may go on with.
     """
@@ -41,8 +45,12 @@ class Bench:
     graph: Graph
     snapshot: Snapshot
     seed: int
-    memory: Memory = field(default_factory=dict)
+    draw_on: str = ""
+    memory: Memory = field(init=False)
     paused: PausedTrainings = field(default_factory=PausedTrainings)
+
+    def __post_init__(self) -> None:
+        self.memory = Memory(room_for(self.task.model))
 
     def draw(self, recipe: Recipe, tally: Tally | None = None) -> Plan:
         """Sets a candidate's weights, starting from the owner's; returns the plan that gives them again.
@@ -55,7 +63,7 @@ class Bench:
 
     def _draw(self, recipe: Recipe, tally: Tally | None) -> Plan:
         self.snapshot.rewind()
-        plan = resolve(recipe, self.graph, seed=self.seed)
+        plan = dataclasses.replace(resolve(recipe, self.graph, seed=self.seed), drawn_on=self.draw_on)
         spend = (tally or Tally()).spend
         subject = Subject(self.task, self.graph, seed=seed_of_use(self.seed, "calibration"), spend=spend)
         return set_calibrated(subject, plan, self.snapshot.rewind, self.memory)

@@ -231,7 +231,7 @@ def _shared(one: Dimension, other: Dimension | None, measurable: bool) -> Dimens
     return dataclasses.replace(one, choices=choices) if len(choices) > 1 else None
 
 
-def carry(recipe: Recipe, original: Original, seed: int = 0, *, apply: bool = True) -> Plan:
+def carry(recipe: Recipe, original: Original, seed: int = 0, *, apply: bool = True, draw_on: str = "") -> Plan:
     """Returns the plan of a recipe for the model itself, and sets the weights.
 
     A calibration is measured on the model, on the proxy's batches. Random states, buffers and modes are as before.
@@ -242,13 +242,14 @@ def carry(recipe: Recipe, original: Original, seed: int = 0, *, apply: bool = Tr
         original: the model.
         seed: of the draws.
         apply: whether to set the weights; False leaves the model as it was.
+        draw_on: the kind of device that draws are made on; empty for where the model lies.
 
     Raises:
         RecipeError: the recipe does not fit the model (see `joint_space`), or cannot be calibrated on it.
     """
     task, graph = original.task, original.graph
     check_fits(recipe, graph)
-    plan = resolve(recipe, graph, seed=seed)
+    plan = dataclasses.replace(resolve(recipe, graph, seed=seed), drawn_on=draw_on)
     if not original.measurable:
         if recipe.calibration != "none":
             raise RecipeError(f"{recipe.key!r} is calibrated on batches; a model on the meta device has no weights.")
@@ -263,7 +264,9 @@ def carry(recipe: Recipe, original: Original, seed: int = 0, *, apply: bool = Tr
     return plan
 
 
-def carried(selection: Selection, original: Original, seed: int = 0, *, apply: bool = True) -> Selection:
+def carried(
+    selection: Selection, original: Original, seed: int = 0, *, apply: bool = True, draw_on: str = ""
+) -> Selection:
     """Returns a proxy's selection as the model's: its plan and architecture, and in words what was not measured.
 
     Args:
@@ -271,9 +274,10 @@ def carried(selection: Selection, original: Original, seed: int = 0, *, apply: b
         original: the model.
         seed: of the draws.
         apply: whether to set the model's weights, where they are not kept.
+        draw_on: the kind of device that draws are made on; empty for where the model lies.
     """
     try:
-        plan = carry(selection.recipe, original, seed, apply=apply and not selection.kept)
+        plan = carry(selection.recipe, original, seed, apply=apply and not selection.kept, draw_on=draw_on)
     except Exception as problem:  # out of memory in a calibration must not cost the user what the search has found
         problem.add_note(
             f"{selection.recipe.key!r} won on the proxy, but could not be carried over to the model. Set it with "

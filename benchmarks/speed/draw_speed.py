@@ -2,10 +2,13 @@
 
     python -m benchmarks.speed.draw_speed                      # a hundred million parameters
     python -m benchmarks.speed.draw_speed --layers 2 --runs 3  # a quick look
+    python -m benchmarks.speed.draw_speed --threads 2          # as torch's threads are set for training
 
 The model is a stack of linear layers of 2048 units with ReLUs. Time: `apply_(model, recipe)`, reading of the
-architecture included, and `tensor.normal_` or `tensor.uniform_` on the same weights, in turns; medians of the CPU
-time of one thread, which other work on the machine lengthens least, and their ratio (at most 1.1 is wanted). Memory:
+architecture included, and `tensor.normal_`, `tensor.uniform_` or `torch.nn.init.orthogonal_` on the same weights, in
+turns. With one thread, medians of its CPU time, which other work on the machine lengthens least, and their ratio (at
+most 1.1 is wanted); with several, of the time that passes (at most 0.6 is wanted of two: torch's own draws use one
+thread, `apply_` draws pieces in as many as there are). Memory:
 in a fresh process, the highest resident size during `apply_` minus the resident size before, in units of one weight
 in float32, in which all draws are made (at most one is wanted).
 """
@@ -30,7 +33,10 @@ MIB = 2**20
 BARE: dict[str, Callable[[nn.Parameter], object]] = {
     "he_normal": lambda weight: weight.normal_(0.0, 0.02),
     "he_uniform": lambda weight: weight.uniform_(-0.02, 0.02),
+    "orthogonal": lambda weight: nn.init.orthogonal_(weight),
 }
+MEASURED: dict[bool, Callable[[], float]] = {True: time.perf_counter, False: time.process_time}
+"""The clock, by whether there are several threads."""
 
 
 def stack(layers: int, dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -50,9 +56,10 @@ def bare(model: nn.Sequential, recipe: str) -> None:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    start = time.process_time()
+    clock = MEASURED[torch.get_num_threads() > 1]
+    start = clock()
     action()
-    return time.process_time() - start
+    return clock() - start
 
 
 def ratio(model: nn.Sequential, recipe: str, runs: int) -> str:
@@ -87,7 +94,7 @@ def peak(layers: int, recipe: str, dtype: str) -> None:
 
 def peak_line(layers: int, recipe: str, dtype: str) -> str:
     """Returns the line of the table for one recipe and dtype, measured in a process of its own."""
-    call = f"from benchmarks.draw_speed import peak; peak({layers}, {recipe!r}, {dtype!r})"
+    call = f"from benchmarks.speed.draw_speed import peak; peak({layers}, {recipe!r}, {dtype!r})"
     found = int(subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=True).stdout)
     parameter = 4 * WIDTH * WIDTH
     return f"| {recipe} | {dtype} | {found / MIB:.1f} | {parameter / MIB:.1f} | {found / parameter:.2f} |"
@@ -98,12 +105,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--recipes", nargs="+", choices=BARE, default=["he_normal", "he_uniform"])
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     model = stack(arguments.layers)
     print("| recipe | parameters | apply_ (s) | bare draws (s) | ratio |\n| --- | --- | --- | --- | --- |")
-    for recipe in BARE:
+    for recipe in arguments.recipes:
         print(ratio(model, recipe, arguments.runs), flush=True)
+    if arguments.threads > 1:
+        return
     print("\n| recipe | dtype | peak beyond the model (MiB) | one weight (MiB) | weights |")
     print("| --- | --- | --- | --- | --- |")
     for recipe in ("he_normal", "he_uniform", "he_truncated", "butterfly_orthogonal"):

@@ -9,10 +9,11 @@ one candidate at a time over its whole way: reading the architecture, calibratio
 
 On CUDA both numbers are `torch.cuda.max_memory_allocated`. On the CPU the training device is the host itself, so a
 dispatch mode follows every storage from the operation that makes it to its end, and tells copies that would lie in
-host memory from those that would not: `tensor.to("cpu", copy=True)`, by which the snapshot is taken, and what is drawn
-or fingerprinted on the CPU whatever the device. Memory inside of a kernel is not seen there. Trainings that wait for a
-next round of a search are kept for a model on a CPU (`autoinit.probing.paused`): not here, where that stands for a
-device.
+host memory from those that would not: `tensor.to("cpu", copy=True)`, by which the snapshot is taken, and what is
+fingerprinted on the CPU whatever the device. Draws are counted: they are made where the parameters lie. Memory inside
+of a kernel is not seen there. Trainings that wait for a next round of a search are kept for a model on a CPU
+(`autoinit.probing.paused`): not here, where that stands for a device; and a search's draws are remembered within a
+device's bound.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import autoinit
-from autoinit import apply as apply_module
+from autoinit.drawing import memory as memory_module
+from autoinit.drawing import weights as weights_module
 from autoinit.search import rounds as rounds_module
 from autoinit.task import task as task_module
 
@@ -124,11 +126,12 @@ def counted(model: nn.Module, data: Any) -> Iterator[LiveBytes]:
 
         return call
 
-    patched = {name: off_the_books(vars(apply_module)[name]) for name in ("_fill", "digest")}
     nothing_paused = mock.patch.object(rounds_module, "can_be_paused", return_value=False)
     groups = off_the_books(task_module.held_back_groups)  # of rows: they are batches, which are not counted
     grouped = mock.patch.object(task_module, "held_back_groups", groups)
-    with mock.patch.multiple(apply_module, **patched), nothing_paused, grouped, counter:
+    printed = mock.patch.object(weights_module, "digest", off_the_books(weights_module.digest))
+    little_room = mock.patch.object(memory_module, "lies_on_cpu", return_value=False)
+    with printed, nothing_paused, grouped, little_room, counter:
         yield counter
 
 

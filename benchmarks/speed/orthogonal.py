@@ -7,6 +7,7 @@ Per matrix size and number of threads, the time of one draw (the methods in turn
 other work on the machine disturbs least) and what it gives, for
 
 - torch.nn.init.orthogonal_: QR of a Gaussian matrix, Haar;
+- orthogonal: autoinit's product of random reflections, Haar (a model's matrices are drawn by one thread each);
 - butterfly_orthogonal: autoinit's circuit of random gates on blocks of 32 coordinates;
 - two Hadamard rounds, three butterflies of plane rotations: other fast constructions, written here for comparison.
 
@@ -73,6 +74,7 @@ def rotation_rounds(tensor: Tensor, generator: torch.Generator, rounds: int = 3)
 PEER = "torch.nn.init.orthogonal_"
 METHODS: dict[str, Draw] = {
     PEER: lambda tensor, generator: nn.init.orthogonal_(tensor, generator=generator),
+    "orthogonal": ours("orthogonal"),
     "butterfly_orthogonal": ours("butterfly_orthogonal"),
     "two Hadamard rounds": hadamard_rounds,
     "three rotation butterflies": rotation_rounds,

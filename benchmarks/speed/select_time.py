@@ -112,8 +112,9 @@ def places() -> list[tuple[str, Place]]:
     """Returns the functions of autoinit and Optuna that the rest of the time is split by, each with its region."""
     import optuna
 
-    from autoinit import apply, selector
+    from autoinit import selector
     from autoinit.calibrations.methods import CALIBRATIONS
+    from autoinit.drawing import weights
     from autoinit.judging.halving import Halving
     from autoinit.probing import bench
     from autoinit.probing.paused import PausedTrainings
@@ -133,7 +134,7 @@ def places() -> list[tuple[str, Place]]:
         ("drawing weights", (bench.Bench, "place")),
         ("drawing weights", (bench.Bench, "draw")),
         ("drawing weights", (vars(selector), "apply_plan")),
-        ("fingerprints", (vars(apply), "digest")),
+        ("fingerprints", (vars(weights), "digest")),
         ("snapshot", (Snapshot, "__init__")),
         ("snapshot", (Snapshot, "restore")),
         ("rewinding", (Snapshot, "rewind")),

@@ -10,8 +10,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from autoinit import Recipe
-from autoinit import apply as applying
 from autoinit.calibrations import standardize
+from autoinit.drawing import fills, memory, weights
+from autoinit.initializers.draws import DRAWS
 from autoinit.judging.trials import Candidate, Job
 from autoinit.probing.bench import Bench
 from autoinit.task.snapshot import preserved_random, seed_generators
@@ -153,7 +154,7 @@ def counting(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> list
 
 
 def test_a_trial_takes_no_fingerprints(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = counting(monkeypatch, applying, "digest")
+    digests = counting(monkeypatch, weights, "digest")
     rescaled = Recipe(log2_gain=1.0)  # the owner's draw, rescaled: a plan tells it by its fingerprint
     bench.perform(Job(0, "search", Candidate(rescaled), seed=0, steps=2), lambda curve: True)
     assert digests == [0]
@@ -170,12 +171,11 @@ def test_lsuv_measures_units_only_where_it_centres_them(bench: Bench, monkeypatc
     assert by_unit[0] >= 3
 
 
-def test_a_costly_draw_is_made_once(bench: Bench) -> None:
+def test_a_costly_draw_is_made_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.draw(Recipe(base="orthogonal"))
-    remembered = dict(bench.memory)
+    assert len(bench.memory) == 3
+    monkeypatch.setitem(DRAWS, "orthogonal", None)
     bench.draw(Recipe(base="orthogonal", log2_gain=1.0))
-    assert bench.memory.keys() == remembered.keys()
-    assert all(bench.memory[key] is remembered[key] for key in remembered)
 
 
 @pytest.mark.parametrize("name", ["lsuv", "within_layer"])
@@ -183,11 +183,11 @@ def test_what_is_calibrated_is_drawn_once_and_with_the_same_bits(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     recipe = Recipe(base="he_normal", depth_slope=0.5, log2_gain=1.0, calibration=name)
-    draws = counting(monkeypatch, applying, "_draw")
+    draws = counting(monkeypatch, fills, "_draw")
     bench.draw(recipe)
     assert draws == [3]  # one for each matrix
     once = [parameter.clone() for parameter in bench.task.model.parameters()]
-    monkeypatch.setattr(applying, "LARGEST_REMEMBERED", 1000)  # of 2,048, 1,024 and 320 weights the last ones
+    monkeypatch.setattr(memory, "CALIBRATED", 4000)  # of 2,048, 1,024 and 320 weights the last ones
     plan = bench.draw(recipe)
     assert draws == [3 + 5]
     assert all(one.equal(two) for one, two in zip(bench.task.model.parameters(), once, strict=True))

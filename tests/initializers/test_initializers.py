@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from autoinit.errors import ArgumentError
+from autoinit.initializers import mimetic
+from autoinit.initializers.deformed import top_singular_values
 from autoinit.initializers.draws import COSTLY, DRAWS, fill_
 from autoinit.initializers.geometry import Geometry
+from autoinit.initializers.mimetic import ATTENTION, LARGE, MIXING, _drawn_factors, _factors
+from autoinit.initializers.orthogonal import _product, haar
 from autoinit.initializers.recurrent import chrono_
 from autoinit.testing import CASES, EMPTY, PROPERTIES, STD, THIN, Claims
 
@@ -340,6 +347,98 @@ def test_key_of_another_input_width_is_filled_all_the_same() -> None:
 def test_mimetic_says_what_does_not_fit(name: str, geometry: Geometry, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         drawn(name, (WIDTH, WIDTH), geometry)
+
+
+@pytest.mark.parametrize(("width", "rank"), [(256, 64), (512, 64), (400, 40)])
+@pytest.mark.parametrize("scales", [ATTENTION, MIXING])
+def test_the_limit_law_tells_the_singular_vectors_of_large_matrices(
+    width: int, rank: int, scales: tuple[float, float]
+) -> None:
+    random, identity = scales
+    values, along = map(torch.tensor, top_singular_values(width, rank, *scales))
+    product = torch.empty(width, width).normal_(0, random / math.sqrt(width), generator=seeded())
+    left, found, right = torch.linalg.svd(product.diagonal_scatter(product.diagonal() + identity))
+    torch.testing.assert_close(found[:rank], values, rtol=0.03, atol=0)
+    agreement = (left[:, :rank] * right[:rank].T).sum(0)
+    error = 3 / math.sqrt(width * rank)  # of the mean of as many overlaps, each of a std of about 1/√width
+    assert abs(agreement.mean() - along.mean()) <= error < 0.05
+
+
+def test_factors_drawn_from_the_law_correlate_as_computed_ones_do() -> None:
+    """Of products of queries and keys: diagonal, spread beside it, symmetry, and the singular values of each factor."""
+    width, rank, heads = 256, 32, 8
+    drawn_left, drawn_right = _drawn_factors(heads, width, rank, ATTENTION, torch.float32, seeded())
+    pairs = [_factors(width, rank, ATTENTION, torch.float32, seeded(head)) for head in range(heads)]
+    left, right = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    ours, theirs = drawn_left @ drawn_right, left @ right
+    for measure in (
+        lambda one: one.diagonal(dim1=1, dim2=2).mean(),
+        lambda one: (one - one.diagonal(dim1=1, dim2=2).diag_embed()).square().mean().sqrt(),
+        lambda one: (one * one.mT).sum() / one.square().sum(),
+        lambda one: torch.linalg.svdvals(one)[:, :rank].mean(),
+    ):
+        torch.testing.assert_close(measure(ours), measure(theirs), rtol=0.06, atol=0)
+    for mine, other in ((drawn_left, left), (drawn_right, right)):
+        spectrum, expected = torch.linalg.svdvals(mine).mean(0), torch.linalg.svdvals(other).mean(0)
+        torch.testing.assert_close(spectrum, expected, rtol=0.02, atol=0)
+
+
+def test_heads_of_wide_attention_are_drawn_without_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mimetic, "_factors", None)
+    query, key = (drawn(f"mimetic_{name}", (LARGE, LARGE), Geometry(heads=4)) for name in ("query", "key"))
+    for q, k in zip(query.view(4, -1, LARGE), key.view(4, -1, LARGE), strict=True):
+        assert near_identity(q.T @ k)[0] > 0.2
+    with pytest.raises(TypeError):
+        drawn("mimetic_query", (LARGE, LARGE), Geometry(heads=2))
+
+
+# Where draws are made
+
+
+class Elsewhere(torch.Generator):
+    """A generator that says it is on the meta device, which mixes with no other."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("meta")
+
+
+class OnTheCpu(TorchDispatchMode):
+    """Notes the operations that make a tensor on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(leaf, Tensor) and not leaf.is_meta for leaf in tree_leaves(result)):
+            self.found.append(str(func))
+        return result
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_draw_stays_on_its_generator_s_device(name: str) -> None:
+    for shape in ((3 * 128, 128), (3 * 40, 96), (3 * 96, 64)):
+        tensor = torch.empty(shape, device="meta")
+        with OnTheCpu() as watch:
+            DRAWS[name](tensor, Geometry(slices=3, heads=4), 1.0, Elsewhere())
+        assert tensor.is_meta
+        assert set(watch.found) <= {"aten.lift_fresh.default"}  # of a list of numbers, then copied
+
+
+@pytest.mark.parametrize("shape", [(5, 32, 32), (2, 96, 40), (3, 1, 1)])
+def test_reflections_are_multiplied_alike_one_by_one_and_in_a_batch(shape: tuple[int, int, int]) -> None:
+    vectors = torch.empty(shape, dtype=torch.float64).normal_(generator=seeded()).tril_()
+    vectors.diagonal(dim1=1, dim2=2).fill_(1.0)
+    turns = 2 / vectors.square().sum(1)
+    torch.testing.assert_close(_product(vectors, turns), torch.linalg.householder_product(vectors, turns))
+
+
+def test_a_vector_of_zeros_is_no_end_of_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "normal_", lambda tensor, *_, **__: tensor.zero_())
+    matrix = haar(1, 6, 6, seeded())[0]
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(6))
 
 
 # Chrono

@@ -1,0 +1,93 @@
+"""Draws that are used again: of a search's candidates, and of the two passes of a calibration."""
+
+from __future__ import annotations
+
+import threading
+
+from torch import Tensor, nn
+
+ON_CPU = 2**28
+"""Bytes that a search's draws may take of the host's memory."""
+
+SHARE = 0.1
+"""Of the parameters' own bytes: what they may take on a device, where memory is dear and draws are fast."""
+
+CALIBRATED = 2**22
+"""Bytes of all draws together that are kept from before a calibration until after it."""
+
+
+class Memory:
+    """Costly draws of unit std by seed, parameter, distribution and kind of device: a search makes each of them once.
+
+    They stay where they were drawn, as long as there is room; what comes later is drawn again each time, as it would be
+    if room were made for it, since every candidate asks for the same draws in the same order.
+
+    Args:
+        room: bytes that may be kept.
+    """
+
+    def __init__(self, room: int = ON_CPU) -> None:
+        self._room = room
+        self._values: dict[tuple[int, str, str, str], Tensor] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def recall(self, seed: int, name: str, distribution: str, tensor: Tensor) -> bool:
+        """Fills a tensor with what was drawn for it, and returns whether there is such a draw."""
+        known = self._values.get((seed, name, distribution, tensor.device.type))
+        if known is None or known.dtype != tensor.dtype:
+            return False
+        tensor.copy_(known)
+        return True
+
+    def keep(self, seed: int, name: str, distribution: str, tensor: Tensor) -> None:
+        """Keeps a copy of a draw, if there is room."""
+        size = tensor.numel() * tensor.element_size()
+        with self._lock:
+            if size > self._room:
+                return
+            self._room -= size
+        self._values[seed, name, distribution, tensor.device.type] = tensor.clone()
+
+
+class Drawn:
+    """The draws of a plan before any factor: of the plan that a calibration makes of it they are the same.
+
+    Args:
+        room: bytes that may be kept, at most `CALIBRATED`.
+    """
+
+    def __init__(self, room: int = ON_CPU) -> None:
+        self._values: dict[str, Tensor] = {}
+        self._room = min(CALIBRATED, room)
+        self._lock = threading.Lock()
+
+    def fill(self, tensor: Tensor, name: str) -> bool:
+        """Fills a tensor with the draw of a parameter, and returns whether it is there."""
+        known = self._values.get(name)
+        if known is not None:
+            tensor.copy_(known)
+        return known is not None
+
+    def remember(self, tensor: Tensor, name: str) -> None:
+        """Keeps a copy of a draw, as long as there is room."""
+        size = tensor.numel() * tensor.element_size()
+        with self._lock:
+            if size > self._room:
+                return
+            self._room -= size
+        self._values[name] = tensor.clone()
+
+
+def room_for(model: nn.Module) -> int:
+    """Returns the bytes that the remembered draws of a model may take where it lies."""
+    if lies_on_cpu(model):
+        return ON_CPU
+    return int(SHARE * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()))
+
+
+def lies_on_cpu(model: nn.Module) -> bool:
+    """Whether remembering takes the memory of the host, and none of a device that training needs."""
+    return all(parameter.device.type == "cpu" for parameter in model.parameters())

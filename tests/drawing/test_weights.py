@@ -1,0 +1,126 @@
+"""A plan's weights: the same bits on any number of threads, and where they are drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import autoinit
+from autoinit.apply import apply_plan
+from autoinit.drawing import weights
+from autoinit.drawing.generators import CHUNK
+from autoinit.plans.plan import Plan
+from autoinit.probing.bench import Bench
+from autoinit.task.machine import using_threads
+from autoinit.task.task import make_task
+from autoinit.tracing.choices import keep_choices
+from autoinit.tracing.tracing import trace_task
+from benchmarks.speed.memory import LiveBytes
+
+
+def net() -> nn.Sequential:
+    """Returns a net with a table that is drawn in pieces, and matrices that are factorized."""
+    torch.manual_seed(0)
+    table = nn.Embedding(3000, 512, padding_idx=7)
+    return nn.Sequential(table, nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 300))
+
+
+def state(model: nn.Module) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in model.state_dict().values()]
+
+
+@pytest.mark.parametrize("name", ["he_normal", "he_uniform", "he_truncated", "orthogonal", "butterfly_orthogonal"])
+def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
+    found = []
+    for threads in (1, 2, 3):
+        with using_threads(threads):
+            model = net()
+            autoinit.apply_(model, name)
+            assert torch.get_num_threads() == threads
+        found.append(state(model))
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+    assert not found[0][0][7].any()
+
+
+def test_what_goes_wrong_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(weights.fill_whole.__globals__["DRAWS"], "orthogonal", None)
+    with using_threads(2), pytest.raises(TypeError, match="NoneType"):
+        autoinit.apply_(net(), "orthogonal")
+    assert torch.is_grad_enabled()
+
+
+def test_a_model_off_meta_gets_the_bits_of_one_that_never_was_there() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    plan = autoinit.resolve("orthogonal", autoinit.trace(model))
+    assert plan.drawn_on == ""
+    filled = model.to_empty(device="cpu")
+    autoinit.apply_(filled, plan)
+    fresh = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    assert autoinit.apply_(fresh, "orthogonal").drawn_on == "cpu"
+    assert all(map(torch.equal, state(filled), state(fresh)))
+
+
+def test_a_plan_says_where_it_was_drawn_and_so_does_its_file(tmp_path: Path) -> None:
+    model = net()
+    plan = autoinit.apply_(model, "he_normal", draw_on="cpu")
+    assert plan.drawn_on == "cpu"
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+    again = net()
+    assert autoinit.apply_(again, tmp_path / "plan.json") == plan
+    assert all(map(torch.equal, state(model), state(again)))
+
+
+def test_a_plan_of_a_device_that_is_not_here_says_that_its_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model, other = net(), net()
+    plan = autoinit.apply_(model, "he_normal")
+    elsewhere = dataclasses.replace(plan, drawn_on="cuda", drawn_with="autoinit 1, torch 2, NVIDIA H100")
+    with pytest.warns(UserWarning, match=r"drawn on 'cuda' \(.*H100\), which is not here.*draw_on='cpu'"):
+        assert autoinit.apply_(other, elsewhere).drawn_on == "cpu"
+    assert all(map(torch.equal, state(model), state(other)))
+    with pytest.warns(UserWarning, match="which is not here"):
+        autoinit.apply_(net(), elsewhere, draw_on=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        autoinit.apply_(net(), elsewhere, draw_on="cpu")
+
+
+def test_a_plan_of_before_says_where_its_numbers_have_changed() -> None:
+    plan = autoinit.apply_(net(), "orthogonal")
+    before = dataclasses.replace(plan, drawn_on="", drawn_with="autoinit 0.1.0, torch 2.13.0, cpu")
+    with pytest.warns(UserWarning, match=r"made with autoinit 0\.1\.0.*other numbers for 1.weight, 3.weight"):
+        autoinit.apply_(net(), before)
+    small = nn.Linear(4, 2)
+    plan = autoinit.apply_(small, "he_normal")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what it draws has not changed
+        autoinit.apply_(small, dataclasses.replace(plan, drawn_on=""))
+
+
+def test_large_weights_in_half_precision_need_a_piece_beside_them() -> None:
+    """Not a copy of a weight in float32: as much as the draw of one piece."""
+    model = nn.Linear(4096, 2048, bias=False, dtype=torch.bfloat16)
+    plan = autoinit.apply_(model, "he_normal")
+    with using_threads(1), LiveBytes(model) as counter:
+        held = counter.live
+        apply_plan(model, plan)
+    assert held == 2 * 4096 * 2048
+    assert 4 * CHUNK <= counter.peak - held <= 2 * 4 * CHUNK
+
+
+def test_a_search_draws_where_it_is_told() -> None:
+    x = torch.randn(200, 8)
+    with pytest.raises(autoinit.ArgumentError, match="draw_on is"):
+        autoinit.select(nn.Linear(8, 1), (x, x[:, :1]), draw_on="tpu")
+    task = make_task(nn.Linear(8, 1), (x, x[:, :1]))
+    with task.preserved() as snapshot:
+        bench = Bench(task, keep_choices(task.model, trace_task(task)), snapshot, 0, "cpu")
+        assert bench.draw(autoinit.Recipe(base="he_normal")).drawn_on == "cpu"
