@@ -6,12 +6,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from ..judging.budget import Tally
 from ..judging.screening import veto
 from ..judging.trials import Job, Outcome
 from ..probing.bench import cost
 from ..probing.probe import HeldBack
 from ..probing.recorder import Recorder
+from ..task.machine import runs_ahead
 from ..task.snapshot import seed_generators
 from ..task.task import Task
 from .stack import Stack
@@ -74,10 +78,14 @@ def lockstep(task: Task, stack: Stack, lanes: Sequence[Lane], held_back: HeldBac
         task.model.train()
     for lane in lanes:
         lane.recorder.go_on(job.steps, job.rungs)
-    running = list(lanes)
+    running, unread, ahead = list(lanes), list[Tensor](), runs_ahead(task.device)
     mark = time.perf_counter()
     for batch in task.order(job.seed, job.steps):
-        _take(stack.backward(batch), running)
+        unread.append(stack.backward(batch))
+        for lane in running:
+            lane.recorder.pass_by()
+        if not ahead or running[0].recorder.loss_due:
+            _read(unread, running)
         _measure(stack, running)
         stack.step()
         running = _dropped(stack, running)
@@ -93,10 +101,12 @@ def lockstep(task: Task, stack: Stack, lanes: Sequence[Lane], held_back: HeldBac
         lane.ended = True
 
 
-def _take(losses: Sequence[float], running: Sequence[Lane]) -> None:
-    """Adds a step's losses; one that is not finite leaves the others as they are."""
-    for lane, loss in zip(running, losses, strict=True):
-        lane.going = lane.recorder.take(loss)
+def _read(unread: list[Tensor], running: Sequence[Lane]) -> None:
+    """Reads the losses of each step since it was last done; one that is not finite leaves the others as they are."""
+    steps = torch.stack(unread).T.tolist()
+    unread.clear()
+    for lane, losses in zip(running, steps, strict=True):
+        lane.going = lane.recorder.read(losses)
 
 
 def _measure(stack: Stack, running: Sequence[Lane]) -> None:

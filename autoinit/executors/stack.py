@@ -73,13 +73,13 @@ class Stack:
         stacked: dict[Tensor, Tensor] = {own[name]: leaf for name, leaf in self._leaves.items()}
         self._optimizer = StackedOptimizer(self._task, stacked, factors)
 
-    def backward(self, batch: Batch) -> list[float]:
-        """Sets the gradients of every candidate's loss on a batch and returns the losses."""
+    def backward(self, batch: Batch) -> Tensor:
+        """Sets the gradients of every candidate's loss on a batch and returns the losses, [K], not waited for."""
         for leaf in self._leaves.values():
             leaf.grad = None
         losses = self._losses(batch)
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        return _floats(losses)
+        return losses.detach()
 
     def step(self) -> None:
         """Moves every candidate by its gradients, and steps the scheduler."""

@@ -160,7 +160,7 @@ class Stacked:
             task.model.train()
             times = []
             for batch in task.order(0, steps + 1):
-                stack.backward(batch)  # returns the losses, so the device is done with all before
+                stack.backward(batch).tolist()  # waits until the device is done with all before
                 times.append(time.perf_counter())
                 stack.step()
             return steps * self.concurrency / max(times[-1] - times[0], 1e-9)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..judging.score import Curve, Glance
 from ..task.batches import Batch
+from ..task.machine import numbers, runs_ahead
 from ..task.optimizers import step_scheduler
 from ..task.snapshot import seed_generators
 from ..task.task import Task
@@ -69,6 +70,7 @@ class Training:
         self._batches = task.order(seed, sys.maxsize)
         self._trained = [p for p in task.model.parameters() if p.requires_grad]
         self._recorder = Recorder(scaled=self._scale is not None)
+        self._unread: list[Tensor] = []
 
     @property
     def steps(self) -> int:
@@ -96,7 +98,7 @@ class Training:
         task, trained, scale, recorder = self._task, self._trained, self._scale, self._recorder
         if not task.model.training:
             task.model.train()
-        started, before = time.perf_counter(), recorder.seconds
+        started, before, ahead = time.perf_counter(), recorder.seconds, runs_ahead(task.device)
         recorder.go_on(steps, rungs)
         matrices = [p for p in trained if p.ndim > 1] or trained  # biases or scales of normalizations may train alone
 
@@ -108,7 +110,9 @@ class Training:
             for parameter in trained:  # what optimizer.zero_grad does, without its tenth of a millisecond
                 parameter.grad = None
             loss = task.backward(batch, scale)
-            if not recorder.take(loss):
+            self._unread.append(loss)
+            recorder.pass_by()
+            if (not ahead or recorder.loss_due) and not self._read():
                 return curve()
             if recorder.glance is None:
                 seen = recorder.look(_gradient_norms(matrices))
@@ -127,6 +131,12 @@ class Training:
                 if not on_rung(curve()):
                     break
         return curve()
+
+    def _read(self) -> bool:
+        """Reads the losses of the steps since it was last done; returns whether all are finite."""
+        losses = numbers(self._unread)
+        self._unread.clear()
+        return self._recorder.read(losses)
 
 
 def _gradient_norms(parameters: Sequence[Tensor]) -> list[float]:

@@ -34,6 +34,7 @@ class Recorder:
     gradient_range: float | None = None
     diverged_at: int | None = None
     seconds: float = 0.0
+    _unread: int = field(default=0, init=False)
     _stops: frozenset[int] = field(default=frozenset(), init=False)
     _range_steps: frozenset[int] = field(default=frozenset(), init=False)
     _range_missed: bool = field(default=False, init=False)
@@ -41,7 +42,7 @@ class Recorder:
     @property
     def steps(self) -> int:
         """Training steps done so far."""
-        return len(self.losses)
+        return len(self.losses) + self._unread
 
     @property
     def stops_here(self) -> bool:
@@ -69,6 +70,20 @@ class Recorder:
         """Adds a step's loss; returns whether it is finite, without which nothing goes on."""
         self.losses.append(loss)
         return self._is_finite(loss)
+
+    def pass_by(self) -> None:
+        """Counts a step whose loss is read later."""
+        self._unread += 1
+
+    def read(self, losses: Sequence[float]) -> bool:
+        """Adds the losses of steps passed by, up to the first that is not finite; returns whether all are."""
+        self._unread = 0
+        return all(map(self.take, losses))
+
+    @property
+    def loss_due(self) -> bool:
+        """Whether what was passed by is to be read at this step: somebody is asked, or gradients are looked at."""
+        return self.glance is None or self.range_due or self.stops_here
 
     def look(self, norms: Sequence[float]) -> Glance | None:
         """Returns the glance at the first gradients; None where they tell of the loss scale and are looked at again.

@@ -119,7 +119,7 @@ def _passed(task: Task, graph: Graph, batch: Batch) -> tuple[float, dict[str, fl
             outputs[name] = _output(graph[name], output.detach())
 
     with watch_products(task.model, on_product):
-        loss = task.backward(batch)
+        loss = task.backward(batch).item()
     by_name = gradient_norms(task.model)
     layers = tuple(
         _layer_signal(task.model, layer, outputs.get(layer.name), by_name.get(layer.name))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import joblib
 import torch
+from torch import Tensor
 
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 """What says that there is no memory left, of a device or of the machine: nothing that the owner's code cannot take."""
@@ -38,6 +39,19 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
         if counted:
             peak.bytes = torch.cuda.max_memory_allocated(device)
         free_cache(device)
+
+
+def runs_ahead(device: torch.device) -> bool:
+    """Whether a device computes while the program goes on, so that reading a number waits for all before it."""
+    return device.type == "cuda"
+
+
+def numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """Returns the numbers in some tensors of one entry each, waiting for their device once."""
+    if len(scalars) > 1 and runs_ahead(scalars[0].device):
+        found: list[float] = torch.stack([scalar.reshape(()).double() for scalar in scalars]).tolist()
+        return found
+    return [scalar.item() for scalar in scalars]
 
 
 def free_cache(device: torch.device) -> None:

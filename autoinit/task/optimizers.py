@@ -156,7 +156,7 @@ def scale_lr(optimizer: Optimizer, scheduler: Any, factor: float) -> None:
             part.max_lrs = [rate * factor for rate in part.max_lrs]
 
 
-def step_scheduler(scheduler: Any, loss: float) -> None:
+def step_scheduler(scheduler: Any, loss: float | Tensor) -> None:
     """Steps a scheduler after an optimizer step.
 
     ReduceLROnPlateau is told the loss. OneCycleLR refuses to be stepped past its end: it stays at its last rate.

@@ -32,7 +32,7 @@ from .losses import (
     split,
     targets,
 )
-from .machine import OUT_OF_MEMORY
+from .machine import OUT_OF_MEMORY, numbers
 from .optimizers import DEFAULT_LR, OptimizerBuilder
 from .precision import LossScale
 from .priors import constant_of
@@ -113,8 +113,8 @@ class Task:
         with torch.autocast(self.device.type, dtype=self.autocast):
             return self._loss(self.model, batch)
 
-    def backward(self, batch: Batch, scale: LossScale | None = None) -> float:
-        """Adds the gradients of a batch's loss to `.grad` and returns the loss.
+    def backward(self, batch: Batch, scale: LossScale | None = None) -> Tensor:
+        """Adds the gradients of a batch's loss to `.grad` and returns the loss, which nobody waited for.
 
         Args:
             batch: of the training data.
@@ -127,7 +127,7 @@ class Task:
             value.backward()  # type: ignore[no-untyped-call]
         else:
             scale.backward(value)
-        return value.item()
+        return value.detach()
 
     def loss_scale(self, optimizer: Optimizer) -> LossScale | None:
         """Returns a fresh loss scale for a training in float16, in which small gradients would become zero.
@@ -149,14 +149,14 @@ class Task:
             DataError: the model or the loss cannot take one of them; it says that this was no training.
         """
         with evaluating(self.model, self.manner):
-            losses = [self._held_back_loss(batch) for batch in batches]
+            losses = numbers([self._held_back_loss(batch) for batch in batches])
         if self._own_backward:
             self.model.zero_grad(set_to_none=True)
         return losses
 
-    def _held_back_loss(self, batch: Batch) -> float:
+    def _held_back_loss(self, batch: Batch) -> Tensor:
         try:
-            return self.loss(batch).item()
+            return self.loss(batch).detach()
         except OUT_OF_MEMORY:
             raise
         except USER_ERRORS as error:

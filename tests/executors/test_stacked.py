@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
+from autoinit.executors import lockstep as lockstepping
 from autoinit.executors.elementwise import ELEMENTWISE
 from autoinit.executors.sequential import Sequential
 from autoinit.executors.stack import Stack, moving_buffers
@@ -388,6 +389,20 @@ def test_a_divergence_leaves_the_others_as_they_are() -> None:
         assert_alike([found[0], found[2]], without, rel=1e-12)
 
 
+def test_losses_that_are_read_at_rungs_give_the_same_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device that computes while the program goes on, where a divergence is noticed at the next rung."""
+    quadratic = {"loss": lambda output, target: output.square().mean()}
+    with benched(mlp, ROWS, lambda p: torch.optim.SGD(p, lr=0.1), **quadratic) as bench:
+        jobs = jobs_of(RECIPES[:3], lr_steps=(0, 0, 0), steps=12)
+        jobs[1] = Job(1, "search", Candidate(Recipe(log2_gain=5.0), 500), 3, 12, (3, 6))
+        at_once = list(Stacked(bench, 3).run(jobs, going_on))
+        monkeypatch.setattr(lockstepping, "runs_ahead", lambda device: True)
+        late = list(Stacked(bench, 3).run(jobs, going_on))
+    assert at_once[1].curve is not None
+    assert at_once[1].curve.diverged_at not in (None, 3, 6, 12)
+    assert_alike(late, at_once, rel=1e-12)
+
+
 def test_a_draw_that_fails_ends_its_job_only(monkeypatch: pytest.MonkeyPatch) -> None:
     place = Bench.place
 
@@ -724,7 +739,7 @@ def test_a_whole_search_decides_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def records(executor: Callable[[Bench], Any]) -> list[tuple[Any, ...]]:
         with benched(mlp, ROWS, None) as bench:
-            meter, schedule = Meter(budget=Budget(steps=1000)), Schedule.of(1000)
+            meter, schedule = Meter(budget=Budget(steps=1500)), Schedule.of(1500)
             campaign = Campaign(bench, executor(bench), meter, schedule)
             search(campaign, space_of(bench.graph, lr_searched=True))
             return [

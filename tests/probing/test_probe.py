@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from autoinit.judging.score import RANGE_STEP, Curve, Glance
+from autoinit.probing import probe as probing
 from autoinit.probing.probe import probe
+from autoinit.task import machine
 from autoinit.task.task import Task, make_task
 
 DIGITS = load_digits()
@@ -53,6 +56,24 @@ def test_same_seed_same_curve_dropout_included() -> None:
     task = digits_task(dropout=0.5)
     assert run(task).losses == run(task).losses
     assert run(task).losses != run(task, seed=1).losses
+
+
+@pytest.mark.parametrize("lr", [0.1, 1e9])
+def test_losses_that_are_read_at_rungs_make_the_same_curve(lr: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device that computes while the program goes on; also where one of them is not finite."""
+    task, asked = digits_task(lr=lr), list[int]()
+    rest = {"steps": 30, "rungs": (4, 9), "held_back": task.probe_eval[:2]}
+    at_once = dataclasses.replace(run(task, **rest), seconds=0.0)
+    monkeypatch.setattr(probing, "runs_ahead", lambda device: True)
+    monkeypatch.setattr(machine, "runs_ahead", lambda device: True)
+    reads = list[int]()
+    numbers = machine.numbers
+    monkeypatch.setattr(probing, "numbers", lambda losses: reads.append(len(losses)) or numbers(losses))
+    late = dataclasses.replace(run(task, **rest, on_rung=lambda c: asked.append(c.steps) is None), seconds=0.0)
+    assert repr(late) == repr(at_once)  # in which NaN is NaN
+    assert (at_once.diverged_at is None) == (lr < 1)
+    assert reads == ([1, 3, 5, RANGE_STEP - 9, 30 - RANGE_STEP] if lr < 1 else [1, 3])
+    assert asked == [step for step in (4, 9, 30) if at_once.diverged_at is None]
 
 
 def test_learning_rate_factor() -> None:
@@ -122,7 +143,7 @@ def test_the_glance_is_taken_before_any_step_and_may_end_the_probe() -> None:
     with task.preserved():
         torch.manual_seed(0)
         task.model.train()
-        loss = task.backward(next(iter(task.order(0, 1))))
+        loss = task.backward(next(iter(task.order(0, 1)))).item()
         norms = [float(p.grad.norm()) for p in task.model.parameters() if p.ndim > 1 and p.grad is not None]
     assert seen[0].loss == loss
     assert seen[0].gradient_norm == pytest.approx(math.hypot(*norms), rel=1e-5)

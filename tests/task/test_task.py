@@ -41,7 +41,7 @@ def train(task: Task, steps: int = 60, seed: int = 0) -> list[float]:
         optimizer, _ = task.build_optimizer(3.0)
         for batch in task.order(seed, steps):
             optimizer.zero_grad()
-            losses.append(task.backward(batch))
+            losses.append(task.backward(batch).item())
             optimizer.step()
     return losses
 
@@ -150,7 +150,7 @@ def test_loss_is_plain_autograds() -> None:
     x, y = task.train[0]
     with task.preserved():
         model.eval()
-        value = task.backward((x, y))
+        value = task.backward((x, y)).item()
         fast = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
         slow = torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()))
         assert value == pytest.approx(F.cross_entropy(model(x), y).item())
@@ -181,7 +181,7 @@ def test_trials_repeat_after_a_rewind() -> None:
             curve = []
             for batch in task.order(0, 10):
                 optimizer.zero_grad()
-                curve.append(task.backward(batch))
+                curve.append(task.backward(batch).item())
                 optimizer.step()
             curves.append(curve)
     assert curves[0] == curves[1]
