@@ -19,6 +19,7 @@ from ..task.machine import usable_cores, using_threads
 from ..text import number
 from .executor import Executor
 from .processes import Processes
+from .room import candidates_that_fit
 from .sequential import Sequential
 from .stacked import Stacked
 
@@ -132,8 +133,10 @@ def choose(
         return _asked(bench, executor, concurrency, threads, repeatable, patience)
     if affordable_steps * MEASURED_SHARE < MEASURED_STEPS:
         return Choice(Sequential(bench), threads, "one job after the other: the budget is too small to measure others")
-    found = _measured(bench, threads, _rivals(bench, concurrency, threads, repeatable, affordable_steps, patience))
-    return dataclasses.replace(found, why=f"{found.why}{_unforked(bench)}")
+    why_not: list[str] = []
+    rivals = _rivals(bench, concurrency, threads, repeatable, affordable_steps, patience, why_not)
+    found = _measured(bench, threads, rivals)
+    return dataclasses.replace(found, why="".join([f"{found.why}{_unforked(bench)}", *why_not]))
 
 
 def check_executor(executor: str | None, concurrency: int | None) -> None:
@@ -206,8 +209,12 @@ def _rivals(
     repeatable: bool,
     affordable_steps: float,
     patience: float,
+    why_not: list[str],
 ) -> Iterator[Choice]:
-    """Yields what is possible beside the plain sequential executor, each made when it is asked for."""
+    """Yields what is possible beside the plain sequential executor, each made when it is asked for.
+
+    To `why_not` it adds in words why candidates are not stacked, where they might have been.
+    """
     count = min(_workers(concurrency, repeatable), _workers_that_fit(bench))
     if count > 1 and not processes.why_not(bench):
         yield Choice(Processes(bench, count, patience), 1, f"{count} processes")
@@ -217,9 +224,16 @@ def _rivals(
     sizes = [concurrency] if concurrency else STACKS.get(kind, ACCELERATOR_STACKS)
     # A stack may take as long as its candidates one by one, though it hardly does where it is worth anything.
     sizes = [size for size in sizes if affordable_steps * MEASURED_SHARE >= MEASURED_STEPS * size / 4]
-    if sizes and not stacked.why_not(bench):
-        for size in sizes:
-            yield Choice(Stacked(bench, size), threads, f"{size} stacked")
+    if not sizes:
+        return
+    most, needed = candidates_that_fit(bench)
+    fitting = [size for size in sizes if size <= most]
+    reason = stacked.why_not(bench) if fitting else f"{min(sizes)} candidates have no room ({needed})"
+    if reason:
+        why_not.append(f"; not stacked: {reason}")
+        return
+    for size in fitting:
+        yield Choice(Stacked(bench, size), threads, f"{size} stacked")
 
 
 def _unforked(bench: Bench) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,14 +50,17 @@ def drawn_dtype(tensor: Tensor) -> torch.dtype:
 
 @contextlib.contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Lets products of float32 matrices have all their digits: of an orthogonal matrix TF32 would keep three."""
+    """Lets products and convolutions in float32 have all their digits on a GPU, of which TF32 would keep three."""
     if device.type != "cuda":
         yield
         return
-    products = torch.backends.cuda.matmul
-    before = products.fp32_precision
-    products.fp32_precision = "ieee"
+    cudnn: Any = torch.backends.cudnn
+    kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    before = [kind.fp32_precision for kind in kinds]
     try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
         yield
     finally:
-        products.fp32_precision = before
+        for kind, was in zip(kinds, before, strict=True):
+            kind.fp32_precision = was

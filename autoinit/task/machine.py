@@ -54,6 +54,17 @@ def numbers(scalars: Sequence[Tensor]) -> list[float]:
     return [scalar.item() for scalar in scalars]
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Returns the bytes that tensors can still take on a device, cached blocks included; None where it does not count.
+
+    What other processes take meanwhile is not known before.
+    """
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def free_cache(device: torch.device) -> None:
     """Gives memory that is only kept for reuse back to the device, for others to use."""
     if device.type == "cuda":
