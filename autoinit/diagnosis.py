@@ -17,6 +17,7 @@ from .findings.first_loss import first_loss, halves
 from .findings.siblings import norm_siblings, siblings
 from .findings.symmetry import symmetry
 from .findings.table_rows import table_rows
+from .findings.told_apart import told_apart
 from .findings.units import units
 from .graph import Graph
 from .jsonfile import finite
@@ -90,14 +91,15 @@ def diagnose(
     *,
     loss: Callable[[Any, Any], Tensor] | None = None,
     step: Callable[[nn.Module, Any], Tensor] | None = None,
+    optimizer: Any = None,
 ) -> Diagnosis:
     """Returns how signals and gradients pass through the model as it is, and what stands out.
 
     One batch is sent forward and backward through the model, and once more in halves. Of each weight the spread of its
     outputs, the size of its gradient, and the shares of dead and of saturated units are measured, and compared with
-    what healthy networks have: vanishing or exploding gradients, signals that fade, units that start equal, a matrix, a
-    norm's scale or a row far larger than its siblings, a first loss far above that of the best constant guess, weights
-    or buffers that hold NaN.
+    what healthy networks have: vanishing or exploding gradients, signals that fade, inputs that the last layer can
+    hardly tell apart, units that start equal, a matrix, a norm's scale or a row far larger than its siblings, a first
+    loss far above that of the best constant guess, weights or buffers that hold NaN.
 
     It takes as long as a few training steps. Nothing is trained, and the model and every random state are left as they
     were: what it finds, `apply_` or `select` mend.
@@ -110,6 +112,9 @@ def diagnose(
         loss: This callable (output, target) -> scalar tensor is the loss. None means that it is inferred, as in
             `select`.
         step: This callable (model, batch) -> scalar takes the place of `loss`, for whatever else trains by one loss.
+        optimizer: The model will be trained with this: a callable (params) -> Optimizer, or an existing one, which is
+            left alone. Only its kind counts: what holds up SGD is a note for Adam and its like, whose steps have one
+            size whatever the gradient's. None means that it is not known, and what would hold up SGD is a warning.
 
     Returns:
         A `Diagnosis`. Print it for a row of each weight and the findings with their remedies; `healthy` is false where
@@ -119,6 +124,7 @@ def diagnose(
         DataError: The data are empty, hold NaN or infinity, have labels out of range, or the model rejects them.
         ModelError: Nothing is trainable, no gradient arrives, or the model is on the meta device.
         StepError: The loss or the step cannot be called or returns no scalar, or the step trains the model itself.
+        OptimizerError: The optimizer is none and makes none.
 
     Example:
         >>> import autoinit, torch
@@ -131,12 +137,14 @@ def diagnose(
         >>> diagnosis = autoinit.diagnose(model, (pixels / 16, labels))
         >>> diagnosis.healthy
         False
-        >>> for finding in diagnosis.findings:
-        ...     print(finding)
+        >>> print(diagnosis.findings[0])
         warning: gradients vanish: 0.0.weight gets 0.00... of what 14.weight gets
             → try autoinit.apply_(model, 'orthogonal', data), or let autoinit.select(model, data) choose
+        >>> print(diagnosis.findings[1].text)
+        inputs are hardly told apart: two rows differ by 0.1... in the outputs of 0.0.weight and by ... in what
+        14.weight reads (0.000... of it); SGD hardly moves such a net away from a constant guess
     """
-    task = measured_task(model, data, loss=loss, step=step)
+    task = measured_task(model, data, loss=loss, step=step, optimizer=optimizer)
     graph = trace_task(task)
     signals = measure(task, graph)
     return Diagnosis(signals, graph, find(task, graph, signals), task.reference)
@@ -148,7 +156,8 @@ def find(task: Task, graph: Graph, signals: Signals) -> tuple[Finding, ...]:
     if is_finite(signals):
         found += [
             *symmetry(task, graph),
-            *along_depth(task.model, graph, signals),
+            *along_depth(task, graph, signals),
+            *told_apart(task, graph, signals),
             *siblings(task.model, graph, signals),
             *norm_siblings(task.model, graph),
             *table_rows(task.model, graph),

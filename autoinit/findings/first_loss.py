@@ -36,7 +36,7 @@ def first_loss(task: Task, graph: Graph, signals: Signals) -> Iterator[Finding]:
         return
     times = signals.loss / task.reference
     remedies = [*_off_centre(task), *_unscaled(task, graph, signals)]
-    if not remedies and forward(task.model, graph, signals):
+    if not remedies and forward(task, graph, signals):
         remedies = [suited(task.model, graph)]
     if not remedies:
         remedies = [smaller_head(task.model, graph)]

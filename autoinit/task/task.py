@@ -208,6 +208,11 @@ class Task:
         return True
 
     @property
+    def adapts(self) -> bool:
+        """Whether the owner's optimizer makes steps of one size from large and small gradients, as Adam does."""
+        return self.lr_given and "SGD" not in self.optimizer_name
+
+    @property
     def infers_squares(self) -> bool:
         """Whether the squared error is what floats as targets call for, and nobody asked for it."""
         return self.loss_name == "mse" and self._loss.given is None
@@ -367,6 +372,7 @@ def measured_task(
     *,
     loss: Callable[[Any, Any], Tensor] | None = None,
     step: Callable[[nn.Module, Batch], Tensor] | None = None,
+    optimizer: Any = None,
 ) -> Task:
     """Returns a task that is enough to measure a model as it is, after one forward and backward as a check.
 
@@ -377,6 +383,8 @@ def measured_task(
         data: as for `make_task`, or one batch; no more is read than tells the best constant predictor.
         loss: callable(output, target) -> scalar; inferred where None.
         step: callable(model, batch) -> scalar, in the place of a loss.
+        optimizer: callable(params) -> Optimizer or (Optimizer, scheduler), or an existing Optimizer; only its kind is
+            looked at.
     """
     model = unwrap(model)
     check_trainable(model)
@@ -389,6 +397,8 @@ def measured_task(
         train = (move(batches[0], device), *batches[1:])  # of the others only the targets are looked at
     task = Task(model=model, device=device, autocast=_autocast(None, device), train=train, _loss=objective)
     with task.preserved() as snapshot:
+        if optimizer is not None:
+            task.optimizer_name, task.lr_given = OptimizerBuilder(model, optimizer).name, True
         _examine(task, snapshot)
         _learn_reference(task)
     return task
