@@ -59,6 +59,7 @@ BLIND = {
     "probing.probe": {"recipes", "plans", "initializers", "drawing", "apply"},
     "probing.recorder": {"recipes", "plans", "initializers", "drawing", "apply"},
     "probing.twins": {"recipes", "plans", "initializers", "drawing", "apply"},
+    "probing.rows_apart": {"recipes", "plans", "initializers", "drawing", "apply"},
     "initializers": {"graph", "recipes.recipe", "recipes.space", "plans", "task", "tracing"},
 }
 """The judge must not know what it judges; an initializer sees one tensor's facts, never a graph."""
