@@ -14,10 +14,10 @@ from ..judging.curves import LossCurve, thinned
 from ..knowledge.lines import Line
 from ..recipes.names import OWN_TITLE
 from ..recipes.recipe import Recipe
-from ..study.results import StudyResults
+from ..study.results import AS_IS, Mean, StudyResults, mean, total
 from .blocks import Drawing, Figure
 from .labels import axis_labels, field_title, legend_labels, recipe_title, recipe_titles
-from .summary import AS_IS, POINTS, Mean, Share, TaskSummary, grouped, mean, mean_curve, mean_held_back, total
+from .summary import POINTS, Share, TaskSummary, grouped, mean_curve, mean_held_back
 
 INK, BLUE, ORANGE, GREEN = "#1d2733", "#0072b2", "#d55e00", "#009e73"
 COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00")

@@ -11,6 +11,7 @@ from ..errors import RecipeError
 from ..recipes.catalogue import entry_of
 from ..recipes.names import OWN_TITLE, meanings, title, told_apart
 from ..recipes.recipe import OWN, Recipe
+from ..screen.columns import shortened
 
 LINE = 25
 """Characters in a line of a name on an axis: a phone is 390 points wide."""
@@ -114,17 +115,11 @@ def legend_labels(names: Sequence[str]) -> list[str]:
     return axis_labels(names, LEGEND_LINE, lines=3)
 
 
-def _cut(name: str, most: int) -> str:
-    """Returns a name of at most so many characters; its middle tells the least."""
-    front, back = most // 2, most - 1 - most // 2
-    return name if len(name) <= most else f"{name[:front]}…{name[-back:]}"
-
-
 def _broken(name: str, line: int, lines: int) -> list[str]:
     """Returns a name in so many lines or fewer, broken between its parts; what is too long loses its middle."""
     if len(name) <= line:
         return [name]
     at = max(name.rfind(end, 0, line) + 1 for end in " ._")
     if lines == 1 or at < line // 3:
-        return [_cut(name, line)]
+        return [shortened(name, line, "middle")]
     return [name[:at].rstrip(), *_broken(name[at:], line, lines - 1)]

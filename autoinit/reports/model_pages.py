@@ -14,10 +14,10 @@ from ..plans.fill import Fill
 from ..plans.table import coverage
 from ..recipes.names import title
 from ..search.selection import Selection
+from ..study.results import AS_IS, Mean
 from .blocks import Figure, Folded, Page, Section, Table
 from .figures import LEVEL, STAGES, intervals, pairs_figure, race_figure, signals, trials_figure
 from .labels import explained, recipe_titles
-from .summary import AS_IS, Mean
 
 _SHOWN = 8
 """Recipes of the leaderboard, beside the model's own weights."""

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from .. import text
-from ..study.results import StudyResults, best_in_words
+from ..study.results import AS_IS, Mean, StudyResults, best_in_words
 from .blocks import Figure, Folded, Page, Section, Table
 from .figures import best_gains, curves, gain_map, heat_map, importance_figure, layers_figure
 from .labels import explained, field_title, recipe_title
-from .summary import AS_IS, Mean, Share, TaskSummary, by_value, grouped, importance, stages, summarize
+from .summary import Share, TaskSummary, by_value, grouped, importance, stages, summarize
 
 _ROWS = 20
 """Rows of a long table that are shown at a time."""

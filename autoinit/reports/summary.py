@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..knowledge.lines import Line
-from ..study.results import AS_IS as AS_IS
-from ..study.results import Mean as Mean
-from ..study.results import StudyResults, standing
-from ..study.results import mean as mean
-from ..study.results import total as total
+from ..study.results import AS_IS, Mean, StudyResults, standing, total
 
 POINTS = 60
 """Most points of a drawn curve."""

@@ -27,12 +27,13 @@ from autoinit.judging.trials import Stage
 from autoinit.recipes.recipe import OWN
 from autoinit.reports import page
 from autoinit.reports.figures import ROWS, gain_map, heat_map, pairs_figure, race_figure
-from autoinit.reports.labels import axis_labels, explained, legend_labels, recipe_of, recipe_titles
+from autoinit.reports.labels import LINE, axis_labels, explained, legend_labels, recipe_of, recipe_titles
 from autoinit.reports.reporting import report
 from autoinit.reports.study_page import _span, conclusions, telling
-from autoinit.reports.summary import POINTS, Mean, Share, by_value, importance, mean, summarize
+from autoinit.reports.summary import POINTS, Share, by_value, importance, summarize
+from autoinit.screen.columns import shortened
 from autoinit.search.selection import Selection
-from autoinit.study.results import StudyResults
+from autoinit.study.results import Mean, StudyResults, mean
 
 
 @pytest.fixture(scope="module")
@@ -459,6 +460,11 @@ def test_labels_tell_recipes_apart() -> None:
     )
     assert labels[3] == "autoencoder_sigmoid.<br>digits.adam"
     assert all(len(html.unescape(part)) <= 30 for label in labels for part in label.split("<br>"))
+
+
+def test_a_long_name_on_an_axis_loses_its_middle_as_in_a_table() -> None:
+    name = "encoder.layers.11.feed_forward.weight".replace(".", "-")
+    assert axis_labels([name]) == [shortened(name, LINE, "middle")]
 
 
 def test_words_in_labels_are_explained() -> None:
