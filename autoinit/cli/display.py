@@ -23,11 +23,11 @@ def reading(quiet: bool, *what: str | None) -> None:
 
 @contextmanager
 def stopped_in_words() -> Iterator[None]:
-    """Lets a second Ctrl-C end the command with what it left undone, in a line."""
+    """Lets a Ctrl-C that ends the command say what it left undone, in a line."""
     try:
         yield
     except KeyboardInterrupt as stopped:
-        typer.echo(f"autoinit: {stopped or 'stopped'}", err=True)
+        typer.echo(f"autoinit: {stopped if stopped.args else 'stopped before anything was done'}", err=True)
         raise typer.Exit(130) from None
 
 

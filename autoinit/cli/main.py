@@ -171,10 +171,10 @@ def select_command(
     if full and out is None:
         raise typer.BadParameter("it says what is saved; name the file with --out.", param_hint="--full")
     reading(quiet, model, data)
-    network = model_of(model)
-    from ..selector import select
-
     with stopped_in_words(), progress_shown(not quiet) as progress:
+        network = model_of(model)
+        from ..selector import select
+
         selection = select(
             network,
             called(data, "--data"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ..errors import RecipeError
 from ..text import number
 from .calibrations import CALIBRATION_ROWS
 from .catalogue import entry_of
@@ -84,6 +86,41 @@ def told_apart(names: Mapping[str, str]) -> dict[str, str]:
     """Returns the short name of each recipe by its key, and the key itself where two have the same one."""
     counts = Counter(names.values())
     return {key: name if counts[name] == 1 else key for key, name in names.items()}
+
+
+def recipe_of(key: str) -> Recipe | None:
+    """Returns the recipe that has a key; None where it cannot be read from it."""
+    base, *parts = key.split(" ")
+    values: dict[str, object] = {"base": base}
+    for part in parts:
+        name, _, value = part.partition("=")
+        if name == "rules":
+            values[name] = [pair.split(":") for pair in value.split(",")]
+        else:
+            values[name] = _number(value)
+    try:
+        found = Recipe.from_data(values)
+    except RecipeError:
+        return None
+    return found if found.key == key else None
+
+
+def _number(value: str) -> object:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def recipe_title(key: str) -> str:
+    """Returns the short name of the recipe with a key, or the key where it is none of ours."""
+    recipe = recipe_of(key)
+    return key if recipe is None else title(recipe)
+
+
+def recipe_titles(keys: Iterable[str]) -> dict[str, str]:
+    """Returns the short name of each recipe by its key; where two have the same one, the key itself."""
+    return told_apart({key: recipe_title(key) for key in keys})
 
 
 def meanings(titles: Iterable[str]) -> list[tuple[str, str]]:

@@ -12,11 +12,11 @@ from typing import Any
 from .. import text
 from ..judging.curves import LossCurve, thinned
 from ..knowledge.lines import Line
-from ..recipes.names import OWN_TITLE
+from ..recipes.names import OWN_TITLE, recipe_title, recipe_titles
 from ..recipes.recipe import Recipe
 from ..study.results import AS_IS, Mean, StudyResults, mean, total
 from .blocks import Drawing, Figure
-from .labels import axis_labels, field_title, legend_labels, recipe_title, recipe_titles
+from .labels import axis_labels, field_title, legend_labels
 from .summary import POINTS, Share, TaskSummary, grouped, mean_curve, mean_held_back
 
 INK, BLUE, ORANGE, GREEN = "#1d2733", "#0072b2", "#d55e00", "#009e73"

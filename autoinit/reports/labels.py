@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from ..errors import RecipeError
 from ..recipes.catalogue import entry_of
-from ..recipes.names import OWN_TITLE, meanings, title, told_apart
-from ..recipes.recipe import OWN, Recipe
+from ..recipes.names import OWN_TITLE, meanings, recipe_of, title
+from ..recipes.recipe import OWN
 from ..screen.columns import shortened
 
 LINE = 25
@@ -38,41 +36,6 @@ FIELD_TITLES = {
     "learning rate": "learning rate",
 }
 """Field of a recipe → what it is called where choices are compared."""
-
-
-def recipe_of(key: str) -> Recipe | None:
-    """Returns the recipe that has a key; None where it cannot be read from it."""
-    base, *parts = key.split(" ")
-    values: dict[str, object] = {"base": base}
-    for part in parts:
-        name, _, value = part.partition("=")
-        if name == "rules":
-            values[name] = [pair.split(":") for pair in value.split(",")]
-        else:
-            values[name] = _number(value)
-    try:
-        found = Recipe.from_data(values)
-    except RecipeError:
-        return None
-    return found if found.key == key else None
-
-
-def _number(value: str) -> object:
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
-
-
-def recipe_title(key: str) -> str:
-    """Returns the short name of the recipe with a key, or the key where it is none of ours."""
-    recipe = recipe_of(key)
-    return key if recipe is None else title(recipe)
-
-
-def recipe_titles(keys: Iterable[str]) -> dict[str, str]:
-    """Returns the short name of each recipe by its key; where two have the same one, the key itself."""
-    return told_apart({key: recipe_title(key) for key in keys})
 
 
 def explained(keys: Iterable[str]) -> list[tuple[str, str]]:

@@ -12,12 +12,12 @@ from ..diagnosis import Diagnosis
 from ..judging.gate import Gain
 from ..plans.fill import Fill
 from ..plans.table import coverage
-from ..recipes.names import title
+from ..recipes.names import recipe_titles, title
 from ..search.selection import Selection
 from ..study.results import AS_IS, Mean
 from .blocks import Figure, Folded, Page, Section, Table
 from .figures import LEVEL, STAGES, intervals, pairs_figure, race_figure, signals, trials_figure
-from .labels import explained, recipe_titles
+from .labels import explained
 
 _SHOWN = 8
 """Recipes of the leaderboard, beside the model's own weights."""

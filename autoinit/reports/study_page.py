@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from .. import text
+from ..recipes.names import recipe_title
 from ..study.results import AS_IS, Mean, StudyResults, best_in_words
 from .blocks import Figure, Folded, Page, Section, Table
 from .figures import best_gains, curves, gain_map, heat_map, importance_figure, layers_figure
-from .labels import explained, field_title, recipe_title
+from .labels import explained, field_title
 from .summary import Share, TaskSummary, by_value, grouped, importance, stages, summarize
 
 _ROWS = 20
@@ -246,7 +247,7 @@ def _row(task: TaskSummary) -> list[str]:
     if task.best is None:
         return [task.name, "the task could not be built" if task.info.get("error") else "nothing to compare", *"---"]
     gain = task.gains[task.best]
-    best = best_in_words(recipe_title(task.best), gain)
+    best = best_in_words(recipe_title(task.best), gain.mean)
     return [task.name, best, _signed(gain.mean), _range(gain), str(gain.count)]
 
 

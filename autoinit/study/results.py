@@ -53,11 +53,6 @@ class Standing:
     unfinished: dict[str, int]
     best: str | None
 
-    @property
-    def told(self) -> str:
-        """The best recipe in words: one that is behind as_is is named as the next one; "" where there is none."""
-        return "" if self.best is None else best_in_words(self.best, self.gains[self.best])
-
 
 @dataclass(frozen=True)
 class StudyResults:
@@ -120,9 +115,9 @@ def total(line: Mapping[str, Any]) -> float | None:
     return score["total"] if line["state"] == "complete" and score is not None else None
 
 
-def best_in_words(recipe: str, gain: Mean) -> str:
-    """Returns a task's best recipe in words, which may be behind the model's own weights."""
-    return recipe if gain.mean > 0 else f"own weights stay ahead; next: {recipe}"
+def best_in_words(recipe: str, gain: float) -> str:
+    """Returns a task's best recipe, by whatever name, in words: it may be behind the model's own weights."""
+    return recipe if gain > 0 else f"own weights stay ahead; next: {recipe}"
 
 
 def standing(lines: Iterable[Line]) -> Standing:

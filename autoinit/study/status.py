@@ -23,7 +23,7 @@ class TaskStatus:
         running: now.
         waiting: planned and not begun.
         total: trials that it will have; None before it is built, and where it cannot be.
-        best: the recipe that the report calls the best of the probes, in its words; "" before one can be compared.
+        best: key of the recipe that the report calls the best of the probes; "" before one can be compared.
         gain: its mean gain over as_is, in log units of the loss; None before there is one.
         sure: whether that is beyond the noise of its seeds.
         error: why the task as a whole failed, its last line; "" where it did not.
@@ -104,7 +104,7 @@ def _task_status(store: Store, study: Study, task: str, states: dict[str, int], 
         running=states["running"],
         waiting=states["waiting"],
         total=_total(study, info, sum(states.values())),
-        best=found.told,
+        best=found.best or "",
         gain=gain.mean if gain is not None else None,
         sure=gain is not None and gain.sure,
         error=error[-1] if error else "",

@@ -6,7 +6,7 @@ import pytest
 from autoinit.recipes import recipe as recipes
 from autoinit.recipes.calibrations import CALIBRATION_ROWS
 from autoinit.recipes.catalogue import ENTRIES
-from autoinit.recipes.names import OWN_TITLE, meanings, title
+from autoinit.recipes.names import OWN_TITLE, meanings, recipe_of, recipe_titles, title
 from autoinit.recipes.recipe import OWN, Recipe
 
 
@@ -76,3 +76,24 @@ def test_meanings_are_of_the_words_that_are_there():
 
 def test_own_weights_are_called_so():
     assert title(Recipe()) == OWN_TITLE
+
+
+def test_recipes_are_read_from_their_keys():
+    recipes = [
+        OWN,
+        Recipe(base="orthogonal", log2_gain=-0.5, calibration="lsuv"),
+        Recipe(base="he_normal", mode="fan_out", head="zero", bias="zero"),
+        Recipe(base="he_normal", rules=(("query", "orthogonal"), ("key", "xavier_normal"))),
+        Recipe(base="lecun_normal", widths="mup", base_width=32),
+    ]
+    assert [recipe_of(recipe.key) for recipe in recipes] == recipes
+    assert recipe_of("</script><b>") is None
+    assert recipe_of("he_normal colour=red") is None
+
+
+def test_names_by_key_tell_recipes_apart():
+    alike = [Recipe(base="orthogonal", log2_gain=gain).key for gain in (0.5, 0.5001)]
+    titles = recipe_titles([*alike, "as_is", "he_normal log2_gain=1"])
+    assert len(set(titles.values())) == 4
+    assert titles["as_is"] == "own weights"
+    assert titles["he_normal log2_gain=1"] == "he_normal, gain × 2"

@@ -13,8 +13,11 @@ import pytest
 import sqlalchemy
 from study_plans import TASK, plan
 
-from autoinit.cli import study as cli_study
+from autoinit.cli import study_display
+from autoinit.recipes.recipe import Recipe
+from autoinit.reports import study_page
 from autoinit.reports.summary import summarize
+from autoinit.screen.columns import shortened
 from autoinit.study.coordinator import StudyProgress
 from autoinit.study.jobs import LAYERS
 from autoinit.study.results import StudyResults
@@ -108,14 +111,14 @@ def test_status_tells_each_reason_once(store: Store) -> None:
     planned(store, "a")
     ended(store, "a", 2, "failed", "out of memory")
     ended(store, "a", 1)
-    told = cli_study._told_status(THREE, store)
+    told = study_display.status_text(THREE, store)
     assert told.startswith("small: 3 of about 36 trials ended, 2 of them failed\nnothing runs now; the last one ended")
     assert told.endswith("\na: 2 × out of memory")
 
 
 def test_task_that_cannot_be_built_is_named_with_its_error(store: Store) -> None:
     store.add_task("b", {"error": "Traceback\n  in make\nFileNotFoundError: weights.bin is not here"})
-    told = cli_study._told_status(THREE, store).splitlines()
+    told = study_display.status_text(THREE, store).splitlines()
     assert any(line.startswith("b ") and line.endswith("failed as a whole") for line in told)
     assert told[-1] == "b failed as a whole: FileNotFoundError: weights.bin is not here"
 
@@ -125,9 +128,9 @@ def test_long_recipes_do_not_make_the_table_wide(store: Store) -> None:
     recipe = "he_normal " + " ".join(f"field_{number}={number}" for number in range(20))
     for claimed, name in zip(store.claim("a", 2), ("as_is", recipe), strict=True):
         store.finish(claimed, probe(name, 0, -float(claimed.number)), -float(claimed.number))
-    told = cli_study._told_status(THREE, store).splitlines()
+    told = study_display.status_text(THREE, store).splitlines()
     (row,) = [line for line in told if line.startswith("a ")]
-    assert row.endswith(recipe[: cli_study.BEST - 1] + "…")
+    assert row.endswith(shortened(recipe, study_display.BEST))
     assert max(map(len, told)) < 120
 
 
@@ -150,7 +153,7 @@ PROBES = [
         ([one for one in PROBES if one["recipe"] == "as_is"], "", False),
         (
             [*PROBES[:3], *(probe("worse", seed, 0.2) for seed in range(3))],
-            "own weights stay ahead; next: worse",
+            "worse",
             False,
         ),
     ],
@@ -167,9 +170,42 @@ def test_status_and_report_name_the_same_best_by_the_same_rule(
     assert (status.best, status.sure) == (best, sure)
     assert (status.gain is None) == (summary.best is None)
     if summary.best is not None:
-        assert status.best.endswith(summary.best)
+        assert status.best == summary.best
         assert status.gain == summary.gains[summary.best].mean
         assert status.sure == summary.gains[summary.best].sure
+
+
+@pytest.mark.parametrize(("theirs", "before"), [(-0.5, ""), (0.5, "own weights stay ahead; next: ")])
+def test_status_names_recipes_as_the_report_does_and_by_key_where_that_is_asked(
+    store: Store, theirs: float, before: str
+) -> None:
+    recipe = Recipe(base="he_normal", log2_gain=1.0, calibration="lsuv")
+    planned(store, "a", 1)
+    for claimed, (key, total) in zip(store.claim("a", 2), [("as_is", 0.0), (recipe.key, theirs)], strict=True):
+        store.finish(claimed, probe(key, 0, total), total)
+    one = plan(tasks=[{**TASK, "name": "a"}])
+    (summary,) = summarize(StudyResults({}, {"a": {}}, list(store.lines())), "probe")
+    told = study_display.status_text(one, store).splitlines()
+    assert study_page._row(summary)[1] == f"{before}he_normal, gain × 2, LSUV"
+    assert any(line.endswith(f"  {before}he_normal, gain × 2, LSUV") for line in told)
+    assert told[-1].startswith("LSUV: each layer's output"), "words that are printed are explained"
+    by_key = study_display.status_text(one, store, keys=True).splitlines()
+    assert any(line.endswith(f"  {before}{recipe.key}") for line in by_key)
+
+
+def test_the_table_is_no_wider_than_the_terminal(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "autoencoder_sigmoid.digits.adam"
+    store.add_task(name, {"described": {"candidates": [{}]}})
+    store.extend(name, [{"number": number} for number in range(2)])
+    recipe = Recipe(base="he_normal", log2_gain=1.0, depth_slope=1.0, head="zero", calibration="lsuv")
+    for claimed, (key, total) in zip(store.claim(name, 2), [("as_is", 0.0), (recipe.key, -1.0)], strict=True):
+        store.finish(claimed, probe(key, 0, total), total)
+    one = plan(tasks=[{**TASK, "name": name}])
+    for columns in (80, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        told = study_display.status_text(one, store).splitlines()
+        assert max(map(len, told)) <= columns
+        assert any(line.startswith(name) and "he_normal, gain × 2" in line for line in told)
 
 
 def test_a_terminal_gets_as_many_lines_as_it_has_and_the_task_at_work_first(tmp_path: Path) -> None:
@@ -180,9 +216,9 @@ def test_a_terminal_gets_as_many_lines_as_it_has_and_the_task_at_work_first(tmp_
     planned(store, names[30])
     ended(store, names[30], 2)
     store.claim(names[30], 1)
-    whole = cli_study._told_status(many, store)
+    whole = study_display.status_text(many, store)
     assert all(name in whole for name in names), "names are never cut"
-    short = cli_study._told_status(many, store, most=20).splitlines()
+    short = study_display.status_text(many, store, most=20).splitlines()
     assert len(short) <= 20
     assert short[5].startswith(names[30])
     assert any(line.startswith("and 28 more tasks") for line in short), short
@@ -212,11 +248,11 @@ def progress(**changes: Any) -> StudyProgress:
     ],
 )
 def test_estimate_says_what_it_takes_for_granted(changes: dict[str, Any], told: str) -> None:
-    assert cli_study._told(progress(**changes)) == told
+    assert study_display._told(progress(**changes)) == told
 
 
 def test_plain_lines_come_at_once_for_news_and_twice_a_minute_for_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = cli_study._Lines()
+    shown = study_display.Lines()
     for seconds, news in [(0.0, ""), (1.0, "a: 3 candidates"), (29.0, ""), (30.5, ""), (31.0, ""), (61.0, "")]:
         shown.show(progress(seconds=seconds, news=news, done=int(seconds)))
     told = [line.partition(" of ")[0] for line in capsys.readouterr().err.splitlines()]
@@ -224,7 +260,7 @@ def test_plain_lines_come_at_once_for_news_and_twice_a_minute_for_the_rest(capsy
 
 
 def test_bar_writes_to_stderr_alone_and_shows_news_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    bar = cli_study._Bar("small")
+    bar = study_display.Bar("small")
     bar.show(progress(news="a: [bold] failed"))
     bar.close()
     captured = capsys.readouterr()
