@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from helpers import unchanged
 from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import (
@@ -20,9 +21,14 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
     StepLR,
 )
+from torch.utils.data import DataLoader, TensorDataset
 
+import autoinit
 from autoinit.errors import OptimizerError
 from autoinit.task.optimizers import OptimizerBuilder, step_scheduler
+
+if TYPE_CHECKING:  # takes seconds to load
+    from accelerate import Accelerator
 
 
 @pytest.fixture
@@ -320,22 +326,47 @@ def test_adam_still_refuses_sparse_gradients_by_itself() -> None:
         optimizer.step()
 
 
-class _Wrapped(torch.optim.Optimizer):
-    """What wraps an optimizer and is one itself, whose constructor takes the optimizer: Accelerate's."""
+@pytest.fixture
+def accelerator() -> Iterator[Accelerator]:
+    """Accelerate's own, whose state is one for the whole process."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
-    def __init__(self, optimizer: torch.optim.Optimizer, device_placement: bool = True) -> None:
-        self.optimizer = optimizer
-
-    param_groups = property(lambda self: self.optimizer.param_groups)  # type: ignore[assignment]
-    defaults = property(lambda self: self.optimizer.defaults)  # type: ignore[assignment]
-    state = property(lambda self: self.optimizer.state)  # type: ignore[assignment]
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_a_wrapped_optimizer_is_the_one_within() -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_optimizer_that_accelerate_prepared_is_the_one_within(accelerator: Accelerator, times: int) -> None:
+    from accelerate.optimizer import AcceleratedOptimizer
+
     model = nn.Linear(4, 2)
     own = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
-    builder = OptimizerBuilder(model, _Wrapped(_Wrapped(own)))
+    prepared = accelerator.prepare(own)
+    for _ in range(times - 1):
+        prepared = AcceleratedOptimizer(prepared)
+    assert isinstance(prepared, torch.optim.Optimizer)
+    assert prepared is not own
+    builder = OptimizerBuilder(model, prepared)
     built, _ = builder()
     assert (type(built), builder.name, builder.lr) == (torch.optim.SGD, "SGD", 0.3)
     assert built is not own
     assert built.param_groups[0]["momentum"] == 0.9
+
+
+def test_a_selection_takes_what_accelerate_prepared_and_leaves_it_as_it_was(accelerator: Accelerator) -> None:
+    x, y = torch.randn(96, 8, generator=torch.Generator().manual_seed(0)), torch.arange(96) % 3
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
+    model, optimizer, loader = accelerator.prepare(
+        net, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), DataLoader(TensorDataset(x, y), batch_size=16)
+    )
+    state = copy.deepcopy(optimizer.state_dict())
+    with unchanged(model):
+        found = autoinit.select(
+            model, loader, optimizer=optimizer, recipes="he_normal", budget=autoinit.Budget(steps=160), apply=False
+        )
+    assert (found.task.split(";")[0], found.lr) == ("cross-entropy, SGD", 0.1)
+    assert optimizer.state_dict() == state
+    accelerator.backward(nn.functional.cross_entropy(model(x), y))
+    optimizer.step()
