@@ -51,6 +51,9 @@ from .tracing.tracing import trace_task
 PATIENCE = 0.1
 """Share of a budget in seconds that worker processes have to take their first step."""
 
+STOPPED = "select was stopped before there was anything to choose from; the model is as it was."
+"""What is said where Ctrl-C comes before a candidate has been tried."""
+
 
 def select(
     model: nn.Module,
@@ -90,7 +93,7 @@ def select(
     It takes as long as the budget says. Afterwards the model carries the chosen weights, untrained, and you train it as
     you were going to. Everything else about the model (buffers, modes, hooks, gradients), your optimizer, your data and
     every random state are as they were, also after an exception or Ctrl-C. A first Ctrl-C ends the search and lets the
-    gate judge the best so far, which takes a while; a second one is raised.
+    gate judge the best so far, which takes a few seconds; a second one is raised, and so is one before the search.
 
     Args:
         model: The weights of this module are chosen; one parameter at least is trainable. Wrappers of torch.compile and
@@ -199,6 +202,7 @@ def select(
     make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, optimizer=optimizer, lr=lr)
     make = functools.partial(make, autocast=autocast, device=device, seed=seed)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_stopped_in_words())  # first, so that it speaks when all is as it was
         report = progress if callable(progress) else stack.enter_context(progress_shown(progress))
         report(ProgressEvent("reading", 0.0, "the data and the model"))
         task, graph, original = _traced(make, model, proxy, only, exclude)
@@ -229,6 +233,17 @@ def select(
     if record:
         keep_records(campaign.trials, task, graph, features, own, seed)
     return _given(selection, task, original, seed, apply, kind)
+
+
+@contextlib.contextmanager
+def _stopped_in_words() -> Iterator[None]:
+    """Says what a Ctrl-C leaves undone where the search does not, which has its own words."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        if stopped.args:
+            raise
+        raise KeyboardInterrupt(STOPPED) from None
 
 
 def _started(budget: float | str | Budget | None, seed: int, executor: str | None, concurrency: int | None) -> Meter:

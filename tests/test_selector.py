@@ -25,6 +25,7 @@ from autoinit.executors.sequential import Sequential
 from autoinit.judging.gate import Gain
 from autoinit.recipes.names import title
 from autoinit.search.campaign import ProgressEvent
+from autoinit.selector import STOPPED
 
 DIGITS = load_digits()
 DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
@@ -159,6 +160,33 @@ def test_what_ran_the_jobs_is_closed_however_it_ends(fails: bool, monkeypatch: p
             small_mlp(), DATA, optimizer=sgd, budget=Budget(steps=200), executor="sequential", progress=report
         )
     assert len(closed) == 1
+
+
+@pytest.mark.parametrize("stage", ["reading", "timing"])
+def test_ctrl_c_before_the_search_says_in_a_line_that_nothing_was_done(stage: str) -> None:
+    def interrupt(event: ProgressEvent) -> None:
+        if event.stage == stage:
+            raise KeyboardInterrupt
+
+    model = small_mlp()
+    with unchanged(model), pytest.raises(KeyboardInterrupt, match=STOPPED) as stopped:
+        autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=200), progress=interrupt)
+    assert stopped.value.__suppress_context__, "one traceback is shown, and not two"
+
+
+def test_ctrl_c_in_the_first_training_keeps_the_weights_and_says_so() -> None:
+    calls = itertools.count()
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        if next(calls) == 12:  # of the owner's weights, after what reads and times the model
+            raise KeyboardInterrupt
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    model = small_mlp()
+    with unchanged(model):
+        selection = autoinit.select(model, DATA, optimizer=sgd, step=step, budget=Budget(steps=200))
+    assert (selection.interrupted, selection.kept, len(selection.trials)) == (True, True, 0)
+    assert selection.why == "interrupted by Ctrl-C; no other candidate had been tried yet"
 
 
 def test_one_ctrl_c_returns_the_best_so_far() -> None:
