@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from ..search.sampling import quiet_optuna
 
 BROKEN = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error)
 """What Optuna, SQLAlchemy and SQLite raise for every trouble of a database."""
+
+_NOTE_VERSION, _NOTE_PART, _NOTE_LENGTH = "dashboard:note_ver", "dashboard:note_str:", 2045
+"""Where optuna-dashboard looks for a study's note, and how much of it stands at one place."""
 
 # Without it a claim in a study of 10,000 trials walks over all that are finished.
 _INDEX = "CREATE INDEX IF NOT EXISTS autoinit_waiting ON trials (study_id, trial_id) WHERE state = 'WAITING'"
@@ -86,6 +90,25 @@ class TasksOnly(RDBStorage):
     def get_all_studies(self) -> list[FrozenStudy]:
         """Returns the tasks' studies."""
         return [one for one in super().get_all_studies() if one.study_name.startswith(self._prefix)]
+
+
+def keep_note(storage: RDBStorage, study: int, body: str) -> None:
+    """Keeps what optuna-dashboard shows as the note of a study; one that its owner wrote there stays.
+
+    Args:
+        storage: Optuna's.
+        study: its number there.
+        body: Markdown, whose first line is always the same and tells it from what others write.
+    """
+    kept = storage.get_study_system_attrs(study)
+    parts = sum(key.startswith(_NOTE_PART) for key in kept)
+    before = "".join(kept[f"{_NOTE_PART}{place}"] for place in range(parts))
+    if before == body or (before and before.splitlines()[0] != body.splitlines()[0]):
+        return
+    storage.set_study_system_attr(study, _NOTE_VERSION, kept.get(_NOTE_VERSION, 0) + 1)
+    for place in range(max(parts, math.ceil(len(body) / _NOTE_LENGTH))):
+        part = body[place * _NOTE_LENGTH : (place + 1) * _NOTE_LENGTH]
+        storage.set_study_system_attr(study, f"{_NOTE_PART}{place}", part)
 
 
 def _escaped(address: sqlalchemy.URL) -> str:

@@ -17,6 +17,7 @@ from .coordinator import Coordinator, StudyProgress
 from .local import Local
 from .orders import Workers
 from .spec import Study
+from .status import as_note, status_of
 from .storage import Store, open_store, storage_of
 from .toml_file import difference
 
@@ -116,13 +117,20 @@ def run_study(
         _check_same(store, study)
         crew = _workers(study, home, workers or study.workers, executor or study.executor)
         try:
+            _note(store, study)
             with _stopping(limit) as stop:
                 reason = Coordinator(study, store, crew, report=report, stop=stop).run()
+            _note(store, study)
         finally:
             crew.close()
     finally:
         store.close()
     return Ran(reason, url)
+
+
+def _note(store: Store, study: Study) -> None:
+    """Tells who opens the storage in a dashboard what the study as a whole is, and how it stands."""
+    store.set_note(as_note(study.name, status_of(store, study)))
 
 
 def _check_same(store: Store, study: Study) -> None:

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from ..recipes.names import recipe_titles
 from .jobs import LAYERS, trials_of
-from .results import Standing, standing
+from .results import Standing, best_in_words, standing
 from .spec import Study
 from .storage import Store
+
+_SURE = r"\*"
+"""A star, as Markdown has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,38 @@ def _total(study: Study, info: dict[str, Any], planned: int) -> int | None:
         return None
     ended = LAYERS in info
     return planned if ended else max(planned, trials_of(study, len(described["candidates"])))
+
+
+def as_note(name: str, found: StudyStatus) -> str:
+    """Returns how a study stands as Markdown: what a dashboard shows of the study as a whole, which has no trials.
+
+    Args:
+        name: of the study.
+        found: how it stands.
+    """
+    names = recipe_titles(one.best for one in found.tasks if one.best)
+    rows = [f"| `{name}/{one.task}` | {one.done} | {one.failed} | {_best(one, names)} |" for one in found.tasks]
+    return "\n".join(
+        [
+            "## A study of autoinit",
+            "",
+            f"This entry holds the whole together and has no trials of its own: each task is a study, `{name}/…`. "
+            "As of the last run of `autoinit study run`:",
+            "",
+            "| study | trials done | failed | best recipe, by its gain over the own weights |",
+            "|---|---:|---:|---|",
+            *rows,
+            "",
+            "The gain is in log units of the loss, the mean over seeds; \\* where it is beyond their noise. "
+            "`autoinit study report` writes a page with all of it.",
+        ]
+    )
+
+
+def _best(one: TaskStatus, names: dict[str, str]) -> str:
+    if one.error or one.gain is None:
+        return "failed as a whole" if one.error else ""
+    return f"{best_in_words(names[one.best], one.gain)} ({one.gain:+.3f}{_SURE if one.sure else ''})"
 
 
 def failures(store: Store, task: str) -> list[str]:

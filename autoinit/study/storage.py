@@ -29,7 +29,7 @@ from ..errors import ArgumentError, did_you_mean
 from ..search.sampling import quiet_optuna
 from ..search.storing import insert, param_rows
 from ..version import to_install
-from .database import BROKEN, away, in_words, opened, parsed_url
+from .database import BROKEN, away, in_words, keep_note, opened, parsed_url
 from .locks import FileLock, Lock, ServerLock
 from .spec import Study
 
@@ -106,6 +106,10 @@ class Store:
     def set_attribute(self, key: str, value: Any) -> None:
         """Keeps a JSON value of the whole study."""
         self._change(lambda: self.storage.set_study_user_attr(self._id(""), key, value))
+
+    def set_note(self, body: str) -> None:
+        """Keeps what a dashboard shows as the note of the whole study, as `keep_note` does."""
+        self._change(lambda: keep_note(self.storage, self._id(""), body))
 
     def begin_run(self) -> None:
         """Notes that a coordinator begins now: paces are told from here on."""

@@ -386,6 +386,20 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
         open_store(f"sqlite:///{tmp_path}/none/night.db", "night", create=True)
 
 
+def test_a_note_of_any_length_is_what_the_dashboard_reads_and_one_of_the_owner_stays(store: Store, url: str) -> None:
+    from optuna_dashboard import get_note, save_note
+
+    def note() -> str:
+        return get_note(optuna.load_study(study_name="night", storage=url))
+
+    for body in ("# Ours\nlong" + "x" * 5000, "# Ours\nshort", "# Ours\n" + "y" * 3000):
+        store.set_note(body)
+        assert note() == body
+    save_note(optuna.load_study(study_name="night", storage=url), "my own words")
+    store.set_note("# Ours\nagain")
+    assert note() == "my own words"
+
+
 def test_the_dashboards_view_is_plain_optuna(store: Store, url: str) -> None:
     store.add_task("a", {})
     store.extend("a", jobs(1))

@@ -400,6 +400,24 @@ def test_dashboard_shows_the_tasks_with_parameters_and_importances(finished: Pat
     assert sum(one["importance"] for one in found) == pytest.approx(1.0)
 
 
+def test_a_plain_dashboard_says_what_the_study_as_a_whole_is(finished: Path) -> None:
+    from optuna.storages import RDBStorage
+    from optuna_dashboard._app import create_app
+
+    url = f"sqlite:///{finished.parent / 'small.db'}"
+    app = create_app(RDBStorage(url))
+
+    def answered(path: str) -> Any:
+        return json.loads(b"".join(app({"PATH_INFO": path, "REQUEST_METHOD": "GET"}, lambda *ignored: None)))
+
+    studies = {one["study_name"]: one["study_id"] for one in answered("/api/studies")["study_summaries"]}
+    assert set(studies) == {"small", "small/mlp"}
+    note = answered(f"/api/studies/{studies['small']}")["note"]["body"]
+    (status,) = json.loads(run("status", finished, "--json"))["tasks"]
+    assert note.startswith("## A study of autoinit\n\nThis entry holds the whole together and has no trials of its own")
+    assert f"| `small/mlp` | 25 | 0 | {recipe_title(status['best'])} ({status['gain']:+.3f}" in note
+
+
 def test_a_storage_of_an_earlier_version_gets_its_parameters_on_resume(finished: Path) -> None:
     database = finished.with_suffix(".db")
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
