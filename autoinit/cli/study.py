@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from dataclasses import asdict
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -174,9 +176,24 @@ def schema_command() -> None:
 
 @study_app.command("example")
 def example_command() -> None:
-    """Prints a study file to begin with: studies/quick.toml."""
-    typer.echo(files("autoinit.study").joinpath("example.toml").read_text(encoding="utf-8"), nl=False)
-    typer.echo("Its models and data are in studies/ of the repository; name your own in their place.", err=True)
+    """Prints a study file to begin with; its models and data come along."""
+    home = files("autoinit.study")
+    printed, where = example(home.joinpath("example.toml").read_text(encoding="utf-8"), home.joinpath("shipped"))
+    typer.echo(printed, nl=False)
+    typer.echo(f"Its models and data are in {where}name your own in their place.", err=True)
+
+
+def example(printed: str, shipped: Traversable) -> tuple[str, str]:
+    """Returns the study file that ships as it runs here, and where its models are, in words.
+
+    Args:
+        printed: the file, which names modules that lie beside it in a clone.
+        shipped: the folder that holds them in a wheel, and is not there in a clone.
+    """
+    if not shipped.is_dir():
+        return printed, "studies/ of the repository: save it there, or "
+    named = re.sub(r'"(networks|real_data):', r'"autoinit.study.shipped.\1:', printed)
+    return named.replace("studies/quick.toml", "quick.toml"), f"{shipped}; "
 
 
 def _read(file: Path) -> Study:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -23,6 +24,7 @@ from study_runs import copied, probes, records, run, start, states, timeless, wa
 
 import autoinit
 from autoinit.cli.main import main
+from autoinit.cli.study import example
 from autoinit.knowledge.lines import read_lines, write_lines
 from autoinit.recipes.names import recipe_title
 from autoinit.study.coordinator import StudyProgress
@@ -449,9 +451,24 @@ def test_the_example_is_the_shipped_study_and_lies_in_the_package(
     assert not ended.value.code
     out, err = capsys.readouterr()
     assert out == shipped.read_text()
-    assert "name your own" in err
+    assert "in studies/ of the repository: save it there, or name your own" in err
     (tmp_path / "quick.toml").write_text(out)
     assert read_study(tmp_path / "quick.toml") == read_study(shipped)
+
+
+def test_the_example_of_a_wheel_names_the_modules_that_the_wheel_holds(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    held = {Path(there): here for here, there in wheel["force-include"].items()}
+    assert all((root / here).is_file() for here in held.values())
+    printed, where = example((root / "studies" / "quick.toml").read_text(), tmp_path)
+    assert where == f"{tmp_path}; "
+    assert "studies/" not in printed
+    for task in tomllib.loads(printed)["tasks"]:
+        for key in ("model", "data"):
+            module, _, name = task[key].partition(":")
+            source = root / held[Path(*module.split(".")).with_suffix(".py")]
+            assert re.search(rf"^(def|class) {name}\b", source.read_text(), re.MULTILINE)
 
 
 def test_writing_lines_twice_changes_nothing(finished: Path, tmp_path: Path) -> None:
