@@ -343,3 +343,15 @@ def test_halves_that_disagree_by_chance_in_one_batch_are_not_told() -> None:
     assert diagnosis.signals.agreement is not None
     assert diagnosis.signals.agreement < -0.1
     assert not any("opposite directions" in text for text in found(diagnosis))
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_a_first_loss_at_a_guess_of_yes_or_no_is_no_warning(labels: int) -> None:
+    """Each label is there or not: of one logit, log 1 would be the most that a guess costs."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, labels))
+    target = torch.stack([(Y % (place + 2) == 0).float() for place in range(labels)], dim=1)
+    assert "the loss starts at" not in str(diagnose(model, (X, target), loss=nn.BCEWithLogitsLoss()))
+    with torch.no_grad():
+        model[-1].bias.fill_(-8.0)
+    assert "the loss starts at" in str(diagnose(model, (X, target), loss=nn.BCEWithLogitsLoss()))

@@ -81,10 +81,12 @@ def _reference(task: Task, reference: float) -> float:
 
     By (classes − 1) / (2 labels) on average (Miller 1955); at the most it is that of a uniform guess.
     """
-    classes = len(task.label_prior)
-    if not classes:
+    if not task.label_prior:
         return reference
     labels = sum(target.numel() for target in targets(task.train))
+    classes = len(task.label_prior)
+    if task.independent_labels:  # each is there or not: two classes, whatever their number
+        classes, labels = 2, labels // classes
     return min(math.log(classes), reference + (classes - 1) / (2 * labels))
 
 
