@@ -1,5 +1,27 @@
 """Chooses the initial weights of a PyTorch model by short training probes.
 
+    selection = autoinit.select(model, data, optimizer=make_optimizer, budget="60s")
+    print(selection)                  # the reason, the gain, what was tried; the model has the weights
+    selection.save("init.json")       # autoinit.apply_(model, "init.json") sets them elsewhere
+
+What to call; `help(autoinit.select)` and so on say the rest:
+
+    select            chooses the weights of a model by short trainings, and sets them
+    diagnose          says what is the matter with a model as it is, by one forward and backward pass
+    recommend         names what suits a model, by what was learned from others, without a training step
+    apply_            sets the weights of a model by a recipe's name, a recipe, a plan or a selection
+    catalogue         lists every initialization that has a name
+    report            writes a page about a selection, a diagnosis or a study
+    trace, resolve    read a model's architecture; tell what a recipe would do to it
+    coordinate_check  says whether a model's learning rate carries over to other widths
+    run_study         runs many tasks and candidates, resumable
+    init, testing     draws as functions of one tensor; a suite for draws of your own
+
+What comes back or is passed: Selection, Diagnosis, Finding, Recommendation, CoordinateCheck, Plan (of Fill), Graph
+(of Layer), Recipe, Budget, Task, Recommender, Study. Every error is an AutoInitError: ArgumentError, BudgetError,
+CalibrationError, DataError, DeviceError, FactoryError, KnowledgeError, ModelError, OptimizerError, PlanFileError,
+PlanMismatchError, RecipeError, StepError, StorageError.
+
 Public names are loaded on first use, so that `import autoinit` loads neither torch nor optuna nor pandas.
 """
 
@@ -103,13 +125,17 @@ if not TYPE_CHECKING:  # a type checker that saw this function would accept any 
     def __getattr__(name: str) -> object:
         """Returns the public object called `name`, importing its module on first use."""
         from importlib import import_module
+        from warnings import catch_warnings, filterwarnings
 
         if name in _MODULES:
             return import_module(f".{name}", __name__)
         if name not in _HOMES:
             public = ", ".join([*_HOMES, *_MODULES])
             raise AttributeError(f"module 'autoinit' has no attribute {name!r}. Public names: {public}.")
-        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        with catch_warnings():
+            # In a notebook without widgets tqdm, which Optuna loads, warns of a bar that is never shown.
+            filterwarnings("ignore", "IProgress not found")
+            value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
         globals()[name] = value
         return value
 

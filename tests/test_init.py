@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -60,3 +61,22 @@ def test_public_module_is_loaded_on_first_use(name: str) -> None:
 def test_unknown_name_is_an_attribute_error_that_lists_the_known() -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'choose'.*select"):
         autoinit.choose  # noqa: B018
+
+
+def test_help_of_the_package_names_everything_that_is_public_and_says_what_to_call() -> None:
+    told = set(re.findall(r"\w+", autoinit.__doc__ or ""))
+    assert not {*autoinit._HOMES, *autoinit._MODULES} - told
+    assert max(map(len, (autoinit.__doc__ or "").splitlines())) <= 120
+
+
+def test_a_notebook_without_widgets_is_not_warned_of_a_bar_that_is_never_shown() -> None:
+    shell = "types.SimpleNamespace(config={'IPKernelApp': 1})"
+    notebook = (
+        "import sys, types\n"
+        "sys.modules |= {'ipywidgets': None, 'ipykernel.zmqshell': None}\n"
+        f"sys.modules |= {{'IPython': types.SimpleNamespace(get_ipython=lambda: {shell})}}\n"
+        "sys.stderr = sys.stdout\n"
+    )
+    assert "IProgress not found" in python(f"{notebook}import tqdm.auto")
+    told = python(f"{notebook}import autoinit\nprint(autoinit.select.__name__, 'tqdm.auto' in sys.modules)")
+    assert told.split() == ["select", "True"]
