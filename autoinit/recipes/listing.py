@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
 from ..screen import markup
-from ..screen.columns import Column
+from ..screen.columns import Column, table, wrapped
 
 _SHOWN = [Column(name) for name in ("name", "title", "purpose", "prefer", "cost")]
+_PRINTED = [Column("name"), Column("title", rank=2, least=12), Column("purpose", rank=1, least=30)]
+_USE = 'Give a name to apply_, select or resolve: autoinit.apply_(model, "lsuv", data)'
 _KINDS = {"scheme": "Schemes: a formula for every weight matrix", "recipe": "Recipes: rules by role, depth and width"}
 _MEASURED = "Calibrations: drawn, then measured on batches and corrected"
 
@@ -21,11 +23,22 @@ class Listing(pd.DataFrame):
     def _constructor(self) -> Callable[..., pd.DataFrame]:
         return pd.DataFrame
 
+    def __repr__(self) -> str:
+        return f"<Listing: {len(self)} initializations by name, a data frame; print it to read them>"
+
+    def __str__(self) -> str:
+        tables = [f"{title}\n\n{table(_PRINTED, cells)}" for title, cells in self._by_kind(_PRINTED)]
+        return "\n\n".join([*tables, wrapped(_USE)])
+
     def _repr_html_(self) -> str:
-        parts = []
+        parts = [markup.folded(title, markup.table(_SHOWN, cells)) for title, cells in self._by_kind(_SHOWN)]
+        return markup.page(f"{len(self)} initializations by name", markup.facts([("", _USE)]), *parts)
+
+    def _by_kind(self, columns: Sequence[Column]) -> Iterator[tuple[str, list[list[str]]]]:
+        """Yields the heading of each kind with some columns of its rows."""
         for kind in dict.fromkeys(self["kind"]):
-            rows = self[self["kind"] == kind]
-            cells = [[str(row[column.title]) for column in _SHOWN] for row in rows.to_dict("records")]
-            parts.append(markup.folded(f"{_KINDS.get(kind, _MEASURED)} ({len(rows)})", markup.table(_SHOWN, cells)))
-        facts = markup.facts([("", 'Give a name to apply_, select or resolve: autoinit.apply_(model, "lsuv", data)')])
-        return markup.page(f"{len(self)} initializations by name", facts, *parts)
+            rows = self[self["kind"] == kind].to_dict("records")
+            yield (
+                f"{_KINDS.get(kind, _MEASURED)} ({len(rows)})",
+                [[str(row[column.title]) for column in columns] for row in rows],
+            )
