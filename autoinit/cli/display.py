@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -43,6 +44,18 @@ def data_of(value: Any) -> Any:
     if isinstance(value, tuple):
         return [data_of(item) for item in value]
     return finite(to_data(value))
+
+
+def after_select(selection: Selection, out: Path | None) -> str:
+    """Returns what to do after `autoinit select`, a line each: there is no program that holds the selection.
+
+    Args:
+        selection: what was found.
+        out: where its plan was saved; None where it was not.
+    """
+    if out is not None:
+        return f"autoinit.apply_(model, {str(out)!r})  # in your code: {out} is saved"
+    return "" if selection.kept else "the same with --out init.json saves it, for autoinit.apply_(model, 'init.json')"
 
 
 def selection_data(selection: Selection) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from .arguments import (
     sized_model_of,
     whole_numbers,
 )
-from .display import answer, data_of, reading, recommendation_data, selection_data, stopped_in_words
+from .display import after_select, answer, data_of, reading, recommendation_data, selection_data, stopped_in_words
 from .recommender import recommender_app
 from .study import study_app
 
@@ -83,8 +83,8 @@ def _version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-app.add_typer(study_app, name="study")
-app.add_typer(recommender_app, name="recommender")
+app.add_typer(study_app, name="study", short_help="Runs many tasks with many candidates, overnight.")
+app.add_typer(recommender_app, name="recommender", short_help="What studies have found, and what learned from it.")
 
 
 @app.callback()
@@ -96,7 +96,7 @@ def _options(
     """Chooses the initial weights of a PyTorch model, and keeps yours unless it finds better."""
 
 
-@app.command("demo")
+@app.command("demo", short_help="Shows a deep network learn, once its weights are chosen.")
 def demo_command(
     budget: Budget = "45s",
     steps: Annotated[int, typer.Option(min=1, help="Length of each training.")] = 300,
@@ -128,7 +128,7 @@ def demo_command(
     )
 
 
-@app.command("select")
+@app.command("select", short_help="Chooses the initial weights of MODEL by short trainings.")
 def select_command(
     model: Model,
     data: Data,
@@ -173,6 +173,7 @@ def select_command(
     reading(quiet, model, data)
     with stopped_in_words(), progress_shown(not quiet) as progress:
         network = model_of(model)
+        from ..search.shown import as_text
         from ..selector import select
 
         selection = select(
@@ -200,15 +201,13 @@ def select_command(
         )
     if out:
         selection.save(out, full=full)
-    shown = selection.to_text(keys=keys)
+    shown = as_text(selection, keys=keys, after=after_select(selection, out))
     answer(as_json, shown, lambda: {**selection_data(selection), "out": str(out) if out else None})
-    if out and not as_json:
-        typer.echo(f"\nSaved {out}. In your code: autoinit.apply_(model, {str(out)!r})")
     if selection.interrupted:
         raise typer.Exit(130)
 
 
-@app.command("recommend")
+@app.command("recommend", short_help="Names the recipes that suit MODEL; nothing is trained.")
 def recommend_command(
     model: Model,
     data: Annotated[
@@ -245,7 +244,7 @@ def recommend_command(
     answer(as_json, found, lambda: recommendation_data(found))
 
 
-@app.command("diagnose")
+@app.command("diagnose", short_help="Says how signals and gradients pass through MODEL.")
 def diagnose_command(
     model: Model,
     data: Data,
@@ -283,7 +282,7 @@ def diagnose_command(
     answer(as_json, result, lambda: {"findings": data_of(result.findings), "signals": data_of(result.signals)})
 
 
-@app.command("apply")
+@app.command("apply", short_help="Draws the weights of MODEL by a recipe or a plan.")
 def apply_command(
     model: Model,
     what: Annotated[str, typer.Argument(metavar="RECIPE_OR_PLAN", help=f"A recipe's name ({_SEE}), or a saved plan.")],
@@ -314,7 +313,7 @@ def apply_command(
         typer.echo("\n" + "\n".join(saved))
 
 
-@app.command("report")
+@app.command("report", short_help="Writes one HTML page about a saved selection.")
 def report_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `autoinit select --out FILE --full` wrote.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The page to write, such as init.html.")],
@@ -326,7 +325,7 @@ def report_command(
     typer.echo(f"Written {out}.")
 
 
-@app.command("catalogue")
+@app.command("catalogue", short_help="Lists every initialization that has a name.")
 def catalogue_command(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print all of this one entry.")] = None,
     as_json: Json = False,

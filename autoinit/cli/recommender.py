@@ -23,7 +23,7 @@ Files = Annotated[
 Alone = Annotated[bool, typer.Option("--without-shipped", help="Leave out what comes with the package.")]
 
 
-@recommender_app.command("fit")
+@recommender_app.command("fit", short_help="Fits a recommender to your records, shipped ones too.")
 def fit_command(
     files: Files = None,
     out: Annotated[Path, typer.Option(help="Where to keep it: .npz, fitted; .jsonl.xz, the knowledge alone.")] = Path(
@@ -50,7 +50,7 @@ def fit_command(
     typer.echo(f"Written {out}: {len(knowledge.tasks)} tasks, {knowledge.probes} probes.")
 
 
-@recommender_app.command("evaluate")
+@recommender_app.command("evaluate", short_help="Tells how well it chooses on tasks it has not seen.")
 def evaluate_command(
     files: Files = None,
     without_shipped: Alone = False,
@@ -77,7 +77,7 @@ def evaluate_command(
     )
 
 
-@recommender_app.command("show")
+@recommender_app.command("show", short_help="Tells what is known, and what does well on all of it.")
 def show_command(files: Files = None, without_shipped: Alone = False) -> None:
     """Tells what is known: tasks, how that was made, and the recipes that do well together on all of them."""
     from collections import Counter

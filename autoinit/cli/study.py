@@ -55,7 +55,7 @@ def run_command(
     _run(file, storage, workers, executor, budget, quiet, resume=False)
 
 
-@study_app.command("resume")
+@study_app.command("resume", short_help="Goes on with a study that was started before.")
 def resume_command(
     file: File,
     storage: Storage = None,
@@ -68,7 +68,7 @@ def resume_command(
     _run(file, storage, workers, executor, budget, quiet, resume=True)
 
 
-@study_app.command("status")
+@study_app.command("status", short_help="Shows how a study stands, and what is left.")
 def status_command(
     file: File,
     storage: Storage = None,
@@ -110,7 +110,7 @@ def export_command(
     typer.echo(f"{count} records written to {out}.")
 
 
-@study_app.command("report")
+@study_app.command("report", short_help="Writes one HTML page: what was run, won and failed.")
 def report_command(
     file: File,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The page to write, such as study.html.")],
@@ -129,7 +129,7 @@ def report_command(
     typer.echo(f"Written {out}: {len(found.lines)} trials of {len(found.tasks)} tasks.")
 
 
-@study_app.command("dashboard")
+@study_app.command("dashboard", short_help="Opens the trials in optuna-dashboard, until Ctrl-C.")
 def dashboard_command(
     file: File,
     storage: Storage = None,
@@ -151,7 +151,7 @@ def dashboard_command(
     run_server(TasksOnly(storage_of(study, file.parent, storage), study.name), host="127.0.0.1", port=port)
 
 
-@study_app.command("merge")
+@study_app.command("merge", short_help="Puts several exports into one file.")
 def merge_command(
     files: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Exported records.")],
     out: Annotated[Path, typer.Option(help="Where to write them, each trial once.")],
@@ -174,7 +174,7 @@ def schema_command() -> None:
     typer.echo(json.dumps(json_schema(), indent=1))
 
 
-@study_app.command("example")
+@study_app.command("example", short_help="Prints a study file to begin with, models and all.")
 def example_command() -> None:
     """Prints a study file to begin with; its models and data come along."""
     home = files("autoinit.study")

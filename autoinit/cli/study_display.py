@@ -101,14 +101,14 @@ def status_text(study: Study, store: Store, most: int | None = None, *, keys: bo
         most: lines that there is room for, those that tell most; None for all.
         keys: whether recipes are named as code takes them, and not in short.
     """
-    from ..recipes.names import meanings, recipe_titles
+    from ..recipes.names import glossary, recipe_titles
     from ..screen.columns import wrapped
     from ..study.status import status_of
 
     found = status_of(store, study)
     best = [one.best for one in found.tasks if one.best]
     names = {key: key for key in best} if keys else recipe_titles(best)
-    words = [] if keys else [f"{word}: {meaning}" for word, meaning in meanings(names.values())]
+    words = [] if keys else [f"{word}: {meaning}" for word, meaning in glossary(best)]
     after = ["", *(wrapped(said, "  ") for said in (_GAIN, *_reasons(store, found.tasks), *words))]
     before = [_headline(study, found), *([_pace(found)] if found.done + found.failed != found.total else []), ""]
     if most is not None:

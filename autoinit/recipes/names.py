@@ -79,7 +79,7 @@ def title(recipe: Recipe) -> str:
         return OWN_TITLE
     if entry := entry_of(recipe):
         return entry.name
-    return ", ".join([OWN_TITLE if recipe.base == OWN.base else recipe.base, *_parts(recipe)])
+    return _spelled(recipe)
 
 
 def told_apart(names: Mapping[str, str]) -> dict[str, str]:
@@ -128,6 +128,21 @@ def meanings(titles: Iterable[str]) -> list[tuple[str, str]]:
     said = {part for name in titles for part in name.split(", ")[1:]}
     found = {next((word for word in _MEANINGS if part.startswith(word)), None) for part in said}
     return [(word, meaning) for word, meaning in _MEANINGS.items() if word in found]
+
+
+def glossary(keys: Iterable[str]) -> list[tuple[str, str]]:
+    """Returns what is to be explained in the names of some recipes: catalogue's names for several choices, and words.
+
+    Args:
+        keys: of the recipes.
+    """
+    recipes = [recipe for key in keys if (recipe := recipe_of(key)) is not None]
+    named = {entry.name: _spelled(recipe) for recipe in recipes if (entry := entry_of(recipe)) and _parts(recipe)}
+    return [*named.items(), *meanings([*map(title, recipes), *named.values()])]
+
+
+def _spelled(recipe: Recipe) -> str:
+    return ", ".join([OWN_TITLE if recipe.base == OWN.base else recipe.base, *_parts(recipe)])
 
 
 def _parts(recipe: Recipe) -> list[str]:

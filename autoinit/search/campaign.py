@@ -219,7 +219,8 @@ class Campaign:
         if self.reference is None and outcome.curve is not None:
             self.reference = Reference.of(self.bench.task.reference, outcome.curve.losses)
         leaders = ranking(self.trials)
-        leader = f"{len(self.trials)} runs, leading: {title(leaders[0].candidate.recipe)}" if leaders else ""
+        runs = f"{len(self.trials)} {'run' if len(self.trials) == 1 else 'runs'}"
+        leader = f"{runs}, leading: {title(leaders[0].candidate.recipe)}" if leaders else ""
         self.progress(ProgressEvent(job.stage, self.meter.done(), leader))
         return trial
 

@@ -12,7 +12,7 @@ from .. import text
 from ..judging.gate import Gain
 from ..plans.plan import Plan
 from ..plans.table import coverage
-from ..recipes.names import meanings, title, told_apart
+from ..recipes.names import glossary, title, told_apart
 from ..recipes.recipe import OWN, Recipe
 from ..screen import markup
 from ..screen.chart import Interval, intervals
@@ -79,7 +79,7 @@ def headline(selection: Shown) -> str:
     if selection.answer == "no better" and not len(selection.trials):
         return "Your own weights are kept: there are no others to choose."
     if selection.answer == "no better":
-        return "Your own weights are kept: no difference that matters."
+        return "Your own weights are kept: nothing better was found."
     return f"Your own weights are kept: cannot tell{f'; {selection.remedy}' if selection.remedy else ''}."
 
 
@@ -110,22 +110,24 @@ def line(selection: Shown) -> str:
     return f"<Selection: {selection.answer}, {title(selection.recipe)}{gain}; {cost}>"
 
 
-def as_text(selection: Shown, *, keys: bool = False, most: int | None = None) -> str:
+def as_text(selection: Shown, *, keys: bool = False, most: int | None = None, after: str | None = None) -> str:
     """Returns all of it for a screen.
 
     Args:
         selection: the answer.
         keys: whether recipes are named as code takes them, and not in short.
         most: characters in a line; None for the screen's.
+        after: what to do next, a line each; None for what a program does that holds the selection.
     """
     said = f"{headline(selection)} {rate(selection)}".strip()
     lines = [wrapped(said, most=most)]
-    for place, step in enumerate(next_steps(selection).splitlines()):
+    for place, step in enumerate((next_steps(selection) if after is None else after).splitlines()):
         lines.append(f"{_LABEL.format('' if place else 'next')}{step}")
     for name, value in _facts(selection, keys):
         lines.append(wrapped(f"{_LABEL.format(name)}{value}", _INDENT, most))
     if len(selection.trials):
-        lines += ["", _leaderboard(selection, keys, most), *_legend(selection, keys, most)]
+        lines += ["", _leaderboard(selection, keys, most)]
+        lines += _legend(selection, keys, most, "\n".join(lines))
     if selection.alike:
         doubles = _doubles(selection.alike, keys)
         lines.append(wrapped(f"not tried, as they give the same weights: {doubles}", "  ", most))
@@ -205,7 +207,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 def _columns(selection: Shown) -> list[Column]:
     return [
-        Column("recipe", least=24),
+        Column("recipe", least=36),
         Column("lr", ">", rank=1 if selection.lr_searched else 4),
         Column("steps", ">", rank=3),
         Column("score", ">", rank=2),
@@ -220,20 +222,28 @@ def _leaderboard(selection: Shown, keys: bool, most: int | None) -> str:
     return table(_columns(selection), rows, most)
 
 
-def _legend(selection: Shown, keys: bool, most: int | None) -> Iterator[str]:
-    for said in _explained(selection, keys=keys):
+def _legend(selection: Shown, keys: bool, most: int | None, above: str) -> Iterator[str]:
+    for said in _explained(selection, keys=keys, above=above):
         yield wrapped(said, "  ", most)
 
 
-def _explained(selection: Shown, *, keys: bool = False) -> Iterator[str]:
-    """Yields what is said below the table: how many were tried, what a score is, and what the words mean."""
+def _explained(selection: Shown, *, keys: bool = False, above: str | None = None) -> Iterator[str]:
+    """Yields what is said below the table: how many were tried, what a score is, and what the words mean.
+
+    Args:
+        selection: the answer.
+        keys: whether recipes are named by them: no word of a name is to be explained then.
+        above: what is printed, where names may be shortened: what they have lost needs no explanation.
+    """
     trials = selection.trials
     states = trials[trials.stage == "search"].state.value_counts().to_dict()
     yield f"searched: {', '.join(f'{count} {state}' for state, count in states.items())}"
     yield f"{_SCORE}. → the choice."
     if not keys:
-        for word, meaning in meanings(row["name"] for row in _best(trials, selection.recipe.key)):
-            yield f"{word}: {meaning}"
+        for word, meaning in glossary(row["recipe"] for row in _best(trials, selection.recipe.key)):
+            if above is None or word in above:
+                above = None if above is None else f"{above}\n{meaning}"
+                yield f"{word}: {meaning}"
 
 
 def _doubles(alike: Sequence[tuple[Recipe, Recipe]], keys: bool) -> str:

@@ -411,3 +411,15 @@ def test_a_page_needs_the_whole_selection(folder: Path, capsys: pytest.CaptureFi
     arguments = ["select", "factories:model", "--data", "factories:data"]
     assert run(*arguments, "--full") == 2
     assert "--out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["study"], ["recommender"]])
+def test_a_list_of_commands_says_of_each_what_it_does_in_whole_words(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--help"])
+    commands = capsys.readouterr().out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(commands) >= 3
+    assert all(line.endswith(".") and not line.endswith("..") for line in commands), commands

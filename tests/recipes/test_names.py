@@ -6,7 +6,7 @@ import pytest
 from autoinit.recipes import recipe as recipes
 from autoinit.recipes.calibrations import CALIBRATION_ROWS
 from autoinit.recipes.catalogue import ENTRIES
-from autoinit.recipes.names import OWN_TITLE, meanings, recipe_of, recipe_titles, title
+from autoinit.recipes.names import OWN_TITLE, glossary, meanings, recipe_of, recipe_titles, title
 from autoinit.recipes.recipe import OWN, Recipe
 
 
@@ -97,3 +97,10 @@ def test_names_by_key_tell_recipes_apart():
     assert len(set(titles.values())) == 4
     assert titles["as_is"] == "own weights"
     assert titles["he_normal log2_gain=1"] == "he_normal, gain × 2"
+
+
+def test_a_name_of_the_catalogue_that_stands_for_several_choices_is_spelled_out():
+    told = dict(glossary([ENTRIES["lsuv_centred"].recipe.key, "he_normal", "as_is"]))
+    assert told["lsuv_centred"] == "orthogonal, centred LSUV"
+    assert told["centred LSUV"].startswith("each layer's output is brought to mean 0")
+    assert set(told) == {"lsuv_centred", "centred LSUV"}

@@ -113,7 +113,7 @@ def test_progress_is_told_after_each_run(campaign: Campaign) -> None:
     campaign.progress = events.append
     run(campaign, Candidate(OWN), HE)
     assert [event.stage for event in events] == ["search", "search"]
-    assert events[0].message == "1 runs, leading: own weights"
+    assert events[0].message == "1 run, leading: own weights"
     assert 0 < events[0].done < events[1].done < 1
 
 

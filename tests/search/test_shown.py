@@ -9,6 +9,7 @@ from test_selection import RECORDS, selection
 from autoinit.judging.trials import Candidate
 from autoinit.recipes.recipe import Recipe
 from autoinit.search.selection import Selection, trial_table
+from autoinit.search.shown import as_text
 
 
 def test_leaderboard_shows_each_recipe_once_best_first_and_the_owner_s_last() -> None:
@@ -41,7 +42,7 @@ def test_head_of_the_text() -> None:
 def test_kept_weights_are_told_with_what_was_seen_of_the_others() -> None:
     """A large gain that is not believed must not stand there as if it were one."""
     assert str(selection(kept=True)).splitlines()[:3] == [
-        "Your own weights are kept: no difference that matters.",
+        "Your own weights are kept: nothing better was found.",
         "  why    a reason",
         "  seen   training loss × 0.25 (90 % interval 0.2 … 0.3, 3 paired runs)",
     ]
@@ -105,3 +106,20 @@ def test_repr_is_a_line_and_a_notebook_gets_a_page() -> None:
     assert "A reason (sure). Train with lr 0.1" in said
     assert [one.text for one in root.iter("summary")] == ["What was tried (15 trials)", "The rest"]
     assert "selection.save" in said
+
+
+def test_words_that_a_narrow_screen_has_no_room_for_are_not_explained() -> None:
+    long = Recipe(base="he_normal", log2_gain=0.5, depth_slope=0.5, head="zero", head_bias="zero", calibration="lsuv")
+    trials = [*RECORDS, dataclasses.replace(RECORDS[2], number=15, candidate=Candidate(long))]
+    found = dataclasses.replace(selection(kept=True), trials=trial_table(trials, 0.1), lr_searched=True)
+    wide, narrow = found.to_text(width=200).splitlines(), found.to_text(width=80).splitlines()
+    assert any(line.startswith("LSUV: ") for line in wide)
+    assert not any(line.startswith("LSUV: ") for line in narrow)
+    assert any(line.startswith("gain: ") for line in narrow)
+    (row,) = [line for line in narrow if line.startswith("  he_normal, gain × 1.4, last/first × 1.4")]
+    assert "…" in row
+
+
+def test_what_to_do_next_is_the_command_s_where_no_program_holds_the_selection() -> None:
+    assert as_text(selection(), after="do this").splitlines()[1] == "  next   do this"
+    assert "next" not in as_text(selection(), after="")
