@@ -350,7 +350,8 @@ def test_a_first_loss_at_a_guess_of_yes_or_no_is_no_warning(labels: int) -> None
     """Each label is there or not: of one logit, log 1 would be the most that a guess costs."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, labels))
-    target = torch.stack([(Y % (place + 2) == 0).float() for place in range(labels)], dim=1)
+    digits = torch.tensor(Y)
+    target = torch.stack([(digits % (place + 2) == 0).float() for place in range(labels)], dim=1)
     assert "the loss starts at" not in str(diagnose(model, (X, target), loss=nn.BCEWithLogitsLoss()))
     with torch.no_grad():
         model[-1].bias.fill_(-8.0)
