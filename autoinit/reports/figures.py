@@ -431,7 +431,7 @@ def signals(series: Sequence[tuple[str, Sequence[dict[str, Any]]]], label: str =
                 }
             )
     every = max(1, math.ceil(len(names) / 10))
-    ticks = {"tickvals": list(range(0, len(names), every)), "ticktext": axis_labels(names[::every], 18)}
+    ticks = {"tickvals": list(range(0, len(names), every)), "ticktext": axis_labels(names[::every], 22, lines=1)}
     log = {"type": "log", "tickformat": "~g", "dtick": 1, "automargin": True}
     spans = {place: _decades(data, place) for place in ("y", "y2")}
     layout = {

@@ -14,6 +14,7 @@ from ..plans.fill import Fill
 from ..plans.table import coverage
 from ..recipes.names import recipe_titles, title
 from ..search.selection import Selection
+from ..search.shown import rate
 from ..study.results import AS_IS, Mean
 from .blocks import Figure, Folded, Page, Section, Table
 from .figures import LEVEL, STAGES, intervals, pairs_figure, race_figure, signals, trials_figure
@@ -51,7 +52,7 @@ def _title(selection: Selection) -> str:
     if not len(selection.trials) and selection.answer == "no better":
         return "There are no other weights to choose"
     if selection.answer == "no better":
-        return "Your own weights are as good as any that were tried"
+        return "Your own weights stay: nothing better was found"
     return "It could not be told whether other weights train better than your own"
 
 
@@ -77,10 +78,10 @@ def _use(selection: Selection) -> Section:
     """Returns what to do now: three lines to copy where weights were chosen."""
     lr = "" if selection.lr is None else text.number(selection.lr, 4)
     if selection.kept:
-        texts = ["There is nothing to set: the model's weights are as they were. Train as you would have done."]
-        if lr and selection.lr_searched:
-            texts.append(f"The best learning rate that was found for them is {lr}.")
-        return Section("How to use it", texts=texts)
+        train = rate(selection) or "Train as you would have done."
+        return Section(
+            "How to use it", texts=[f"There is nothing to set: the model's weights are as they were. {train}"]
+        )
     scaled = any(fill.lr_adam != 1 or fill.lr_sgd != 1 for fill in selection.plan.fills)
     drawn = 'autoinit.apply_(model, "init.json")'
     if scaled:

@@ -315,7 +315,7 @@ def test_title_is_a_sentence_and_says_the_answer(selection: Selection, tmp_path:
         ),
         (
             better(selection, answer="no better", **kept),
-            "Your own weights are as good as any that were tried",
+            "Your own weights stay: nothing better was found",
             "Your own weights are kept. The reason: a reason.",
         ),
         (
@@ -447,6 +447,15 @@ def test_labels_tell_recipes_apart() -> None:
 def test_a_long_name_on_an_axis_loses_its_middle_as_in_a_table() -> None:
     name = "a-name-that-has-no-place-to-be-broken-at"
     assert axis_labels([name]) == [shortened(name, LINE, "middle")]
+
+
+def test_where_weights_are_kept_the_page_says_which_rate_to_train_with(selection: Selection, tmp_path: Path) -> None:
+    kept = dataclasses.replace(selection, kept=True, lr=0.01, given_lr=0.001, lr_given=False)
+    for searched, said in ((True, "Train with lr 0.01: it was searched, the default was 0.001."), (False, "Train as")):
+        report(dataclasses.replace(kept, lr_searched=searched), tmp_path / "page.html")
+        page_text = (tmp_path / "page.html").read_text()
+        assert said in page_text
+        assert ("Train as you would" in page_text) is not searched
 
 
 def test_words_in_labels_are_explained() -> None:
