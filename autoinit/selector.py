@@ -18,7 +18,7 @@ from .drawing.generators import check_draw_on
 from .executors.choice import Choice, ExecutorName, check_executor, choose, fastest_threads
 from .executors.sequential import Sequential
 from .graph import Globs, Graph
-from .judging.budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Budget, Meter, Schedule, parse_budget
+from .judging.budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Allotted, Budget, Meter, Schedule, allotted
 from .judging.curves import kept_curves
 from .judging.trials import Candidate
 from .plans.rules import resolve
@@ -31,7 +31,7 @@ from .recommender.warm import warmed
 from .screen.bar import progress_shown
 from .search.before_after import Layers, before_and_after
 from .search.campaign import Campaign, Progress, ProgressEvent
-from .search.costs import Cost
+from .search.costs import Cost, saved_by
 from .search.distinct import nothing_to_choose
 from .search.finals import NoChampion
 from .search.funnel import Found, search
@@ -114,8 +114,9 @@ def select(
         val_data: This is held back to judge candidates, and is of any kind that `data` may be. None means that a fifth
             of `data` is held back, more where that is few rows. Of either about 1,024 rows are used.
         budget: A number or a text ("90s", "5m", "8h") is wall time in seconds, minutes or hours; a `Budget` may limit
-            training steps or trials instead. None means a minute. Nothing is searched where it pays for fewer than 150
-            training steps: the weights stay, and the answer names a budget that would do.
+            training steps or trials instead. None means a twentieth of the training where its length is given, though
+            1,000 steps at the least, which an answer takes; else a minute. Nothing is searched where it pays for fewer
+            than 150 training steps: the weights stay, and the answer names a budget that would do.
         training_steps: The weights are chosen for a training of so many steps. None means one that is ten times as long
             as the gate's runs. The longer it is, the more a lead has to hold: what trains sooner need not train better.
         epochs: The same in passes through `data`, a DataLoader or a list of batches; give one of the two.
@@ -197,8 +198,10 @@ def select(
         >>> selection.gain.factor < 0.5  # the training loss after as many steps, against that from your own weights
         True
     """
-    meter, kind = _started(budget, seed, executor, concurrency), check_draw_on(draw_on)
+    kind = check_draw_on(draw_on)
     length = length_of_training(training_steps, epochs, data)
+    allowed = allotted(budget, length)
+    meter = _started(allowed, seed, executor, concurrency)
     make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, optimizer=optimizer, lr=lr)
     make = functools.partial(make, autocast=autocast, device=device, seed=seed)
     with contextlib.ExitStack() as stack:
@@ -226,7 +229,7 @@ def select(
             found = Found(Candidate(OWN), nobody=NoChampion(idle))
             if not idle and small is None:
                 found = search(campaign, space, storage=storage, study_name=study_name)
-        cost = _cost(campaign, how, memory, found)
+        cost = _cost(campaign, how, memory, found, allowed)
         shown = bool(campaign.trials) and not found.interrupted  # who presses Ctrl-C waits for nothing more
         layers = before_and_after(bench, found.plan) if shown else ((), ())
     selection = _selection(found, campaign, cost, small, layers)
@@ -246,9 +249,9 @@ def _stopped_in_words() -> Iterator[None]:
         raise KeyboardInterrupt(STOPPED) from None
 
 
-def _started(budget: float | str | Budget | None, seed: int, executor: str | None, concurrency: int | None) -> Meter:
+def _started(allowed: Allotted, seed: int, executor: str | None, concurrency: int | None) -> Meter:
     """Returns the meter of a budget, whose clock runs, after checks of what else needs no model to be checked."""
-    meter = Meter(budget=parse_budget(budget))
+    meter = Meter(budget=allowed.budget)
     check_seed(seed)
     check_executor(executor, concurrency)
     return meter
@@ -337,11 +340,12 @@ def _paced(bench: Bench, meter: Meter) -> int:
     return threads
 
 
-def _cost(campaign: Campaign, how: str, memory: PeakMemory, found: Found) -> Cost:
+def _cost(campaign: Campaign, how: str, memory: PeakMemory, found: Found, allowed: Allotted) -> Cost:
     tried = sum(trial.stage != "gate" for trial in campaign.trials)
     run = "; ".join([how, *campaign.executor.notes])
     early = "" if found.interrupted else ended_early(campaign, found)
-    return Cost(campaign.meter.seconds, campaign.meter.steps, tried, run, memory.bytes, early)
+    spent, length = (campaign.meter.seconds, campaign.meter.steps), campaign.training_steps
+    return Cost(*spent, tried, run, memory.bytes, early, training_steps=length, budget=allowed.why)
 
 
 def _selection(
@@ -380,6 +384,7 @@ def _selection(
         curves=kept_curves(campaign.trials, champion.recipe if champion is not None else None, base),
         before=layers[0],
         after=layers[1],
+        payback=saved_by(campaign.trials) if won else None,
     )
 
 

@@ -99,6 +99,39 @@ def test_what_a_selection_holds(rescued: tuple[Selection, nn.Sequential, nn.Sequ
     assert next(iter(selection.graph)) == "0.weight"
 
 
+def test_what_a_rescue_saves_is_told_beside_what_it_took(
+    rescued: tuple[Selection, nn.Sequential, nn.Sequential], tmp_path: Path
+) -> None:
+    selection, _, _ = rescued
+    payback = selection.payback
+    assert payback is not None
+    assert payback.at_least
+    assert payback.length == selection.gain.steps
+    assert payback.pairs == selection.gain.pairs
+    assert f"saves  at least {payback.steps} of the first {payback.length} steps" in str(selection)
+    assert f"the search took {selection.cost.steps:.0f}" in str(selection)
+    selection.save(tmp_path / "whole.json", full=True)
+    assert Selection.load(tmp_path / "whole.json").payback == payback
+    provenance = json.loads((tmp_path / "whole.json").read_text())["provenance"]
+    assert provenance["payback"]["steps"] == payback.steps
+    assert provenance["training_steps"] is None
+
+
+def test_a_search_without_a_budget_has_a_twentieth_of_the_training(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"optimizer": sgd, "recipes": ["he_normal"], "executor": "sequential", "apply": False}
+    batches = list(zip(*(torch.as_tensor(part).split(64) for part in DATA), strict=True))
+    selection = autoinit.select(small_mlp(), batches, epochs=20_400 / len(batches), **options)
+    assert 600 < selection.cost.steps <= 1.1 * 1020
+    assert selection.cost.training_steps == pytest.approx(20_400)
+    assert "budget: 5 % of a training of 20,400 steps" in str(selection)
+    if selection.kept:
+        assert selection.payback is None
+    least = autoinit.select(small_mlp(), DATA, training_steps=100, **options)
+    assert "the least that an answer takes, 1,000 steps: 5 % of a training of 100 steps would be 5" in str(least)
+    least.save(tmp_path / "whole.json", full=True)
+    assert Selection.load(tmp_path / "whole.json").cost == least.cost
+
+
 def test_print_is_a_table_worth_reading(rescued: tuple[Selection, nn.Sequential, nn.Sequential]) -> None:
     selection, _, _ = rescued
     drawn = str(selection)

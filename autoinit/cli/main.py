@@ -139,7 +139,9 @@ def select_command(
     ] = None,
     lr: Annotated[str | None, typer.Option(help='A number, or "search".')] = None,
     val_data: Annotated[str | None, typer.Option(help="module:callable; returns held-back data.")] = None,
-    budget: Budget = "60s",
+    budget: Annotated[
+        str | None, typer.Option(help="60s, 5m, 1h; a minute if left out, or 5 % of the training that it is for.")
+    ] = None,
     training_steps: Annotated[int | None, typer.Option(help="Length of the training that it is for.")] = None,
     epochs: Annotated[float | None, typer.Option(help="The same in passes through DATA.")] = None,
     recipe: Annotated[list[str] | None, typer.Option(help=f"Consider only this recipe; repeatable; {_SEE}.")] = None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeVar
 
+from .. import text
 from ..errors import BudgetError
 
 T = TypeVar("T")
@@ -45,6 +46,12 @@ WORTH_FINALS = 2000
 SMALLEST_ALLOWANCE = 150
 """Steps below which no choice can be trusted: five candidates at 8 steps, and three pairs of as many. A lead after
 eight steps turns out to do harm no more often than one after 120 (docs/scoring.md)."""
+
+SHARE_OF_TRAINING = 0.05
+"""What a search has of the steps of a training whose length is known, where no budget is given."""
+
+ENOUGH_FOR_AN_ANSWER = 1000
+"""Steps that pay for gate runs of 48 steps, below which only a rescue is believed."""
 
 HURRIED_SECONDS, HURRIED_SHARE = 5.0, 0.1
 """What is left to a search that was interrupted: so many seconds, or this share of its budget."""
@@ -105,6 +112,35 @@ def parse_budget(budget: Any) -> Budget:
             f'A budget is a number of seconds, a text such as "90s", "5m" or "8h", or a Budget. Got {budget!r}.'
         )
     return Budget(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class Allotted:
+    """A budget, and how it came about.
+
+    Attributes:
+        budget: what may be spent.
+        why: in words, where it is a share of a training; empty where it was given, or is the usual minute.
+    """
+
+    budget: Budget
+    why: str = ""
+
+
+def allotted(budget: Any, training_steps: float | None) -> Allotted:
+    """Returns a budget: the given one, a share of a training whose length is known, or a minute.
+
+    Raises:
+        BudgetError: it is zero, negative, not finite, or not understood.
+    """
+    if budget is not None or training_steps is None:
+        return Allotted(parse_budget(budget))
+    steps = round(SHARE_OF_TRAINING * training_steps)
+    share = f"{text.percent(SHARE_OF_TRAINING)} of a training of {training_steps:,.0f} steps"
+    if steps >= ENOUGH_FOR_AN_ANSWER:
+        return Allotted(Budget(steps=steps), share)
+    why = f"the least that an answer takes, {ENOUGH_FOR_AN_ANSWER:,} steps: {share} would be {steps}"
+    return Allotted(Budget(steps=ENOUGH_FOR_AN_ANSWER), why)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from ..plans.fill import Fill
 from ..plans.table import coverage
 from ..recipes.names import recipe_titles, title
 from ..search.selection import Selection
-from ..search.shown import rate
+from ..search.shown import rate, saves, share_of
 from ..study.results import AS_IS, Mean
 from .blocks import Figure, Folded, Page, Section, Table
 from .figures import LEVEL, STAGES, intervals, pairs_figure, race_figure, signals, trials_figure
@@ -132,6 +132,7 @@ def _facts(selection: Selection) -> list[tuple[str, str]]:
     measured = "Seen of it" if selection.kept else "Gain"
     lr = "" if selection.lr is None else text.number(selection.lr)
     memory = "" if cost.memory is None else f", {cost.memory / 2**20:,.0f} MiB at most"
+    steps = f"{cost.steps:.0f} training steps{share_of(cost)}"
     name, key = title(selection.recipe), selection.recipe.key
     met = title(selection.contender) if selection.contender is not None else ""
     facts = [
@@ -142,7 +143,9 @@ def _facts(selection: Selection) -> list[tuple[str, str]]:
         ("Gain", "" if gains else "no paired runs were made"),
         ("Task", selection.task),
         ("Learning rate", f"{lr}{'' if selection.lr_searched else ' (not searched)'}" if lr else ""),
-        ("Cost", f"{text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials{memory}"),
+        ("Cost", f"{text.seconds(cost.seconds)}, {steps}, {cost.trials} trials{memory}"),
+        ("Budget", cost.budget),
+        ("Saves", saves(selection.payback, cost) if selection.payback is not None else ""),
         ("Run", cost.executor),
         ("Interrupted", "by Ctrl-C" if selection.interrupted else ""),
         ("Drawn with", selection.plan.drawn_with),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..judging.budget import FORWARD_COST, evaluated
+from ..judging.payback import Payback, payback
+from ..judging.trials import Trial
+from ..recipes.recipe import OWN
 from .campaign import Campaign
 
 EARLY, LATE = (0.4, 0.5), (0.8, 0.9)
@@ -60,6 +63,8 @@ class Cost:
         executor: how they were run, in words; empty where none was.
         memory: the most bytes of tensors at a time on the device; None on a CPU, which does not count them.
         early: why a good part of the budget was not needed, in words; empty where it was.
+        training_steps: of the training that the weights are for; None where nobody says.
+        budget: how the budget came about, in words, where it is a share of that training; else empty.
     """
 
     seconds: float
@@ -68,3 +73,19 @@ class Cost:
     executor: str = ""
     memory: int | None = None
     early: str = ""
+    training_steps: float | None = None
+    budget: str = ""
+
+    @property
+    def share(self) -> float | None:
+        """The steps as a share of those of the training; None where nobody says how long that is."""
+        return None if self.training_steps is None else self.steps / self.training_steps
+
+
+def saved_by(trials: Sequence[Trial]) -> Payback | None:
+    """Returns what the champion saves of a training, by the gate's runs; None where there were none."""
+    curves: dict[int, dict[bool, tuple[float, ...]]] = {}
+    for trial in trials:
+        if trial.stage == "gate" and trial.curve is not None and trial.curve.losses:
+            curves.setdefault(trial.seed, {})[trial.candidate.recipe == OWN] = trial.curve.losses
+    return payback([(arms[False], arms[True]) for arms in curves.values() if len(arms) == 2])

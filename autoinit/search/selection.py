@@ -18,6 +18,7 @@ from ..errors import PlanFileError
 from ..graph import Graph
 from ..judging.curves import LossCurve
 from ..judging.gate import Gain
+from ..judging.payback import Payback
 from ..judging.trials import Trial
 from ..plans.plan import Plan
 from ..probing.signals import LayerSignal
@@ -60,7 +61,9 @@ class Selection(Shown):
         applied: whether the model carries the chosen weights; also true where they are its own.
         trials: a pandas.DataFrame with a row per trial, in order: its stage, recipe (as code takes it), name (in
             short), lr, state, steps, score, losses and the reason why it ended.
-        cost: what it took: seconds, training steps, trials, and how they were run.
+        cost: what it took: seconds, training steps, trials, and how they were run; `cost.share` of the training, where
+            its length is known.
+        payback: the steps of training that the chosen weights save, seen in the gate's runs; None where your own stay.
         graph: the architecture as it was read.
         interrupted: whether Ctrl-C ended the search early.
         task: what was trained, in words: the loss and the optimizer.
@@ -95,6 +98,7 @@ class Selection(Shown):
     curves: tuple[LossCurve, ...] = ()
     before: tuple[LayerSignal, ...] = ()
     after: tuple[LayerSignal, ...] = ()
+    payback: Payback | None = None
 
     def save(self, path: str | os.PathLike[str], *, full: bool = False) -> None:
         """Writes the plan with its provenance as JSON, for `autoinit.apply_(model, path)`.
@@ -192,6 +196,8 @@ def _provenance(selection: Selection) -> dict[str, Any]:
         "lr": selection.lr,
         "seconds": round(selection.cost.seconds, 3),
         "steps": round(selection.cost.steps, 1),
+        "training_steps": selection.cost.training_steps,
+        "payback": None if selection.payback is None else dataclasses.asdict(selection.payback),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "torch": torch.__version__,
     }

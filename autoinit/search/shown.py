@@ -10,6 +10,7 @@ import pandas as pd
 
 from .. import text
 from ..judging.gate import Gain
+from ..judging.payback import Payback
 from ..plans.plan import Plan
 from ..plans.table import coverage
 from ..recipes.names import glossary, title, told_apart
@@ -46,6 +47,7 @@ class Shown:
     given_lr: float | None
     lr_given: bool
     applied: bool
+    payback: Payback | None
 
     @property
     def headline(self) -> str:
@@ -170,13 +172,28 @@ def _facts(selection: Shown, keys: bool) -> Iterator[tuple[str, str]]:
         yield "lr", f"{text.number(selection.lr)} (not searched)"
     cost = selection.cost
     memory = "" if cost.memory is None else f", {cost.memory / 2**20:,.0f} MiB at most"
-    yield "cost", f"{text.seconds(cost.seconds)}, {cost.steps:.0f} training steps, {cost.trials} trials{memory}"
+    steps = f"{cost.steps:.0f} training steps{share_of(cost)}"
+    yield "cost", f"{text.seconds(cost.seconds)}, {steps}, {cost.trials} trials{memory}"
+    if cost.budget:
+        yield "", f"budget: {cost.budget}"
     if cost.early:
         yield "", cost.early
+    if selection.payback is not None:
+        yield "saves", saves(selection.payback, cost)
     if cost.executor:
         yield "run", cost.executor
     if not selection.kept:
         yield "plan", coverage(selection.plan.fills)
+
+
+def share_of(cost: Cost) -> str:
+    """Returns what a search took as a share of the training, in brackets; nothing where its length is not known."""
+    return "" if cost.share is None else f" ({text.percent(cost.share)} of the training's {cost.training_steps:,.0f})"
+
+
+def saves(payback: Payback, cost: Cost) -> str:
+    """Returns the steps of training that a choice saves, against those that the search took."""
+    return f"{payback} to the loss that your own weights end at; the search took {cost.steps:.0f}"
 
 
 def _name(recipe: Recipe, keys: bool) -> str:

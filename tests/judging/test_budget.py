@@ -10,7 +10,18 @@ import pytest
 
 from autoinit.errors import BudgetError
 from autoinit.judging import budget
-from autoinit.judging.budget import SMALLEST_ALLOWANCE, Budget, Meter, Schedule, Tally, evaluated, parse_budget
+from autoinit.judging.budget import (
+    SMALLEST_ALLOWANCE,
+    Allotted,
+    Budget,
+    Meter,
+    Schedule,
+    Tally,
+    allotted,
+    evaluated,
+    parse_budget,
+)
+from autoinit.judging.gate import FEWEST_STEPS
 
 
 class Clock:
@@ -50,6 +61,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 )
 def test_seconds(given: float | str | None, seconds: float) -> None:
     assert parse_budget(given) == Budget(seconds=seconds)
+
+
+def test_a_search_has_a_twentieth_of_a_training_whose_length_is_known() -> None:
+    assert allotted(None, 40_000) == Allotted(Budget(steps=2000), "5 % of a training of 40,000 steps")
+    assert allotted(None, 20_000).budget == Budget(steps=1000)
+
+
+def test_a_share_that_is_too_small_for_an_answer_is_said_to_be_and_is_made_one() -> None:
+    why = "the least that an answer takes, 1,000 steps: 5 % of a training of 3,000 steps would be 150"
+    assert allotted(None, 3000) == Allotted(Budget(steps=1000), why)
+    pairs = Schedule.of(1000).gate
+    assert pairs >= FEWEST_STEPS
+
+
+def test_a_given_budget_and_a_minute_are_no_share() -> None:
+    assert allotted("5m", 40_000) == Allotted(Budget(seconds=300))
+    assert allotted(None, None) == Allotted(Budget(seconds=60))
+    with pytest.raises(BudgetError):
+        allotted("soon", 40_000)
 
 
 def test_a_budget_is_taken_as_it_is() -> None:
@@ -96,7 +126,7 @@ def test_a_forward_pass_counts_as_a_third_of_a_step() -> None:
     ("spent", "left", "done"),
     [
         (500, 200, 0.8),  # 20 s are left, at 0.1 s a step
-        (900, 100, 0.9),  # 1,000 − 900 steps
+        (900, 100, 0.9),  # 1,000 − 1,000 steps
         (1200, -200, 1.0),
     ],
 )

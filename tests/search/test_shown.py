@@ -6,8 +6,10 @@ import xml.etree.ElementTree as ET
 import pytest
 from test_selection import RECORDS, selection
 
+from autoinit.judging.payback import Payback
 from autoinit.judging.trials import Candidate
 from autoinit.recipes.recipe import Recipe
+from autoinit.search.costs import Cost
 from autoinit.search.selection import Selection, trial_table
 from autoinit.search.shown import as_text
 
@@ -49,6 +51,20 @@ def test_kept_weights_are_told_with_what_was_seen_of_the_others() -> None:
     unsure = dataclasses.replace(selection(kept=True), answer="unsure", remedy='budget="91s" would')
     assert unsure.headline == 'Your own weights are kept: cannot tell; budget="91s" would.'
     assert dataclasses.replace(unsure, remedy="").headline == "Your own weights are kept: cannot tell."
+
+
+def test_cost_is_told_as_a_share_of_the_training_and_beside_what_it_saves() -> None:
+    cost = Cost(12.0, 2000.0, 15, training_steps=40_000.0, budget="5 % of a training of 40,000 steps")
+    paid = dataclasses.replace(selection(), cost=cost, payback=Payback(90, 80, 97, False, 3, 125))
+    lines = str(paid).splitlines()
+    place = lines.index("  cost   12 s, 2000 training steps (5 % of the training's 40,000), 15 trials")
+    assert lines[place + 1 : place + 3] == [
+        "         budget: 5 % of a training of 40,000 steps",
+        "  saves  90 of the first 125 steps (75 % interval 80 … 97, 3 paired runs) to the loss that your own weights "
+        "end at; the search took 2000",
+    ]
+    assert "saves" not in str(selection())
+    assert "% of the training" not in str(selection())
 
 
 def searched(**changes) -> Selection:
