@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .recommendation import recommend as recommend
     from .recommender.model import Recommender as Recommender
     from .reports.reporting import report as report
+    from .search.miniatures import smaller as smaller
     from .search.selection import Selection as Selection
     from .selector import select as select
     from .study.runner import run_study as run_study
@@ -113,6 +114,7 @@ _HOMES = {
     "resolve": "plans.rules",
     "run_study": "study.runner",
     "select": "selector",
+    "smaller": "search.miniatures",
     "trace": "tracing.tracing",
 }
 """Public name → the module it lives in."""

@@ -35,6 +35,7 @@ from .search.costs import Cost, saved_by
 from .search.distinct import nothing_to_choose
 from .search.finals import NoChampion
 from .search.funnel import Found, search
+from .search.miniatures import proxy_for
 from .search.own_records import keep_records
 from .search.proxy import Original, carried, joint_space, original_of, proxy_meant
 from .search.reasons import Reason, described_task, ended_early, reason, too_small
@@ -80,7 +81,7 @@ def select(
     executor: ExecutorName | None = None,
     concurrency: int | None = None,
     draw_on: str | torch.device | None = None,
-    proxy: nn.Module | None = None,
+    proxy: nn.Module | str | None = None,
     recommender: Recommender | str | os.PathLike[str] | None = None,
     record: bool = False,
 ) -> Selection:
@@ -147,7 +148,7 @@ def select(
             are the same on every machine. None means where the model lies.
         proxy: This smaller model of the same architecture (fewer layers, or narrower) is probed in the place of
             `model`, which is not trained; the recipe that it finds is drawn into `model`. Gain and learning rate are
-            the proxy's. None means that `model` itself is probed.
+            the proxy's. "auto" makes one with `smaller(model)`. None means that `model` itself is probed.
         recommender: This says what is tried first, and what need not be: "default" for the shipped knowledge, a
             `Recommender`, or the path of one, of knowledge or of records. None means that the well-known recipes come
             first.
@@ -163,7 +164,7 @@ def select(
         DataError: The data are empty or one batch, hold NaN or infinity, have labels out of range, or the model rejects
             them.
         ModelError: Nothing is trainable, no gradient arrives, weights are NaN or on the meta device, a glob matches
-            nothing, or the proxy is of another kind or larger than the model.
+            nothing, the proxy is of another kind or as large as the model, or none can be made.
         StepError: The loss or the step cannot be called or returns no scalar, or the step trains the model itself.
         OptimizerError: The optimizer is none and makes none, or the learning rate is no positive number.
         RecipeError: A recipe is unknown, or for other architectures than this one.
@@ -208,7 +209,7 @@ def select(
         stack.enter_context(_stopped_in_words())  # first, so that it speaks when all is as it was
         report = progress if callable(progress) else stack.enter_context(progress_shown(progress))
         report(ProgressEvent("reading", 0.0, "the data and the model"))
-        task, graph, original = _traced(make, model, proxy, only, exclude)
+        task, graph, original = _traced(make, model, proxy, only, exclude, seed)
         snapshot, memory = stack.enter_context(task.preserved()), stack.enter_context(peak_memory(task.device))
         bench = Bench(task, graph, snapshot, seed, kind)
         described = record or recommender is not None
@@ -258,14 +259,20 @@ def _started(allowed: Allotted, seed: int, executor: str | None, concurrency: in
 
 
 def _traced(
-    make: Callable[[nn.Module], Task], model: nn.Module, proxy: nn.Module | None, only: Globs, exclude: Globs
+    make: Callable[[nn.Module], Task],
+    model: nn.Module,
+    proxy: nn.Module | str | None,
+    only: Globs,
+    exclude: Globs,
+    seed: int,
 ) -> tuple[Task, Graph, Original | None]:
     """Returns the task of a model, its architecture and None; with a proxy, those of the proxy and what that is for."""
-    if proxy is None:
+    small = proxy_for(model, proxy, seed)
+    if small is None:
         task = make(model)
         return task, keep_choices(task.model, trace_task(task)).restricted(only, exclude), None
-    with proxy_meant():
-        task = make(proxy)
+    with proxy_meant(made=isinstance(proxy, str)):
+        task = make(small)
         graph = keep_choices(task.model, trace_task(task))
     original = original_of(model, task, graph, only=only, exclude=exclude)
     return task, original.proxy, original

@@ -155,7 +155,7 @@ def select_command(
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Probes at a time; measured if left out.")] = None,
     proxy: Annotated[
-        str | None, typer.Option(help="module:callable; returns a smaller model to probe in the place of MODEL.")
+        str | None, typer.Option(help='A smaller model to probe in the place of MODEL: module:callable, or "auto".')
     ] = None,
     recommender: Annotated[
         str | None, typer.Option(help='What is tried first: "default", or a file of `autoinit recommender fit`.')
@@ -196,7 +196,7 @@ def select_command(
             device=device,
             executor=executor,
             concurrency=concurrency,
-            proxy=model_of(proxy) if proxy else None,
+            proxy=model_of(proxy) if proxy and proxy != "auto" else proxy or None,
             recommender=recommender,
             record=record,
             progress=progress,

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..apply import apply_plan, realize
 from ..calibrations.subject import Subject
-from ..errors import AutoInitError, ModelError, RecipeError
+from ..errors import AutoInitError, ModelError, OptimizerError, RecipeError
 from ..graph import Globs, Graph
 from ..plans.plan import Plan
 from ..plans.rules import resolve
@@ -62,19 +62,28 @@ class Original:
         ]
         shares = [f"{small} of {large} {of}" for of, small, large in counts if large != "0"]
         return (
-            f"measured on a proxy of {', '.join(shares)}; the gain and the learning rate are the proxy's, and the "
-            "model itself was not trained"
+            f"measured on a proxy of {', '.join(shares)}; gain, learning rate and steps are the proxy's, and the model "
+            "itself was not trained"
         )
 
 
 @contextlib.contextmanager
-def proxy_meant() -> Iterator[None]:
-    """Adds to what is wrong with a model inside the block that it is the proxy, which the owner would not look at."""
+def proxy_meant(made: bool = False) -> Iterator[None]:
+    """Adds to what is wrong with a model inside the block that it is the proxy, which the owner would not look at.
+
+    Args:
+        made: whether the proxy was made from the model, so that its owner has not seen it.
+    """
     try:
         yield
     except AutoInitError as problem:
         if isinstance(problem, ModelError) or "model" in str(problem):  # else it is about the data, or an argument
-            problem.args = (f"{problem} (This is about the proxy, on which probes run in the model's place.)",)
+            notes = ["This is about the proxy, on which probes run in the model's place."]
+            if made:
+                notes.append("autoinit.smaller(model) made it; pass one of your own, proxy=small, where it cannot do.")
+            if isinstance(problem, OptimizerError):
+                notes.append("What makes an optimizer of given parameters suits both: optimizer=callable.")
+            problem.args = (f"{problem} ({' '.join(notes)})",)
         raise
 
 
@@ -135,12 +144,17 @@ def _met(globs: Globs, graph: Graph) -> Globs:
 
 
 def _check_size(graph: Graph, proxy: Graph) -> None:
-    """Raises ModelError where a proxy is larger than the model, as when the two are mixed up."""
+    """Raises ModelError where a proxy is larger than the model, as when the two are mixed up, or just as large.
+
+    Layers that share their weights make no more parameters: fewer of those are a proxy too.
+    """
     size, small = (sum(layer.size for layer in one.layers) for one in (graph, proxy))
-    if small > size:
+    as_deep = (graph.weight_depths, graph.residual_adds) == (proxy.weight_depths, proxy.residual_adds)
+    if small > size or (small == size and as_deep):
+        other = f"the model only {size:,}" if small > size else "the model no more"
         raise ModelError(
-            f"The proxy has {small:,} parameters, and the model only {size:,}: to probe the model itself costs less. "
-            "Pass a smaller proxy, or leave it out; it is autoinit.select(large, data, proxy=small)."
+            f"The proxy has {small:,} parameters, and {other}: to probe the model itself costs less. Pass a smaller "
+            "proxy, such as autoinit.smaller(model), or leave it out; it is autoinit.select(large, data, proxy=small)."
         )
 
 

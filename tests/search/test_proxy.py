@@ -35,6 +35,12 @@ def mlp(width: int = 16, layers: int = 3, activation: type[nn.Module] = nn.ReLU,
     return nn.Sequential(*parts, nn.Linear(width, 10))
 
 
+def shared(layers: int) -> nn.Module:
+    """Returns a net whose hidden layers are one and the same."""
+    one = nn.Sequential(nn.Linear(16, 16), nn.ReLU())
+    return nn.Sequential(nn.Linear(64, 16), nn.ReLU(), *[one] * layers, nn.Linear(16, 10))
+
+
 class Residual(nn.Module):
     def __init__(self, width: int, blocks: int, norm: type[nn.Module] = nn.LayerNorm, post: bool = False) -> None:
         super().__init__()
@@ -170,11 +176,13 @@ def test_a_model_is_no_proxy_of_itself() -> None:
         stands_for(model, model)
 
 
-def test_a_larger_proxy_is_refused_and_an_equal_one_is_not() -> None:
+def test_a_proxy_as_large_as_the_model_is_refused_and_one_that_shares_its_layers_is_not() -> None:
     model, proxy = mlp(16), mlp(64)
     with pytest.raises(ModelError, match=r"proxy has 13,130 parameters, and the model only 1,754.*proxy=small"):
         stands_for(model, proxy)
-    assert stands_for(mlp(16), mlp(16))
+    with pytest.raises(ModelError, match=r"proxy has 1,754 parameters, and the model no more.*autoinit\.smaller"):
+        stands_for(mlp(16), mlp(16))
+    assert stands_for(shared(6), shared(2))
 
 
 def test_what_is_wrong_with_a_proxy_is_said_of_the_proxy() -> None:

@@ -1,0 +1,266 @@
+"""Whether what wins on a proxy that made itself wins on the model too, and what the model's own search would gain.
+
+    python -m benchmarks.choice.proxies            # runs what is missing, then prints the table
+    python -m benchmarks.choice.proxies --report
+
+For each family, seed and size a search of 2,000 steps on `autoinit.smaller(model, times=…)` chooses a recipe, which is
+drawn into the model; a search of as many steps on the model itself is the one that it is compared with. Then the gate
+judges each of them against the owner's weights on the large model, on batch orders that no search saw: up to eight
+pairs of 64 steps, for a training of ten times that length. What a carried recipe reaches is its lead in log loss there,
+as a share of that of the model's own search. Where a search keeps the owner's weights, its lead is 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..common import data, jobs, models
+from ..common.jobs import Row
+from ..common.tasks import LENGTH, BenchTask, adamw, listed, sgd
+from .contests import Contest, State
+
+PATH = jobs.RESULTS / "proxies.jsonl"
+SEEDS = (0, 1)
+TIMES = (4, 16)
+STEPS = 2000
+"""Of each search."""
+GATE_STEPS = 64
+
+
+def gpt2(layers: int = 8, width: int = 64, heads: int = 8) -> nn.Module:
+    """Returns Hugging Face's GPT-2 with its own initialization."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    last = data.VOCABULARY - 1
+    config = GPT2Config(
+        vocab_size=data.VOCABULARY,
+        n_positions=LENGTH,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        bos_token_id=last,
+        eos_token_id=last,
+        loss_type="ForCausalLM",
+        use_cache=False,
+    )
+    model = GPT2LMHeadModel(config)
+    model.loss_type = "ForCausalLM"  # as its checkpoints have it; without, transformers logs a notice
+    return model
+
+
+def vit(layers: int = 8, width: int = 64, heads: int = 8) -> nn.Module:
+    """Returns Hugging Face's ViT with its own initialization, for four patches of 14 x 14 pixels."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        image_size=14,
+        patch_size=7,
+        num_channels=1,
+        num_labels=10,
+    )
+    return ViTForImageClassification(config)
+
+
+def of_logits(output: Any, labels: Tensor) -> Tensor:
+    """Returns the cross-entropy of a model that returns more than its logits."""
+    return F.cross_entropy(output.logits, labels)
+
+
+_PROSE = functools.partial(data.prose, LENGTH)
+_PLAIN_MLP = functools.partial(models.plain_mlp, nn.Tanh, depth=33, width=32)
+_PLAIN_CNN = functools.partial(models.plain_cnn, depth=33, width=16)
+
+FAMILIES: dict[str, BenchTask] = {
+    task.name: task
+    for task in (
+        BenchTask(
+            "mlp_tanh",
+            "plain MLP, 33 layers of 32, tanh",
+            True,
+            _PLAIN_MLP,
+            data.mnist_rows,
+            F.cross_entropy,
+            sgd(0.02),
+            GATE_STEPS,
+        ),
+        BenchTask(
+            "cnn_plain",
+            "plain CNN, 33 convolutions of 16, ReLU",
+            True,
+            _PLAIN_CNN,
+            data.mnist_images,
+            F.cross_entropy,
+            sgd(0.02),
+            GATE_STEPS,
+            rows=32,
+        ),
+        BenchTask(
+            "vit_hf",
+            "Hugging Face's ViT, 8 layers of 64",
+            False,
+            vit,
+            data.mnist_images,
+            of_logits,
+            adamw(1e-3),
+            GATE_STEPS,
+            rows=16,
+        ),
+        BenchTask(
+            "gpt2_hf",
+            "Hugging Face's GPT-2, 8 layers of 64",
+            False,
+            gpt2,
+            _PROSE,
+            None,
+            adamw(3e-3),
+            GATE_STEPS,
+            rows=8,
+        ),
+    )
+}
+
+
+class Remembered(Contest):
+    """A contest that trains the owner's weights once for each batch order, whoever meets them."""
+
+    def __init__(self, task: BenchTask, seed: int) -> None:
+        super().__init__(task, seed, GATE_STEPS)
+        self.own: State = task.make_model(seed).state_dict()
+        self._runs: dict[int, Any] = {}
+
+    def run(self, state: State, order: int, held_back: Sequence[Any]) -> Any:
+        if state is not self.own:
+            return super().run(state, order, held_back)
+        if order not in self._runs:
+            self._runs[order] = super().run(state, order, held_back)
+        return self._runs[order]
+
+
+def run_one(name: str, seed: int) -> Row:
+    """Returns what three searches chose for one model, two of them on proxies, and how each meets its own weights."""
+    task = FAMILIES[name]
+    contest = Remembered(task, seed)
+    found = {str(times): searched(task, seed, times, contest) for times in (1, *TIMES)}
+    return {"task": name, "seed": seed, "searches": found, **jobs.provenance()}
+
+
+def searched(task: BenchTask, seed: int, times: int, contest: Remembered) -> Row:
+    """Returns the search on a proxy of so many times fewer layers or parameters, and the gate's word on the model.
+
+    Args:
+        task: with the model.
+        seed: of its weights, the batches and the search.
+        times: how many times smaller the proxy is; 1 for the model itself.
+        contest: on the model.
+    """
+    import autoinit
+    from autoinit.judging.gate import USUAL_LENGTH
+
+    model = task.make_model(seed)
+    proxy = autoinit.smaller(model, times=times, seed=seed) if times > 1 else None
+    begun = time.perf_counter()
+    selection = autoinit.select(
+        model,
+        task.train_batches(seed),
+        loss=task.loss,
+        optimizer=task.optimizer,
+        budget=autoinit.Budget(steps=STEPS),
+        proxy=proxy,
+        seed=seed,
+        executor="sequential",
+        progress=False,
+    )
+    row = {
+        "parameters": sum(parameter.numel() for parameter in (proxy or model).parameters()),
+        "recipe": selection.recipe.key,
+        "kept": selection.kept,
+        "why": selection.why,
+        "steps": selection.cost.steps,
+        "seconds": time.perf_counter() - begun,
+    }
+    if selection.kept:
+        return {**row, "state": "kept", "gain": 0.0}
+    verdict = contest.verdict(model.state_dict(), contest.own, USUAL_LENGTH)
+    gain = verdict.gain
+    said = {"gain": gain.estimate, "low": gain.low, "high": gain.high, "pairs": gain.pairs, "said": verdict.why}
+    return {**row, "state": verdict.state, **said}
+
+
+def share(row: Row, times: int) -> float:
+    """Returns the carried recipe's lead as a share of that of the model's own search; nan where that has none."""
+    own = row["searches"]["1"]["gain"]
+    return row["searches"][str(times)]["gain"] / own if own < 0 else math.nan
+
+
+def report() -> str:
+    """Returns a row for each family, seed and size, and what share the carried recipes reach."""
+    rows = sorted(jobs.read_rows(PATH), key=lambda row: (list(FAMILIES).index(row["task"]), row["seed"]))
+    lines = [
+        "| model | seed | searched on | parameters | chose | search | loss × as-is on the model | gate | share |",
+        "|---|---:|---|---:|---|---:|---|---|---:|",
+    ]
+    for row in rows:
+        for times, found in row["searches"].items():
+            place = "itself" if times == "1" else f"÷ {times}"
+            reached = "" if times == "1" or math.isnan(share(row, int(times))) else f"{share(row, int(times)):.0%}"
+            loss = "1" if found["kept"] else _interval(found)
+            cells = [FAMILIES[row["task"]].family, str(row["seed"]), place, f"{found['parameters']:,}"]
+            cells += [f"`{found['recipe']}`", f"{found['seconds']:.0f} s", loss, found["state"], reached]
+            lines.append(f"| {' | '.join(cells)} |")
+    for times in TIMES:
+        carried = [row["searches"][str(times)] for row in rows]
+        shares = [value for row in rows if not math.isnan(value := share(row, times))]
+        if shares:
+            wins = sum(found["state"] == "win" for found in carried)
+            faster = statistics.median(
+                row["searches"]["1"]["seconds"] / row["searches"][str(times)]["seconds"] for row in rows
+            )
+            lines.append(
+                f"\nProxies ÷ {times}: the carried recipe won {wins} of {len(carried)}, the search took 1/{faster:.1f} "
+                f"of the time, and the median share is {statistics.median(shares):.0%}."
+            )
+    return "\n".join(lines)
+
+
+def _interval(found: Row) -> str:
+    low, middle, high = (math.exp(found[name]) for name in ("low", "gain", "high"))
+    return f"{middle:.3g} ({low:.3g} … {high:.3g})"
+
+
+def main() -> None:
+    """Runs what the result file lacks, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", default="all", help="comma-separated names, or all")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--report", action="store_true", help="only print the table of the runs so far")
+    arguments = parser.parse_args()
+    if not arguments.report:
+        done = {(row["task"], row["seed"]) for row in jobs.read_rows(PATH)}
+        names = listed(arguments.families, FAMILIES, "families")
+        pending = [(name, seed) for seed in SEEDS[: arguments.seeds] for name in names]
+        jobs.run_all(
+            run_one,
+            [job for job in pending if job not in done],
+            PATH,
+            arguments.workers,
+            lambda row: f"{row['task']}: " + ", ".join(found["state"] for found in row["searches"].values()),
+        )
+    print(report())
+
+
+if __name__ == "__main__":
+    main()
