@@ -145,7 +145,7 @@ def _facts(selection: Selection) -> list[tuple[str, str]]:
         ("Learning rate", f"{lr}{'' if selection.lr_searched else ' (not searched)'}" if lr else ""),
         ("Cost", f"{text.seconds(cost.seconds)}, {steps}, {cost.trials} trials{memory}"),
         ("Budget", cost.budget),
-        ("Saves", saves(selection.payback, cost) if selection.payback is not None else ""),
+        ("Saves", saves(selection)),
         ("Run", cost.executor),
         ("Interrupted", "by Ctrl-C" if selection.interrupted else ""),
         ("Drawn with", selection.plan.drawn_with),

@@ -37,7 +37,8 @@ def smaller(model: nn.Module, *, times: float = 4.0, seed: int = 0) -> nn.Module
 
     Returns:
         The small model, a torch.nn.Module to train or to give to `select`. Of trained weights nothing is in one from a
-        config: what wins there is said of weights that were never trained.
+        config: what wins there is said of weights that were never trained. A deep net without skips wants a proxy that
+        is as deep and narrower, which only its owner can make: few of its layers hide what ails many.
 
     Raises:
         ModelError: There is nothing to make smaller, or what comes of it is as large as the model. The message says

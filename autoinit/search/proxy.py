@@ -32,6 +32,10 @@ from ..tracing.choices import keep_choices
 from ..tracing.tracing import trace_task
 from .selection import Selection
 
+_SHALLOWER = "without skips, what suits few layers may be too much or too little for many"
+"""Said of a proxy with fewer layers and no residual adds: two of eight such recipes would have done harm, and no other
+(docs/large_models.md)."""
+
 
 @dataclass(frozen=True)
 class Original:
@@ -61,9 +65,10 @@ class Original:
             ("residual adds", *(str(graph.residual_adds) for graph in both)),
         ]
         shares = [f"{small} of {large} {of}" for of, small, large in counts if large != "0"]
+        few = "" if self.graph.residual_adds or counts[1][1] == counts[1][2] else f"; {_SHALLOWER}"
         return (
             f"measured on a proxy of {', '.join(shares)}; gain, learning rate and steps are the proxy's, and the model "
-            "itself was not trained"
+            f"itself was not trained{few}"
         )
 
 
@@ -298,4 +303,5 @@ def carried(
             f"autoinit.apply_(model, autoinit.Recipe.from_json({selection.recipe.to_json()!r}), data)."
         )
         raise
-    return dataclasses.replace(selection, plan=plan, graph=original.graph, why=f"{selection.why}; {original}")
+    why = f"{selection.why}; {original}"
+    return dataclasses.replace(selection, plan=plan, graph=original.graph, why=why, on_proxy=True)

@@ -48,6 +48,7 @@ class Shown:
     lr_given: bool
     applied: bool
     payback: Payback | None
+    on_proxy: bool
 
     @property
     def headline(self) -> str:
@@ -77,7 +78,7 @@ def headline(selection: Shown) -> str:
     """Returns the answer in a sentence."""
     if selection.answer == "better":
         why = _spoken(selection.why)
-        return f"{why[:1].upper()}{why[1:]} (sure)."
+        return f"{why[:1].upper()}{why[1:]} (sure{', of the proxy' if selection.on_proxy else ''})."
     if selection.answer == "no better" and not len(selection.trials):
         return "Your own weights are kept: there are no others to choose."
     if selection.answer == "no better":
@@ -179,7 +180,7 @@ def _facts(selection: Shown, keys: bool) -> Iterator[tuple[str, str]]:
     if cost.early:
         yield "", cost.early
     if selection.payback is not None:
-        yield "saves", saves(selection.payback, cost)
+        yield "saves", saves(selection)
     if cost.executor:
         yield "run", cost.executor
     if not selection.kept:
@@ -191,9 +192,13 @@ def share_of(cost: Cost) -> str:
     return "" if cost.share is None else f" ({text.percent(cost.share)} of the training's {cost.training_steps:,.0f})"
 
 
-def saves(payback: Payback, cost: Cost) -> str:
-    """Returns the steps of training that a choice saves, against those that the search took."""
-    return f"{payback} to the loss that your own weights end at; the search took {cost.steps:.0f}"
+def saves(selection: Shown) -> str:
+    """Returns the steps of training that a choice saves, against those that the search took; nothing where none."""
+    if selection.payback is None:
+        return ""
+    whose = " of the proxy" if selection.on_proxy else ""
+    took = f"the search took {selection.cost.steps:.0f}"
+    return f"{selection.payback}{whose} to the loss that your own weights end at; {took}"
 
 
 def _name(recipe: Recipe, keys: bool) -> str:

@@ -233,6 +233,16 @@ def test_select_saves_a_plan_and_prints_one_json_object(folder: Path, capsys: py
     }
 
 
+def test_select_makes_its_own_proxy_and_says_what_is_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--optimizer", "factories:sgd", "--proxy", "auto", "--training-steps", "1000", "--json", "--quiet"]
+    assert run("select", "factories:model", "--data", "factories:data", *options, "--recipe", "orthogonal") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert "measured on a proxy of" in answer["why"]
+    assert answer["cost"]["training_steps"] == 1000
+    assert "5 % of a training of 1,000 steps would be 50" in answer["cost"]["budget"]
+    assert (answer["payback"] is None) == answer["kept"]
+
+
 def test_select_prints_progress_and_its_answer(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--data", "factories:data", "--step", "factories:step", "--budget", "3s"]
     assert run("select", "factories:model", *arguments) == 0

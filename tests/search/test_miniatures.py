@@ -47,6 +47,8 @@ def test_what_wins_on_the_proxy_is_drawn_into_the_model() -> None:
     selection = selected(model)
     assert not selection.kept
     assert "measured on a proxy of 6,634 of 19,306 parameters, 6 of 18 layers of weights" in selection.why
+    assert selection.headline.endswith("(sure, of the proxy).")
+    assert "without skips, what suits few layers" in selection.why
     assert set(selection.plan) == dict(model.named_parameters()).keys()
     fresh = deep()
     autoinit.apply_(fresh, selection.plan)

@@ -127,6 +127,13 @@ def test_depth_and_width_may_differ(name: str) -> None:
     assert {fill.name for fill in plan.fills} == {layer.name for layer in original.graph.layers}
 
 
+def test_fewer_layers_without_skips_are_told_to_be_a_risk() -> None:
+    said = "without skips, what suits few layers may be too much or too little for many"
+    assert said in str(stands_for(mlp(16, 12), mlp(16, 3)))
+    assert said not in str(stands_for(mlp(64), mlp(16)))
+    assert said not in str(stands_for(Residual(16, 8), Residual(16, 2)))
+
+
 OTHER_KINDS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], str]] = {
     "no hidden layer": (lambda: mlp(16, 3), lambda: mlp(16, 1), "roles: only the model has hidden"),
     "activation": (lambda: mlp(16), lambda: mlp(16, activation=nn.Tanh), "only the model has relu.*proxy has tanh"),

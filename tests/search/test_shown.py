@@ -63,6 +63,9 @@ def test_cost_is_told_as_a_share_of_the_training_and_beside_what_it_saves() -> N
         "  saves  90 of the first 125 steps (75 % interval 80 … 97, 3 paired runs) to the loss that your own weights "
         "end at; the search took 2000",
     ]
+    proxied = str(dataclasses.replace(paid, on_proxy=True))
+    assert proxied.startswith("A reason (sure, of the proxy).")
+    assert "3 paired runs) of the proxy to the loss" in proxied
     assert "saves" not in str(selection())
     assert "% of the training" not in str(selection())
 
