@@ -33,7 +33,7 @@ from ..tracing.tracing import trace_task
 from .selection import Selection
 
 _SHALLOWER = "without skips, what suits few layers may be too much or too little for many"
-"""Said of a proxy with fewer layers and no residual adds: two of eight such recipes would have done harm, and no other
+"""Said of a proxy with fewer layers and no residual adds: three of ten such recipes did harm, and no other one
 (docs/large_models.md)."""
 
 
