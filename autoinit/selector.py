@@ -52,8 +52,8 @@ from .tracing.tracing import trace_task
 PATIENCE = 0.1
 """Share of a budget in seconds that worker processes have to take their first step."""
 
-STOPPED = "select was stopped before there was anything to choose from; the model is as it was."
-"""What is said where Ctrl-C comes before a candidate has been tried."""
+STOPPED = "select was stopped before it had an answer; the model is as it was."
+"""What is said where Ctrl-C comes before the search, or once more behind it."""
 
 
 def select(
@@ -381,7 +381,7 @@ def _selection(
         graph=bench.graph,
         interrupted=found.interrupted,
         task=described_task(bench.task),
-        lr_searched=bench.task.lr_searched and bool(campaign.trials),
+        lr_searched=bench.task.lr_searched and len({trial.candidate.lr_step for trial in campaign.trials}) > 1,
         answer=said.answer,
         remedy=said.remedy,
         contender=champion.recipe if verdict is not None and champion is not None else None,

@@ -222,6 +222,17 @@ def test_ctrl_c_in_the_first_training_keeps_the_weights_and_says_so() -> None:
     assert selection.why == "interrupted by Ctrl-C; no other candidate had been tried yet"
 
 
+def test_a_rate_beside_which_none_was_tried_is_not_called_the_best() -> None:
+    def interrupt(event: ProgressEvent) -> None:
+        if event.stage == "search" and event.done > 0:  # after the owner's weights at the rate in the middle
+            raise KeyboardInterrupt
+
+    selection = autoinit.select(small_mlp(), DATA, lr="search", budget=Budget(steps=2400), progress=interrupt)
+    assert (len(selection.trials), selection.interrupted, selection.lr_searched) == (1, True, False)
+    assert "Train with lr" not in str(selection)
+    assert "1 trial\n" in str(selection)
+
+
 def test_one_ctrl_c_returns_the_best_so_far() -> None:
     model = deep_tanh()
     seen = []

@@ -66,8 +66,8 @@ def search(campaign: Campaign, space: Space, *, storage: str | None = None, stud
     # Outside of the handler, so that what a second Ctrl-C raises does not drag the first one along.
     entered = entered or leader(campaign)
     try:
-        if entered.champion is not None:
-            campaign.say("finishing", f"the gate, in {text.seconds(seconds)} at most; Ctrl-C again stops")
+        gate = f"the gate, in {text.seconds(seconds)} at most; Ctrl-C again stops"
+        campaign.say("finishing", "nothing led yet" if entered.champion is None else gate)
         return dataclasses.replace(_judged(campaign, entered), interrupted=True)
     except KeyboardInterrupt:
         pass

@@ -109,7 +109,7 @@ def next_steps(selection: Shown) -> str:
 def line(selection: Shown) -> str:
     """Returns the selection in one line, for `repr`."""
     gain = "" if selection.gain is None or selection.kept else f", loss × {selection.gain.factor:.3g}"
-    cost = f"{selection.cost.trials} trials in {text.seconds(selection.cost.seconds)}"
+    cost = f"{_tried(selection.cost)} in {text.seconds(selection.cost.seconds)}"
     return f"<Selection: {selection.answer}, {title(selection.recipe)}{gain}; {cost}>"
 
 
@@ -149,7 +149,7 @@ def as_html(selection: Shown) -> str:
         markup.facts(list(_facts(selection, keys=False))[:3]),
         intervals(gains, "score in the search, against your own weights: lower is better"),
         markup.code(next_steps(selection)) if not selection.kept else "",
-        markup.folded(f"What was tried ({selection.cost.trials} trials)", tried) if rows else "",
+        markup.folded(f"What was tried ({_tried(selection.cost)})", tried) if rows else "",
         markup.folded("The rest", markup.facts(list(_facts(selection, keys=False))[3:])),
     )
 
@@ -174,7 +174,7 @@ def _facts(selection: Shown, keys: bool) -> Iterator[tuple[str, str]]:
     cost = selection.cost
     memory = "" if cost.memory is None else f", {cost.memory / 2**20:,.0f} MiB at most"
     steps = f"{cost.steps:.0f} training steps{share_of(cost)}"
-    yield "cost", f"{text.seconds(cost.seconds)}, {steps}, {cost.trials} trials{memory}"
+    yield "cost", f"{text.seconds(cost.seconds)}, {steps}, {_tried(cost)}{memory}"
     if cost.budget:
         yield "", f"budget: {cost.budget}"
     if cost.early:
@@ -199,6 +199,10 @@ def saves(selection: Shown) -> str:
     whose = " of the proxy" if selection.on_proxy else ""
     took = f"the search took {selection.cost.steps:.0f}"
     return f"{selection.payback}{whose} to the loss that your own weights end at; {took}"
+
+
+def _tried(cost: Cost) -> str:
+    return f"{cost.trials} {'trial' if cost.trials == 1 else 'trials'}"
 
 
 def _name(recipe: Recipe, keys: bool) -> str:

@@ -180,6 +180,20 @@ def test_ctrl_c_says_at_once_how_long_the_rest_takes(campaign: Campaign) -> None
     assert all(event.stage in ("finishing", "gate") for event in said[place:])
 
 
+def test_ctrl_c_before_anything_led_is_answered_too(campaign: Campaign) -> None:
+    said: list[ProgressEvent] = []
+
+    def interrupt(event: ProgressEvent) -> None:
+        said.append(event)
+        if len(campaign.trials) == 1 and event.stage == "search":
+            raise KeyboardInterrupt
+
+    campaign.progress = interrupt
+    found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
+    assert found.interrupted
+    assert (said[-1].stage, said[-1].message) == ("finishing", "nothing led yet")
+
+
 def test_ctrl_c_in_the_gate_begins_a_short_one(campaign: Campaign) -> None:
     pressed: list[int] = []
 
