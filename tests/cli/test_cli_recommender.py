@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 
 import pytest
-from once import shipped_recommender
+from once import few_trees, known, shipped_recommender
 
 import autoinit
 from autoinit.cli import main as cli
-from autoinit.knowledge.files import read_knowledge, shipped, write_knowledge
+from autoinit.knowledge.files import read_knowledge, write_knowledge
 from autoinit.knowledge.tables import Knowledge
 
 FACTORIES = """
@@ -33,18 +32,22 @@ def data():
 """
 
 
-@cache
-def known() -> Knowledge:
-    return shipped()
-
-
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with a module of factories, and nothing of the person's own."""
     (tmp_path / "recommended.py").write_text(FACTORIES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTOINIT_DATA", str(tmp_path / "own"))
+    monkeypatch.setattr("autoinit.knowledge.files.shipped", known)
     return tmp_path
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> Knowledge:
+    """What ships, were it of 24 tasks: to write all that ships takes seconds."""
+    of_few = Knowledge(known().tasks[:24])
+    monkeypatch.setattr("autoinit.knowledge.files.shipped", lambda: of_few)
+    return of_few
 
 
 def run(*arguments: str, code: int = 0) -> None:
@@ -54,6 +57,7 @@ def run(*arguments: str, code: int = 0) -> None:
 
 
 def test_recommend_prints_its_answer_and_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    shipped_recommender()
     run("recommend", "recommended:model", "--data", "recommended:data", "-k", "3")
     told = capsys.readouterr().out
     run("recommend", "recommended:model", "--data", "recommended:data", "-k", "3", "--json")
@@ -66,6 +70,7 @@ def test_recommend_prints_its_answer_and_the_same_as_json(capsys: pytest.Capture
 
 
 def test_recommend_takes_a_model_without_weights_and_a_list_of_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    shipped_recommender()
     run("recommend", "recommended:on_meta", "--recipe", "he_normal", "--recipe", "xavier_uniform", "--json")
     found = json.loads(capsys.readouterr().out)
     assert {row["recipe"] for row in found["table"]} == {"as_is", "he_normal", "xavier_uniform"}
@@ -92,20 +97,20 @@ def test_bad_input_is_one_message(arguments: list[str], said: str, capsys: pytes
 
 
 def test_own_knowledge_is_added_to_the_shipped_and_can_stand_alone(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, little: Knowledge, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = known()
-    write_knowledge(folder / "mine.jsonl.xz", Knowledge(whole.tasks[:12]))
+    write_knowledge(folder / "mine.jsonl.xz", Knowledge(known().tasks[18:30]))
     run("recommender", "fit", "mine.jsonl.xz", "--out", "both.jsonl.xz")
-    assert read_knowledge(folder / "both.jsonl.xz").probes == whole.probes
-    run("recommender", "fit", "mine.jsonl.xz", "--without-shipped", "--out", "alone.npz")
+    assert read_knowledge(folder / "both.jsonl.xz").tasks == known().tasks[:30]
+    with few_trees():
+        run("recommender", "fit", "mine.jsonl.xz", "--without-shipped", "--out", "alone.npz")
     assert "12 tasks" in capsys.readouterr().out
     run("recommend", "recommended:model", "--recommender", "alone.npz", "--json")
     assert json.loads(capsys.readouterr().out)["table"]
 
 
 def test_what_a_search_recorded_is_fitted_to_without_being_named(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, little: Knowledge, capsys: pytest.CaptureFixture[str]
 ) -> None:
     search = ["select", "recommended:model", "--data", "recommended:data", "--budget", "3s", "--quiet", "--record"]
     run(*search)
@@ -113,7 +118,7 @@ def test_what_a_search_recorded_is_fitted_to_without_being_named(
     capsys.readouterr()
     run("recommender", "fit", "--out", "mine.jsonl.xz")
     found = read_knowledge(folder / "mine.jsonl.xz")
-    assert len(found.tasks) == len(known().tasks) + 1
+    assert len(found.tasks) == len(little.tasks) + 1
     assert found.tasks[-1].name == "Sequential"
 
 
@@ -136,14 +141,11 @@ def test_show_tells_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_evaluate_compares_with_a_fixed_list(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluate_compares_with_a_fixed_list(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With few trees a forest: what is told of how well they choose is counted the same."""
-    monkeypatch.setattr("autoinit.recommender.learner.TREES", 8)
-    monkeypatch.setattr("autoinit.recommender.learner.HELD_OUT_TREES", 8)
     write_knowledge(folder / "mine.jsonl.xz", Knowledge(known().tasks[:24]))
-    run("recommender", "evaluate", "mine.jsonl.xz", "--without-shipped", "--split", "dataset")
+    with few_trees(8, 8):
+        run("recommender", "evaluate", "mine.jsonl.xz", "--without-shipped", "--split", "dataset")
     told = capsys.readouterr().out
     assert "24 tasks" in told
     rows = {line.split("  ")[0].strip(): line.split() for line in told.splitlines()}

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from once import shipped_recommender
+from once import few_trees, known, shipped_recommender
 
 from autoinit.errors import ArgumentError, KnowledgeError
 from autoinit.judging.score import WORST_FINITE
 from autoinit.knowledge.features import FEATURES
-from autoinit.knowledge.files import shipped
 from autoinit.knowledge.tables import Knowledge, StudiedTask
 from autoinit.recipes.recipe import OWN
 from autoinit.recommender import cache as kept_files
@@ -31,11 +30,6 @@ from autoinit.recommender.source import recommender_from
 
 
 @cache
-def known() -> Knowledge:
-    return shipped()
-
-
-@cache
 def examples() -> Examples:
     return examples_of(known())
 
@@ -47,7 +41,8 @@ def learned() -> Recommender:
 @cache
 def fitted_to_few(seed: int = 0) -> Recommender:
     """One that was fitted here, and comes from no file."""
-    return Recommender.fit(Knowledge(known().tasks[:12]), seed=seed)
+    with few_trees():
+        return Recommender.fit(Knowledge(known().tasks[:12]), seed=seed)
 
 
 # Examples
@@ -232,7 +227,8 @@ def test_too_few_tasks_are_refused() -> None:
 
 def test_tasks_without_features_are_learned_from_all_the_same() -> None:
     bare: list[StudiedTask] = [dataclasses.replace(task, features={}) for task in known().tasks[:12]]
-    found = Recommender.fit(Knowledge(tuple(bare)))
+    with few_trees():
+        found = Recommender.fit(Knowledge(tuple(bare)))
     assert np.isfinite(found.predict({}, [known().tasks[0].tried[1].features]).gain).all()
 
 
@@ -320,13 +316,11 @@ def test_columns_are_features_that_the_table_explains() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", SPLITS)
-def test_what_ships_is_no_worse_than_a_fixed_list_whatever_is_held_out(
-    split: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a fifth of the trees, which is a handicap: what holds of these forests holds of larger ones."""
-    monkeypatch.setattr("autoinit.recommender.learner.TREES", 24)
-    monkeypatch.setattr("autoinit.recommender.learner.HELD_OUT_TREES", 12)
-    ours, theirs = (evaluations_of(examples(), split, one, most_folds=5) for one in (learned_ranking, static_portfolio))
+def test_what_ships_is_no_worse_than_a_fixed_list_whatever_is_held_out(split: str) -> None:
+    with few_trees():
+        ours, theirs = (
+            evaluations_of(examples(), split, way, most_folds=5) for way in (learned_ranking, static_portfolio)
+        )
     for top in range(len(TOPS)):
         assert np.mean([one.regret[top] for one in ours]) <= np.mean([one.regret[top] for one in theirs])
     assert np.mean([one.harmed for one in ours]) <= np.mean([one.harmed for one in theirs])
