@@ -141,7 +141,9 @@ def param_rows(
 
 
 def _table(name: str, *columns: str) -> sqlalchemy.TableClause:
-    return sqlalchemy.table(name, *(sqlalchemy.column(column) for column in columns))
+    """Returns a table with some columns; of times it is said that they are, since SQLite keeps them as texts."""
+    kinds = {"datetime_start": sqlalchemy.DateTime, "datetime_complete": sqlalchemy.DateTime}
+    return sqlalchemy.table(name, *(sqlalchemy.column(column, kinds.get(column)) for column in columns))
 
 
 def _trial_row(trial: FrozenTrial) -> Row:
