@@ -15,6 +15,7 @@ from torch import Tensor
 from ..graph import Layer
 from ..plans.fill import Adjustment
 from ..task.batches import Batch
+from .plain_norms import PlainNorms
 from .scales import SMALLEST, ScaledModel, gradient, sum_of
 from .subject import Subject
 
@@ -115,7 +116,9 @@ def _measured(model: ScaledModel, batch: Batch) -> tuple[float, Tensor]:
     weights = model.weights()
 
     def work() -> tuple[float, Tensor]:
-        value = quotient(model.loss(batch), list(weights.values()))
+        with PlainNorms():
+            loss = model.loss(batch)
+        value = quotient(loss, list(weights.values()))
         return value.item(), gradient(value, [model.scales])[0]
 
     return model.inside(weights, work)

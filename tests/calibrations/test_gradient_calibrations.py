@@ -25,6 +25,7 @@ from autoinit.calibrations.gradinit import gradinit
 from autoinit.calibrations.metainit import metainit, quotient
 from autoinit.calibrations.methods import CALIBRATIONS
 from autoinit.calibrations.nio import cosine, nio
+from autoinit.calibrations.plain_norms import PlainNorms
 from autoinit.calibrations.scales import SMALLEST, ScaledModel, gradient, has_scale, norm
 from autoinit.calibrations.subject import Subject
 from autoinit.errors import CalibrationError
@@ -384,6 +385,59 @@ def test_the_fused_weight_norm_has_a_wrong_second_derivative() -> None:
     """Why it is replaced here; where this fails, torch has mended it and `_PlainWeightNorm` can go."""
     v, g = torch.randn(3, 4).double().requires_grad_(), torch.rand(3, 1).double().requires_grad_()
     assert not torch.autograd.gradgradcheck(lambda v, g: torch._weight_norm(v, g, 0), (v, g), raise_exception=False)
+
+
+def norms_thrice(norm: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, float]:
+    """Returns the slope of |∇|∇f|²|² along a direction, by autograd and by a difference, of f = Σ sin² of a norm."""
+
+    def bent(x: Tensor) -> Tensor:
+        (first,) = torch.autograd.grad(norm(x).sin().square().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+        return second.square().sum()
+
+    direction, step = torch.randn_like(x), 1e-6
+    (third,) = torch.autograd.grad(bent(x), x)
+    up, down = (bent((x + sign * step * direction).detach().requires_grad_()).item() for sign in (1, -1))
+    return (third * direction).sum().item(), (up - down) / (2 * step)
+
+
+FUSED: dict[str, Callable[[Tensor], Tensor]] = {
+    "batch": nn.BatchNorm1d(4).double(),
+    "instance": nn.InstanceNorm1d(4, affine=True).double(),
+    "layer": nn.LayerNorm([4, 5]).double(),
+    "torch.batch_norm": lambda x: torch.batch_norm(x, None, None, None, None, True, 0.1, 1e-5, False),
+}
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_normalizations_have_the_third_derivative_that_differences_tell(kind: str) -> None:
+    x = torch.randn(6, 4, 5, dtype=torch.float64, requires_grad=True)
+    with PlainNorms():
+        slope, difference = norms_thrice(FUSED[kind], x)
+        plain = FUSED[kind](x)
+    assert slope == pytest.approx(difference, rel=1e-5)
+    torch.testing.assert_close(plain, FUSED[kind](x))
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_fused_normalizations_have_none_or_a_wrong_one(kind: str) -> None:
+    """Why they are replaced; where this fails, torch has mended it and `PlainNorms` can go."""
+    x = torch.randn(6, 4, 5, dtype=torch.float64, requires_grad=True)
+    try:
+        slope, difference = norms_thrice(FUSED[kind], x)
+    except RuntimeError as refused:
+        told = str(refused)
+    else:
+        told = "" if slope == pytest.approx(difference, rel=1e-2) else "wrong"
+    assert told == "wrong" or "does not support 3rd+ order derivatives" in told
+
+
+def test_a_normalization_by_kept_statistics_is_left_to_torch() -> None:
+    norm = nn.BatchNorm1d(4).eval()
+    norm.running_mean = torch.arange(4.0)
+    x = torch.randn(6, 4)
+    with PlainNorms():
+        torch.testing.assert_close(norm(x), (x - torch.arange(4.0)) / (1 + 1e-5) ** 0.5)
 
 
 def test_the_gradient_quotient_is_the_papers() -> None:
