@@ -114,7 +114,7 @@ LOSSES = (
 )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch.func.jvp says so
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch.func.jvp says so
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_loss_changes_nothing_of_the_architecture(loss: Callable[[nn.Module], Tensor]) -> None:
     model = Net()
@@ -344,7 +344,7 @@ def test_a_head_whose_output_the_loss_leaves_out_gets_no_gradient() -> None:
     assert roles(graph, "body.weight", "main.weight") == ["input", "output"]
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated")
 def test_scripted_parts_take_no_hook_and_are_read_all_the_same() -> None:
     torch.manual_seed(0)
     plain_parts = [nn.Linear(5, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)), nn.Linear(8, 3)]

@@ -42,7 +42,7 @@ def test_backward_is_recorded_and_left_out() -> None:
     assert x.grad is None
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch.func.jvp says so
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch.func.jvp says so
 def test_gradients_that_the_step_takes_are_recorded_with_what_they_differentiate() -> None:
     model, x = nn.Linear(3, 1), torch.randn(4, 3, requires_grad=True)
     square = nn.Sequential(model, nn.Tanh())
