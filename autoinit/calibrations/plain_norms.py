@@ -106,7 +106,7 @@ def _by_channel(values: Tensor | None, input: Tensor) -> Tensor | None:
     return None if values is None else values.view(-1, *[1] * (input.dim() - 2))
 
 
-def _normalized(input: Tensor, axes: Sequence[int], eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def _normalized(input: Tensor, axes: list[int], eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     wide = input.to(torch.promote_types(input.dtype, torch.float32))
     variance, mean = torch.var_mean(wide, axes, correction=0, keepdim=True)
     found = (wide - mean) / (variance + eps).sqrt()
