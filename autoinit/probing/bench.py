@@ -25,6 +25,7 @@ from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .paused import PausedTrainings
 from .probe import HeldBack, RungReport, Training, probe
+from .stepping import Eager, MakeStepper
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Bench:
             return lambda step: evaluated(self.task.gate_eval, job.steps)
         return lambda step: evaluated(self.task.probe_eval, step)
 
-    def perform(self, job: Job, on_rung: RungReport) -> Outcome:
+    def perform(self, job: Job, on_rung: RungReport, stepper: MakeStepper = Eager) -> Outcome:
         """Returns what came of a job; the model is left with the trained weights.
 
         What goes wrong ends this job only: out of memory, a shape that one draw cannot take, a user's own check.
@@ -98,11 +99,12 @@ class Bench:
         Args:
             job: what to run.
             on_rung: asked with the curve at each rung; False ends the job there.
+            stepper: makes what takes the steps of a training that begins anew.
         """
         tally, vetoes = Tally(), list[str]()
         held_back = self.held_back(job)
         try:
-            training = self._begun(job, tally)
+            training = self._begun(job, tally, stepper)
             before = training.steps
             curve = training.go_on(
                 job.steps, held_back=held_back, rungs=job.rungs, on_rung=on_rung, screen=_screen(job, vetoes)
@@ -116,7 +118,7 @@ class Bench:
         tally.spend(**cost(self.task, curve, held_back, before))
         return Outcome(curve, tally.steps, *vetoes)
 
-    def _begun(self, job: Job, tally: Tally) -> Training:
+    def _begun(self, job: Job, tally: Tally, stepper: MakeStepper) -> Training:
         """Returns the training that a job goes on with, or a new one from the weights that it starts from."""
         if not (job.pauses or job.goes_on):
             self.paused.forget()  # the rounds are over
@@ -124,7 +126,7 @@ class Bench:
         if training is not None:
             return training
         self.place(job, tally)
-        return Training(self.task, seed=job.seed, lr_factor=LR_RATIO**job.candidate.lr_step)
+        return Training(self.task, seed=job.seed, lr_factor=LR_RATIO**job.candidate.lr_step, stepper=stepper)
 
 
 def cost(task: Task, curve: Curve, held_back: HeldBack, before: int = 0) -> dict[str, float]:
@@ -140,10 +142,10 @@ def cost(task: Task, curve: Curve, held_back: HeldBack, before: int = 0) -> dict
     return {"steps": curve.steps - before, "forwards": forwards}
 
 
-def steps_per_second(bench: Bench, steps: int) -> float:
+def steps_per_second(bench: Bench, steps: int, stepper: MakeStepper = Eager) -> float:
     """Returns how fast the owner's weights train, after a step that warms up; the bench is rewound."""
-    probe(bench.task, steps=1, seed=0)
-    curve = probe(bench.task, steps=steps, seed=0)
+    probe(bench.task, steps=1, seed=0, stepper=stepper)
+    curve = probe(bench.task, steps=steps, seed=0, stepper=stepper)
     bench.snapshot.rewind()
     return curve.steps / max(curve.seconds, 1e-9)
 

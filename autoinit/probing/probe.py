@@ -12,11 +12,11 @@ from torch import Tensor
 from ..judging.score import Curve, Glance
 from ..task.batches import Batch
 from ..task.machine import numbers, runs_ahead
-from ..task.optimizers import step_scheduler
 from ..task.snapshot import seed_generators
 from ..task.task import Task
 from .recorder import Recorder
 from .signals import norms
+from .stepping import Eager, MakeStepper
 
 RungReport = Callable[[Curve], bool]
 """Called with the curve so far at each rung; False ends the probe there."""
@@ -38,12 +38,13 @@ def probe(
     rungs: Sequence[int] = (),
     on_rung: RungReport = lambda curve: True,
     screen: Screen = lambda glance: True,
+    stepper: MakeStepper = Eager,
 ) -> Curve:
     """Returns the curve of a short training of the model's present weights, which it changes.
 
     See `Training` for the arguments, and for what has to be around it.
     """
-    training = Training(task, seed=seed, lr_factor=lr_factor)
+    training = Training(task, seed=seed, lr_factor=lr_factor, stepper=stepper)
     return training.go_on(steps, held_back=lambda step: held_back, rungs=rungs, on_rung=on_rung, screen=screen)
 
 
@@ -60,16 +61,17 @@ class Training:
         task: what to train and how.
         seed: of the batch order and of dropout.
         lr_factor: on every group's learning rate.
+        stepper: makes what takes the steps.
     """
 
-    def __init__(self, task: Task, *, seed: int, lr_factor: float = 1.0) -> None:
+    def __init__(self, task: Task, *, seed: int, lr_factor: float = 1.0, stepper: MakeStepper = Eager) -> None:
         seed_generators(seed, task.device)
         self._task = task
-        self.optimizer, self._scheduler = task.build_optimizer(lr_factor)
-        self._scale = task.loss_scale(self.optimizer)
+        self._stepper = stepper(task, lr_factor)
+        self.optimizer = self._stepper.optimizer
         self._batches = task.order(seed, sys.maxsize)
         self._trained = [p for p in task.model.parameters() if p.requires_grad]
-        self._recorder = Recorder(scaled=self._scale is not None)
+        self._recorder = Recorder(scaled=self._stepper.scaled)
         self._unread: list[Tensor] = []
 
     @property
@@ -95,7 +97,7 @@ class Training:
             on_rung: may end the training.
             screen: may end it after the first forward and backward pass.
         """
-        task, trained, scale, recorder = self._task, self._trained, self._scale, self._recorder
+        task, trained, stepper, recorder = self._task, self._trained, self._stepper, self._recorder
         if not task.model.training:
             task.model.train()
         started, before, ahead = time.perf_counter(), recorder.seconds, runs_ahead(task.device)
@@ -107,9 +109,7 @@ class Training:
             return recorder.curve()
 
         for batch in itertools.islice(self._batches, steps - self.steps):
-            for parameter in trained:  # what optimizer.zero_grad does, without its tenth of a millisecond
-                parameter.grad = None
-            loss = task.backward(batch, scale)
+            loss = stepper.backward(batch)
             self._unread.append(loss)
             recorder.pass_by()
             if (not ahead or recorder.loss_due) and not self._read():
@@ -120,10 +120,7 @@ class Training:
                     return curve()
             if recorder.range_due:
                 recorder.take_range(_gradient_norms(matrices))
-            if scale is None:
-                self.optimizer.step()
-            if scale is None or scale.step():
-                step_scheduler(self._scheduler, loss)
+            stepper.step(loss)
             if recorder.stops_here:
                 batches = held_back(self.steps)
                 if batches and not recorder.evaluate(task.evaluate(batches), batches):
