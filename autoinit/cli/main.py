@@ -150,7 +150,7 @@ def select_command(
     seed: Seed = 0,
     device: Device = None,
     executor: Annotated[
-        Literal["sequential", "processes", "stacked"] | None,
+        Literal["sequential", "processes", "stacked", "captured"] | None,
         typer.Option(help="How probes run; measured if left out."),
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Probes at a time; measured if left out.")] = None,

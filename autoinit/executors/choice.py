@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -12,18 +13,19 @@ from typing import Literal, get_args
 import torch
 
 from ..errors import ArgumentError
-from ..executors import processes, stacked
+from ..executors import captured, processes, stacked
 from ..judging.budget import BATCH
 from ..probing.bench import Bench, steps_per_second
 from ..task.machine import usable_cores, using_threads
 from ..text import number
+from .captured import Captured
 from .executor import Executor
 from .processes import Processes
 from .room import candidates_that_fit
 from .sequential import Sequential
 from .stacked import Stacked
 
-ExecutorName = Literal["sequential", "processes", "stacked"]
+ExecutorName = Literal["sequential", "processes", "stacked", "captured"]
 NAMES: tuple[ExecutorName, ...] = get_args(ExecutorName)
 
 WORTH_SWITCHING = 1.1
@@ -38,6 +40,10 @@ MEASURED_SHARE = 0.02
 STACKS = {"cpu": (8,)}
 ACCELERATOR_STACKS = (32, 8)
 """Candidates at a time that are tried on a kind of device, and on all others, the most first."""
+
+LAUNCH_BOUND = 50_000_000
+"""Parameters up to which it is tried to replay steps; above, starting kernels takes no share of a step, and the memory
+that a recorded one keeps would be missed."""
 
 STACKING_SECONDS = 4.0
 """What the first try of a stack takes, mostly imports; more than a CPU's gain is worth in a short search."""
@@ -126,17 +132,17 @@ def choose(
     Raises:
         ArgumentError: the executor that is asked for cannot run here.
     """
-    if executor == "sequential" or concurrency == 1:
+    if executor == "sequential" or (concurrency == 1 and executor != "captured"):
         asked = "as asked for" if executor in ("sequential", None) else "since concurrency=1 leaves nothing beside it"
         return Choice(Sequential(bench), threads, f"one job after the other, {asked}")
     if executor is not None:
         return _asked(bench, executor, concurrency, threads, repeatable, patience)
     if affordable_steps * MEASURED_SHARE < MEASURED_STEPS:
         return Choice(Sequential(bench), threads, "one job after the other: the budget is too small to measure others")
-    why_not: list[str] = []
-    rivals = _rivals(bench, concurrency, threads, repeatable, affordable_steps, patience, why_not)
-    found = _measured(bench, threads, rivals)
-    return dataclasses.replace(found, why="".join([f"{found.why}{_unforked(bench)}", *why_not]))
+    refused: list[str] = []
+    rivals = _rivals(bench, concurrency, threads, repeatable, affordable_steps, patience, refused)
+    found = _measured(bench, threads, itertools.chain(_replays(bench, threads, repeatable, refused), rivals))
+    return dataclasses.replace(found, why="".join([found.why, _unforked(bench), *refused]))
 
 
 def check_executor(executor: str | None, concurrency: int | None) -> None:
@@ -146,14 +152,14 @@ def check_executor(executor: str | None, concurrency: int | None) -> None:
     whole = isinstance(concurrency, int) and not isinstance(concurrency, bool) and concurrency > 0
     if concurrency is not None and not whole:
         raise ArgumentError(f"concurrency is {concurrency!r}. Allowed: a whole number from 1, or None to measure.")
-    if executor == "sequential" and concurrency not in (None, 1):
-        raise ArgumentError(f"concurrency is {concurrency}, but the sequential executor runs one job at a time.")
+    if executor in ("sequential", "captured") and concurrency not in (None, 1):
+        raise ArgumentError(f"concurrency is {concurrency}, but the {executor} executor runs one job at a time.")
 
 
 def _asked(
     bench: Bench, executor: str, concurrency: int | None, threads: int, repeatable: bool, patience: float
 ) -> Choice:
-    why_not = processes.why_not(bench) if executor == "processes" else stacked.why_not(bench)
+    why_not = {"processes": processes, "stacked": stacked, "captured": captured}[executor].why_not(bench)
     found = None
     if not why_not and executor == "processes":
         most = _workers_that_fit(bench) if concurrency is None else concurrency
@@ -161,6 +167,8 @@ def _asked(
         found = Choice(workers, 1, f"{workers.concurrency} processes, as asked for")
         if not workers.pace(1):  # they would never answer later either
             why_not = workers.notes[-1]
+    elif not why_not and executor == "captured":
+        found = Choice(Captured(bench), threads, "one replayed step after the other, as asked for")
     elif not why_not:
         stack = Stacked(bench, concurrency or min(ACCELERATOR_STACKS))
         found = Choice(stack, threads, f"{stack.concurrency} stacked, as asked for")
@@ -209,11 +217,11 @@ def _rivals(
     repeatable: bool,
     affordable_steps: float,
     patience: float,
-    why_not: list[str],
+    refused: list[str],
 ) -> Iterator[Choice]:
     """Yields what is possible beside the plain sequential executor, each made when it is asked for.
 
-    To `why_not` it adds in words why candidates are not stacked, where they might have been.
+    To `refused` it adds in words why candidates are not stacked, where they might have been.
     """
     count = min(_workers(concurrency, repeatable), _workers_that_fit(bench))
     if count > 1 and not processes.why_not(bench):
@@ -230,10 +238,22 @@ def _rivals(
     fitting = [size for size in sizes if size <= most]
     reason = stacked.why_not(bench) if fitting else f"{min(sizes)} candidates have no room ({needed})"
     if reason:
-        why_not.append(f"; not stacked: {reason}")
+        refused.append(f"; not stacked: {reason}")
         return
     for size in fitting:
         yield Choice(Stacked(bench, size), threads, f"{size} stacked")
+
+
+def _replays(bench: Bench, threads: int, repeatable: bool, refused: list[str]) -> Iterator[Choice]:
+    """Yields the plain order with replayed steps where that may be faster; to `refused` it adds why it cannot be."""
+    if bench.task.device.type != "cuda" or repeatable:  # a recorded optimizer rounds otherwise
+        return
+    size = sum(parameter.numel() for parameter in bench.task.model.parameters())
+    large = f"with {size:,} parameters, starting kernels takes no share of a step" if size > LAUNCH_BOUND else ""
+    if why_not := large or captured.why_not(bench):
+        refused.append(f"; not captured: {why_not}")
+    else:
+        yield Choice(Captured(bench), threads, "one replayed step after the other")
 
 
 def _unforked(bench: Bench) -> str:

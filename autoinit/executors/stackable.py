@@ -93,20 +93,20 @@ def _compared(task: Task, snapshot: Snapshot) -> str:
     stack = Stack(task, len(TRIED), moving)
     for factor in TRIED:
         snapshot.rewind()
-        _scale(task, factor)
+        scale_weights(task, factor)
         stack.add()
         curves.append(probe(task, steps=STEPS, seed=0, held_back=held_back))
         gradients.append({name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None})
     snapshot.rewind()
     stack.start([1.0] * len(TRIED))
-    before = _state(task.model)
+    before = state_of(task.model)
     for _ in lockstep(task, stack, lanes, lambda step: held_back):
         pass
-    if why := _kept(before, _state(task.model)):
+    if why := _kept(before, state_of(task.model)):
         return why
     if any(curve.diverged_at is not None for curve in curves):
         return "the loss of its own weights is not finite within two steps, so nothing can be compared"
-    tolerance = _tolerance(task)
+    tolerance = tolerance_of(task)
     for place, (lane, curve) in enumerate(zip(lanes, curves, strict=True)):
         why = _losses_differ(lane.recorder.curve(), curve, tolerance) or _gradients_differ(
             stack.gradients(place), gradients[place], GRADIENTS * tolerance
@@ -116,7 +116,7 @@ def _compared(task: Task, snapshot: Snapshot) -> str:
     return ""
 
 
-def _state(model: nn.Module) -> dict[str, object]:
+def state_of(model: nn.Module) -> dict[str, object]:
     """Returns what modules hold besides parameters and buffers: numbers, and tensors also inside of containers.
 
     The object itself stands for a tensor, so that none with the same id can take its place meanwhile.
@@ -144,14 +144,15 @@ def _kept(before: dict[str, object], after: dict[str, object]) -> str:
 
 
 @torch.no_grad()
-def _scale(task: Task, factor: float) -> None:
+def scale_weights(task: Task, factor: float) -> None:
     """Multiplies all trainable weights."""
     for parameter in task.model.parameters():
         if parameter.requires_grad:
             parameter.mul_(factor)
 
 
-def _tolerance(task: Task) -> float:
+def tolerance_of(task: Task) -> float:
+    """Returns by what share two losses of a task may differ by rounding."""
     kinds = {parameter.dtype for parameter in task.model.parameters() if parameter.is_floating_point()}
     if task.autocast is not None:
         kinds.add(task.autocast)

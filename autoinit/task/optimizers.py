@@ -23,7 +23,7 @@ ALLOWED = (
     "Allowed: optimizer=callable(params) returning an Optimizer or (Optimizer, scheduler), "
     "an existing Optimizer, or None for AdamW."
 )
-_RATES = ("lr", "initial_lr", "max_lr", "min_lr")
+RATES = ("lr", "initial_lr", "max_lr", "min_lr")
 """Group entries that are learning rates; the last two are OneCycleLR's."""
 
 
@@ -146,7 +146,7 @@ def scale_lr(optimizer: Optimizer, scheduler: Any, factor: float) -> None:
     if factor == 1.0:
         return
     for group in optimizer.param_groups:
-        for key in _RATES:
+        for key in RATES:
             if key in group:
                 group[key] = group[key] * factor
     for part in scheduler_parts(scheduler):

@@ -37,6 +37,10 @@ class RandomStates:
         """Whether the generators of numpy and of Python itself stand where they stood."""
         return self._random == random.getstate() and all(map(np.array_equal, self._numpy, np.random.get_state()))
 
+    def host_is_now(self) -> bool:
+        """Whether the generators of the host stand where they stood, torch's included."""
+        return torch.equal(self._cpu, torch.get_rng_state()) and self.python_is_now()
+
     def _tensors(self) -> list[Tensor]:
         return [self._cpu, *self._cuda, *([] if self._mps is None else [self._mps])]
 

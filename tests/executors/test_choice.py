@@ -12,6 +12,7 @@ from torch import nn
 import autoinit
 from autoinit.cli.main import select_command
 from autoinit.errors import ArgumentError
+from autoinit.executors.captured import Captured
 from autoinit.executors.choice import check_executor, choose, fastest_threads
 from autoinit.executors.processes import Processes
 from autoinit.executors.sequential import Sequential
@@ -24,7 +25,7 @@ from autoinit.tracing.tracing import trace_task
 
 DIGITS = load_digits()
 DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
-PACES = {"sequential": 100.0, "processes": 100.0, "stacked": 100.0}
+PACES = {"sequential": 100.0, "processes": 100.0, "stacked": 100.0, "captured": 100.0}
 
 
 def small_mlp() -> nn.Sequential:
@@ -44,7 +45,7 @@ def bench() -> Iterator[Bench]:
 def paces(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What each executor is measured to do."""
     found = dict(PACES)
-    for kind in (Sequential, Processes, Stacked):
+    for kind in (Sequential, Processes, Stacked, Captured):
         monkeypatch.setattr(kind, "pace", lambda self, steps: found[self.name])
     monkeypatch.setattr("autoinit.executors.choice.usable_cores", lambda: 2)
     return found
@@ -137,6 +138,57 @@ def test_what_cannot_run_here_is_refused(bench: Bench, monkeypatch: pytest.Monke
         choose(bench, executor="processes")
 
 
+@pytest.mark.parametrize("concurrency", [None, 1])
+def test_a_captured_step_needs_a_cuda_device(bench: Bench, concurrency: int | None) -> None:
+    with pytest.raises(ArgumentError, match="'captured', which cannot run here: CUDA graphs need a CUDA device"):
+        choose(bench, executor="captured", concurrency=concurrency)
+
+
+@pytest.fixture
+def capturable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A bench that says it is of a CUDA device, which records whatever it is given."""
+    monkeypatch.setattr("autoinit.executors.captured.why_not", lambda bench: "")
+    monkeypatch.setattr(bench.task, "device", torch.device("cuda"))
+    return bench
+
+
+NO_STACK = 600
+"""Affordable steps that are too few to try a stack with."""
+
+
+def test_replays_are_measured_on_a_cuda_device(capturable: Bench, paces: dict[str, float]) -> None:
+    paces["captured"] = 500.0
+    choice = choose(capturable, affordable_steps=NO_STACK)
+    assert choice.executor.name == "captured"
+    assert "one replayed step after the other 500" in choice.why
+    assert choose(capturable, executor="captured").why == "one replayed step after the other, as asked for"
+    paces["captured"] = 109.0
+    assert choose(capturable, affordable_steps=NO_STACK).executor.name == "sequential"
+
+
+def test_replays_are_no_choice_for_a_repeatable_search(capturable: Bench, paces: dict[str, float]) -> None:
+    paces["captured"] = 500.0
+    assert "replayed" not in choose(capturable, repeatable=True, affordable_steps=NO_STACK).why
+
+
+def test_why_steps_are_not_replayed_is_told(
+    capturable: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoinit.executors.captured.why_not", lambda bench: "Own has no capturable form")
+    choice = choose(capturable, affordable_steps=NO_STACK)
+    assert choice.executor.name == "sequential"
+    assert "; not captured: Own has no capturable form" in choice.why
+
+
+def test_a_large_model_is_not_captured(
+    capturable: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoinit.executors.choice.LAUNCH_BOUND", 100)
+    monkeypatch.delattr("autoinit.executors.captured.why_not")
+    why = choose(capturable, affordable_steps=NO_STACK).why
+    assert why.endswith("; not captured: with 3,466 parameters, starting kernels takes no share of a step")
+
+
 def test_why_there_are_no_workers_is_told_where_they_could_help(
     bench: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,11 +206,12 @@ def test_why_there_are_no_workers_is_told_where_they_could_help(
 @pytest.mark.parametrize(
     ("executor", "concurrency", "message"),
     [
-        ("threads", None, "executor is 'threads'. Allowed: sequential, processes"),
+        ("threads", None, "executor is 'threads'. Allowed: sequential, processes, stacked, captured, or None"),
         (None, 0, "concurrency is 0. Allowed: a whole number from 1"),
         (None, True, "concurrency is True"),
         (None, 2.0, "concurrency is 2.0"),
-        ("sequential", 2, "runs one job at a time"),
+        ("sequential", 2, "the sequential executor runs one job at a time"),
+        ("captured", 2, "the captured executor runs one job at a time"),
     ],
 )
 def test_what_is_not_understood_is_refused(executor: str | None, concurrency: int | None, message: str) -> None:
@@ -205,6 +258,6 @@ def test_a_stacked_selection_agrees_with_a_sequential_one() -> None:
 
 
 def test_the_type_names_what_is_allowed_for_the_function_and_for_the_command() -> None:
-    expected = Literal["sequential", "processes", "stacked"] | None
+    expected = Literal["sequential", "processes", "stacked", "captured"] | None
     assert typing.get_type_hints(autoinit.select)["executor"] == expected
     assert typing.get_type_hints(select_command)["executor"] == expected

@@ -15,7 +15,7 @@ from helpers import observed, unchanged
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from autoinit.task.snapshot import Snapshot, preserved, preserved_random
+from autoinit.task.snapshot import RandomStates, Snapshot, preserved, preserved_random
 
 
 class Everything(nn.Module):
@@ -202,3 +202,14 @@ def test_random_states_alone() -> None:
     model = nn.Linear(1, 1)
     with unchanged(model), preserved_random():
         torch.rand(3), np.random.rand(3), random.random()
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(1), np.random.rand, random.random])
+def test_a_draw_from_any_generator_of_the_host_is_seen(draw: Callable[[], object]) -> None:
+    with preserved_random():
+        states = RandomStates()
+        assert states.host_is_now()
+        draw()
+        assert not states.host_is_now()
+        states.restore()
+        assert states.host_is_now()
