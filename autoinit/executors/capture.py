@@ -22,6 +22,9 @@ REMEDY = 'Restart the process, and pass executor="sequential".'
 _WAITING = ("synchronizing CUDA operation", "stream is capturing")
 """What torch says of an operation that waits for the device, which a graph cannot hold."""
 
+_SEEDING = "CUDAGeneratorImpl"
+"""What torch names where the state of a generator is asked for."""
+
 _OURS = (Path(torch.__file__).parent, Path(__file__).parent.parent)
 """Where files lie whose lines tell an owner nothing."""
 
@@ -70,9 +73,11 @@ class CudaCapture:
         """Does the work on the stream that it will be recorded on."""
         present = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(present)
-        with torch.cuda.stream(self._stream), _never_waiting() if strict else contextlib.nullcontext():
-            work()
-        present.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream), _never_waiting() if strict else contextlib.nullcontext():
+                work()
+        finally:
+            present.wait_stream(self._stream)
 
     def record(self, work: Callable[[], Made]) -> tuple[Made, Callable[[], None]]:
         """Returns what the work makes, in the pool, and what replays it on the current stream."""
@@ -80,14 +85,27 @@ class CudaCapture:
         torch.clear_autocast_cache()  # a replay has to cast the weights that it finds
         graph = torch.cuda.CUDAGraph()
         mode = "thread_local"  # other threads of the process may go on using the device
-        # Where recording fails, torch leaves its own stream current: the outer block puts that right.
-        with (
-            torch.cuda.stream(self._stream),
-            torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode),
-        ):
-            made = work()
-        torch.clear_autocast_cache()
+        try:
+            # Where recording fails, torch leaves its own stream current: the outer block puts that right.
+            with (
+                torch.cuda.stream(self._stream),
+                torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode),
+            ):
+                made = work()
+        except BaseException:
+            self._close_pool()
+            raise
+        finally:
+            torch.clear_autocast_cache()
         return made, graph.replay
+
+    def _close_pool(self) -> None:
+        """Ends the pool's part in allocations, which torch leaves out where the end of a recording fails.
+
+        Else no cached memory would go back to the device in this process, not even where there is no other left.
+        """
+        with contextlib.suppress(RuntimeError):  # it was ended
+            torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
 
     def recover(self) -> None:
         """Waits for the device and draws a number, which a recording that was cut off may have broken."""
@@ -112,6 +130,9 @@ def in_words(problem: BaseException) -> str:
         problem = problem.__context__
     if isinstance(problem, Unrecordable):
         return str(problem)
+    if _SEEDING in str(problem):
+        asked = f"the step reads or sets a state of random numbers{_place(problem.__traceback__)}"
+        return f"{asked}, as checkpointing does where preserve_rng_state is True, and a graph has its own"
     if any(text in str(problem) for text in _WAITING):
         asked = "the step asks for a tensor's value (as .item(), .cpu() and an `if` on a tensor do)"
         return f"{asked}{_place(problem.__traceback__)}, which a graph cannot hold"
