@@ -85,15 +85,19 @@ class CudaCapture:
         torch.clear_autocast_cache()  # a replay has to cast the weights that it finds
         graph = torch.cuda.CUDAGraph()
         mode = "thread_local"  # other threads of the process may go on using the device
+        first: list[BaseException] = []
         try:
             # Where recording fails, torch leaves its own stream current: the outer block puts that right.
             with (
                 torch.cuda.stream(self._stream),
                 torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode),
+                _noting(first),
             ):
                 made = work()
         except BaseException:
             self._close_pool()
+            if first:
+                raise first[0] from None  # the end of a recording that failed says only that it did
             raise
         finally:
             torch.clear_autocast_cache()
@@ -126,8 +130,6 @@ def lost(problem: BaseException) -> DeviceError:
 
 def in_words(problem: BaseException) -> str:
     """Returns why something could not be recorded, with the owner's line where one is known."""
-    while problem.__context__ is not None:  # what the end of a recording says hides what went wrong in it
-        problem = problem.__context__
     if isinstance(problem, Unrecordable):
         return str(problem)
     if _SEEDING in str(problem):
@@ -145,6 +147,16 @@ def _place(trace: TracebackType | None) -> str:
         if not any(folder in Path(frame.filename).parents for folder in _OURS):
             return f" at {Path(frame.filename).name}:{frame.lineno}"
     return ""
+
+
+@contextlib.contextmanager
+def _noting(problems: list[BaseException]) -> Iterator[None]:
+    """Adds what is raised inside to a list."""
+    try:
+        yield
+    except BaseException as problem:
+        problems.append(problem)
+        raise
 
 
 @contextlib.contextmanager

@@ -578,10 +578,7 @@ class Failing(Again):
             raise RuntimeError(self._problem)
 
     def record(self, work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        try:
-            raise RuntimeError(self._problem)
-        finally:
-            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+        raise RuntimeError(self._problem)
 
 
 WAITED = "CUDA error: operation not permitted when stream is capturing"
@@ -604,6 +601,14 @@ def test_a_device_that_cannot_record_is_told_of_in_words(problem: str, strict: b
         assert len(executor.notes) == 1
         assert said in executor.notes[0]
         assert Captured(bench, Failing(bench.task.model, problem, strict)).pace(3) == 0
+
+
+def test_an_error_that_is_being_handled_around_it_is_no_reason() -> None:
+    with bench_of(mlp()) as bench:
+        try:
+            raise KeyError("called a synchronizing CUDA operation")
+        except KeyError:
+            assert "cuDNN error" in refusal(bench.task, Failing(bench.task.model, "cuDNN error"))
 
 
 def test_a_device_that_is_lost_ends_with_what_to_do() -> None:
