@@ -105,9 +105,15 @@ def _contained(result: Callable[[], Row], job: tuple[Any, ...], finish: Callable
 
 
 def provenance() -> Row:
-    """Returns date, commit of the library and torch's version, to be kept in every row."""
+    """Returns date, commit of the library and torch's version, to be kept in every row.
+
+    The commit is empty where there is no git, or no history.
+    """
     import torch
 
     command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False).stdout
+    try:
+        commit = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        commit = ""
     return {"date": time.strftime("%Y-%m-%d"), "commit": commit.strip(), "torch": torch.__version__}

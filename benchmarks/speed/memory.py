@@ -42,6 +42,8 @@ from autoinit.drawing import weights as weights_module
 from autoinit.search import rounds as rounds_module
 from autoinit.task import task as task_module
 
+from ..common.peaks import peak_beyond
+
 TARGET = 1.10
 ADAMW = partial(AdamW, lr=1e-3)
 PLAIN_STEPS = 3
@@ -261,12 +263,8 @@ def chosen(case: Case, model: nn.Module, data: list[tuple[Tensor, Tensor]], **mo
 def peak(model: nn.Module, data: Any, device: torch.device, work: Callable[[], object]) -> int:
     """Returns the most bytes of the device that were alive during some work."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device) - sum(p.nbytes for p in (*model.parameters(), *model.buffers()))
-        torch.cuda.reset_peak_memory_stats(device)
-        work()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        beyond = peak_beyond(device, work)
+        return beyond + sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     with counted(model, data) as counter:
         work()
     return counter.peak
