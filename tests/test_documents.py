@@ -179,14 +179,14 @@ def test_every_module_that_is_run_exists(page: str) -> None:
 def test_every_benchmark_is_in_the_table() -> None:
     """Each table of benchmarks/README.md names a folder in its head and a command of it in each row."""
     text = text_of("benchmarks/README.md")
-    heads = list(re.finditer(r"python -m (benchmarks\.\w+)\.…", text))
+    heads = list(re.finditer(r"python -m (benchmarks(?:\.\w+)?)\.…", text))
     named = {
         f"{head[1]}.{name}"
         for head, end in zip(heads, [*[head.start() for head in heads[1:]], text.index("## Running")], strict=True)
         for name in re.findall(r"^\| `(\w+)", text[head.end() : end], re.MULTILINE)
     }
     runnable = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for path in (ROOT / "benchmarks").rglob("*.py")
         if '__name__ == "__main__"' in path.read_text()
     }
