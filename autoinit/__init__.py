@@ -13,6 +13,7 @@ What to call; `help(autoinit.select)` and so on say the rest:
     catalogue         lists every initialization that has a name
     report            writes a page about a selection, a diagnosis or a study
     trace, resolve    read a model's architecture; tell what a recipe would do to it
+    smaller           makes a small model of the same kind, on which to choose for a large one
     coordinate_check  says whether a model's learning rate carries over to other widths
     run_study         runs many tasks and candidates, resumable
     init, testing     draws as functions of one tensor; a suite for draws of your own

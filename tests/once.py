@@ -51,17 +51,17 @@ def known() -> Knowledge:
 
 
 def shipped_recommender() -> Recommender:
-    """Returns the recommender that ships: fitted by the first process that asks, read by the others.
-
-    With a fifth of the trees, which is a handicap: what holds of these forests holds of larger ones.
-    """
-    with alone(cache.folder()), few_trees():
+    """Returns the recommender that ships: fitted by the first process that asks, read by the others."""
+    with alone(cache.folder()):
         return cache.default()
 
 
 @contextlib.contextmanager
 def few_trees(whole: int = 24, held_out: int = 12) -> Iterator[None]:
-    """Has forests be grown with few trees in the block."""
+    """Has forests be grown with a fifth of the trees in the block, where no file of what ships is read or written.
+
+    That is a handicap: what holds of these forests holds of larger ones.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autoinit.recommender.learner.TREES", whole)
         patch.setattr("autoinit.recommender.learner.HELD_OUT_TREES", held_out)
