@@ -44,7 +44,8 @@ def timer_of(device: torch.device) -> Callable[[], float]:
         return time.perf_counter
 
     def waited() -> float:
-        if not torch.cuda.is_current_stream_capturing():  # a step that is recorded may not be waited for
+        # A step that is recorded may not be waited for, nor one that is tried for whether it waits.
+        if not (torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode()):
             torch.cuda.synchronize(device)
         return time.perf_counter()
 

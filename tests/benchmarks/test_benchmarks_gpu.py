@@ -27,7 +27,7 @@ from benchmarks.gpu.models import GPT2, RESNET50, SMALL, Subject
 from benchmarks.gpu.runner import LATE, SECTIONS, WHOLE, Section, run_sections
 from benchmarks.gpu.session import Options, Session, describe_machine
 from benchmarks.gpu.steps import plain_pace
-from benchmarks.gpu.timing import split_time
+from benchmarks.gpu.timing import split_time, timer_of
 from benchmarks.speed import memory
 
 CPU = torch.device("cpu")
@@ -279,6 +279,19 @@ def test_training_counts_as_training_whoever_makes_the_optimizer() -> None:
     assert idle.outside == pytest.approx(1.0)
     assert idle.most.startswith("everything else 100")
     assert [getattr(*place) for place in patched] == before
+
+
+@pytest.mark.parametrize(("recording", "strict", "waits"), [(False, 0, True), (True, 0, False), (False, 2, False)])
+def test_a_step_that_is_being_recorded_is_not_waited_for(
+    recording: bool, strict: int, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = list[Any]()
+    monkeypatch.setattr(torch.cuda, "synchronize", done.append)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: recording)
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: strict)
+    before = time.perf_counter()
+    assert timer_of(torch.device("cuda"))() >= before
+    assert bool(done) is waits
 
 
 class FakeCuda:
