@@ -63,6 +63,10 @@ FIRST_SECONDS = 0.25
 """For the first timing of a number of threads, after one step: ten steps, or fewer where they are slow."""
 
 
+BESIDE = 2
+"""Candidates for which there must be room where a step is recorded: it keeps its activations while plain steps run."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """How jobs are run.
@@ -250,7 +254,9 @@ def _replays(bench: Bench, threads: int, repeatable: bool, refused: list[str]) -
         return
     size = sum(parameter.numel() for parameter in bench.task.model.parameters())
     large = f"with {size:,} parameters, starting kernels takes no share of a step" if size > LAUNCH_BOUND else ""
-    if why_not := large or captured.why_not(bench):
+    most, needed = (math.inf, "") if large else candidates_that_fit(bench)
+    tight = "" if most >= BESIDE else f"a recorded step has no room beside a plain one ({needed})"
+    if why_not := large or tight or captured.why_not(bench):
         refused.append(f"; not captured: {why_not}")
     else:
         yield Choice(Captured(bench), threads, "one replayed step after the other")

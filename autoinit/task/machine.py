@@ -19,26 +19,43 @@ def usable_cores() -> int:
     return int(joblib.cpu_count())
 
 
-@dataclass
+@dataclass(eq=False)
 class PeakMemory:
-    """The most bytes of tensors at a time; None while it is being watched, and on devices that do not count them."""
+    """The most bytes of tensors at a time; right at the end of its block, None on devices that do not count them."""
 
     bytes: int | None = None
 
 
+_WATCHED: list[PeakMemory] = []
+"""Those whose blocks are open, on the one device that a search trains on."""
+
+
 @contextlib.contextmanager
 def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
-    """Yields where the peak of the block will stand; at its end, cached blocks go back to the device."""
+    """Yields where the peak of the block will stand; at its end, cached blocks go back to the device.
+
+    Blocks may stand inside of each other. The device has one counter, which each starts anew, so what it showed before
+    is noted for those around.
+    """
     peak = PeakMemory()
     counted = device.type == "cuda"
     if counted:
+        _note(device)
         torch.cuda.reset_peak_memory_stats(device)
+        _WATCHED.append(peak)
     try:
         yield peak
     finally:
         if counted:
-            peak.bytes = torch.cuda.max_memory_allocated(device)
+            _note(device)
+            _WATCHED.remove(peak)
         free_cache(device)
+
+
+def _note(device: torch.device) -> None:
+    """Tells all blocks that are open what the device's counter shows."""
+    for peak in _WATCHED:
+        peak.bytes = max(peak.bytes or 0, torch.cuda.max_memory_allocated(device))
 
 
 def runs_ahead(device: torch.device) -> bool:

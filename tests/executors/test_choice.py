@@ -148,6 +148,7 @@ def test_a_captured_step_needs_a_cuda_device(bench: Bench, concurrency: int | No
 def capturable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A bench that says it is of a CUDA device, which records whatever it is given."""
     monkeypatch.setattr("autoinit.executors.captured.why_not", lambda bench: "")
+    monkeypatch.setattr("autoinit.executors.choice.candidates_that_fit", lambda bench: (2, ""))
     monkeypatch.setattr(bench.task, "device", torch.device("cuda"))
     return bench
 
@@ -169,6 +170,15 @@ def test_replays_are_measured_on_a_cuda_device(capturable: Bench, paces: dict[st
 def test_replays_are_no_choice_for_a_repeatable_search(capturable: Bench, paces: dict[str, float]) -> None:
     paces["captured"] = 500.0
     assert "replayed" not in choose(capturable, repeatable=True, affordable_steps=NO_STACK).why
+
+
+def test_no_step_is_recorded_that_has_no_room_beside_a_plain_one(
+    capturable: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoinit.executors.choice.candidates_that_fit", lambda bench: (1, "one needs 9 GiB"))
+    choice = choose(capturable, affordable_steps=NO_STACK)
+    assert "captured" not in paces or choice.executor.name == "sequential"
+    assert "; not captured: a recorded step has no room beside a plain one (one needs 9 GiB)" in choice.why
 
 
 def test_why_steps_are_not_replayed_is_told(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import autoinit
-from autoinit.task.machine import PeakMemory, free_cache, peak_memory, usable_cores, using_threads
+from autoinit.task.machine import free_cache, peak_memory, usable_cores, using_threads
 
 
 def test_there_is_one_at_least_and_no_more_than_the_machine_has() -> None:
@@ -56,7 +56,7 @@ def test_a_plan_gives_the_same_bits_on_any_number_of_threads(name: str) -> None:
 def test_a_cpu_does_not_count() -> None:
     with peak_memory(torch.device("cpu")) as peak:
         torch.ones(1000)
-    assert peak == PeakMemory(None)
+    assert peak.bytes is None
 
 
 def test_the_peak_is_there_and_cached_memory_given_back_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +69,21 @@ def test_the_peak_is_there_and_cached_memory_given_back_also_after_an_error(monk
         raise RuntimeError
     assert peak.bytes == 7
     assert calls == ["reset", "empty"]
+
+
+def test_a_block_inside_of_another_hides_nothing_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counter of a stand-in: its peak is at least what is held now, and starting anew forgets what was."""
+    counter = {"peak": 0}
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: counter.update(peak=1))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: counter["peak"])
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    device = torch.device("cuda")
+    with peak_memory(device) as outer:
+        counter["peak"] = 9
+        with peak_memory(device) as inner:
+            counter["peak"] = 5
+        counter["peak"] = 6
+    assert (outer.bytes, inner.bytes) == (9, 5)
 
 
 def test_freeing_nothing_is_no_error() -> None:
