@@ -21,8 +21,9 @@ def haar(count: int, rows: int, columns: int, generator: torch.Generator, dtype:
 
     The matrices lie on the generator's device.
     """
-    shape = (count, max(rows, columns), min(rows, columns))
-    vectors = torch.empty(shape, dtype=dtype, device=generator.device).normal_(generator=generator).tril_()
+    # A vector in a row of memory: its length is summed more exactly than over strides, and LAPACK wants it so.
+    shape = (count, min(rows, columns), max(rows, columns))
+    vectors = torch.empty(shape, dtype=dtype, device=generator.device).normal_(generator=generator).triu_().mT
     first = vectors.diagonal(dim1=-2, dim2=-1)
     first.masked_fill_(first == 0, 1.0)  # once in many millions; a vector of zeros would have no direction
     lengths = vectors.norm(dim=-2).copysign(-first)  # each vector is reflected to the far side: nothing cancels
