@@ -62,7 +62,7 @@ def task(name: str, model: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         **model,
-        "data": "benchmarks.study_overhead:rows",
+        "data": "benchmarks.speed.study_overhead:rows",
         "batch_size": 64,
         "loss": "mse",
         "optimizer": "torch.optim:SGD",
@@ -101,7 +101,7 @@ def many() -> Study:
 
 
 LINEAR = {"model": "torch.nn:Linear", "model_args": {"in_features": 10, "out_features": 1}}
-WIDE = {"model": "benchmarks.models:tabular_mlp", "model_args": {"features": 10, "outputs": 1}}
+WIDE = {"model": "benchmarks.common.models:tabular_mlp", "model_args": {"features": 10, "outputs": 1}}
 
 
 def memory() -> float:
