@@ -152,7 +152,7 @@ def apply_(
     plan = _as_plan(what)
     if plan is not None:
         check_plan_fits(inner, plan)
-        plan = located(inner, plan, kind)
+        plan = located(plan, kind)
         set_weights(inner, plan)
         return plan
     recipe = as_recipe(what)

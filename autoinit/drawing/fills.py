@@ -44,7 +44,9 @@ def in_pieces(target: Tensor, fill: Fill) -> bool:
     return large and alike and fill.distribution in INDEPENDENT
 
 
-def pieces(target: Tensor, fill: Fill, source: Source, device: torch.device) -> Iterator[Work]:
+def pieces(
+    target: Tensor, fill: Fill, source: Source, device: torch.device, padding: int | None = None
+) -> Iterator[Work]:
     """Yields what draws a target piece by piece: of one that is drawn elsewhere, no more than a piece stands beside it.
 
     Args:
@@ -52,7 +54,10 @@ def pieces(target: Tensor, fill: Fill, source: Source, device: torch.device) -> 
         fill: what it gets.
         source: of random numbers.
         device: where the draw is made.
+        padding: a row that stays zero.
     """
+    row = target[0].numel()
+    zero = (0, 0) if padding is None else (padding * row, (padding + 1) * row)
     for number, piece in enumerate(chunks(target)):
 
         def work(piece: Tensor = piece, number: int = number) -> None:
@@ -61,6 +66,8 @@ def pieces(target: Tensor, fill: Fill, source: Source, device: torch.device) -> 
             _draw_independent(value, fill, source.seed, number)
             if fill.factor != 1.0:
                 value.mul_(fill.factor)
+            first, last = (max(0, place - number * CHUNK) for place in zero)
+            value[first:last] = 0.0
             if not here:
                 piece.copy_(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
@@ -42,36 +43,28 @@ def set_weights(model: nn.Module, plan: Plan, memory: Memory | None = None, draw
         memory: costly draws are looked up there, and added to it; the bits are the same without.
         drawn: likewise, of the two passes of a calibration.
     """
-    kind = plan.drawn_on if is_there(plan.drawn_on) else ""
-    kind = kind or kind_of(model) or "cpu"
+    kind = plan.drawn_on if plan.drawn_on and is_there(plan.drawn_on) else kind_of(model) or "cpu"
     source = Source(plan.seed, Memory(room=0) if memory is None else memory, drawn)
-    padding = padding_rows(model)
     changed = [fill for fill in plan.fills if not (fill.untouched or fill.copy_of)]
     with torch.no_grad(), full_float32(torch.device(kind)):
-        _carry_out(_works(model, changed, source, kind, padding), changed, on_cpu=kind == "cpu")
-        for fill in changed:
-            if fill.name in padding and not read(model, fill.name).is_meta and not is_parametrized(model, fill.name):
-                read(model, fill.name)[padding[fill.name]] = 0.0
+        _carry_out(_works(model, changed, source, kind), changed, on_cpu=kind == "cpu")
         for fill in plan.fills:
             if fill.copy_of and not read(model, fill.name).is_meta:
                 assign(model, fill.name, read(model, fill.copy_of))
 
 
-def _works(
-    model: nn.Module, fills: list[Fill], source: Source, kind: str, padding: Mapping[str, int]
-) -> Iterator[Work]:
+def _works(model: nn.Module, fills: list[Fill], source: Source, kind: str) -> Iterator[Work]:
     """Yields what sets each parameter, in parts that may be done at the same time."""
+    padding = padding_rows(model)
     for fill in fills:
         target = read(model, fill.name)
         if target.is_meta or target.numel() == 0 or (fill.result and digest(target) == fill.result):
             continue
-        device = place(target, kind)
+        device, row = place(target, kind), padding.get(fill.name)
         if in_pieces(target, fill) and not is_parametrized(model, fill.name):
-            yield from pieces(target, fill, source, device)
+            yield from pieces(target, fill, source, device, row)
         else:
-            yield lambda fill=fill, target=target, device=device: _set_whole(  # type: ignore[misc]
-                model, fill, target, source, device, padding.get(fill.name)
-            )
+            yield functools.partial(_set_whole, model, fill, target, source, device, row)
 
 
 def _set_whole(
@@ -166,11 +159,10 @@ def _with_result(model: nn.Module, fill: Fill) -> Fill:
     return fill if tensor.is_meta else dataclasses.replace(fill, result=digest(tensor))
 
 
-def located(model: nn.Module, plan: Plan, kind: str = "") -> Plan:
+def located(plan: Plan, kind: str = "") -> Plan:
     """Returns a plan that is about to be applied, with where its draws are made; warns where its numbers cannot be had.
 
     Args:
-        model: that it is applied to.
         plan: read from a file or made by a search.
         kind: of device that was asked for; empty for the one that the plan says.
     """

@@ -70,3 +70,12 @@ def test_scaled_slices_of_a_large_tensor_hold_the_draw_of_its_pieces() -> None:
     fill_whole(scaled, dataclasses.replace(fill(), slices=2, slice_factors=(1.0, 2.0)), source())
     assert torch.equal(scaled[: SHAPE[0]], plain[: SHAPE[0]])
     assert torch.equal(scaled[SHAPE[0] :], 2 * plain[SHAPE[0] :])
+
+
+def test_a_row_that_stays_zero_may_lie_in_two_pieces() -> None:
+    row = CHUNK // 1000  # begins in the first piece, ends in the second
+    target = torch.empty(2 * row, 1000)
+    for work in pieces(target, fill(), source(), CPU, padding=row):
+        work()
+    assert target.eq(0).all(dim=1).nonzero().flatten().tolist() == [row]
+    assert target.eq(0).sum() <= 1000 + 2
