@@ -6,6 +6,8 @@ import threading
 
 from torch import Tensor, nn
 
+from ..task.machine import bytes_of
+
 ON_CPU = 2**28
 """Bytes that a search's draws may take of the host's memory."""
 
@@ -85,7 +87,7 @@ def room_for(model: nn.Module) -> int:
     """Returns the bytes that the remembered draws of a model may take where it lies."""
     if lies_on_cpu(model):
         return ON_CPU
-    return int(SHARE * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()))
+    return int(SHARE * bytes_of(model.parameters()))
 
 
 def lies_on_cpu(model: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from ..errors import ArgumentError
 from ..executors import captured, processes, stacked
 from ..judging.budget import BATCH
 from ..probing.bench import Bench, steps_per_second
-from ..task.machine import usable_cores, using_threads
+from ..task.machine import bytes_of, usable_cores, using_threads
 from ..text import number
 from .captured import Captured
 from .executor import Executor
@@ -279,7 +279,7 @@ def _workers(concurrency: int | None, repeatable: bool) -> int:
 
 def _workers_that_fit(bench: Bench) -> int:
     """Returns how many workers' weights fit into half of the free memory."""
-    size = sum(parameter.numel() * parameter.element_size() for parameter in bench.task.model.parameters())
+    size = bytes_of(bench.task.model.parameters())
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):

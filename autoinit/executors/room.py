@@ -8,7 +8,7 @@ import torch
 
 from ..probing.bench import Bench
 from ..probing.probe import probe
-from ..task.machine import free_bytes, peak_memory
+from ..task.machine import bytes_of, free_bytes, peak_memory
 from ..text import number
 
 SHARE = 0.8
@@ -37,8 +37,7 @@ def candidates_that_fit(bench: Bench) -> tuple[float, str]:
     with peak_memory(device) as peak:
         probe(bench.task, steps=STEPS, seed=0)
         bench.snapshot.rewind()
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in bench.task.model.parameters())
-    needed = max(1, (peak.bytes or 0) - held + weights)
+    needed = max(1, (peak.bytes or 0) - held + bytes_of(bench.task.model.parameters()))
     return int(SHARE * free / needed), f"one needs {_gib(needed)}, and {_gib(free)} are free"
 
 

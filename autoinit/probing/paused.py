@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..judging.budget import Tally
+from ..task.machine import bytes_of
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .probe import Training
@@ -97,4 +98,4 @@ def _stored(model: nn.Module) -> list[Tensor]:
 
 
 def _bytes(values: Iterable[Any]) -> int:
-    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
+    return bytes_of(value for value in values if isinstance(value, Tensor))

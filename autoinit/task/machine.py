@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import joblib
@@ -61,6 +61,11 @@ def _note(device: torch.device) -> None:
 def runs_ahead(device: torch.device) -> bool:
     """Whether a device computes while the program goes on, so that reading a number waits for all before it."""
     return device.type == "cuda"
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Returns the bytes that the entries of some tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def numbers(scalars: Sequence[Tensor]) -> list[float]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .containers import Contents
+from .machine import bytes_of
 
 
 class RandomStates:
@@ -158,7 +159,7 @@ class Snapshot:
     @property
     def bytes(self) -> int:
         """What the host copies take."""
-        return sum(value.numel() * value.element_size() for value in (*self._values, *self._grads[1]))
+        return bytes_of((*self._values, *self._grads[1]))
 
     def moved(self) -> list[nn.Parameter]:
         """Returns the parameters whose values are no longer what they were."""
