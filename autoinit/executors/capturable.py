@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 import torch
@@ -16,16 +15,30 @@ from ..probing.probe import probe
 from ..probing.stepping import Eager, MakeStepper
 from ..task.snapshot import Snapshot
 from ..task.task import Task
+from .agreement import (
+    GRADIENTS,
+    NEGLIGIBLE,
+    Ways,
+    are_close,
+    gradients_differ,
+    losses_differ,
+    norm,
+    norm_of_all,
+    scale_weights,
+    tolerance_of,
+)
 from .capture import Capture, CudaCapture, in_words, lost
 from .lasting import why_not_lasting
 from .recorded import Recording
-from .stackable import GRADIENTS, NEGLIGIBLE, scale_weights, tolerance_of
 
 TRIED = ((1.0, 1.0), (0.9, 0.5))
 """Factors on the weights and on the learning rate of two candidates: a number that was recorded along would show."""
 
 STEPS = 3
 """The first step is the optimizer's own; the third sees what a replayed one did to weights, state and buffers."""
+
+
+WAYS = Ways("in a replay", "without", "a replay and a plain step", "in a replay")
 
 
 def why_not(bench: Bench) -> str:
@@ -130,31 +143,14 @@ def _moving(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _difference(found: _Seen, expected: _Seen, tolerance: float) -> str:
-    pairs = [
-        *(("training", a, b) for a, b in zip(found.curve.losses, expected.curve.losses, strict=False)),
-        *(("held-back", a[1], b[1]) for a, b in zip(found.curve.held_back, expected.curve.held_back, strict=False)),
-    ]
-    for kind, loss, plain in pairs:
-        if not math.isclose(loss, plain, rel_tol=tolerance, abs_tol=1e-3 * tolerance):
-            return f"its {kind} loss is {loss:.6g} in a replay, {plain:.6g} without"
-    if found.gradients.keys() != expected.gradients.keys():
-        names = ", ".join(sorted(found.gradients.keys() ^ expected.gradients.keys())[:3])
-        return f"a replay and a plain step differ in which weights have a gradient ({names})"
-    whole = math.hypot(*map(_norm, expected.gradients.values()))
-    for name, gradient in expected.gradients.items():
-        if not _close(found.gradients[name], gradient, GRADIENTS * tolerance, NEGLIGIBLE * whole):
-            return f"the gradient of {name} differs in a replay"
+    if why := losses_differ(found.curve, expected.curve, tolerance, WAYS):
+        return why
+    if why := gradients_differ(found.gradients, expected.gradients, tolerance, WAYS):
+        return why
+    whole = norm_of_all(expected.gradients)
     for name, change in expected.changes.items():
         # An optimizer like Adam moves a weight as far by a gradient that is rounding as by any other.
-        rounding = name in expected.gradients and _norm(expected.gradients[name]) <= NEGLIGIBLE * whole
-        if not rounding and not _close(found.changes[name], change, GRADIENTS * tolerance, 0.0):
+        rounding = name in expected.gradients and norm(expected.gradients[name]) <= NEGLIGIBLE * whole
+        if not rounding and not are_close(found.changes[name], change, GRADIENTS * tolerance, 0.0):
             return f"{name} comes to be another in replays than in plain steps"
     return ""
-
-
-def _close(found: Tensor, expected: Tensor, relative: float, absolute: float) -> bool:
-    return _norm(found.double() - expected.double()) <= relative * _norm(expected) + absolute
-
-
-def _norm(tensor: Tensor) -> float:
-    return float((tensor.coalesce().values() if tensor.is_sparse else tensor).detach().double().norm())

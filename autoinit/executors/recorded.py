@@ -15,9 +15,9 @@ from ..task.batches import Batch, map_tensors, tensors
 from ..task.optimizers import step_scheduler
 from ..task.snapshot import RandomStates
 from ..task.task import Task
+from .agreement import changed_attribute, state_of
 from .capture import Capture, Unrecordable
 from .lasting import Lasting, use_recordable_form
-from .stackable import state_of
 
 MOST_SHAPES = 0.5
 """Share of the batches that has to be of the recorded shape: the others are computed operation by operation."""
@@ -115,7 +115,7 @@ class Recording:
         capture.rehearse(work, strict=True)
         for why in (
             _replaced(places, _places(model)),
-            _kept(before, state_of(model)),
+            _kept(changed_attribute(before, state_of(model))),
             _drawn(random, self._task.device),
             self.lasting.why_not_settled(),
         ):
@@ -218,13 +218,11 @@ def _replaced(before: dict[str, Tensor], after: dict[str, Tensor]) -> str:
     return ""
 
 
-def _kept(before: dict[str, object], after: dict[str, object]) -> str:
-    """Returns which module keeps a number or a tensor of its own from step to step: replays would all see the first."""
-    for key, value in after.items():
-        was = before.get(key)
-        if not (value is was or (not isinstance(value, Tensor) and not isinstance(was, Tensor) and value == was)):
-            return f"its attribute {key} changes from step to step and is no buffer; register_buffer would let it be"
-    return ""
+def _kept(attribute: str) -> str:
+    """Returns that a module keeps something of its own from step to step: replays would all see the first."""
+    if not attribute:
+        return ""
+    return f"its attribute {attribute} changes from step to step and is no buffer; register_buffer would let it be"
 
 
 def _drawn(states: RandomStates, device: torch.device) -> str:

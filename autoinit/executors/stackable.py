@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections import deque
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import described
@@ -20,6 +17,7 @@ from ..recipes.recipe import OWN
 from ..task.assign import derived_name
 from ..task.snapshot import Snapshot
 from ..task.task import Task
+from .agreement import Ways, changed_attribute, gradients_differ, losses_differ, scale_weights, state_of, tolerance_of
 from .elementwise import why_not_elementwise
 from .lockstep import Lane, lockstep
 from .stack import Stack, moving_buffers
@@ -30,14 +28,7 @@ TRIED = (1.0, 0.9)
 STEPS = 2
 """The second step sees what the first did to weights, optimizer and buffers."""
 
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""Relative difference of two losses that rounding explains; libraries that compute the loss of a double model in single
-precision are why float64's is this large."""
-LOW_PRECISION = 0.05
-GRADIENTS = 10.0
-"""Gradients round so many times more."""
-NEGLIGIBLE = 1e-5
-"""Share of the whole gradient below which a weight's own is rounding, as a key's bias in attention has."""
+WAYS = Ways("in a stack", "by itself", "a stack and a training by itself", "in a stack from that by itself")
 
 
 def why_not(bench: Bench) -> str:
@@ -102,81 +93,15 @@ def _compared(task: Task, snapshot: Snapshot) -> str:
     before = state_of(task.model)
     for _ in lockstep(task, stack, lanes, lambda step: held_back):
         pass
-    if why := _kept(before, state_of(task.model)):
-        return why
+    if key := changed_attribute(before, state_of(task.model)):  # other stacks would take it for theirs
+        return f"its attribute {key} changes from step to step and is no buffer; register_buffer would let it stack"
     if any(curve.diverged_at is not None for curve in curves):
         return "the loss of its own weights is not finite within two steps, so nothing can be compared"
     tolerance = tolerance_of(task)
     for place, (lane, curve) in enumerate(zip(lanes, curves, strict=True)):
-        why = _losses_differ(lane.recorder.curve(), curve, tolerance) or _gradients_differ(
-            stack.gradients(place), gradients[place], GRADIENTS * tolerance
+        why = losses_differ(lane.recorder.curve(), curve, tolerance, WAYS) or gradients_differ(
+            stack.gradients(place), gradients[place], tolerance, WAYS
         )
         if why:
             return why
-    return ""
-
-
-def state_of(model: nn.Module) -> dict[str, object]:
-    """Returns what modules hold besides parameters and buffers: numbers, and tensors also inside of containers.
-
-    The object itself stands for a tensor, so that none with the same id can take its place meanwhile.
-    """
-    found: dict[str, object] = {}
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            key = f"{path}.{name}".strip(".")
-            if isinstance(value, (Tensor, int, float)) and name != "training":
-                found[key] = value
-            elif isinstance(value, (list, tuple, set, deque, dict)) and not name.startswith("_"):
-                content = value.values() if isinstance(value, dict) else value
-                found.update({f"{key}[{i}]": part for i, part in enumerate(content) if isinstance(part, Tensor)})
-    return found
-
-
-def _kept(before: dict[str, object], after: dict[str, object]) -> str:
-    """Returns which module has kept a number or a tensor from training: other stacks would take it for theirs."""
-    for key, value in after.items():
-        was = before.get(key)
-        same = value is was or (not isinstance(value, Tensor) and not isinstance(was, Tensor) and value == was)
-        if not same:
-            return f"its attribute {key} changes from step to step and is no buffer; register_buffer would let it stack"
-    return ""
-
-
-@torch.no_grad()
-def scale_weights(task: Task, factor: float) -> None:
-    """Multiplies all trainable weights."""
-    for parameter in task.model.parameters():
-        if parameter.requires_grad:
-            parameter.mul_(factor)
-
-
-def tolerance_of(task: Task) -> float:
-    """Returns by what share two losses of a task may differ by rounding."""
-    kinds = {parameter.dtype for parameter in task.model.parameters() if parameter.is_floating_point()}
-    if task.autocast is not None:
-        kinds.add(task.autocast)
-    return max(TOLERANCES.get(kind, LOW_PRECISION) for kind in kinds)
-
-
-def _losses_differ(stacked: Curve, alone: Curve, tolerance: float) -> str:
-    pairs = [
-        *(("training", a, b) for a, b in zip(stacked.losses, alone.losses, strict=False)),
-        *(("held-back", a, b) for (_, a), (_, b) in zip(stacked.held_back, alone.held_back, strict=False)),
-    ]
-    for kind, found, expected in pairs:
-        if not math.isclose(found, expected, rel_tol=tolerance, abs_tol=1e-3 * tolerance):
-            return f"its {kind} loss is {found:.6g} in a stack, {expected:.6g} by itself"
-    return ""
-
-
-def _gradients_differ(stacked: dict[str, Tensor], alone: dict[str, Tensor], tolerance: float) -> str:
-    if stacked.keys() != alone.keys():
-        names = ", ".join(sorted(stacked.keys() ^ alone.keys())[:3])
-        return f"a stack and a training by itself differ in which weights have a gradient ({names})"
-    whole = math.hypot(*(float(gradient.double().norm()) for gradient in alone.values()))
-    for name, expected in alone.items():
-        gap = float((stacked[name].double() - expected.double()).norm())
-        if not gap <= tolerance * float(expected.double().norm()) + NEGLIGIBLE * whole:
-            return f"the gradient of {name} differs in a stack from that by itself"
     return ""

@@ -1,0 +1,120 @@
+"""Whether two ways of training the same weights agree up to rounding, and what a training leaves in the modules."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..judging.score import Curve
+from ..task.task import Task
+
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""Relative difference of two losses that rounding explains; libraries that compute the loss of a double model in single
+precision are why float64's is this large."""
+LOW_PRECISION = 0.05
+GRADIENTS = 10.0
+"""Gradients round so many times more."""
+NEGLIGIBLE = 1e-5
+"""Share of the whole gradient below which a weight's own is rounding, as a key's bias in attention has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What two ways of training are called where they differ.
+
+    Attributes:
+        here: the one that is tried, as in "its loss is 1 in a stack".
+        there: the one that it shall agree with, as in "2 by itself".
+        both: who differ.
+        gradient: in which a gradient differs.
+    """
+
+    here: str
+    there: str
+    both: str
+    gradient: str
+
+
+@torch.no_grad()
+def scale_weights(task: Task, factor: float) -> None:
+    """Multiplies all trainable weights."""
+    for parameter in task.model.parameters():
+        if parameter.requires_grad:
+            parameter.mul_(factor)
+
+
+def tolerance_of(task: Task) -> float:
+    """Returns by what share two losses of a task may differ by rounding."""
+    kinds = {parameter.dtype for parameter in task.model.parameters() if parameter.is_floating_point()}
+    if task.autocast is not None:
+        kinds.add(task.autocast)
+    return max(TOLERANCES.get(kind, LOW_PRECISION) for kind in kinds)
+
+
+def losses_differ(found: Curve, expected: Curve, tolerance: float, ways: Ways) -> str:
+    """Returns which loss of two short trainings differs by more than rounding; empty where none does."""
+    pairs = [
+        *(("training", a, b) for a, b in zip(found.losses, expected.losses, strict=False)),
+        *(("held-back", a, b) for (_, a), (_, b) in zip(found.held_back, expected.held_back, strict=False)),
+    ]
+    for kind, loss, other in pairs:
+        if not math.isclose(loss, other, rel_tol=tolerance, abs_tol=1e-3 * tolerance):
+            return f"its {kind} loss is {loss:.6g} {ways.here}, {other:.6g} {ways.there}"
+    return ""
+
+
+def gradients_differ(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float, ways: Ways) -> str:
+    """Returns which weight's gradient differs by more than rounding; empty where none does."""
+    if found.keys() != expected.keys():
+        names = ", ".join(sorted(found.keys() ^ expected.keys())[:3])
+        return f"{ways.both} differ in which weights have a gradient ({names})"
+    whole = norm_of_all(expected)
+    for name, gradient in expected.items():
+        if not are_close(found[name], gradient, GRADIENTS * tolerance, NEGLIGIBLE * whole):
+            return f"the gradient of {name} differs {ways.gradient}"
+    return ""
+
+
+def norm_of_all(tensors: dict[str, Tensor]) -> float:
+    """Returns the norm of some tensors together."""
+    return math.hypot(*map(norm, tensors.values()))
+
+
+def are_close(found: Tensor, expected: Tensor, relative: float, absolute: float) -> bool:
+    """Whether two tensors differ by no more than a share of one's norm, and a number; NaN is close to nothing."""
+    return norm(found.double() - expected.double()) <= relative * norm(expected) + absolute
+
+
+def norm(tensor: Tensor) -> float:
+    """Returns the norm of a tensor, which may be sparse."""
+    return float((tensor.coalesce().values() if tensor.is_sparse else tensor).detach().double().norm())
+
+
+def state_of(model: nn.Module) -> dict[str, object]:
+    """Returns what modules hold besides parameters and buffers: numbers, and tensors also inside of containers.
+
+    The object itself stands for a tensor, so that none with the same id can take its place meanwhile.
+    """
+    found: dict[str, object] = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            key = f"{path}.{name}".strip(".")
+            if isinstance(value, (Tensor, int, float)) and name != "training":
+                found[key] = value
+            elif isinstance(value, (list, tuple, set, deque, dict)) and not name.startswith("_"):
+                content = value.values() if isinstance(value, dict) else value
+                found.update({f"{key}[{i}]": part for i, part in enumerate(content) if isinstance(part, Tensor)})
+    return found
+
+
+def changed_attribute(before: dict[str, object], after: dict[str, object]) -> str:
+    """Returns which attribute holds another number or tensor than before, of what `state_of` gives; empty for none."""
+    for key, value in after.items():
+        was = before.get(key)
+        if not (value is was or (not isinstance(value, Tensor) and not isinstance(was, Tensor) and value == was)):
+            return key
+    return ""
