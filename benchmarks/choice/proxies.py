@@ -39,23 +39,7 @@ GATE_STEPS = 64
 
 def gpt2(layers: int = 8, width: int = 64, heads: int = 8) -> nn.Module:
     """Returns Hugging Face's GPT-2 with its own initialization."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    last = data.VOCABULARY - 1
-    config = GPT2Config(
-        vocab_size=data.VOCABULARY,
-        n_positions=LENGTH,
-        n_embd=width,
-        n_layer=layers,
-        n_head=heads,
-        bos_token_id=last,
-        eos_token_id=last,
-        loss_type="ForCausalLM",
-        use_cache=False,
-    )
-    model = GPT2LMHeadModel(config)
-    model.loss_type = "ForCausalLM"  # as its checkpoints have it; without, transformers logs a notice
-    return model
+    return models.tiny_gpt2(data.VOCABULARY, LENGTH, layers, width, heads)
 
 
 def vit(layers: int = 8, width: int = 64, heads: int = 8) -> nn.Module:

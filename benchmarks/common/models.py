@@ -161,12 +161,12 @@ class ResidualMLP(nn.Module):
         return self.head(self.norm(x))
 
 
-def tiny_gpt2(vocabulary: int, length: int) -> nn.Module:
-    """Returns Hugging Face's GPT-2, two layers of width 48, with its own initialization."""
+def tiny_gpt2(vocabulary: int, length: int, layers: int = 2, width: int = 48, heads: int = 4) -> nn.Module:
+    """Returns a small GPT-2 of Hugging Face's with its own initialization."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     last = vocabulary - 1
-    size = {"n_positions": length, "n_embd": 48, "n_layer": 2, "n_head": 4}
+    size = {"n_positions": length, "n_embd": width, "n_layer": layers, "n_head": heads}
     config = GPT2Config(
         vocab_size=vocabulary,
         bos_token_id=last,
