@@ -62,13 +62,13 @@ if TYPE_CHECKING:
     from .plans.fill import Fill as Fill
     from .plans.plan import Plan as Plan
     from .plans.rules import resolve as resolve
+    from .proxies.miniatures import smaller as smaller
     from .recipes.catalogue import catalogue as catalogue
     from .recipes.recipe import Recipe as Recipe
     from .recommendation import Recommendation as Recommendation
     from .recommendation import recommend as recommend
     from .recommender.model import Recommender as Recommender
     from .reports.reporting import report as report
-    from .search.miniatures import smaller as smaller
     from .search.selection import Selection as Selection
     from .selector import select as select
     from .study.runner import run_study as run_study
@@ -115,7 +115,7 @@ _HOMES = {
     "resolve": "plans.rules",
     "run_study": "study.runner",
     "select": "selector",
-    "smaller": "search.miniatures",
+    "smaller": "proxies.miniatures",
     "trace": "tracing.tracing",
 }
 """Public name → the module it lives in."""

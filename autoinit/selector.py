@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,14 +14,17 @@ from torch import Tensor, nn
 
 from .apply import apply_plan
 from .drawing.generators import check_draw_on
-from .executors.choice import Choice, ExecutorName, check_executor, choose, fastest_threads
-from .executors.sequential import Sequential
+from .executors.choice import ExecutorName, check_executor
 from .graph import Globs, Graph
-from .judging.budget import SMALLEST_ALLOWANCE, WORTH_FINALS, Allotted, Budget, Meter, Schedule, allotted
+from .judging.budget import WORTH_FINALS, Allotted, Budget, Meter, allotted
 from .judging.curves import kept_curves
 from .judging.trials import Candidate
 from .plans.rules import resolve
 from .probing.bench import Bench
+from .proxies.counterparts import optimizers_of
+from .proxies.miniatures import proxy_for
+from .proxies.originals import Original, original_of, proxy_meant
+from .proxies.spaces import joint_space
 from .recipes.recipe import OWN, Recipe
 from .recipes.space import LR_RATIO, Space, space_of
 from .recommender.model import Recommender
@@ -35,22 +37,18 @@ from .search.costs import Cost, saved_by
 from .search.distinct import nothing_to_choose
 from .search.finals import NoChampion
 from .search.funnel import Found, search
-from .search.miniatures import proxy_for
 from .search.own_records import keep_records
-from .search.proxy import Original, carried, joint_space, original_of, proxy_meant
 from .search.reasons import Reason, described_task, ended_early, reason, too_small
 from .search.selection import Selection, trial_table
+from .search.staging import Setup, judging, searching, timed
 from .seeds import check_seed
 from .task.batches import Batch
 from .task.data import length_of_training
 from .task.features import own_scales, task_features
-from .task.machine import PeakMemory, peak_memory, using_threads
+from .task.machine import PeakMemory, peak_memory
 from .task.task import Task, make_task
 from .tracing.choices import keep_choices
 from .tracing.tracing import trace_task
-
-PATIENCE = 0.1
-"""Share of a budget in seconds that worker processes have to take their first step."""
 
 STOPPED = "select was stopped before it had an answer; the model is as it was."
 """What is said where Ctrl-C comes before the search, or once more behind it."""
@@ -146,9 +144,10 @@ def select(
         concurrency: This many probes run at a time. None means as many as were measured to pay.
         draw_on: Random numbers are made on this kind of device, "cpu" or "cuda", whose numbers differ; those of "cpu"
             are the same on every machine. None means where the model lies.
-        proxy: This smaller model of the same architecture (fewer layers, or narrower) is probed in the place of
-            `model`, which is not trained; the recipe that it finds is drawn into `model`. Gain and learning rate are
-            the proxy's. "auto" makes one with `smaller(model)`. None means that `model` itself is probed.
+        proxy: This smaller model of the same architecture (fewer layers, or narrower) is searched on in the place of
+            `model`; the best that it finds meet your own weights on `model` itself, with what is left of the budget,
+            half of it as a rule. A model on the meta device cannot be trained: there gain and learning rate are the
+            proxy's. "auto" makes one with `smaller(model)`. None means that `model` itself is searched on.
         recommender: This says what is tried first, and what need not be: "default" for the shipped knowledge, a
             `Recommender`, or the path of one, of knowledge or of records. None means that the well-known recipes come
             first.
@@ -203,40 +202,46 @@ def select(
     length = length_of_training(training_steps, epochs, data)
     allowed = allotted(budget, length)
     meter = _started(allowed, seed, executor, concurrency)
-    make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, optimizer=optimizer, lr=lr)
+    make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, lr=lr)
     make = functools.partial(make, autocast=autocast, device=device, seed=seed)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_stopped_in_words())  # first, so that it speaks when all is as it was
         report = progress if callable(progress) else stack.enter_context(progress_shown(progress))
         report(ProgressEvent("reading", 0.0, "the data and the model"))
-        task, graph, original = _traced(make, model, proxy, only, exclude, seed)
-        snapshot, memory = stack.enter_context(task.preserved()), stack.enter_context(peak_memory(task.device))
-        bench = Bench(task, graph, snapshot, seed, kind)
+        task, graph, original = _traced(make, model, proxy, optimizer, only, exclude)
+        setup = Setup(_bench(stack, task, graph, seed, kind), executor, concurrency)
+        judge = setup
+        if original is not None and original.measurable:
+            judge = Setup(_bench(stack, original.task, original.graph, seed, kind), executor, concurrency)
+        memory = stack.enter_context(peak_memory(judge.bench.task.device))
         described = record or recommender is not None
         features, own = (task_features(task, graph), own_scales(task.model, graph)) if described else ({}, {})
         report(ProgressEvent("timing", 0.0, "a few training steps"))
-        threads = _paced(bench, meter)
+        cannot = timed(setup, judge, meter)
         if lr != "search" and meter.left() < WORTH_FINALS:
             task.lr_searched = False  # trying the owner's weights at five rates would leave little for others
         space = _space(graph, original, task.lr_searched, recipes, meter.left())
         if recommender is not None:
             space = warmed(space, graph, features, own, recommender_from(recommender), seed=seed)
         idle = nothing_to_choose(graph, space)
-        with _campaign(bench, meter, report, executor, concurrency, threads, length, idle=bool(idle)) as (
-            campaign,
-            how,
-        ):
-            small = None if how or idle else too_small(meter)
+        with searching(setup, meter, report, length, judge=judge, idle=bool(idle or cannot)) as campaign:
+            small = None if campaign.how or idle else cannot or too_small(meter)
             found = Found(Candidate(OWN), nobody=NoChampion(idle))
             if not idle and small is None:
-                found = search(campaign, space, storage=storage, study_name=study_name)
-        cost = _cost(campaign, how, memory, found, allowed)
+                place = functools.partial(judging, judge)
+                found = search(campaign, space, place, storage=storage, study_name=study_name)
+        cost = _cost(campaign, memory, found, allowed)
         shown = bool(campaign.trials) and not found.interrupted  # who presses Ctrl-C waits for nothing more
-        layers = before_and_after(bench, found.plan) if shown else ((), ())
-    selection = _selection(found, campaign, cost, small, layers)
+        layers = before_and_after(judge.bench, found.plan) if shown else ((), ())
+    selection = _selection(found, campaign, judge.bench, cost, small, layers)
     if record:
         keep_records(campaign.trials, task, graph, features, own, seed)
-    return _given(selection, task, original, seed, apply, kind)
+    if original is not None:
+        selection = _carried(selection, original, seed, kind)
+    sets = apply and not selection.kept and not selection.on_proxy  # a model on the meta device has no weights to set
+    if sets:
+        apply_plan(judge.bench.task.model, selection.plan)
+    return dataclasses.replace(selection, applied=sets or selection.kept)
 
 
 @contextlib.contextmanager
@@ -259,23 +264,30 @@ def _started(allowed: Allotted, seed: int, executor: str | None, concurrency: in
 
 
 def _traced(
-    make: Callable[[nn.Module], Task],
+    make: functools.partial[Task],
     model: nn.Module,
     proxy: nn.Module | str | None,
+    optimizer: Any,
     only: Globs,
     exclude: Globs,
-    seed: int,
 ) -> tuple[Task, Graph, Original | None]:
     """Returns the task of a model, its architecture and None; with a proxy, those of the proxy and what that is for."""
-    small = proxy_for(model, proxy, seed)
+    options = {name: make.keywords[name] for name in ("lr", "device")}
+    small = proxy_for(model, proxy, make.keywords["seed"])
     if small is None:
-        task = make(model)
+        task = make(model, optimizer=optimizer)
         return task, keep_choices(task.model, trace_task(task)).restricted(only, exclude), None
     with proxy_meant(made=isinstance(proxy, str)):
-        task = make(small)
+        own, other = optimizers_of(model, small, optimizer)
+        task = make(small, optimizer=other)
         graph = keep_choices(task.model, trace_task(task))
-    original = original_of(model, task, graph, only=only, exclude=exclude)
+    original = original_of(model, task, graph, optimizer=own, only=only, exclude=exclude, **options)
     return task, original.proxy, original
+
+
+def _bench(stack: contextlib.ExitStack, task: Task, graph: Graph, seed: int, kind: str) -> Bench:
+    """Returns a bench with a model that is put back when the stack is unwound."""
+    return Bench(task, graph, stack.enter_context(task.preserved()), seed, kind)
 
 
 def _space(
@@ -293,80 +305,39 @@ def _space(
     return joint_space(space, other, measurable=original.measurable)
 
 
-@contextlib.contextmanager
-def _campaign(
-    bench: Bench,
-    meter: Meter,
-    report: Progress,
-    executor: str | None,
-    concurrency: int | None,
-    threads: int,
-    length: float | None,
-    *,
-    idle: bool,
-) -> Iterator[tuple[Campaign, str]]:
-    """Decides how jobs are run; yields a campaign that runs them so, and how in words: none where nothing is run."""
-    allowance = meter.left()
-    if idle or allowance < SMALLEST_ALLOWANCE:
-        yield Campaign(bench, Sequential(bench), meter, Schedule.of(allowance), report, training_steps=length), ""
-        return
-    choice = choose(
-        bench,
-        executor=executor,
-        concurrency=concurrency,
-        threads=threads,
-        repeatable=meter.budget.seconds is None,
-        affordable_steps=allowance,
-        patience=PATIENCE * (meter.budget.seconds or math.inf),
-    )
-    meter.begun = meter.seconds
-    with contextlib.closing(choice.executor), using_threads(choice.threads):
-        schedule = _schedule(meter, choice, allowance)
-        yield Campaign(bench, choice.executor, meter, schedule, report, training_steps=length), choice.why
-
-
-def _schedule(meter: Meter, choice: Choice, allowance: float) -> Schedule:
-    """Returns the layout of an allowance; by the clock, of what all jobs together were measured to do in the time."""
-    if choice.pace is None or meter.budget.seconds is None:
-        return Schedule.of(allowance)
-    alone = meter.left()
-    meter.pace(1 / choice.pace)
-    return Schedule.of(meter.left(), alone)
-
-
-def _paced(bench: Bench, meter: Meter) -> int:
-    """Tells the meter what a training step takes; returns the threads of a job.
-
-    Where the clock does not count, nothing may depend on it: one thread, and no step is timed.
-    """
-    if meter.budget.seconds is None:
-        return 1
-    threads, pace, steps = fastest_threads(bench)
-    meter.spend(steps=steps)
-    meter.pace(1 / pace)
-    return threads
-
-
-def _cost(campaign: Campaign, how: str, memory: PeakMemory, found: Found, allowed: Allotted) -> Cost:
+def _cost(campaign: Campaign, memory: PeakMemory, found: Found, allowed: Allotted) -> Cost:
+    """Returns what a search took, that on a proxy and what was judged on the model together."""
+    judged = found.judged
     tried = sum(trial.stage != "gate" for trial in campaign.trials)
-    run = "; ".join([how, *campaign.executor.notes])
+    run = "; ".join([campaign.how, *campaign.executor.notes])
+    if judged is not None and judged.bench is not campaign.bench and judged.how:
+        run = f"{run}; the model itself: {'; '.join([judged.how, *judged.executor.notes])}"
     early = "" if found.interrupted else ended_early(campaign, found)
     spent, length = (campaign.meter.seconds, campaign.meter.steps), campaign.training_steps
     return Cost(*spent, tried, run, memory.bytes, early, training_steps=length, budget=allowed.why)
 
 
 def _selection(
-    found: Found, campaign: Campaign, cost: Cost, untried: Reason | None, layers: tuple[Layers, Layers]
+    found: Found, searched: Campaign, bench: Bench, cost: Cost, untried: Reason | None, layers: tuple[Layers, Layers]
 ) -> Selection:
-    """Returns what was found as an answer; with a reason where nothing was tried."""
-    verdict, champion = found.verdict, found.champion
-    said = untried or reason(found, campaign.meter, 1 - campaign.schedule.finals_until)
+    """Returns what was found as an answer; with a reason where nothing was tried.
+
+    Args:
+        found: by the search.
+        searched: its campaign.
+        bench: with the model that it was judged on.
+        cost: of all.
+        untried: why nothing was tried; None where something was.
+        layers: before and after.
+    """
+    judged, verdict, champion = found.judged or searched, found.verdict, found.champion
+    said = untried or reason(found, searched.meter, 1 - judged.schedule.finals_until)
     won = verdict is not None and verdict.state == "win" and champion is not None and found.plan is not None
     chosen = champion if won and champion is not None else found.own
-    plan = (
-        found.plan if won and found.plan is not None else resolve(OWN, campaign.bench.graph, seed=campaign.bench.seed)
-    )
-    bench = campaign.bench
+    on_it = [trial for trial in searched.trials if searched.bench is bench or trial.stage != "search"]
+    if not on_it:
+        chosen = Candidate(OWN)  # a proxy's learning rate is not the model's
+    plan = found.plan if won and found.plan is not None else resolve(OWN, bench.graph, seed=bench.seed)
     base = bench.task.lr
     return Selection(
         recipe=chosen.recipe,
@@ -376,29 +347,28 @@ def _selection(
         held_back=verdict.held_back if verdict else None,
         lr=None if base is None else base * LR_RATIO**chosen.lr_step,
         why=said.why,
-        trials=trial_table(campaign.trials, base),
+        trials=trial_table(searched.trials, base),
         cost=cost,
         graph=bench.graph,
         interrupted=found.interrupted,
         task=described_task(bench.task),
-        lr_searched=bench.task.lr_searched and len({trial.candidate.lr_step for trial in campaign.trials}) > 1,
+        lr_searched=bench.task.lr_searched and len({trial.candidate.lr_step for trial in on_it}) > 1,
         answer=said.answer,
         remedy=said.remedy,
         contender=champion.recipe if verdict is not None and champion is not None else None,
-        alike=tuple(campaign.alike.items()),
+        alike=tuple(searched.alike.items()),
         given_lr=base,
         lr_given=bench.task.lr_given,
-        curves=kept_curves(campaign.trials, champion.recipe if champion is not None else None, base),
+        curves=kept_curves(on_it, champion.recipe if champion is not None else None, base),
         before=layers[0],
         after=layers[1],
-        payback=saved_by(campaign.trials) if won else None,
+        payback=saved_by(searched.trials) if won else None,
     )
 
 
-def _given(selection: Selection, task: Task, original: Original | None, seed: int, apply: bool, kind: str) -> Selection:
-    """Returns a selection as the model's, where it was made on a proxy, and sets the weights where that is wanted."""
-    if original is not None:
-        selection = carried(selection, original, seed, apply=apply, draw_on=kind)
-    elif apply and not selection.kept:
-        apply_plan(task.model, selection.plan)
-    return dataclasses.replace(selection, applied=apply or selection.kept)
+def _carried(selection: Selection, original: Original, seed: int, kind: str) -> Selection:
+    """Returns a selection with the proxy told; what was judged on the proxy as well is resolved for the model."""
+    if original.measurable:
+        return dataclasses.replace(selection, proxy=str(original))
+    plan = original.plan(selection.recipe, seed, kind)
+    return dataclasses.replace(selection, plan=plan, graph=original.graph, proxy=str(original), on_proxy=True)

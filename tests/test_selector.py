@@ -473,14 +473,14 @@ def test_an_error_of_the_progress_callback_is_the_caller_s() -> None:
         autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=1200), progress=fail)
 
 
-def test_a_proxy_is_probed_in_the_place_of_the_model() -> None:
+def test_a_proxy_is_searched_on_in_the_place_of_the_model() -> None:
     model, small = deep_tanh(layers=20), deep_tanh(layers=12)
     before = [p.clone() for p in model.parameters()]
     with unchanged(small):
         selection = autoinit.select(model, DATA, optimizer=sgd, budget=Budget(steps=2400), proxy=small)
     assert not selection.kept
     assert set(selection.plan) == {name for name, _ in model.named_parameters()}
-    assert "measured on a proxy of" in selection.why
+    assert "searched on a proxy of" in selection.proxy
     assert not all(torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True))
     again = deep_tanh(layers=20)
     autoinit.apply_(again, selection)

@@ -80,6 +80,7 @@ def selection_data(selection: Selection) -> dict[str, Any]:
         "given_lr": selection.given_lr,
         "lr_searched": selection.lr_searched,
         "cost": data_of(selection.cost),
+        "proxy": selection.proxy,
         "on_proxy": selection.on_proxy,
         "payback": data_of(selection.payback) if selection.payback else None,
         "trials": finite(json.loads(selection.trials.to_json(orient="records"))),

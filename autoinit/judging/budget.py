@@ -198,6 +198,11 @@ class Meter(Tally):
         self.deadline = min(self.deadline, self.seconds + seconds)
         return self.deadline - self.seconds
 
+    @property
+    def hurried(self) -> bool:
+        """Whether there is a deadline."""
+        return self.deadline < math.inf
+
     def _seconds_per_step(self) -> float:
         """Returns what a step takes with everything around it, once enough have been seen."""
         seconds, steps = self.seconds - self.paced[0], self.steps - self.paced[1]

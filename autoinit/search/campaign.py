@@ -60,6 +60,9 @@ class Campaign:
         training_steps: of the training that the weights are chosen for; None where nobody says.
         ended: why the search needed no more of the budget, in words; empty where it took its share.
         alike: known recipes that are not tried, because another one gives the same weights → that one.
+        how: how jobs are run, in words; empty where none is.
+        searched_elsewhere: whether the search before was on another model, a proxy: its ranking tells who to look at
+            here, and no more.
     """
 
     bench: Bench
@@ -72,6 +75,8 @@ class Campaign:
     training_steps: float | None = None
     ended: str = ""
     alike: dict[Recipe, Recipe] = field(default_factory=dict)
+    how: str = ""
+    searched_elsewhere: bool = False
 
     def jobs(self, stage: Stage, entries: Sequence[tuple[Candidate, str]], steps: int, **rest: object) -> list[Job]:
         """Returns the next jobs, numbered.
@@ -169,7 +174,7 @@ class Campaign:
 
         By the clock, fewer jobs than the executor can run get fewer steps done.
         """
-        clocked = self.meter.budget.seconds is not None or self.meter.deadline < math.inf
+        clocked = self.meter.budget.seconds is not None or self.meter.hurried
         share = min(1.0, jobs / self.executor.concurrency) if clocked else 1.0
         return self.meter.left(until) * share
 

@@ -9,7 +9,7 @@ from ..judging.budget import FORWARD_COST, evaluated
 from ..judging.payback import Payback, payback
 from ..judging.trials import Trial
 from ..recipes.recipe import OWN
-from .campaign import Campaign
+from ..task.task import Task
 
 EARLY, LATE = (0.4, 0.5), (0.8, 0.9)
 """Where a gate run is evaluated besides its end, halfway and towards it: where the held-back loss is going, from more
@@ -23,21 +23,19 @@ DRAW_COST = 1.05
 """Cost of a run in its own steps, without evaluations: a twentieth more for drawing the weights."""
 
 
-def final_cost(campaign: Campaign, steps: int) -> float:
+def final_cost(task: Task, steps: int) -> float:
     """Returns what a final run of some steps costs, evaluation included, in steps."""
-    return DRAW_COST * steps + look_cost(campaign, steps)
+    return DRAW_COST * steps + look_cost(task, steps)
 
 
-def look_cost(campaign: Campaign, step: int) -> float:
+def look_cost(task: Task, step: int) -> float:
     """Returns what an evaluation at some step of the search or the finals costs, in steps."""
-    task = campaign.bench.task
     return task.forwards(evaluated(task.probe_eval, step)) * FORWARD_COST
 
 
-def gate_cost(campaign: Campaign, steps: int) -> float:
+def gate_cost(task: Task, steps: int) -> float:
     """Returns what a gate run of some steps costs, evaluations included, in steps."""
     early, late = evaluations(steps)
-    task = campaign.bench.task
     look = task.forwards(evaluated(task.gate_eval, steps)) * FORWARD_COST
     return DRAW_COST * steps + (len(early) + len(late) + 1) * look
 

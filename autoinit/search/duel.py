@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
 from ..judging.budget import evaluated
 from ..judging.gate import LEVELS, LOOKS, Arm, Pair, Verdict, judge
 from ..judging.score import CEILING, Curve, Reference, tail_loss
-from ..judging.trials import Candidate, Trial
+from ..judging.trials import Candidate, Job, Trial
 from ..plans.plan import Plan
 from ..task.batches import rows
 from .campaign import Campaign
 from .costs import SHORTEST_RUN, evaluations, gate_cost, longest
 from .finals import Finals
+
+PLANNED_IN_A_HURRY = 0.75
+"""Share of the seconds left that a gate after Ctrl-C plans to take: they are a promise, and machines slow down."""
 
 
 def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -> Verdict | None:
@@ -31,25 +35,33 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
     """
     # A stack holds one batch order's pair; worker processes run a whole look.
     together = 2 if campaign.executor.name == "stacked" else 2 * min(LOOKS)
-    left = campaign.left(1.0, together)
+    task = campaign.bench.task
+    left = campaign.left(1.0, together) * (PLANNED_IN_A_HURRY if campaign.meter.hurried else 1.0)
     most = int(min(campaign.schedule.gate, campaign.training_steps or math.inf))
-    steps = longest(most, left / (2 * min(LOOKS)), lambda steps: gate_cost(campaign, steps))
+    steps = longest(most, left / (2 * min(LOOKS)), lambda steps: gate_cost(task, steps))
     if steps < SHORTEST_RUN:
         return None
-    pair = 2 * gate_cost(campaign, steps)
+    pair = 2 * gate_cost(task, steps)
     planned = [look for look in LOOKS if look * pair <= left] or [min(LOOKS)]
     pairs: list[Pair] = []
     verdict = None
     for look, level in zip(planned, LEVELS[len(planned)], strict=True):
         if pairs and campaign.left(1.0, together) < (look - len(pairs)) * pair:
             break  # the machine has become slower than it was when the looks were planned
-        pairs += _pairs(campaign, entered.own, champion, plan, range(len(pairs), look), steps)
+        try:
+            pairs += _pairs(campaign, entered.own, champion, plan, range(len(pairs), look), steps)
+        except _OutOfTime:
+            break
         verdict = judge(pairs, level, entered.spread, campaign.length_after(steps))
         if verdict.state != "undecided":
             break
     if verdict is not None:
         campaign.drop(campaign.trials[-1], f"the gate's verdict: {verdict.why}")
     return verdict
+
+
+class _OutOfTime(BaseException):
+    """The seconds that were promised after Ctrl-C are over; like that itself it ends what runs, and is no failure."""
 
 
 class GateFailure(Exception):
@@ -69,12 +81,23 @@ def _pairs(
     entries = [(arm, f"gate {order}") for order in orders for arm in (own, champion)]
     jobs = campaign.jobs("gate", entries, steps, rungs=rungs)
     jobs[1::2] = [dataclasses.replace(job, plan=plan) for job in jobs[1::2]]  # the owner's weights are what they are
-    trials = campaign.run(jobs)
+    trials = campaign.run(jobs, functools.partial(_in_time, campaign))
     curves = [_curve(trial) for trial in trials]
     reference = campaign.reference or Reference.of(campaign.bench.task.reference, curves[0].losses)
     duels = zip(curves[1::2], curves[::2], strict=True)
     held_back = evaluated(campaign.bench.task.gate_eval, steps)
     return [pair_of(*arms, reference, len(early), [rows(group) for group in held_back]) for arms in duels]
+
+
+def _in_time(campaign: Campaign, job: Job, curve: Curve) -> str:
+    """Ends no run by itself.
+
+    Raises:
+        _OutOfTime: what was promised after Ctrl-C is over.
+    """
+    if campaign.meter.seconds > campaign.meter.deadline:
+        raise _OutOfTime
+    return ""
 
 
 def _curve(trial: Trial) -> Curve:

@@ -66,7 +66,7 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
         campaign: with the trials of the search.
         tune_lr: whether each finalist's neighbours on the learning-rate grid are tried too.
     """
-    own, rivals = finalists(campaign.trials)
+    own, rivals = _entrants(campaign)
     if not rivals:
         none_tried = "the budget ended before another candidate could be tried"
         return Finals(own, None, nobody=_no_rival(campaign, none_tried))
@@ -78,13 +78,14 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
     count, orders, steps = _layout(campaign, len(rivals), tune_lr)
     arms = [own, *rivals[:count]]
     for order in range(orders):
-        entered = _with_neighbours(campaign, arms, steps) if tune_lr and order == 0 else arms
+        entered = _with_other_rates(campaign, arms, steps) if tune_lr and order == 0 else arms
         jobs = campaign.jobs("final", [(arm, f"final {order}") for arm in entered], steps)
         for arm, trial in zip(entered, campaign.run(jobs), strict=True):
             runs.setdefault(arm, []).append(trial)
         if order == 0:
             arms = [_best_lr(runs, arm) for arm in arms]
-        if campaign.left(campaign.schedule.finals_until, len(arms)) < len(arms) * final_cost(campaign, steps):
+        again = len(arms) * final_cost(campaign.bench.task, steps)
+        if campaign.left(campaign.schedule.finals_until, len(arms)) < again:
             break
     decided = _decided(arms, runs)
     _say_who_goes_on(campaign, decided, runs)
@@ -113,16 +114,17 @@ def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, i
     """Returns how many finalists run on how many batch orders for how many steps; (rivals, 0, 0) for no finals.
 
     Two orders tell the noise as well, which the gate pools; with learning rates to compare, an arm and its two
-    neighbours come first. Runs below half of the search's or the gate's length would rank worse than the search did.
+    neighbours come first. Runs below half of the search's or the gate's length would rank worse than the search did,
+    if that was on this model.
     """
+    task = campaign.bench.task
     left = campaign.left(campaign.schedule.finals_until, 1 + min(rivals, FINALISTS))
-    useful = max(SHORTEST_RUN, _probed(campaign) / 2, campaign.schedule.gate / 2)
+    searched = 0 if campaign.searched_elsewhere else _probed(campaign)
+    useful = max(SHORTEST_RUN, searched / 2, campaign.schedule.gate / 2)
     runs = 3 if tune_lr else FINAL_ORDERS
     for orders, most in ((runs, FINALISTS), (runs, FINALISTS - 1), (1, FINALISTS)):
         count = min(most, rivals)
-        steps = longest(
-            campaign.schedule.final, left / (orders * (1 + count)), lambda steps: final_cost(campaign, steps)
-        )
+        steps = longest(campaign.schedule.final, left / (orders * (1 + count)), lambda steps: final_cost(task, steps))
         if steps >= useful:
             return count, FINAL_ORDERS if tune_lr else orders, steps
     return rivals, 0, 0
@@ -130,7 +132,7 @@ def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, i
 
 def leader(campaign: Campaign) -> Finals:
     """Returns the search's own leader, for a search that was interrupted before its finals were over."""
-    own, rivals = finalists(campaign.trials)
+    own, rivals = _entrants(campaign)
     if not rivals:
         return Finals(own, None, nobody=_no_rival(campaign, "no other candidate had been tried yet"))
     early = _too_early(campaign)
@@ -145,9 +147,24 @@ def finalists(trials: list[Trial]) -> tuple[Candidate, list[Candidate]]:
     return own or Candidate(OWN), better[:FINALISTS]
 
 
-def _with_neighbours(campaign: Campaign, arms: list[Candidate], steps: int) -> list[Candidate]:
-    """Returns the arms, and as many of their neighbours on the learning-rate grid as the budget allows."""
+def _entrants(campaign: Campaign) -> tuple[Candidate, list[Candidate]]:
+    """Returns the owner's candidate and the finalists.
+
+    A learning rate that a proxy did best with may be too high for the model: there the owner's weights have their own.
+    """
+    own, rivals = finalists(campaign.trials)
+    return (Candidate(OWN) if campaign.searched_elsewhere else own), rivals
+
+
+def _with_other_rates(campaign: Campaign, arms: list[Candidate], steps: int) -> list[Candidate]:
+    """Returns the arms at all learning rates to compare: as many neighbours on the grid as the budget allows.
+
+    Of rates that were found on a proxy, and of the owner's own, each arm has both.
+    """
     entered = list(arms)
+    if campaign.searched_elsewhere:
+        found = [finalists(campaign.trials)[0], *(dataclasses.replace(arm, lr_step=0) for arm in arms)]
+        entered += [arm for arm in dict.fromkeys(found) if arm not in entered]
     for distance in (1, 2):
         around = [
             dataclasses.replace(arm, lr_step=arm.lr_step + sign * distance)
@@ -155,7 +172,8 @@ def _with_neighbours(campaign: Campaign, arms: list[Candidate], steps: int) -> l
             for sign in (-1, 1)
             if arm.lr_step + sign * distance in LR_STEPS
         ]
-        cost = (len(entered) + len(around)) * final_cost(campaign, steps)
+        around = [arm for arm in around if arm not in entered]
+        cost = (len(entered) + len(around)) * final_cost(campaign.bench.task, steps)
         if campaign.left(campaign.schedule.finals_until, len(entered)) < cost:
             break
         entered += around
@@ -174,6 +192,8 @@ def _decided(arms: list[Candidate], runs: _Runs) -> Finals:
     own, rivals = arms[0], arms[1:]
     if not runs:
         return Finals(own, rivals[0])
+    if all(trial.state == "failed" for trial in runs[own]):
+        return Finals(own, None, nobody=_own_failed(runs[own][0]))
     champion = min(rivals, key=lambda arm: _mean(runs[arm]))
     if _mean(runs[champion]) >= _mean(runs[own]):
         return Finals(own, None, nobody=NoChampion("on fresh batch orders no finalist beat the model's own weights"))
@@ -219,7 +239,7 @@ def _who_went_on(rivals: int) -> str:
 def _no_rival(campaign: Campaign, none_tried: str) -> NoChampion:
     trials = campaign.trials
     if trials and trials[0].state == "failed":
-        return NoChampion(f"the run from the model's own weights failed ({trials[0].reason})", open=True)
+        return _own_failed(trials[0])
     others = [trial for trial in trials if trial.candidate.recipe != OWN]
     if not others:
         rates = len({trial.candidate.lr_step for trial in trials})
@@ -230,6 +250,10 @@ def _no_rival(campaign: Campaign, none_tried: str) -> NoChampion:
         why = f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {broken[0].reason})"
         return NoChampion(why + _own_diverged(campaign))
     return NoChampion(f"none of {len(others)} candidates beat the model's own weights in the search")
+
+
+def _own_failed(trial: Trial) -> NoChampion:
+    return NoChampion(f"the run from the model's own weights failed ({trial.reason})", open=True)
 
 
 def _own_diverged(campaign: Campaign) -> str:

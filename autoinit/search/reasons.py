@@ -125,8 +125,8 @@ def _what_would_decide(verdict: Verdict, meter: Meter, gate_share: float) -> str
 def _budget(factor: float, meter: Meter) -> str:
     """Returns the budget, as it is written, that is so many times what was spent, and a fifth to spare."""
     if meter.budget.seconds is None:
-        return f"Budget(steps={_rounded_up(1.2 * factor * meter.steps)})"
-    return f'budget="{_rounded_up(1.2 * factor * meter.seconds)}s"'
+        return f"Budget(steps={rounded_up(1.2 * factor * meter.steps)})"
+    return f'budget="{rounded_up(1.2 * factor * meter.seconds)}s"'
 
 
 def too_small(meter: Meter) -> Reason:
@@ -134,9 +134,9 @@ def too_small(meter: Meter) -> Reason:
     limit = meter.budget.steps
     if limit is not None and limit - meter.steps < SMALLEST_ALLOWANCE:
         why = f"a budget of {limit} steps is too small for a choice that can be trusted"
-        return Reason("unsure", why, f"Budget(steps={_rounded_up(SMALLEST_ALLOWANCE + meter.steps)}) would")
+        return Reason("unsure", why, f"Budget(steps={rounded_up(SMALLEST_ALLOWANCE + meter.steps)}) would")
     # Twice the least: evaluations and drawing weights take their share, and the first call is the slowest.
-    needed = _rounded_up(2 * SMALLEST_ALLOWANCE * meter.step_seconds + 2 * meter.seconds)
+    needed = rounded_up(2 * SMALLEST_ALLOWANCE * meter.step_seconds + 2 * meter.seconds)
     why = (
         f"a step takes {text.seconds(meter.step_seconds)}, so the budget pays for {max(0, int(meter.left()))} steps, "
         "too few for a choice that can be trusted"
@@ -144,7 +144,7 @@ def too_small(meter: Meter) -> Reason:
     return Reason("unsure", why, f'budget="{needed}s" would')
 
 
-def _rounded_up(value: float) -> int:
+def rounded_up(value: float) -> int:
     """Returns the value rounded up to two digits."""
     unit: int = 10 ** max(0, len(str(int(value))) - 2)
     return math.ceil(value / unit) * unit

@@ -176,7 +176,7 @@ class Rounds:
 
     def _cost(self, before: int, steps: int) -> float:
         """Returns what it costs to train one candidate from some step to another one, and evaluate it there."""
-        return steps - before + look_cost(self.campaign, steps)
+        return steps - before + look_cost(self.campaign.bench.task, steps)
 
 
 def _doublings(top: int) -> tuple[int, ...]:

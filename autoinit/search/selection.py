@@ -63,7 +63,8 @@ class Selection(Shown):
             short), lr, state, steps, score, losses and the reason why it ended.
         cost: what it took: seconds, training steps, trials, and how they were run; `cost.share` of the training, where
             its length is known.
-        on_proxy: whether gain, learning rate, steps and curves are a proxy's, in the place of the model.
+        proxy: how small the proxy is that was searched on, in words; empty where it was the model itself.
+        on_proxy: whether gain, learning rate, steps and curves are a proxy's too, as the model is on the meta device.
         payback: the steps of training that the chosen weights save, seen in the gate's runs; None where your own stay.
         graph: the architecture as it was read.
         interrupted: whether Ctrl-C ended the search early.
@@ -100,6 +101,7 @@ class Selection(Shown):
     before: tuple[LayerSignal, ...] = ()
     after: tuple[LayerSignal, ...] = ()
     payback: Payback | None = None
+    proxy: str = ""
     on_proxy: bool = False
 
     def save(self, path: str | os.PathLike[str], *, full: bool = False) -> None:

@@ -48,6 +48,7 @@ class Shown:
     lr_given: bool
     applied: bool
     payback: Payback | None
+    proxy: str
     on_proxy: bool
 
     @property
@@ -167,6 +168,8 @@ def _facts(selection: Shown, keys: bool) -> Iterator[tuple[str, str]]:
     pairs = (("training", selection.gain), ("held-back", selection.held_back))
     for place, (name, gain) in enumerate((name, gain) for name, gain in pairs if gain is not None):
         yield "" if place else ("seen" if selection.kept else "gain"), f"{name} {gain}"
+    if selection.proxy:
+        yield "proxy", selection.proxy
     if selection.task:
         yield "task", selection.task
     if selection.lr is not None and not selection.lr_searched:
@@ -263,7 +266,8 @@ def _explained(selection: Shown, *, keys: bool = False, above: str | None = None
     """
     trials = selection.trials
     states = trials[trials.stage == "search"].state.value_counts().to_dict()
-    yield f"searched: {', '.join(f'{count} {state}' for state, count in states.items())}"
+    where = " on the proxy" if selection.proxy else ""
+    yield f"searched{where}: {', '.join(f'{count} {state}' for state, count in states.items())}"
     yield f"{_SCORE}. → the choice."
     if not keys:
         for word, meaning in glossary(row["recipe"] for row in _best(trials, selection.recipe.key)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -55,7 +55,7 @@ class OptimizerBuilder:
     def __init__(self, model: nn.Module, optimizer: Any = None, lr: float | str | None = None) -> None:
         _check_lr(lr)
         self._model = model
-        self._optimizer = _inner(optimizer)
+        self._optimizer = inner_optimizer(optimizer)
         self._scale = 1.0
         built, scheduler = self._fresh()
         _check(built, model)
@@ -84,13 +84,13 @@ class OptimizerBuilder:
         if self._optimizer is None:
             return AdamW(trainable, lr=DEFAULT_LR), None
         if isinstance(self._optimizer, Optimizer):
-            return _rebuilt(self._optimizer), None
+            return rebuilt(self._optimizer), None
         if not callable(self._optimizer):
             raise OptimizerError(f"optimizer is {self._optimizer!r}. {ALLOWED}")
         return _unpacked(_called(self._optimizer, trainable))
 
 
-def _inner(optimizer: Any) -> Any:
+def inner_optimizer(optimizer: Any) -> Any:
     """Returns the optimizer within a wrapper that is one itself, as Accelerate's is; any other as it is."""
     while isinstance(optimizer, Optimizer) and isinstance(vars(optimizer).get("optimizer"), Optimizer):
         optimizer = vars(optimizer)["optimizer"]
@@ -216,14 +216,23 @@ def _unpacked(result: Any) -> tuple[Optimizer, Any]:
     raise OptimizerError(f"the optimizer factory returned {got}. {ALLOWED}")
 
 
-def _rebuilt(owner: Optimizer) -> Optimizer:
-    """Returns an optimizer of the same class with the same options per group, and no state."""
+def rebuilt(owner: Optimizer, parameters: Sequence[Sequence[nn.Parameter]] | None = None) -> Optimizer:
+    """Returns an optimizer of the same class with the same options per group, and no state.
+
+    Args:
+        owner: the given one.
+        parameters: of each group; None for its own.
+
+    Raises:
+        OptimizerError: its class cannot be called with its own options.
+    """
     kind = type(owner)
     accepted = inspect.signature(kind).parameters
     options = {key: value for key, value in owner.defaults.items() if key in accepted}
     groups = [{key: _plain(value) for key, value in group.items()} for group in owner.param_groups]
+    held = [group["params"] for group in groups] if parameters is None else parameters
     try:
-        fresh = kind([{"params": list(group["params"])} for group in groups], **options)
+        fresh = kind([{"params": list(group)} for group in held], **options)
     except Exception as error:
         raise OptimizerError(
             f"the given {kind.__name__} cannot be built again from its own options ({error}). "

@@ -237,7 +237,7 @@ def test_select_makes_its_own_proxy_and_says_what_is_saved(capsys: pytest.Captur
     options = ["--optimizer", "factories:sgd", "--proxy", "auto", "--training-steps", "1000", "--json", "--quiet"]
     assert run("select", "factories:model", "--data", "factories:data", *options, "--recipe", "orthogonal") == 0
     answer = json.loads(capsys.readouterr().out)
-    assert "measured on a proxy of" in answer["why"]
+    assert "searched on a proxy of" in answer["proxy"]
     assert answer["cost"]["training_steps"] == 1000
     assert "5 % of a training of 1,000 steps would be 50" in answer["cost"]["budget"]
     assert (answer["payback"] is None) == answer["kept"]

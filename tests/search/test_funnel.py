@@ -216,6 +216,23 @@ def test_ctrl_c_in_the_gate_begins_a_short_one(campaign: Campaign) -> None:
         assert later.curve.steps <= first.curve.steps
 
 
+def test_a_gate_after_ctrl_c_ends_when_its_time_is_over(campaign: Campaign) -> None:
+    """However slow the machine has become: the seconds were promised."""
+
+    def interrupt(event: ProgressEvent) -> None:
+        if event.stage == "search" and len(campaign.trials) == 4:
+            raise KeyboardInterrupt
+        if event.stage == "gate":
+            campaign.meter.deadline = campaign.meter.seconds
+
+    campaign.progress = interrupt
+    found = search(campaign, space_of(campaign.bench.graph, lr_searched=False))
+    assert found.interrupted
+    assert found.champion is not None
+    assert found.verdict is None
+    assert sum(trial.stage == "gate" for trial in campaign.trials) == 1  # the second run was ended at its first rung
+
+
 def test_optuna_s_own_messages_are_silent_and_its_level_is_put_back(
     campaign: Campaign, caplog: pytest.LogCaptureFixture
 ) -> None:

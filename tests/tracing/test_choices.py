@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 
 import autoinit
 from autoinit.errors import ModelError
-from autoinit.search.proxy import original_of
+from autoinit.proxies.originals import original_of
 from autoinit.task.task import make_task
 from autoinit.tracing.choices import keep_choices
 from autoinit.tracing.tracing import trace, trace_task

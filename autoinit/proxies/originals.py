@@ -1,7 +1,7 @@
-"""Probes on a small model in the place of a large one: the same architecture, fewer layers or narrower.
+"""The model that a proxy stands for: the same architecture, with more layers or wider ones.
 
-What a search finds is a `Recipe`, which names roles and no parameters; so it is found on the proxy, and resolved,
-calibrated and drawn for the model that the proxy stands for.
+What a search finds is a `Recipe`, which names roles and no parameters: so it can be found on the proxy, and drawn for
+the model, where it has to win once more.
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
 
-from ..apply import apply_plan, realize
-from ..calibrations.subject import Subject
 from ..errors import AutoInitError, ModelError, OptimizerError, RecipeError
 from ..graph import Globs, Graph
 from ..plans.plan import Plan
 from ..plans.rules import resolve
 from ..recipes.catalogue import check_fits
 from ..recipes.recipe import Recipe
-from ..recipes.space import Dimension, Space
-from ..seeds import seed_of_use
 from ..task.assign import derived_name
-from ..task.checks import check_trainable, unwrap
+from ..task.checks import check_memory, check_trainable, check_weights, device_of, unwrap
+from ..task.optimizers import OptimizerBuilder
+from ..task.snapshot import preserved_random
 from ..task.task import Task
 from ..text import numberless
 from ..tracing.choices import keep_choices
 from ..tracing.tracing import trace_task
-from .selection import Selection
 
 _SHALLOWER = "without skips, what suits few layers may be too much or too little for many"
 """Said of a proxy with fewer layers and no residual adds: three of ten such recipes did harm, and no other one
@@ -42,7 +41,8 @@ class Original:
     """The model that a proxy stands for.
 
     Attributes:
-        task: the model with the proxy's data and loss, on the device where it is; nothing is trained on it.
+        task: the model with the proxy's data and loss, and an optimizer of its own. On the meta device nothing can be
+            trained on it.
         graph: its architecture; what must stay is marked.
         proxy: the proxy's architecture, likewise.
     """
@@ -53,23 +53,33 @@ class Original:
 
     @property
     def measurable(self) -> bool:
-        """Whether the model has weights, to be drawn and calibrated; on the meta device it has none."""
+        """Whether the model has weights, to be drawn, calibrated and trained; on the meta device it has none."""
         return self.task.device.type != "meta"
 
+    def plan(self, recipe: Recipe, seed: int, draw_on: str = "") -> Plan:
+        """Returns the plan of a recipe for the model, of which nothing is measured or changed.
+
+        Raises:
+            RecipeError: the recipe does not fit the model, or would have to be calibrated on it.
+        """
+        check_fits(recipe, self.graph)
+        if recipe.calibration != "none":
+            raise RecipeError(f"{recipe.key!r} is calibrated on batches; a model on the meta device has no weights.")
+        return dataclasses.replace(resolve(recipe, self.graph, seed=seed), drawn_on=draw_on)
+
     def __str__(self) -> str:
-        """Returns how small the proxy is, in words."""
+        """Returns how small the proxy is, and what was seen of it only, in words."""
         both = (self.proxy, self.graph)
         counts = [
             ("parameters", *(f"{sum(layer.size for layer in graph.layers):,}" for graph in both)),
             ("layers of weights", *(str(1 + graph.weight_depths[1] - graph.weight_depths[0]) for graph in both)),
             ("residual adds", *(str(graph.residual_adds) for graph in both)),
         ]
-        shares = [f"{small} of {large} {of}" for of, small, large in counts if large != "0"]
+        shares = ", ".join(f"{small} of {large} {of}" for of, small, large in counts if large != "0")
+        if self.measurable:
+            return f"searched on a proxy of {shares}; finals and gate are the model's own"
         few = "" if self.graph.residual_adds or counts[1][1] == counts[1][2] else f"; {_SHALLOWER}"
-        return (
-            f"measured on a proxy of {', '.join(shares)}; gain, learning rate and steps are the proxy's, and the model "
-            f"itself was not trained{few}"
-        )
+        return f"measured on a proxy of {shares}: gain, learning rate and steps are the proxy's{few}"
 
 
 @contextlib.contextmanager
@@ -93,7 +103,15 @@ def proxy_meant(made: bool = False) -> Iterator[None]:
 
 
 def original_of(
-    model: nn.Module, proxy: Task, proxy_graph: Graph, *, only: Globs = None, exclude: Globs = None
+    model: nn.Module,
+    proxy: Task,
+    proxy_graph: Graph,
+    *,
+    optimizer: Any = None,
+    lr: float | str | None = None,
+    device: str | torch.device | None = None,
+    only: Globs = None,
+    exclude: Globs = None,
 ) -> Original:
     """Returns the model that a proxy stands for, its architecture read on one of the proxy's batches.
 
@@ -101,6 +119,9 @@ def original_of(
         model: on any device. On the meta device it has no weights: the plan is all that comes of it.
         proxy: the task of training the small model.
         proxy_graph: its architecture.
+        optimizer: of the model: a callable, an Optimizer of its parameters, or None for AdamW.
+        lr: as of `select`.
+        device: where the model is trained, if it has weights; where None, where it is.
         only: globs of the parameters of `model` that may change; in the proxy those that they match as well.
         exclude: globs of those that must stay; in the proxy likewise.
 
@@ -108,20 +129,29 @@ def original_of(
         ModelError: the two are not of one kind, the proxy is the larger one or `model` itself, or `model` cannot be
             initialized.
         DataError: `model` does not take the proxy's batches.
+        OptimizerError: the optimizer cannot be made for `model`.
     """
     inner = unwrap(model)
     check_trainable(inner)
     if inner is proxy.model:
         raise ModelError("proxy is the model itself. Pass a smaller one of the same architecture, or leave it out.")
-    device = next(inner.parameters()).device
+    target = next(inner.parameters()).device
+    if target.type != "meta":
+        target = device_of(inner, device)
+        check_memory(target, "train")
+        check_weights(inner)
     task = dataclasses.replace(
         proxy,
         model=inner,
-        device=device,
-        autocast=proxy.autocast if device.type == proxy.device.type else None,
+        device=target,
+        autocast=proxy.autocast if target.type == proxy.device.type else None,
         untrained=_untrained(inner, proxy),
         _streams=True,
     )
+    if target.type != "meta":
+        with preserved_random():
+            task._builder = builder = OptimizerBuilder(inner, optimizer, lr)
+        task.lr, task.untrained = builder.lr, builder.untrained
     graph = keep_choices(inner, trace_task(task))
     check_kind((inner, graph), (proxy.model, proxy_graph))
     _check_size(graph, proxy_graph)
@@ -130,7 +160,7 @@ def original_of(
 
 
 def _untrained(model: nn.Module, proxy: Task) -> frozenset[str]:
-    """Returns what the optimizer would not hold of the model, by what it does not hold of the proxy.
+    """Returns what an optimizer would not hold of a model on the meta device, by what it does not hold of the proxy.
 
     That is a parameter of the same name, and one of a further layer where the proxy's layers of that name, whatever
     their numbers, are all not held.
@@ -212,96 +242,3 @@ def _normalizations(model: nn.Module) -> set[str]:
     """Returns the classes of the normalizations; functional ones show in what they follow."""
     names = {type(module).__name__ for module in model.modules() if not module._modules}
     return {name for name in names if "norm" in name.lower()}
-
-
-def joint_space(space: Space, other: Space, *, measurable: bool = True) -> Space:
-    """Returns what a search on a proxy may choose from, so that whatever wins fits the model as well.
-
-    Args:
-        space: of the proxy.
-        other: of the model.
-        measurable: whether the model has weights to calibrate; on the meta device it has none.
-
-    Raises:
-        RecipeError: a listed recipe is calibrated, and the model has no weights to calibrate.
-    """
-    if space.listed:
-        if calibrated := [recipe.key for recipe in space.listed if recipe.calibration != "none" and not measurable]:
-            raise RecipeError(
-                f"{calibrated[0]!r} is calibrated on batches, and the model is on the meta device, without weights. "
-                "Leave it out, or give the model memory first with model.to_empty(device=…)."
-            )
-        return space
-    theirs = {dimension.name: dimension for dimension in other.dimensions}
-    shared = (_shared(one, theirs.get(one.name), measurable) for one in space.dimensions)
-    joint = Space(tuple(dimension for dimension in shared if dimension is not None), ())
-    known = set(other.opening)
-    opening = (recipe for recipe in space.opening if recipe in known and (measurable or recipe.calibration == "none"))
-    return dataclasses.replace(joint, opening=tuple(opening))
-
-
-def _shared(one: Dimension, other: Dimension | None, measurable: bool) -> Dimension | None:
-    """Returns the dimension with the choices of both; None where the other has none, or nothing is left to choose."""
-    if other is None or (one.name == "calibration" and not measurable):
-        return None
-    if not one.choices:
-        return one
-    choices = tuple(choice for choice in one.choices if choice in other.choices)
-    return dataclasses.replace(one, choices=choices) if len(choices) > 1 else None
-
-
-def carry(recipe: Recipe, original: Original, seed: int = 0, *, apply: bool = True, draw_on: str = "") -> Plan:
-    """Returns the plan of a recipe for the model itself, and sets the weights.
-
-    A calibration is measured on the model, on the proxy's batches. Random states, buffers and modes are as before.
-    A model on the meta device gets nothing but the plan.
-
-    Args:
-        recipe: that was found on the proxy.
-        original: the model.
-        seed: of the draws.
-        apply: whether to set the weights; False leaves the model as it was.
-        draw_on: the kind of device that draws are made on; empty for where the model lies.
-
-    Raises:
-        RecipeError: the recipe does not fit the model (see `joint_space`), or cannot be calibrated on it.
-    """
-    task, graph = original.task, original.graph
-    check_fits(recipe, graph)
-    plan = dataclasses.replace(resolve(recipe, graph, seed=seed), drawn_on=draw_on)
-    if not original.measurable:
-        if recipe.calibration != "none":
-            raise RecipeError(f"{recipe.key!r} is calibrated on batches; a model on the meta device has no weights.")
-        return plan
-    subject = Subject(task, graph, seed=seed_of_use(seed, "calibration"))
-    if apply and recipe.calibration == "none":  # no copy of a large model is taken where nothing is to be put back
-        return realize(subject, plan, lambda: None)
-    with task.preserved() as snapshot:
-        plan = realize(subject, plan, snapshot.rewind)
-    if apply:
-        apply_plan(task.model, plan)
-    return plan
-
-
-def carried(
-    selection: Selection, original: Original, seed: int = 0, *, apply: bool = True, draw_on: str = ""
-) -> Selection:
-    """Returns a proxy's selection as the model's: its plan and architecture, and in words what was not measured.
-
-    Args:
-        selection: what was chosen on the proxy.
-        original: the model.
-        seed: of the draws.
-        apply: whether to set the model's weights, where they are not kept.
-        draw_on: the kind of device that draws are made on; empty for where the model lies.
-    """
-    try:
-        plan = carry(selection.recipe, original, seed, apply=apply and not selection.kept, draw_on=draw_on)
-    except Exception as problem:  # out of memory in a calibration must not cost the user what the search has found
-        problem.add_note(
-            f"{selection.recipe.key!r} won on the proxy, but could not be carried over to the model. Set it with "
-            f"autoinit.apply_(model, autoinit.Recipe.from_json({selection.recipe.to_json()!r}), data)."
-        )
-        raise
-    why = f"{selection.why}; {original}"
-    return dataclasses.replace(selection, plan=plan, graph=original.graph, why=why, on_proxy=True)

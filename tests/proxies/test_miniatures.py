@@ -42,13 +42,12 @@ def selected(model: nn.Module, data: Any = DATA, **rest: Any) -> autoinit.Select
     return autoinit.select(model, data, proxy="auto", budget=budget, **(options | rest))
 
 
-def test_what_wins_on_the_proxy_is_drawn_into_the_model() -> None:
+def test_what_wins_on_the_proxy_and_the_model_is_drawn_into_the_model() -> None:
     model = deep()
     selection = selected(model)
     assert not selection.kept
-    assert "measured on a proxy of 6,634 of 19,306 parameters, 6 of 18 layers of weights" in selection.why
-    assert selection.headline.endswith("(sure, of the proxy).")
-    assert "without skips, what suits few layers" in selection.why
+    assert "searched on a proxy of 6,634 of 19,306 parameters, 6 of 18 layers of weights" in selection.proxy
+    assert selection.headline.endswith("(sure).")
     assert set(selection.plan) == dict(model.named_parameters()).keys()
     fresh = deep()
     autoinit.apply_(fresh, selection.plan)
@@ -68,7 +67,7 @@ def test_a_config_and_its_blocks_make_a_proxy_of_one_kind() -> None:
     assert (small.config.n_layer, small.config.n_embd // small.config.n_head) == (5, 8)
     assert small.loss_type == "ForCausalLM"
     selection = selected(model, batches, recipes=["he_normal"], apply=False)
-    assert "residual adds" in selection.why
+    assert "residual adds" in selection.proxy
 
 
 def test_wrappers_are_looked_through() -> None:
@@ -110,10 +109,16 @@ def test_no_module_and_no_known_word_are_told_apart() -> None:
         autoinit.select(model, DATA, proxy="small")
 
 
-def test_an_optimizer_of_the_models_parameters_is_told_what_suits_both() -> None:
+def test_an_optimizer_of_the_models_parameters_suits_the_proxy_that_is_made() -> None:
     model = deep()
-    with pytest.raises(OptimizerError, match=r"autoinit.smaller\(model\) made it.*optimizer=callable"):
-        selected(model, optimizer=sgd(model.parameters()))
+    selection = selected(model, optimizer=sgd(model.parameters()))
+    assert "final" in set(selection.trials.stage)
+    assert selection.lr == 0.02
+
+
+def test_an_optimizer_of_other_parameters_is_refused() -> None:
+    with pytest.raises(OptimizerError, match=r"do not belong to the model"):
+        selected(deep(), optimizer=sgd(deep().parameters()))
 
 
 class Heads(nn.Module):

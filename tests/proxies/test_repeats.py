@@ -12,7 +12,7 @@ from helpers import unchanged
 from torch import Tensor, nn
 
 from autoinit.errors import ModelError
-from autoinit.search.repeats import Run, runs, with_fewer_blocks
+from autoinit.proxies.repeats import Run, runs, with_fewer_blocks
 
 
 def block(width: int) -> nn.Module:

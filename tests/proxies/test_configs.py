@@ -13,7 +13,7 @@ from torch import nn
 
 import autoinit
 from autoinit.errors import ModelError
-from autoinit.search.configs import from_smaller_config, is_from_config, smaller_config
+from autoinit.proxies.configs import from_smaller_config, is_from_config, smaller_config
 
 KEPT = {"vocab_size", "head_dim", "max_position_embeddings", "patch_size", "image_size", "num_labels"}
 
