@@ -1,14 +1,14 @@
-"""Whether what wins on a proxy that made itself wins on the model too, and what the model's own search would gain.
+"""What a search on a proxy that made itself comes to on the model, and what the model's own search would gain.
 
     python -m benchmarks.choice.proxies            # runs what is missing, then prints the table
     python -m benchmarks.choice.proxies --report
 
-For each family, seed and size a search of 2,000 steps on `autoinit.smaller(model, times=…)` chooses a recipe, which is
-drawn into the model; a search of as many steps on the model itself is the one that it is compared with. Then the gate
-judges each of them against the owner's weights on the large model, on batch orders that no search saw: up to eight
+For each family, seed and size there is a selection of 2,000 steps with `proxy=autoinit.smaller(model, times=…)`, half
+of them on the proxy, and one of as many steps without, which it is compared with. Then the gate's test is made once
+more of each choice against the owner's weights on the large model, on batch orders that no selection saw: up to eight
 pairs of 64 steps, for a training ten times as long (of the SIREN 256 steps: after 64 it is no better than a constant
 guess). What a carried recipe reaches is its lead in log loss there, as a share of that of the model's own search, where
-that wins. Where a search keeps the owner's weights, its lead is 0.
+that wins. Where a selection keeps the owner's weights, its lead is 0.
 """
 
 from __future__ import annotations
@@ -57,6 +57,23 @@ def vit(layers: int = 8, width: int = 64, heads: int = 8) -> nn.Module:
         num_labels=10,
     )
     return ViTForImageClassification(config)
+
+
+def convnext(blocks: tuple[int, int] = (4, 8), widths: tuple[int, int] = (32, 64)) -> nn.Module:
+    """Returns Hugging Face's ConvNeXt of two stages with its own initialization, for images of 14 x 14 pixels."""
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    config = ConvNextConfig(
+        num_channels=1,
+        image_size=14,
+        patch_size=2,
+        num_stages=2,
+        depths=list(blocks),
+        hidden_sizes=list(widths),
+        layer_scale_init_value=1.0,
+        num_labels=10,
+    )
+    return ConvNextForImageClassification(config)
 
 
 def of_logits(output: Any, labels: Tensor) -> Tensor:
@@ -118,6 +135,17 @@ FAMILIES: dict[str, BenchTask] = {
             "Hugging Face's ViT, 8 layers of 64",
             False,
             vit,
+            data.mnist_images,
+            of_logits,
+            adamw(1e-3),
+            GATE_STEPS,
+            rows=16,
+        ),
+        BenchTask(
+            "convnext_hf",
+            "Hugging Face's ConvNeXt, 12 blocks",
+            False,
+            convnext,
             data.mnist_images,
             of_logits,
             adamw(1e-3),
