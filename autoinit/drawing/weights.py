@@ -119,10 +119,17 @@ def check_plan_fits(model: nn.Module, plan: Plan) -> None:
     if lost := [name for name, fill in plan.items() if not _is_placed(fill, present)]:
         problems.append(f"there is nothing to copy to {few(lost, 5)}")
     if problems:
-        raise PlanMismatchError(
-            f"The plan does not fit the model: {'; '.join(problems)}. "
-            "Apply it to the architecture that it was made for, or apply its recipe: apply_(model, plan.recipe)."
-        )
+        remedy = "Apply it to the architecture that it was made for, or apply its recipe: apply_(model, plan.recipe)."
+        known = {fill.shape for fill in plan.values()}
+        if len(problems) == 1 and missing and {present[name] for name in missing} <= known:
+            remedy = _UNTIED
+        raise PlanMismatchError(f"The plan does not fit the model: {'; '.join(problems)}. {remedy}")
+
+
+_UNTIED = (
+    "If they were tied to others when the plan was made, tie them again (in transformers: model.tie_weights()) and "
+    "apply it once more: model.to_empty(device=…) takes tied weights apart."
+)
 
 
 def _is_placed(fill: Fill, present: Mapping[str, tuple[int, ...]]) -> bool:

@@ -98,12 +98,13 @@ def trace(
             with preserved(model) as snapshot:
                 before = RandomStates()
                 first = _look(model, lambda: _dummy_loss(model))
-                return completed(first, before, model, snapshot, lambda: _look(model, lambda: _dummy_loss(model)))
+                graph = completed(first, before, model, snapshot, lambda: _look(model, lambda: _dummy_loss(model)))
+                return _without_values(graph, model)
         except Exception as error:  # made-up inputs may not fit; the module tree always can be read
             note = f"The model's dummy_inputs could not be used ({type(error).__name__}), so its modules were read."
-            graph = read_modules(model)
+            graph = _without_values(read_modules(model), model)
             return replace(graph, notes=(note, *graph.notes))
-    return read_modules(model)
+    return _without_values(read_modules(model), model)
 
 
 def trace_task(task: Task) -> Graph:
@@ -128,10 +129,22 @@ def trace_task(task: Task) -> Graph:
             look = plainly
             with explained(task, batch):
                 first = look()
-        graph = completed(first, before, task.model, snapshot, look)
+        graph = _without_values(completed(first, before, task.model, snapshot, look), task.model)
     return keep_untrained(
         replace(graph, label_prior=task.label_prior, independent_labels=task.independent_labels), task.untrained
     )
+
+
+_NO_VALUES = (
+    "Read on the meta device, where weights have no values: what a plan keeps needs some before it is applied. After "
+    "to_empty(device=…) call the model's own code (init_weights(), each module's reset_parameters()), then apply it."
+)
+
+
+def _without_values(graph: Graph, model: nn.Module) -> Graph:
+    """Returns the graph with a note where the model is on the meta device."""
+    bare = any(parameter.is_meta for parameter in model.parameters())
+    return replace(graph, notes=(*graph.notes, _NO_VALUES)) if bare else graph
 
 
 def _watched(value: Any) -> Any:

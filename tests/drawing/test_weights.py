@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import autoinit
 from autoinit.apply import apply_plan
@@ -65,6 +67,60 @@ def test_a_model_off_meta_gets_the_bits_of_one_that_never_was_there() -> None:
     fresh = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     assert autoinit.apply_(fresh, "orthogonal").drawn_on == "cpu"
     assert all(map(torch.equal, state(filled), state(fresh)))
+
+
+class Tied(nn.Module):
+    """A language model's table and head, which are one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.body, self.head = nn.Embedding(64, 16), nn.Linear(16, 16), nn.Linear(16, 64, bias=False)
+        self.tie()
+
+    def tie(self) -> None:
+        self.head.weight = self.table.weight
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.head(self.body(self.table(codes)).relu())
+
+
+def test_what_leaving_meta_takes_apart_is_said_with_what_to_do() -> None:
+    codes = torch.zeros(2, 3, dtype=torch.long)
+    with torch.device("meta"):
+        model = Tied()
+    plan = autoinit.resolve("he_normal", autoinit.trace(model, codes))
+    assert "what a plan keeps needs some before it is applied" in plan.notes[-1]
+    filled = model.to_empty(device="cpu")
+    with pytest.raises(autoinit.PlanMismatchError, match=r"nothing about head\.weight.*tie_weights.*to_empty"):
+        autoinit.apply_(filled, plan)
+    fresh = Tied()
+    filled.table.load_state_dict(fresh.table.state_dict())  # it is kept
+    filled.tie()
+    autoinit.apply_(filled, plan)
+    autoinit.apply_(fresh, "he_normal", codes)
+    assert all(map(torch.equal, state(filled), state(fresh)))
+    other = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 10))
+    with pytest.raises(autoinit.PlanMismatchError, match=r"apply its recipe: apply_\(model, plan\.recipe\)"):
+        autoinit.apply_(other, plan)
+
+
+def test_a_plan_from_meta_holds_no_second_copy_of_the_weights() -> None:
+    """What a model of a billion weights needs: a process of its own, whose highest memory is that of its weights."""
+    script = """
+import resource, torch, autoinit
+from torch import Tensor, nn
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+with torch.device("meta"):
+    parts = [part for _ in range(12) for part in (nn.Linear(2048, 2048), nn.ReLU())]
+    model = nn.Sequential(*parts, nn.Linear(2048, 10))
+autoinit.apply_(nn.Linear(2048, 2048), "he_normal")  # what torch itself takes for a draw
+plan = autoinit.resolve("he_normal", autoinit.trace(model, torch.zeros(2, 2048)))
+before, size = peak(), sum(4 * parameter.numel() for parameter in model.parameters())
+autoinit.apply_(model.to_empty(device="cpu"), plan)
+print((peak() - before) / size)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.3
 
 
 def test_a_plan_says_where_it_was_drawn_and_so_does_its_file(tmp_path: Path) -> None:
