@@ -20,7 +20,7 @@ FLOORS = (
     "version errors seeds text screen jsonfile factories activations graph",
     "recipes plans judging knowledge recommender",
     "task tracing proxies initializers init drawing calibrations apply",
-    "probing findings executors search",
+    "probing stacks findings executors search",
     "selector recommendation diagnosis coordinates demo testing",
     "study reports cli __main__",
 )
@@ -92,7 +92,18 @@ GLOBAL_RNG = {
 }
 """Calls that change a global random generator, and who may make them: only what puts it back."""
 
-WHOLE = ("calibrations", "cli", "executors", "findings", "initializers", "knowledge", "recommender", "reports", "study")
+WHOLE = (
+    "calibrations",
+    "cli",
+    "executors",
+    "findings",
+    "initializers",
+    "knowledge",
+    "recommender",
+    "reports",
+    "stacks",
+    "study",
+)
 """Wings whose files serve one thing and are tested together; of every other wing each module has a test file."""
 
 TESTED_ELSEWHERE: dict[str, str] = {

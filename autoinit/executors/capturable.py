@@ -10,12 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import DeviceError
 from ..judging.score import Curve
-from ..probing.bench import Bench
-from ..probing.probe import probe
-from ..probing.stepping import Eager, MakeStepper
-from ..task.snapshot import Snapshot
-from ..task.task import Task
-from .agreement import (
+from ..probing.agreement import (
     GRADIENTS,
     NEGLIGIBLE,
     Ways,
@@ -27,6 +22,11 @@ from .agreement import (
     scale_weights,
     tolerance_of,
 )
+from ..probing.bench import Bench
+from ..probing.probe import probe
+from ..probing.stepping import Eager, MakeStepper
+from ..task.snapshot import Snapshot
+from ..task.task import Task
 from .capture import Capture, CudaCapture, in_words, lost
 from .lasting import why_not_lasting
 from .recorded import Recording

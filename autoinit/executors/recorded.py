@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ..probing.agreement import changed_attribute, state_of
 from ..task.batches import Batch, map_tensors, tensors
 from ..task.optimizers import step_scheduler
 from ..task.snapshot import RandomStates
 from ..task.task import Task
-from .agreement import changed_attribute, state_of
 from .capture import Capture, Unrecordable
 from .lasting import Lasting, use_recordable_form
 

@@ -16,13 +16,13 @@ from ..judging.trials import Job, Outcome
 from ..probing.bench import Bench
 from ..probing.probe import RungReport
 from ..recipes.space import LR_RATIO
+from ..stacks.elementwise import mixes_rates
+from ..stacks.lockstep import Lane, lockstep
+from ..stacks.stack import Stack, moving_buffers
+from ..stacks.stackable import why_not
 from ..task.machine import free_cache
 from ..task.snapshot import RandomStates, preserved_random
-from .elementwise import mixes_rates
 from .executor import OnRung
-from .lockstep import Lane, lockstep
-from .stack import Stack, moving_buffers
-from .stackable import why_not
 
 __all__ = ["Stacked", "why_not"]
 

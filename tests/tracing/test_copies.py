@@ -17,9 +17,9 @@ from zoo import ZOO
 
 import autoinit
 from autoinit.errors import PlanMismatchError
-from autoinit.executors.stackable import why_not
 from autoinit.plans.plan import Plan
 from autoinit.probing.bench import Bench
+from autoinit.stacks.stackable import why_not
 from autoinit.task.task import make_task
 from autoinit.tracing.choices import find_copies, keep_choices
 from autoinit.tracing.tracing import trace_task

@@ -11,13 +11,21 @@ from ..initializers.filling import full_float32
 from ..judging.budget import Tally
 from ..judging.score import Curve
 from ..judging.trials import Candidate, Job
+from ..probing.agreement import (
+    Ways,
+    changed_attribute,
+    gradients_differ,
+    losses_differ,
+    scale_weights,
+    state_of,
+    tolerance_of,
+)
 from ..probing.bench import Bench
 from ..probing.probe import probe
 from ..recipes.recipe import OWN
 from ..task.assign import derived_name
 from ..task.snapshot import Snapshot
 from ..task.task import Task
-from .agreement import Ways, changed_attribute, gradients_differ, losses_differ, scale_weights, state_of, tolerance_of
 from .elementwise import why_not_elementwise
 from .lockstep import Lane, lockstep
 from .stack import Stack, moving_buffers
