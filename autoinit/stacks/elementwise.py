@@ -67,12 +67,63 @@ def mixes_rates(task: Task) -> bool:
     return ELEMENTWISE.get(type(task.build_optimizer()[0]), False)
 
 
+class Shares:
+    """What part of a step at the largest learning rate each candidate takes, beside the weights of each group.
+
+    They stay where they are in memory when they change.
+
+    Args:
+        optimizer: of stacked weights.
+        size: candidates.
+    """
+
+    def __init__(self, optimizer: Optimizer, size: int) -> None:
+        groups = optimizer.param_groups
+        self._numbers = [[1.0] * size for _ in groups]
+        self._tensors = [
+            {kind: torch.ones(size, dtype=kind[0], device=kind[1]) for kind in {*map(_kind, group["params"])}}
+            for group in groups
+        ]
+
+    def set(self, numbers: Sequence[list[float]]) -> None:
+        """Takes the shares of each group; without a scheduler they stay the same, and are copied to a device once."""
+        for place, (before, now) in enumerate(zip(self._numbers, numbers, strict=True)):
+            if before != now:
+                self._numbers[place] = now
+                for tensor in self._tensors[place].values():
+                    tensor.copy_(torch.tensor(now, dtype=tensor.dtype))
+
+    def beside(self, place: int, weight: Tensor) -> Tensor:
+        """Returns the shares of a group, to be multiplied with one of its weights."""
+        return self._tensors[place][_kind(weight)].view(-1, *[1] * (weight.dim() - 1))
+
+
+def _kind(weight: Tensor) -> tuple[torch.dtype, torch.device]:
+    return weight.dtype, weight.device
+
+
+@torch.no_grad()
+def step_by_shares(optimizer: Optimizer, shares: Shares) -> None:
+    """Takes a step, and takes back from each candidate's what its learning rate is smaller than the largest."""
+    groups = optimizer.param_groups
+    moved = [weight for group in groups for weight in group["params"] if weight.grad is not None]
+    before = dict(zip(moved, torch._foreach_clone([*moved]), strict=True)) if moved else {}
+    optimizer.step()
+    for place, group in enumerate(groups):
+        for weight in group["params"]:
+            if weight in before:
+                weight.copy_(torch.lerp(before[weight], weight, shares.beside(place, weight)))
+
+
 class StackedOptimizer:
     """The owner's optimizer and scheduler, moving stacked weights.
 
     The optimizer runs at the largest of the candidates' learning rates. Candidates of a smaller one then go back by
     their share: a step that is proportional to the learning rate is by that what it would have been, and rounds
     as it would, for the optimizers that `ELEMENTWISE` says so of.
+
+    Attributes:
+        optimizer: of all candidates, at the largest learning rate.
 
     Args:
         task: whose optimizer it is.
@@ -82,28 +133,46 @@ class StackedOptimizer:
 
     def __init__(self, task: Task, stacked: Mapping[Tensor, Tensor], factors: Sequence[float]) -> None:
         self._factors = list(factors)
-        self._shares: dict[tuple[torch.dtype, torch.device], tuple[list[float], Tensor]] = {}
         largest = max(factors)
-        self._optimizer, self._scheduler = task.build_optimizer(largest)
+        self.optimizer, self._scheduler = task.build_optimizer(largest)
         self._adopt(stacked)
+        self._shares = Shares(self.optimizer, len(factors))
         # Only their learning rates are of use: an optimizer without parameters does nothing else.
         self._slower = {factor: task.build_optimizer(factor) for factor in {*factors} - {largest}}
         for optimizer, _ in self._slower.values():
             for group in optimizer.param_groups:
                 group["params"] = []
 
+    @property
+    def mixes(self) -> bool:
+        """Whether it began with candidates of several learning rates."""
+        return bool(self._slower)
+
     def step(self) -> None:
         """Moves all candidates by their gradients, and steps the scheduler."""
-        groups = self._optimizer.param_groups
-        moved = [leaf for group in groups for leaf in group["params"] if leaf.grad is not None]
-        before = torch._foreach_clone([leaf.detach() for leaf in moved]) if self._slower and moved else []
-        self._optimizer.step()
-        if before:
-            self._shorten(dict(zip(moved, before, strict=True)))
+        if self.mixes:
+            self._shares.set(self.shares())
+            step_by_shares(self.optimizer, self._shares)
+        else:
+            self.optimizer.step()
+        self.schedule()
+
+    def schedule(self) -> bool:
+        """Steps the scheduler for each learning rate; returns whether there is one."""
         step_scheduler(self._scheduler, 0.0)
         for optimizer, scheduler in self._slower.values():
             optimizer.step()
             step_scheduler(scheduler, 0.0)
+        return self._scheduler is not None
+
+    def shares(self) -> list[list[float]]:
+        """Returns for each group what the candidates' present learning rates are of the largest."""
+        found = []
+        for place, group in enumerate(self.optimizer.param_groups):
+            largest = float(group["lr"])
+            rates = {factor: float(slower.param_groups[place]["lr"]) for factor, (slower, _) in self._slower.items()}
+            found.append([rates.get(factor, largest) / largest if largest else 1.0 for factor in self._factors])
+        return found
 
     def keep(self, rows: Tensor, replaced: Mapping[Tensor, Tensor]) -> None:
         """Goes on with some of the candidates only.
@@ -114,6 +183,7 @@ class StackedOptimizer:
         """
         self._factors = [self._factors[row] for row in rows.tolist()]
         self._replace(replaced, lambda value: value[rows])
+        self._shares = Shares(self.optimizer, len(self._factors))
 
     def _adopt(self, stacked: Mapping[Tensor, Tensor]) -> None:
         """Puts stacked weights in the place of the model's; some optimizers have state before their first step."""
@@ -121,34 +191,13 @@ class StackedOptimizer:
         self._replace(stacked, lambda value: value.expand(size, *value.shape).clone())
 
     def _replace(self, replaced: Mapping[Tensor, Tensor], convert: Callable[[Tensor], Tensor]) -> None:
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["params"] = [replaced[old] for old in group["params"] if old in replaced]
         state: defaultdict[Tensor, Any] = defaultdict(dict)
-        for old, values in self._optimizer.state.items():
+        for old, values in self.optimizer.state.items():
             if old in replaced:
                 state[replaced[old]] = {
                     key: convert(value) if isinstance(value, Tensor) and key not in _ONE_FOR_ALL else value
                     for key, value in values.items()
                 }
-        self._optimizer.state = state
-
-    @torch.no_grad()
-    def _shorten(self, before: Mapping[Tensor, Tensor]) -> None:
-        """Takes back from each candidate's step what its learning rate is smaller than the largest."""
-        for place, group in enumerate(self._optimizer.param_groups):
-            largest = float(group["lr"])
-            if largest == 0.0:
-                continue
-            rates = {factor: float(slower.param_groups[place]["lr"]) for factor, (slower, _) in self._slower.items()}
-            shares = [rates.get(factor, largest) / largest for factor in self._factors]
-            for leaf in group["params"]:
-                if leaf in before:
-                    share = self._share(shares, leaf).view(-1, *[1] * (leaf.dim() - 1))
-                    leaf.copy_(torch.lerp(before[leaf], leaf, share))
-
-    def _share(self, shares: list[float], leaf: Tensor) -> Tensor:
-        """Returns shares beside a weight; without a scheduler they stay the same, and are copied to a device once."""
-        key = (leaf.dtype, leaf.device)
-        if key not in self._shares or self._shares[key][0] != shares:
-            self._shares[key] = shares, torch.tensor(shares, dtype=leaf.dtype, device=leaf.device)
-        return self._shares[key][1]
+        self.optimizer.state = state

@@ -37,6 +37,12 @@ class Stack:
     gives each candidate its own gradient, `.grad` of the stacked weights is filled as usual, and BatchNorm writes its
     running statistics into the stacked buffers.
 
+    Attributes:
+        size: candidates so far.
+        leaves: the stacked weights, by name; those of the candidates alone once it is started.
+        buffers: likewise.
+        optimizer: moves them; None before it is started.
+
     Args:
         task: of the model.
         capacity: the most candidates that will be added.
@@ -49,15 +55,15 @@ class Stack:
         self._module = _LossOf(task)
         trained = {name: p for name, p in self._module.named_parameters() if p.requires_grad}
         buffers = {name: buffer for name, buffer in self._module.named_buffers() if name in moving}
-        self._leaves = {name: p.detach().new_empty((capacity, *p.shape)) for name, p in trained.items()}
-        self._buffers = {name: buffer.new_empty((capacity, *buffer.shape)) for name, buffer in buffers.items()}
-        self._optimizer: StackedOptimizer | None = None
+        self.leaves = {name: p.detach().new_empty((capacity, *p.shape)) for name, p in trained.items()}
+        self.buffers = {name: buffer.new_empty((capacity, *buffer.shape)) for name, buffer in buffers.items()}
+        self.optimizer: StackedOptimizer | None = None
 
     @torch.no_grad()
     def add(self) -> None:
         """Copies the model's present weights and buffers to the next place."""
         present = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers())}
-        for name, values in (*self._leaves.items(), *self._buffers.items()):
+        for name, values in (*self.leaves.items(), *self.buffers.items()):
             values[self.size].copy_(present[name])
         self.size += 1
 
@@ -67,15 +73,23 @@ class Stack:
         Args:
             factors: of each candidate, on every learning rate.
         """
-        self._leaves = {name: values[: self.size].requires_grad_() for name, values in self._leaves.items()}
-        self._buffers = {name: values[: self.size] for name, values in self._buffers.items()}
+        self.leaves = {name: values[: self.size].requires_grad_() for name, values in self.leaves.items()}
+        self.buffers = {name: values[: self.size] for name, values in self.buffers.items()}
+        self.optimizer = self.moved_by(factors)
+
+    def moved_by(self, factors: Sequence[float]) -> StackedOptimizer:
+        """Returns a fresh optimizer of the stacked weights.
+
+        Args:
+            factors: of each candidate, on every learning rate.
+        """
         own = dict(self._module.named_parameters())
-        stacked: dict[Tensor, Tensor] = {own[name]: leaf for name, leaf in self._leaves.items()}
-        self._optimizer = StackedOptimizer(self._task, stacked, factors)
+        stacked: dict[Tensor, Tensor] = {own[name]: leaf for name, leaf in self.leaves.items()}
+        return StackedOptimizer(self._task, stacked, factors)
 
     def backward(self, batch: Batch) -> Tensor:
         """Sets the gradients of every candidate's loss on a batch and returns the losses, [K], not waited for."""
-        for leaf in self._leaves.values():
+        for leaf in self.leaves.values():
             leaf.grad = None
         losses = self._losses(batch)
         losses.sum().backward()  # type: ignore[no-untyped-call]
@@ -83,15 +97,15 @@ class Stack:
 
     def step(self) -> None:
         """Moves every candidate by its gradients, and steps the scheduler."""
-        if self._optimizer is not None:
-            self._optimizer.step()
+        if self.optimizer is not None:
+            self.optimizer.step()
 
     def gradient_norms(self) -> list[list[float]]:
         """Returns for every candidate the norms of its gradients, of weights with two axes or more.
 
         Where no such weight is trained, they are those of all that is.
         """
-        trained = list(self._leaves.values())
+        trained = list(self.leaves.values())
         matrices = [leaf for leaf in trained if leaf.dim() > 2] or trained
         norms = [
             torch.linalg.vector_norm(leaf.grad.flatten(1) if leaf.dim() > 1 else leaf.grad[:, None], dim=1).double()
@@ -105,27 +119,31 @@ class Stack:
 
     def gradients(self, row: int) -> dict[str, Tensor]:
         """Returns one candidate's gradients, by the names of the model's parameters."""
-        named = ((name.removeprefix("model."), leaf.grad) for name, leaf in self._leaves.items())
+        named = ((name.removeprefix("model."), leaf.grad) for name, leaf in self.leaves.items())
         return {name: grad[row] for name, grad in named if grad is not None}
+
+    def values(self, row: int) -> dict[str, Tensor]:
+        """Returns copies of one candidate's weights and buffers, by the names that they have in the model."""
+        named = {**self.leaves, **self.buffers}
+        return {name.removeprefix("model."): values[row].detach().clone() for name, values in named.items()}
 
     def evaluate(self, batches: Sequence[Batch]) -> list[list[float]]:
         """Returns for every candidate the loss of each batch, without training on them."""
-        buffers = self._buffers
+        kept = {name: values.clone() for name, values in self.buffers.items()} if self._task.manner.training else {}
         with evaluating(self._task.model, self._task.manner):
             by_batch = [_floats(self._losses(batch)) for batch in batches]
-        if self._task.manner.training:
-            self._buffers = buffers
+        self._put(kept)
         return [list(losses) for losses in zip(*by_batch, strict=True)] if by_batch else [[]] * self.size
 
     def keep(self, places: Sequence[int]) -> None:
         """Drops all candidates but those at some places, with their buffers and the optimizer's state."""
-        device = next(iter(self._leaves.values())).device
+        device = next(iter(self.leaves.values())).device
         rows = torch.tensor(places, dtype=torch.long, device=device)
-        kept = {name: leaf.detach()[rows].requires_grad_() for name, leaf in self._leaves.items()}
-        if self._optimizer is not None:
-            self._optimizer.keep(rows, {leaf: kept[name] for name, leaf in self._leaves.items()})
-        self._leaves = kept
-        self._buffers = {name: values[rows] for name, values in self._buffers.items()}
+        kept = {name: leaf.detach()[rows].requires_grad_() for name, leaf in self.leaves.items()}
+        if self.optimizer is not None:
+            self.optimizer.keep(rows, {leaf: kept[name] for name, leaf in self.leaves.items()})
+        self.leaves = kept
+        self.buffers = {name: values[rows] for name, values in self.buffers.items()}
         self.size = len(places)
 
     def _losses(self, batch: Batch) -> Tensor:
@@ -139,9 +157,13 @@ class Stack:
 
         # One dropout mask for all: that of a training by itself with the same seed.
         with _plain_attention(), SameDropout():
-            losses, buffers = torch.vmap(loss, randomness="same")(self._leaves, self._buffers)
-        self._buffers = {name: values.detach().contiguous() for name, values in buffers.items()}
+            losses, buffers = torch.vmap(loss, randomness="same")(self.leaves, self.buffers)
+        self._put({name: values.detach().contiguous() for name, values in buffers.items()})
         return losses
+
+    def _put(self, buffers: dict[str, Tensor]) -> None:
+        """Takes the buffers that a pass has left: those that it began with, written to, or others."""
+        self.buffers.update(buffers)
 
 
 @contextlib.contextmanager

@@ -153,6 +153,22 @@ class Mixed(nn.Module):
         return self.head(x - self.average)
 
 
+class TrainedOnly(nn.Module):
+    """Has no output in evaluation mode; takes off the average of what it saw, which it writes into a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.register_buffer("average", torch.zeros(10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            raise RuntimeError("for training only")
+        x = self.layer(x)
+        self.average.mul_(0.5).add_(0.5 * x.detach().mean(0))
+        return x - self.average
+
+
 def momentum(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3, nesterov=True)
 
@@ -202,6 +218,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, Any, dict[str, Any]]] = {
     "Transformer with dropout, OneCycle": (Reader, ROWS, one_cycle, {}),
     "language model, tied": (LanguageModel, language_batches(labels=False), adam, {}),
     "GPT-2": (gpt2, language_batches(labels=True), two_groups, {}),
+    "evaluated in training mode": (TrainedOnly, ROWS, momentum, {}),
     "frozen, parametrized, unused and replaced": (Mixed, ROWS, momentum, {}),
 }
 
