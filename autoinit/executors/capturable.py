@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import DeviceError
-from ..judging.score import Curve
-from ..probing.agreement import (
-    GRADIENTS,
-    NEGLIGIBLE,
-    Ways,
-    are_close,
-    gradients_differ,
-    losses_differ,
-    norm,
-    norm_of_all,
-    scale_weights,
-    tolerance_of,
-)
+from ..probing.agreement import Ways, seen_in, tolerance_of, trainings_differ
 from ..probing.bench import Bench
-from ..probing.probe import probe
-from ..probing.stepping import Eager, MakeStepper
+from ..probing.stepping import Eager
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .capture import Capture, CudaCapture, in_words, lost
@@ -39,6 +25,9 @@ STEPS = 3
 
 
 WAYS = Ways("in a replay", "without", "a replay and a plain step", "in a replay")
+
+NEVER_REPLAYED = "its scheduler sets more than learning rates (as OneCycleLR does with cycle_momentum=True)"
+"""Why no step of the optimizer was a replay."""
 
 
 def why_not(bench: Bench) -> str:
@@ -56,12 +45,24 @@ def why_not(bench: Bench) -> str:
 
 def refusal(task: Task, capture: Capture) -> str:
     """Returns why a task's training step cannot be recorded in some way; an empty text where it can."""
-    if known := _known(task):
-        return known
+    return known(task) or tried(task, capture, lambda snapshot: _compared(task, snapshot, capture))
+
+
+def tried(task: Task, capture: Capture, compare: Callable[[Snapshot], str]) -> str:
+    """Returns what a comparison of recorded steps with others finds, or in words why it could not be made.
+
+    Args:
+        task: that is compared; its model and all random states are as before afterwards.
+        capture: records.
+        compare: records and compares; told what to rewind to.
+
+    Raises:
+        DeviceError: the attempt has left the device unusable.
+    """
     try:
         with task.preserved() as snapshot:
             try:
-                return _compared(task, snapshot, capture)
+                return compare(snapshot)
             except Exception as problem:
                 why = in_words(problem)
             capture.recover()
@@ -72,7 +73,7 @@ def refusal(task: Task, capture: Capture) -> str:
         raise lost(problem) from problem
 
 
-def _known(task: Task) -> str:
+def known(task: Task) -> str:
     """Returns what rules a recording out without trying."""
     kinds = {type(parameter) for parameter in task.model.parameters()} - {nn.Parameter}
     if kinds:
@@ -90,67 +91,19 @@ def _known(task: Task) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What a short training has shown.
-
-    Attributes:
-        curve: its losses.
-        gradients: at its last step, by name.
-        changes: of each weight and buffer in all, by name.
-    """
-
-    curve: Curve
-    gradients: dict[str, Tensor]
-    changes: dict[str, Tensor]
-
-
 def _compared(task: Task, snapshot: Snapshot, capture: Capture) -> str:
     """Returns how replayed trainings differ from plain ones; empty where they agree."""
-    plain = [_seen(task, snapshot, trial, Eager) for trial in TRIED]
+    plain = [seen_in(task, snapshot, trial, STEPS, Eager) for trial in TRIED]
     if any(seen.curve.diverged_at is not None for seen in plain):
         return f"the loss of its own weights is not finite within {STEPS} steps, so nothing can be compared"
     snapshot.rewind()
     recording = Recording(task, capture)
-    fitting = dataclasses.replace(task, train=recording.fitting)
-    if len(recording.fitting) < len(task.train):  # others came up before
-        plain = [_seen(fitting, snapshot, trial, Eager) for trial in TRIED]
-    replayed = [_seen(fitting, snapshot, trial, recording.stepper) for trial in TRIED]
+    fitting = dataclasses.replace(task, train=recording.inputs.fitting)
+    if len(fitting.train) < len(task.train):  # others came up before
+        plain = [seen_in(fitting, snapshot, trial, STEPS, Eager) for trial in TRIED]
+    replayed = [seen_in(fitting, snapshot, trial, STEPS, recording.stepper) for trial in TRIED]
     if not recording.replays["step"]:
-        return "its scheduler sets more than learning rates (as OneCycleLR does with cycle_momentum=True)"
+        return NEVER_REPLAYED
     tolerance = tolerance_of(task)
-    differences = (_difference(found, expected, tolerance) for found, expected in zip(replayed, plain, strict=True))
-    return next(filter(None, differences), "")
-
-
-def _seen(task: Task, snapshot: Snapshot, trial: tuple[float, float], stepper: MakeStepper) -> _Seen:
-    """Returns what a training from the owner's weights, times a factor, shows."""
-    factor, lr_factor = trial
-    snapshot.rewind()
-    scale_weights(task, factor)
-    before = {name: tensor.clone() for name, tensor in _moving(task.model).items()}
-    batches = task.probe_eval[:1]
-    curve = probe(task, steps=STEPS, seed=0, lr_factor=lr_factor, held_back=batches, stepper=stepper)
-    gradients = {name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None}
-    changes = {name: tensor - before[name] for name, tensor in _moving(task.model).items() if name in before}
-    return _Seen(curve, gradients, changes)
-
-
-def _moving(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the trained weights, and the buffers of numbers."""
-    weights = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return weights | {name: buffer for name, buffer in model.named_buffers() if buffer.dtype != torch.bool}
-
-
-def _difference(found: _Seen, expected: _Seen, tolerance: float) -> str:
-    if why := losses_differ(found.curve, expected.curve, tolerance, WAYS):
-        return why
-    if why := gradients_differ(found.gradients, expected.gradients, tolerance, WAYS):
-        return why
-    whole = norm_of_all(expected.gradients)
-    for name, change in expected.changes.items():
-        # An optimizer like Adam moves a weight as far by a gradient that is rounding as by any other.
-        rounding = name in expected.gradients and norm(expected.gradients[name]) <= NEGLIGIBLE * whole
-        if not rounding and not are_close(found.changes[name], change, GRADIENTS * tolerance, 0.0):
-            return f"{name} comes to be another in replays than in plain steps"
-    return ""
+    pairs = zip(replayed, plain, strict=True)
+    return next(filter(None, (trainings_differ(found, expected, tolerance, WAYS) for found, expected in pairs)), "")

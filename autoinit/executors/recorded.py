@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
-from ..probing.agreement import changed_attribute, state_of
-from ..task.batches import Batch, map_tensors, tensors
+from ..task.batches import Batch
 from ..task.optimizers import step_scheduler
-from ..task.snapshot import RandomStates
 from ..task.task import Task
-from .capture import Capture, Unrecordable
+from .capture import Capture
+from .inputs import Inputs
 from .lasting import Lasting, use_recordable_form
-
-MOST_SHAPES = 0.5
-"""Share of the batches that has to be of the recorded shape: the others are computed operation by operation."""
+from .rehearsal import named, places, rehearse, stored
 
 
 class Recording:
@@ -30,7 +24,8 @@ class Recording:
     computed operation by operation, in the same places, and so is a step with options that a scheduler has changed.
 
     Attributes:
-        fitting: the batches that it can replay, of those to train on.
+        inputs: the batches that it can replay.
+        lasting: the optimizer that it moves the weights with.
         replays: how often each part was replayed.
 
     Args:
@@ -45,15 +40,12 @@ class Recording:
         self.replays = Counter[str]()
         self._task = task
         self._trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
-        self.fitting = _commonest(task)
-        self._parts = {id(batch): tensors(batch) for batch in self.fitting}
-        self._batch = map_tensors(lambda value: value.detach().to(task.device, copy=True), self.fitting[0])
-        self._inputs = tensors(self._batch)
+        self.inputs = Inputs(task)
         self.lasting = Lasting(task.build_optimizer()[0], task.device)
         task.model.train()
-        self._rehearse(capture)
-        self._homes = _places(task.model)
-        self._held = _stored(task.model)  # what the graphs read has to live as long as they do
+        rehearse(capture, self._whole, task, self.lasting)
+        self._homes = places(task.model)
+        self._held = stored(task.model)  # what the graphs read has to live as long as they do
         (self._loss, self._grads), self._replay_pass = capture.record(self._pass)
         _, self._replay_step = capture.record(self.lasting.optimizer.step)
         self._moved = next((place for place, grad in enumerate(self._grads) if grad is not None), 0)
@@ -70,15 +62,11 @@ class Recording:
 
     def backward(self, batch: Batch) -> tuple[Tensor, bool]:
         """Sets the gradients of a batch's loss; returns the loss, and whether it was a replay."""
-        parts = self._parts.get(id(batch))
-        if parts is None:
+        if not self.inputs.load(batch):
             for parameter in self._trained:
                 parameter.grad = None
             return self._task.backward(batch), False
         self.replays["pass"] += 1
-        if parts:
-            with torch.no_grad():
-                torch._foreach_copy_(self._inputs, parts)
         self._replay_pass()
         loss = self._loss.clone()  # the next replay writes over it before anybody has read it
         if self._trained[self._moved].grad is not self._grads[self._moved]:
@@ -94,38 +82,16 @@ class Recording:
     def _pass(self) -> tuple[Tensor, list[Tensor | None]]:
         for parameter in self._trained:
             parameter.grad = None  # so that they come to lie where each replay writes them anew
-        return self._task.backward(self._batch), [parameter.grad for parameter in self._trained]
+        return self._task.backward(self.inputs.batch), [parameter.grad for parameter in self._trained]
 
-    def _rehearse(self, capture: Capture) -> None:
-        """Takes three steps as they will be recorded, and sees what they leave; the first makes what is made once.
-
-        Raises:
-            Unrecordable: a step leaves something that a replay would not.
-        """
-
-        def work() -> None:
-            self._pass()
-            self.lasting.optimizer.step()
-
-        model = self._task.model
-        capture.rehearse(work, strict=False)
-        self.lasting.settle()
-        before, places, random = state_of(model), _places(model), RandomStates()
-        capture.rehearse(work, strict=True)
-        capture.rehearse(work, strict=True)
-        for why in (
-            _replaced(places, _places(model)),
-            _kept(changed_attribute(before, state_of(model))),
-            _drawn(random, self._task.device),
-            self.lasting.why_not_settled(),
-        ):
-            if why:
-                raise Unrecordable(why)
+    def _whole(self) -> None:
+        self._pass()
+        self.lasting.optimizer.step()
 
     def _bring_home(self) -> None:
         """Puts weights and buffers where the graphs have them, if a draw has put them elsewhere."""
         with torch.no_grad():
-            for name, tensor in _named(self._task.model).items():
+            for name, tensor in named(self._task.model).items():
                 home = self._homes.get(name)
                 if home is not None and tensor.data_ptr() != home.data_ptr():
                     home.copy_(tensor)
@@ -171,61 +137,3 @@ class Replayed:
             step_scheduler(self._scheduler, loss)
             if self._follows:
                 self._lasting.follow(self.optimizer)
-
-
-def _commonest(task: Task) -> tuple[Batch, ...]:
-    """Returns the batches of the shape that most of them have."""
-    frames = [frame(batch) for batch in task.train]
-    shape, count = Counter(frames).most_common(1)[0]
-    if count < MOST_SHAPES * len(frames):
-        raise Unrecordable(f"its batches are of {len(set(frames))} shapes, and a graph holds one")
-    return tuple(batch for batch, its in zip(task.train, frames, strict=True) if its == shape)
-
-
-def frame(batch: Batch) -> Hashable:
-    """Returns all that a step sees of a batch beside its tensors' values; another object is like none but itself."""
-    if isinstance(batch, Tensor):
-        return tuple(batch.shape), batch.dtype, batch.layout
-    if isinstance(batch, Mapping):
-        return type(batch), tuple((key, frame(value)) for key, value in batch.items())
-    if isinstance(batch, (tuple, list)):
-        return type(batch), tuple(map(frame, batch))
-    if is_dataclass(batch) and not isinstance(batch, type):
-        return type(batch), tuple(frame(vars(batch)[field.name]) for field in fields(batch))
-    return (type(batch), batch) if isinstance(batch, (bool, int, float, str, bytes, type(None))) else id(batch)
-
-
-def _named(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _places(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the memory of each weight and buffer, by name."""
-    return {name: tensor.data for name, tensor in _named(model).items()}
-
-
-def _stored(model: nn.Module) -> list[Tensor]:
-    """Returns every tensor that a model's modules hold, in containers too."""
-    leaves = tree_leaves([list(vars(module).values()) for module in model.modules()])
-    return [leaf.data for leaf in leaves if isinstance(leaf, Tensor)]
-
-
-def _replaced(before: dict[str, Tensor], after: dict[str, Tensor]) -> str:
-    """Returns which weight or buffer a step has put another tensor in the place of: a replay writes to the old one."""
-    for name, tensor in after.items():
-        if name not in before or before[name].data_ptr() != tensor.data_ptr():
-            return f"the step replaces {name} instead of writing into it; {name}.copy_(…) would let it be recorded"
-    return ""
-
-
-def _kept(attribute: str) -> str:
-    """Returns that a module keeps something of its own from step to step: replays would all see the first."""
-    if not attribute:
-        return ""
-    return f"its attribute {attribute} changes from step to step and is no buffer; register_buffer would let it be"
-
-
-def _drawn(states: RandomStates, device: torch.device) -> str:
-    """Returns whether a step draws random numbers that a replay would not draw anew."""
-    still = states.python_is_now() if device.type == "cpu" else states.host_is_now()
-    return "" if still else "the step draws random numbers on the host, which a replay would not draw anew"

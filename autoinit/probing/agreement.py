@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..judging.score import Curve
+from ..task.snapshot import Snapshot
 from ..task.task import Task
+from .probe import probe
+from .stepping import MakeStepper
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 """Relative difference of two losses that rounding explains; libraries that compute the loss of a double model in single
@@ -37,6 +40,62 @@ class Ways:
     there: str
     both: str
     gradient: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a short training has shown.
+
+    Attributes:
+        curve: its losses.
+        gradients: at its last step, by name.
+        changes: of each weight and buffer in all, by name.
+    """
+
+    curve: Curve
+    gradients: dict[str, Tensor]
+    changes: dict[str, Tensor]
+
+
+def seen_in(task: Task, snapshot: Snapshot, factors: tuple[float, float], steps: int, stepper: MakeStepper) -> Seen:
+    """Returns what a training from the owner's weights shows.
+
+    Args:
+        task: what is trained.
+        snapshot: to rewind to.
+        factors: on the weights before, and on the learning rate.
+        steps: of the training.
+        stepper: makes what takes them.
+    """
+    snapshot.rewind()
+    scale_weights(task, factors[0])
+    before = {name: tensor.clone() for name, tensor in _moving(task.model).items()}
+    batches = task.probe_eval[:1]
+    curve = probe(task, steps=steps, seed=0, lr_factor=factors[1], held_back=batches, stepper=stepper)
+    gradients = {name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None}
+    changes = {name: tensor - before[name] for name, tensor in _moving(task.model).items() if name in before}
+    return Seen(curve, gradients, changes)
+
+
+def _moving(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the trained weights, and the buffers of numbers."""
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return weights | {name: buffer for name, buffer in model.named_buffers() if buffer.dtype != torch.bool}
+
+
+def trainings_differ(found: Seen, expected: Seen, tolerance: float, ways: Ways) -> str:
+    """Returns how two short trainings differ by more than rounding; empty where they do not."""
+    if why := losses_differ(found.curve, expected.curve, tolerance, ways):
+        return why
+    if why := gradients_differ(found.gradients, expected.gradients, tolerance, ways):
+        return why
+    whole = norm_of_all(expected.gradients)
+    for name, change in found.changes.items():
+        # An optimizer like Adam moves a weight as far by a gradient that is rounding as by any other.
+        rounding = name in expected.gradients and norm(expected.gradients[name]) <= NEGLIGIBLE * whole
+        if not rounding and not are_close(change, expected.changes[name], GRADIENTS * tolerance, 0.0):
+            return f"{name} comes to be another {ways.here} than {ways.there}"
+    return ""
 
 
 @torch.no_grad()

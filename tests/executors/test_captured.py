@@ -27,8 +27,9 @@ from autoinit.errors import DeviceError
 from autoinit.executors import capture as capturing
 from autoinit.executors.capturable import refusal, why_not
 from autoinit.executors.captured import Captured
+from autoinit.executors.inputs import frame
 from autoinit.executors.lasting import use_recordable_form, why_not_lasting
-from autoinit.executors.recorded import Recording, frame
+from autoinit.executors.recorded import Recording
 from autoinit.executors.sequential import Sequential
 from autoinit.judging.budget import Budget
 from autoinit.judging.score import Curve
@@ -552,7 +553,7 @@ class Deaf(Again):
         return made, (lambda: None) if self.recorded - 1 == self._part else replay
 
 
-@pytest.mark.parametrize(("part", "said"), [(0, "loss is .* in a replay, .* without"), (1, "in a replay|in replays")])
+@pytest.mark.parametrize(("part", "said"), [(0, "loss is .* in a replay, .* without"), (1, "in a replay")])
 def test_a_replay_that_leaves_something_out_is_refused(part: int, said: str) -> None:
     with bench_of(mlp()) as bench:
         assert re.search(said, refusal(bench.task, Deaf(bench.task.model, part)))
@@ -562,7 +563,7 @@ def test_a_rate_that_was_recorded_along_is_refused(monkeypatch: pytest.MonkeyPat
     """The first candidate has the rate of the recording, the second another."""
     monkeypatch.setattr("autoinit.executors.lasting.Lasting.follow", lambda self, own: None)
     with bench_of(mlp(), optimizer=lambda p: SGD(p, lr=1e-4)) as bench:
-        assert "comes to be another in replays" in refusal(bench.task, Again(bench.task.model))
+        assert "comes to be another in a replay than without" in refusal(bench.task, Again(bench.task.model))
 
 
 class Failing(Again):
