@@ -1,7 +1,6 @@
 """A recorded training step gives what a plain one gives, and each thing that it cannot do is refused in words.
 
-CUDA graphs need a device. Here a double does the recorded work anew at each replay: on the CPU the arithmetic is the
-same to the bit, and all that surrounds a graph is tested so: inputs, places in memory, the optimizer's state and rates.
+A double stands for the device (see `replays`).
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import unchanged
+from replays import WAITED, Again, Deaf, Failing, told
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
-from torch.utils._pytree import tree_leaves
 
 import autoinit
 from autoinit.errors import DeviceError
@@ -45,60 +44,6 @@ ROWS = ((DIGITS.data[:600] / 16).astype("float32"), DIGITS.target[:600])
 TOKENS = torch.from_numpy(DIGITS.data[:320, :24]).long()
 
 RECIPES = (OWN, Recipe(base="orthogonal"), Recipe(log2_gain=-1.0), Recipe(base="xavier_uniform"))
-
-
-class Again:
-    """Does recorded work again at each replay, into the tensors that it made at first.
-
-    As a graph does, it uses weights and gradients where they lay when it was recorded, wherever they are now, and
-    leaves the attributes of Python objects as they are.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.recorded = self.replayed = 0
-        self.recovers = True
-        self._model = model
-
-    def rehearse(self, work: Callable[[], object], *, strict: bool) -> None:
-        work()
-
-    def record(self, work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        before = [(tensor, tensor.data, tensor.grad) for tensor in self._tensors()]
-        made = work()
-        self.recorded += 1
-
-        def replay() -> None:
-            self.replayed += 1
-            with laid(before), torch.enable_grad():
-                for old, new in zip(tree_leaves(made), tree_leaves(work()), strict=True):
-                    if isinstance(old, Tensor):
-                        old.detach().copy_(new.detach())
-
-        return made, replay
-
-    def recover(self) -> None:
-        if not self.recovers:
-            raise capturing.lost(RuntimeError("an illegal memory access was encountered"))
-
-    def _tensors(self) -> list[Tensor]:
-        return [*self._model.parameters(), *self._model.buffers()]
-
-
-@contextmanager
-def laid(places: list[tuple[Tensor, Tensor, Tensor | None]]) -> Iterator[None]:
-    """Puts tensors and their gradients into some places, and back."""
-    present = [(tensor, tensor.data, tensor.grad) for tensor, _, _ in places]
-    put(places)
-    try:
-        yield
-    finally:
-        put(present)
-
-
-def put(places: list[tuple[Tensor, Tensor, Tensor | None]]) -> None:
-    for tensor, data, grad in places:
-        tensor.data = data
-        tensor.grad = grad
 
 
 def mlp(*inner: nn.Module) -> nn.Module:
@@ -203,13 +148,6 @@ def outcomes(executor: Any, given: list[Job], stop_at: int = 99) -> list[Outcome
     found = list(executor.run(given, lambda job, curve: not (job.number == 1 and curve.steps >= stop_at)))
     executor.close()
     return found
-
-
-def told(outcome: Outcome) -> tuple[Any, ...]:
-    """Returns what of an outcome must be the same to the bit: all but seconds."""
-    curve = outcome.curve
-    seen = None if curve is None else (curve.losses, curve.held_back, curve.by_batch, curve.glance, curve.diverged_at)
-    return repr(seen), None if curve is None else repr(curve.gradient_range), outcome.spent, outcome.reason
 
 
 ALIKE = {
@@ -541,18 +479,6 @@ def test_an_optimizer_of_ones_own_that_says_it_is_capturable_is_recorded() -> No
         assert refusal(bench.task, Again(bench.task.model)) == ""
 
 
-class Deaf(Again):
-    """Replays nothing: what a device does that has not recorded a part of the work."""
-
-    def __init__(self, model: nn.Module, part: int) -> None:
-        super().__init__(model)
-        self._part = part
-
-    def record(self, work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        made, replay = super().record(work)
-        return made, (lambda: None) if self.recorded - 1 == self._part else replay
-
-
 @pytest.mark.parametrize(("part", "said"), [(0, "loss is .* in a replay, .* without"), (1, "in a replay")])
 def test_a_replay_that_leaves_something_out_is_refused(part: int, said: str) -> None:
     with bench_of(mlp()) as bench:
@@ -564,25 +490,6 @@ def test_a_rate_that_was_recorded_along_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("autoinit.executors.lasting.Lasting.follow", lambda self, own: None)
     with bench_of(mlp(), optimizer=lambda p: SGD(p, lr=1e-4)) as bench:
         assert "comes to be another in a replay than without" in refusal(bench.task, Again(bench.task.model))
-
-
-class Failing(Again):
-    """Fails as a device does, in some part of the work."""
-
-    def __init__(self, model: nn.Module, problem: str, strict: bool | None = None) -> None:
-        super().__init__(model)
-        self._problem, self._strict = problem, strict
-
-    def rehearse(self, work: Callable[[], object], *, strict: bool) -> None:
-        super().rehearse(work, strict=strict)
-        if strict is self._strict:
-            raise RuntimeError(self._problem)
-
-    def record(self, work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        raise RuntimeError(self._problem)
-
-
-WAITED = "CUDA error: operation not permitted when stream is capturing"
 
 
 @pytest.mark.parametrize(

@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import unchanged
-from sklearn.datasets import load_digits
+from stacking import ROWS, benched, mlp, momentum
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from autoinit.probing.bench import Bench
 from autoinit.stacks.stackable import why_not
-from autoinit.task.task import make_task
-from autoinit.tracing.tracing import trace_task
-
-DIGITS = load_digits()
-ROWS = ((DIGITS.data[:640] / 16).astype("float32"), DIGITS.target[:640])
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 24), nn.Tanh(), nn.Linear(24, 10))
-
-
-def momentum(parameters: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3, nesterov=True)
 
 
 def own_backward(model: nn.Module, batch: Any) -> Tensor:
     loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
     loss.backward()
     return loss
-
-
-@contextmanager
-def benched(make: Callable[[], nn.Module], data: Any, optimizer: Any = momentum, **rest: Any) -> Iterator[Bench]:
-    torch.manual_seed(0)
-    model = make() if rest.get("autocast") else make().double()
-    task = make_task(model, data, optimizer=optimizer, **rest)
-    graph = trace_task(task)
-    with task.preserved() as snapshot:
-        yield Bench(task, graph, snapshot, seed=0)
 
 
 class Recurrent(nn.Module):
