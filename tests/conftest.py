@@ -14,6 +14,7 @@ import pytest
 import torch
 from once import run_folder
 
+pytest.register_assert_rewrite("stacking")
 torch.set_num_threads(1)
 # Workers of pytest-xdist get the width of the terminal that started them; what is printed must not depend on it.
 os.environ.pop("COLUMNS", None)

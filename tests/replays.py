@@ -6,7 +6,6 @@ graph is tested so: inputs, places in memory, the optimizer's state and rates.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from autoinit.executors import capture as capturing
+from autoinit.executors.recorded_stack import RecordedStack
 from autoinit.judging.trials import Outcome
 
 
@@ -35,7 +35,7 @@ class Again:
         work()
 
     def record(self, work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        before = [(tensor, tensor.data, tensor.grad) for tensor in self._tensors()]
+        before = [(tensor, tensor.data, tensor.grad) for tensor in self._tensors(work)]
         made = work()
         self.recorded += 1
 
@@ -52,8 +52,11 @@ class Again:
         if not self.recovers:
             raise capturing.lost(RuntimeError("an illegal memory access was encountered"))
 
-    def _tensors(self) -> list[Tensor]:
-        return [*self._model.parameters(), *self._model.buffers()]
+    def _tensors(self, work: Any) -> list[Tensor]:
+        """Returns the model's tensors, and a stack's weights."""
+        owner = getattr(work, "__self__", None)  # a scheduler puts a function in the place of an optimizer's `step`
+        leaves = owner.home.leaves.values() if isinstance(owner, RecordedStack) else ()
+        return [*self._model.parameters(), *self._model.buffers(), *leaves]
 
 
 @contextmanager
@@ -71,16 +74,6 @@ def put(places: list[tuple[Tensor, Tensor, Tensor | None]]) -> None:
     for tensor, data, grad in places:
         tensor.data = data
         tensor.grad = grad
-
-
-class AgainStacked(Again):
-    """Likewise of a stack, whose weights are leaves that no model holds."""
-
-    def _tensors(self) -> list[Tensor]:
-        leaves = [
-            found for found in gc.get_objects() if type(found) is Tensor and found.is_leaf and found.requires_grad
-        ]
-        return [*super()._tensors(), *leaves]
 
 
 class Deaf(Again):

@@ -13,12 +13,13 @@ from typing import Literal, get_args
 import torch
 
 from ..errors import ArgumentError
-from ..executors import captured, processes, stacked
+from ..executors import captured, captured_stack, processes, stacked
 from ..judging.budget import BATCH
 from ..probing.bench import Bench, steps_per_second
 from ..task.machine import bytes_of, usable_cores, using_threads
 from ..text import number
 from .captured import Captured
+from .captured_stack import CapturedStack
 from .executor import Executor
 from .processes import Processes
 from .room import candidates_that_fit
@@ -65,6 +66,10 @@ FIRST_SECONDS = 0.25
 
 BESIDE = 2
 """Candidates for which there must be room where a step is recorded: it keeps its activations while plain steps run."""
+
+ROOMS = 3
+"""Times the room of its candidates that a recorded stack must have: for them, for the smaller stacks that they become,
+and for what is computed operation by operation beside those."""
 
 
 @dataclass(frozen=True)
@@ -174,13 +179,20 @@ def _asked(
     elif not why_not and executor == "captured":
         found = Choice(Captured(bench), threads, "one replayed step after the other, as asked for")
     elif not why_not:
-        stack = Stacked(bench, concurrency or min(ACCELERATOR_STACKS))
-        found = Choice(stack, threads, f"{stack.concurrency} stacked, as asked for")
+        found = _stack_asked_for(bench, concurrency or min(ACCELERATOR_STACKS), threads)
     if found is None or why_not:
         raise ArgumentError(
             f"executor is {executor!r}, which cannot run here: {why_not}. Leave it out, or use another."
         )
     return found
+
+
+def _stack_asked_for(bench: Bench, size: int, threads: int) -> Choice:
+    """Returns a stack, whose training step is replayed where that can be."""
+    refused: list[str] = []
+    replayed = _replayed_stacks(bench, [size], candidates_that_fit(bench), threads, refused)
+    found = next(replayed, Choice(Stacked(bench, size), threads, f"{size} stacked"))
+    return dataclasses.replace(found, why="".join([found.why, ", as asked for", *refused]))
 
 
 def _measured(bench: Bench, threads: int, rivals: Iterator[Choice]) -> Choice:
@@ -238,7 +250,7 @@ def _rivals(
     sizes = [size for size in sizes if affordable_steps * MEASURED_SHARE >= MEASURED_STEPS * size / 4]
     if not sizes:
         return
-    most, needed = candidates_that_fit(bench)
+    most, needed = room = candidates_that_fit(bench)
     fitting = [size for size in sizes if size <= most]
     reason = stacked.why_not(bench) if fitting else f"{min(sizes)} candidates have no room ({needed})"
     if reason:
@@ -246,20 +258,53 @@ def _rivals(
         return
     for size in fitting:
         yield Choice(Stacked(bench, size), threads, f"{size} stacked")
+    yield from _replayed_stacks(bench, fitting, room, threads, refused)
+
+
+def _replayed_stacks(
+    bench: Bench, sizes: list[int], room: tuple[float, str], threads: int, refused: list[str]
+) -> Iterator[Choice]:
+    """Yields stacks of some sizes whose training step is replayed, where that may be faster.
+
+    To `refused` it adds why a step cannot be recorded, unless it has that of a single one.
+
+    Args:
+        bench: of a model that stacks.
+        sizes: candidates of each stack.
+        room: from `candidates_that_fit`.
+        threads: of one job.
+        refused: reasons so far.
+    """
+    if bench.task.device.type != "cuda":
+        return
+    most, needed = room
+    fitting = [size for size in sizes if ROOMS * size <= most]
+    tight = "" if fitting else f"the recorded step of {min(sizes)} stacked has no room ({needed})"
+    why_not = _too_large(bench) or tight or captured_stack.why_not(bench)
+    if not why_not:
+        for size in fitting:
+            yield Choice(CapturedStack(bench, size), threads, f"{size} stacked and replayed")
+    elif not any(why_not in reason for reason in refused):
+        refused.append(f"; no stack captured: {why_not}")
 
 
 def _replays(bench: Bench, threads: int, repeatable: bool, refused: list[str]) -> Iterator[Choice]:
     """Yields the plain order with replayed steps where that may be faster; to `refused` it adds why it cannot be."""
     if bench.task.device.type != "cuda" or repeatable:  # a recorded optimizer rounds otherwise
         return
-    size = sum(parameter.numel() for parameter in bench.task.model.parameters())
-    large = f"with {size:,} parameters, starting kernels takes no share of a step" if size > LAUNCH_BOUND else ""
+    large = _too_large(bench)
     most, needed = (math.inf, "") if large else candidates_that_fit(bench)
     tight = "" if most >= BESIDE else f"a recorded step has no room beside a plain one ({needed})"
     if why_not := large or tight or captured.why_not(bench):
         refused.append(f"; not captured: {why_not}")
     else:
         yield Choice(Captured(bench), threads, "one replayed step after the other")
+
+
+def _too_large(bench: Bench) -> str:
+    """Returns that a model is too large to gain by replays, in words; empty where it is not."""
+    size = sum(parameter.numel() for parameter in bench.task.model.parameters())
+    return f"with {size:,} parameters, starting kernels takes no share of a step" if size > LAUNCH_BOUND else ""
 
 
 def _unforked(bench: Bench) -> str:

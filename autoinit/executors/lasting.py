@@ -119,6 +119,11 @@ class Lasting:
         self.follow(own)
         return True
 
+    def give_back(self, own: Optimizer) -> None:
+        """Copies the state to the optimizer that it was taken over from, for a training that goes on later."""
+        for weight, homes in self._homes.items():
+            own.state[weight] = {key: home.clone() for key, home in homes.items()}
+
     def follow(self, own: Optimizer) -> None:
         """Takes over the learning rates and options that a scheduler has set in another optimizer."""
         for rate, group in zip(self._rates, own.param_groups, strict=True):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ..errors import described
+from ..errors import DeviceError, described
 from ..judging.budget import Tally
 from ..judging.score import Curve
 from ..judging.trials import Job, Outcome
@@ -49,7 +49,7 @@ class Stacked:
         self.notes: list[str] = []
         self._bench = bench
         self._mixes = mixes_rates(bench.task)
-        self._moving: frozenset[str] | None = None
+        self._moved: frozenset[str] | None = None
 
     def run(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
         """Yields what came of each job, in their order.
@@ -94,7 +94,7 @@ class Stacked:
 
     def _attempt(self, jobs: Sequence[Job], ask: _Ask, done: dict[int, Outcome]) -> None:
         """Adds the outcomes of jobs; where a stack fails, of those that had ended, and lowers the concurrency."""
-        if len(jobs) == 1:
+        if self._runs_alone(jobs):
             job = jobs[0]
             done[job.number] = self._bench.perform(job, _of(job, ask))
             return
@@ -102,11 +102,17 @@ class Stacked:
             with preserved_random():
                 self._run_stacks(jobs, ask, done)
             return
+        except DeviceError:
+            raise
         except Exception as problem:
             self._lower(problem)
         finally:
             self._bench.snapshot.rewind()
         self._free()  # here, where the failure and all that it held is gone
+
+    def _runs_alone(self, jobs: Sequence[Job]) -> bool:
+        """Whether jobs are one, which trains as it would without a stack."""
+        return len(jobs) == 1
 
     def _run_stacks(self, jobs: Sequence[Job], ask: _Ask, done: dict[int, Outcome]) -> None:
         """Trains jobs from rung to rung, a stack for each batch order, and asks about them in their order."""
@@ -144,11 +150,14 @@ class Stacked:
         return stack, lanes
 
     def _stack(self, capacity: int) -> Stack:
-        if self._moving is None:
+        return Stack(self._bench.task, capacity, self._moving())
+
+    def _moving(self) -> frozenset[str]:
+        if self._moved is None:
             self._bench.snapshot.rewind()
-            self._moving = moving_buffers(self._bench.task)
+            self._moved = moving_buffers(self._bench.task)
             self._bench.snapshot.rewind()
-        return Stack(self._bench.task, capacity, self._moving)
+        return self._moved
 
     def _paced(self, steps: int) -> float:
         task = self._bench.task

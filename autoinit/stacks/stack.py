@@ -41,13 +41,15 @@ class Stack:
         size: candidates so far.
         leaves: the stacked weights, by name; those of the candidates alone once it is started.
         buffers: likewise.
-        optimizer: moves them; None before it is started.
+        optimizer: moves them, once it is started.
 
     Args:
         task: of the model.
         capacity: the most candidates that will be added.
         moving: names of the buffers that training changes, from `moving_buffers`.
     """
+
+    optimizer: StackedOptimizer
 
     def __init__(self, task: Task, capacity: int, moving: Collection[str] = ()) -> None:
         self.size = 0
@@ -57,7 +59,6 @@ class Stack:
         buffers = {name: buffer for name, buffer in self._module.named_buffers() if name in moving}
         self.leaves = {name: p.detach().new_empty((capacity, *p.shape)) for name, p in trained.items()}
         self.buffers = {name: buffer.new_empty((capacity, *buffer.shape)) for name, buffer in buffers.items()}
-        self.optimizer: StackedOptimizer | None = None
 
     @torch.no_grad()
     def add(self) -> None:
@@ -97,8 +98,7 @@ class Stack:
 
     def step(self) -> None:
         """Moves every candidate by its gradients, and steps the scheduler."""
-        if self.optimizer is not None:
-            self.optimizer.step()
+        self.optimizer.step()
 
     def gradient_norms(self) -> list[list[float]]:
         """Returns for every candidate the norms of its gradients, of weights with two axes or more.
@@ -140,8 +140,7 @@ class Stack:
         device = next(iter(self.leaves.values())).device
         rows = torch.tensor(places, dtype=torch.long, device=device)
         kept = {name: leaf.detach()[rows].requires_grad_() for name, leaf in self.leaves.items()}
-        if self.optimizer is not None:
-            self.optimizer.keep(rows, {leaf: kept[name] for name, leaf in self.leaves.items()})
+        self.optimizer.keep(rows, {leaf: kept[name] for name, leaf in self.leaves.items()})
         self.leaves = kept
         self.buffers = {name: values[rows] for name, values in self.buffers.items()}
         self.size = len(places)

@@ -102,7 +102,7 @@ def _stacked(bench: Any, steps: int, size: int) -> tuple[float, str]:
 
 def _both(bench: Any, steps: int, size: int) -> tuple[float, str]:
     try:
-        from autoinit.executors.captured import CapturedStack, why_not
+        from autoinit.executors.captured_stack import CapturedStack, why_not
     except ImportError:
         return 0.0, NOT_BUILT
     if reason := stacked.why_not(bench) or why_not(bench):

@@ -13,6 +13,7 @@ import autoinit
 from autoinit.cli.main import select_command
 from autoinit.errors import ArgumentError
 from autoinit.executors.captured import Captured
+from autoinit.executors.captured_stack import CapturedStack
 from autoinit.executors.choice import check_executor, choose, fastest_threads
 from autoinit.executors.processes import Processes
 from autoinit.executors.sequential import Sequential
@@ -25,7 +26,7 @@ from autoinit.tracing.tracing import trace_task
 
 DIGITS = load_digits()
 DATA = ((DIGITS.data / 16).astype("float32"), DIGITS.target)
-PACES = {"sequential": 100.0, "processes": 100.0, "stacked": 100.0, "captured": 100.0}
+PACES = {"sequential": 100.0, "processes": 100.0, "stacked": 100.0, "captured": 100.0, "both": 100.0}
 
 
 def small_mlp() -> nn.Sequential:
@@ -47,6 +48,7 @@ def paces(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     found = dict(PACES)
     for kind in (Sequential, Processes, Stacked, Captured):
         monkeypatch.setattr(kind, "pace", lambda self, steps: found[self.name])
+    monkeypatch.setattr(CapturedStack, "pace", lambda self, steps: found["both"])
     monkeypatch.setattr("autoinit.executors.choice.usable_cores", lambda: 2)
     return found
 
@@ -198,6 +200,88 @@ def test_a_large_model_is_not_captured(
     monkeypatch.delattr("autoinit.executors.captured.why_not")
     why = choose(capturable, affordable_steps=NO_STACK).why
     assert why.endswith("; not captured: with 3,466 parameters, starting kernels takes no share of a step")
+
+
+@pytest.fixture
+def stackable(capturable: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Likewise, with room for stacks, which can be recorded too."""
+    monkeypatch.setattr("autoinit.executors.stacked.why_not", lambda bench: "")
+    monkeypatch.setattr("autoinit.executors.captured_stack.why_not", lambda bench: "")
+    monkeypatch.setattr("autoinit.executors.choice.candidates_that_fit", lambda bench: (96, "one needs 1 GiB"))
+    return capturable
+
+
+@pytest.mark.parametrize(
+    ("stacked", "captured", "both", "kind"),
+    [
+        (400.0, 500.0, 900.0, CapturedStack),
+        (900.0, 500.0, 400.0, Stacked),
+        (400.0, 900.0, 500.0, Captured),
+        (105.0, 105.0, 109.0, Sequential),
+    ],
+)
+def test_stacked_captured_and_both_are_measured_beside_each_other(
+    stackable: Bench, paces: dict[str, float], stacked: float, captured: float, both: float, kind: type
+) -> None:
+    paces.update(stacked=stacked, captured=captured, both=both)
+    choice = choose(stackable)
+    assert type(choice.executor) is kind
+    assert f"after the other {captured:.3g}, 32 stacked {stacked:.3g}, 8 stacked {stacked:.3g}" in choice.why
+    assert f", 32 stacked and replayed {both:.3g}, 8 stacked and replayed {both:.3g}" in choice.why
+    assert "captured:" not in choice.why
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(96, [32, 8]), (95, [8]), (24, [8]), (23, [])])
+def test_no_stack_is_recorded_that_has_no_room_for_what_it_keeps(
+    stackable: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch, most: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr("autoinit.executors.choice.candidates_that_fit", lambda bench: (most, "one needs 1 GiB"))
+    why = choose(stackable).why
+    assert [size for size in (32, 8) if f"{size} stacked and replayed" in why] == sizes
+    said = "; no stack captured: the recorded step of 8 stacked has no room (one needs 1 GiB)"
+    assert (said in why) == (not sizes)
+    asked = choose(stackable, executor="stacked")
+    assert type(asked.executor) is (CapturedStack if sizes else Stacked)
+    assert (said in asked.why) == (not sizes)
+
+
+def test_a_stack_that_is_asked_for_is_captured_where_it_can_be(
+    stackable: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = choose(stackable, executor="stacked", concurrency=5)
+    assert (type(choice.executor), choice.executor.name, choice.executor.concurrency) == (CapturedStack, "stacked", 5)
+    assert choice.why == "5 stacked and replayed, as asked for"
+    monkeypatch.setattr("autoinit.executors.captured_stack.why_not", lambda bench: "its step draws on the host")
+    choice = choose(stackable, executor="stacked", concurrency=5)
+    assert type(choice.executor) is Stacked
+    assert choice.why == "5 stacked, as asked for; no stack captured: its step draws on the host"
+    assert type(choose(stackable, executor="captured").executor) is Captured
+
+
+def test_why_no_stack_is_captured_is_told_once(
+    stackable: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("captured", "captured_stack"):
+        monkeypatch.setattr(f"autoinit.executors.{module}.why_not", lambda bench: "Own has no capturable form")
+    assert choose(stackable).why.endswith("8 stacked 100; not captured: Own has no capturable form")
+    monkeypatch.setattr("autoinit.executors.captured_stack.why_not", lambda bench: "its losses differ")
+    assert choose(stackable).why.endswith(
+        "; not captured: Own has no capturable form; no stack captured: its losses differ"
+    )
+
+
+def test_no_stack_of_a_large_model_is_captured(
+    stackable: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoinit.executors.choice.LAUNCH_BOUND", 100)
+    monkeypatch.delattr("autoinit.executors.captured_stack.why_not")
+    why = choose(stackable, executor="stacked").why
+    assert why.endswith("; no stack captured: with 3,466 parameters, starting kernels takes no share of a step")
+    assert "replayed" not in choose(stackable).why
+
+
+def test_captured_stacks_are_no_choice_for_a_repeatable_search(stackable: Bench, paces: dict[str, float]) -> None:
+    assert "replayed" not in choose(stackable, repeatable=True).why
 
 
 def test_why_there_are_no_workers_is_told_where_they_could_help(
