@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import DeviceError, described
-from ..judging.trials import Job
+from ..judging.trials import Job, Outcome
 from ..probing.bench import Bench
 from ..stacks.stack import Stack
 from ..task.snapshot import preserved_random
+from .capturable import refusal as single_refusal
 from .capturable_stack import why_not
 from .capture import Capture, CudaCapture, in_words
+from .captured import Captured
+from .executor import Executor
 from .recorded_stack import RecordedStack, ReplayedStack
-from .stacked import Stacked
+from .sequential import Sequential
+from .stacked import Ask, Stacked
 
 __all__ = ["CapturedStack", "why_not"]
 
@@ -22,7 +26,8 @@ class CapturedStack(Stacked):
 
     Only for models that stack and of which `why_not` has nothing to say. A step is recorded for `concurrency`
     candidates, and for half as many, a quarter and so on when no more are left. As long as it is open, the device holds
-    the places and the activations of them all. Where nothing can be recorded or replayed, stacks are plain from there.
+    the places and the activations of them all. Where nothing can be recorded or replayed, stacks are plain from there;
+    where these fail too, jobs run one after the other, each step replayed if that can be.
 
     Args:
         bench: of the model.
@@ -32,9 +37,10 @@ class CapturedStack(Stacked):
 
     def __init__(self, bench: Bench, concurrency: int, capture: Capture | None = None) -> None:
         super().__init__(bench, concurrency)
-        self._capture = capture
+        self._given = self._capture = capture
         self._recordings: dict[int, RecordedStack] = {}
         self._records = True
+        self._alone: Executor | None = None
 
     def pace(self, steps: int) -> float:
         """Returns the training steps per second of a full stack together; 0 where its step cannot be replayed."""
@@ -47,10 +53,28 @@ class CapturedStack(Stacked):
     def close(self) -> None:
         """Gives the memory of the recorded steps back."""
         self._recordings.clear()
+        if self._alone is not None:
+            self._alone.close()
         super().close()
 
     def _runs_alone(self, jobs: Sequence[Job]) -> bool:
         return super()._runs_alone(jobs) and self._recorded(1) is None
+
+    def _performed(self, job: Job, ask: Ask) -> Outcome:
+        if self.concurrency > 1:  # the only one of its kind: others will be stacked
+            return super()._performed(job, ask)
+        if self._alone is None:
+            self._alone = self._one_by_one()
+        return next(iter(self._alone.run([job], ask)))
+
+    def _one_by_one(self) -> Executor:
+        """Returns what runs jobs when no stack does."""
+        task = self._bench.task
+        why_not = single_refusal(task, self._given or CudaCapture(task.device))
+        one = Sequential(self._bench) if why_not else Captured(self._bench, self._given)
+        self.notes.append(f"not captured either: {why_not}" if why_not else "their steps are replayed")
+        one.notes = self.notes
+        return one
 
     def _stack(self, capacity: int) -> Stack:
         recorded = self._recorded(capacity)

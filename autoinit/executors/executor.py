@@ -16,7 +16,7 @@ class Executor(Protocol):
     """Runs jobs.
 
     Attributes:
-        name: "sequential", "processes", "stacked" or "captured".
+        name: "sequential", "processes", "stacked" (its training step replayed or not) or "captured".
         concurrency: jobs that run at a time.
         pauses: whether a job can go on with what an earlier one of its number has left paused.
         notes: what went wrong with running jobs in this way, in words.

@@ -26,7 +26,8 @@ from .executor import OnRung
 
 __all__ = ["Stacked", "why_not"]
 
-_Ask = Callable[[Job, Curve], bool]
+Ask = Callable[[Job, Curve], bool]
+"""Asks about a job at a rung, once."""
 
 
 class Stacked:
@@ -92,11 +93,10 @@ class Stacked:
             alike += 1
         return list(jobs[:alike])
 
-    def _attempt(self, jobs: Sequence[Job], ask: _Ask, done: dict[int, Outcome]) -> None:
+    def _attempt(self, jobs: Sequence[Job], ask: Ask, done: dict[int, Outcome]) -> None:
         """Adds the outcomes of jobs; where a stack fails, of those that had ended, and lowers the concurrency."""
         if self._runs_alone(jobs):
-            job = jobs[0]
-            done[job.number] = self._bench.perform(job, _of(job, ask))
+            done[jobs[0].number] = self._performed(jobs[0], ask)
             return
         try:
             with preserved_random():
@@ -114,7 +114,11 @@ class Stacked:
         """Whether jobs are one, which trains as it would without a stack."""
         return len(jobs) == 1
 
-    def _run_stacks(self, jobs: Sequence[Job], ask: _Ask, done: dict[int, Outcome]) -> None:
+    def _performed(self, job: Job, ask: Ask) -> Outcome:
+        """Returns what came of a job that runs alone."""
+        return self._bench.perform(job, _of(job, ask))
+
+    def _run_stacks(self, jobs: Sequence[Job], ask: Ask, done: dict[int, Outcome]) -> None:
         """Trains jobs from rung to rung, a stack for each batch order, and asks about them in their order."""
         trainings = [_Training(self._bench, self._placed(group)) for group in self._groups(jobs)]
         while trainings:
@@ -216,7 +220,7 @@ class _Training:
         self.lanes = [lane for lane in self.lanes if not lane.ended]
 
 
-def _decide(lane: Lane, ask: _Ask) -> None:
+def _decide(lane: Lane, ask: Ask) -> None:
     """Asks whether a lane goes on; where that fails, the lane has."""
     try:
         lane.going = ask(lane.job, lane.recorder.curve())
@@ -224,11 +228,11 @@ def _decide(lane: Lane, ask: _Ask) -> None:
         lane.problem, lane.going = described(problem), False
 
 
-def _of(job: Job, ask: _Ask) -> RungReport:
+def _of(job: Job, ask: Ask) -> RungReport:
     return functools.partial(ask, job)
 
 
-def _remembered(on_rung: OnRung) -> _Ask:
+def _remembered(on_rung: OnRung) -> Ask:
     """Returns `on_rung` that is asked once for each job and rung."""
     answers: dict[tuple[int, int], bool] = {}
 

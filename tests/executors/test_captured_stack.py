@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ from torch.utils._pytree import tree_leaves
 
 import autoinit
 from autoinit.errors import DeviceError
-from autoinit.executors import choice
+from autoinit.executors import capturable_stack, captured_stack, choice
 from autoinit.executors.capturable_stack import refusal, why_not
 from autoinit.executors.captured_stack import CapturedStack
 from autoinit.executors.choice import Choice
@@ -63,7 +64,7 @@ from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.stacks import lockstep as lockstepping
 from autoinit.stacks.elementwise import ELEMENTWISE, Shares
-from autoinit.stacks.stack import moving_buffers
+from autoinit.stacks.stack import Stack, moving_buffers
 
 
 def cosine(parameters: Any) -> tuple[Any, Any]:
@@ -145,7 +146,7 @@ def test_places_that_are_left_over_change_nothing(make: Callable[[], nn.Module],
 @pytest.mark.parametrize(("optimizer", "groups"), [(cosine, 2), (lambda p: torch.optim.Rprop(p, lr=1e-3), 4)])
 def test_groups_of_several_orders_take_turns_in_the_same_places(optimizer: Any, groups: int) -> None:
     """Pairs of a gate have an order each, and go from rung to rung together; Rprop's also a stack for each rate."""
-    with benched(Reader, ROWS, optimizer) as bench:
+    with benched(batch_normed, ROWS, optimizer) as bench:
         jobs = [
             Job(number, "gate", Candidate(RECIPES[number % 2], lr_step=number // 4), seed, 9, (3, 6))
             for number, seed in enumerate((1, 1, 2, 2, 1, 1, 2, 2))
@@ -373,6 +374,26 @@ def test_a_rate_that_was_recorded_along_is_refused(kind: Any, name: str, monkeyp
         assert "comes to be another in a replayed stack than by itself" in refusal(bench.task, Again(bench.task.model))
 
 
+def test_it_is_compared_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
+
+    @contextmanager
+    def noted(device: torch.device) -> Iterator[None]:
+        said.append("begin")
+        yield
+        said.append("end")
+
+    class Noting(Again):
+        def record(self, work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+            said.append("record")
+            return super().record(work)
+
+    monkeypatch.setattr(capturable_stack, "full_float32", noted)
+    with benched(mlp, ROWS) as bench:
+        assert refusal(bench.task, Noting(bench.task.model)) == ""
+    assert said == ["begin", *["record"] * 3, "end"]
+
+
 def test_it_needs_a_cuda_device() -> None:
     with benched(mlp, ROWS) as bench:
         assert why_not(bench) == "CUDA graphs need a CUDA device"
@@ -443,6 +464,29 @@ def test_where_a_replay_fails_stacks_are_plain_from_there() -> None:
         replays = CapturedStack(bench, 4, Full(bench.task.model, replays=9))
         assert replays.pace(9) == 0
         assert "replays of stacks failed" in replays.notes[0]
+
+
+def test_where_plain_stacks_fail_too_single_steps_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(stack: Stack, batches: Any) -> list[list[float]]:
+        raise RuntimeError("no rule for this operation")
+
+    monkeypatch.setattr(Stack, "evaluate", broken)
+    with benched(mlp, ROWS) as bench:
+        plain = list(map(told, outcomes(Sequential(bench), numbered(0, 4))))
+        capture = Again(bench.task.model)
+        executor = CapturedStack(bench, 4, capture)
+        assert list(map(told, executor.run(numbered(0, 4), going_on))) == plain
+        executor.close()
+        assert executor.notes == [
+            "replays of stacks failed (RuntimeError: no rule for this operation): plain ones from there",
+            "4 candidates at a time failed (RuntimeError: no rule for this operation): 1 from there",
+            "their steps are replayed",
+        ]
+        assert capture.recorded == 3 + 2 + 2  # a stack's, one to compare, and what is replayed
+        monkeypatch.setattr(captured_stack, "single_refusal", lambda task, capture: "its step draws on the host")
+        executor = CapturedStack(bench, 4, Again(bench.task.model))
+        assert list(map(told, executor.run(numbered(0, 4), going_on))) == plain
+        assert executor.notes[2:] == ["not captured either: its step draws on the host"]
 
 
 def test_a_device_that_is_lost_ends_with_what_to_do() -> None:
