@@ -69,7 +69,7 @@ BESIDE = 2
 
 ROOMS = 3
 """Times the room of its candidates that a recorded stack must have: for them, for the smaller stacks that they become,
-and for what is computed operation by operation beside those."""
+and for what is computed operation by operation beside those. With Adam's moments, 2.6 times were seen."""
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from replays import Again
 from sklearn.datasets import load_digits
 from torch import nn
 
 from autoinit.executors import room, stacked
-from autoinit.executors.choice import choose
+from autoinit.executors.captured_stack import CapturedStack
+from autoinit.executors.choice import ROOMS, choose
 from autoinit.executors.room import candidates_that_fit
+from autoinit.judging.trials import Candidate, Job
 from autoinit.probing.bench import Bench
+from autoinit.recipes.recipe import OWN
 from autoinit.task.task import make_task
 from autoinit.tracing.tracing import trace_task
 from benchmarks.speed.memory import LiveBytes
@@ -70,6 +74,24 @@ def test_a_candidate_needs_weights_gradients_moments_and_activations(
     assert 4 * weights <= needed <= 6 * weights
     assert said.endswith("and 0.098 GiB are free")
     assert all(map(torch.equal, before, bench.task.model.parameters()))
+
+
+def test_a_captured_stack_keeps_no_more_than_there_must_be_room_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight candidates that become four, two and one; weights, gradients and moments are most of what they need."""
+    counted(monkeypatch, bench, free=1000 * MIB)
+    needed = 0.8 * 1000 * MIB / candidates_that_fit(bench)[0]
+    counter = LiveBytes(bench.task.model, apart=(bench.task.train, bench.task.probe_eval, bench.task.gate_eval))
+    jobs = [Job(number, "search", Candidate(OWN), 0, 12, (3, 6, 9)) for number in range(8)]
+    executor = CapturedStack(bench, 8, Again(bench.task.model))
+    with counter:
+        counter.reset()
+        before = counter.live
+        list(executor.run(jobs, lambda job, curve: job.number % (2 ** (curve.steps // 3)) == 0))
+    assert executor.notes == []
+    assert 1.5 * 8 * needed < counter.peak - before < ROOMS * 8 * needed
+    executor.close()
 
 
 @pytest.mark.parametrize(("free", "tried"), [(1000 * MIB, [8]), (10 * MIB, [])])
