@@ -484,9 +484,11 @@ def test_where_plain_stacks_fail_too_single_steps_are_replayed(monkeypatch: pyte
         ]
         assert capture.recorded == 3 + 2 + 2  # a stack's, one to compare, and what is replayed
         monkeypatch.setattr(captured_stack, "single_refusal", lambda task, capture: "its step draws on the host")
-        executor = CapturedStack(bench, 4, Again(bench.task.model))
+        capture = Again(bench.task.model)
+        executor = CapturedStack(bench, 4, capture)
         assert list(map(told, executor.run(numbered(0, 4), going_on))) == plain
         assert executor.notes[2:] == ["not captured either: its step draws on the host"]
+        assert capture.recorded == 3
 
 
 def test_a_device_that_is_lost_ends_with_what_to_do() -> None:
