@@ -139,8 +139,9 @@ def select(
         device: Probes run on this device, such as "cuda"; afterwards the model is where it was. None means where the
             model is.
         executor: This is how probes run: "sequential" (one after the other), "processes" (workers of one thread each,
-            on a CPU), "stacked" (several candidates in one pass) or "captured" (one after the other, the training step
-            replayed as a CUDA graph). None means what is fastest, measured on the first steps.
+            on a CPU), "stacked" (several candidates in one pass, replayed as a CUDA graph where that can be) or
+            "captured" (one after the other, the training step replayed as a CUDA graph). None means what is fastest,
+            measured on the first steps. `cost.executor` says what it was, and why no step was captured.
         concurrency: This many probes run at a time. None means as many as were measured to pay.
         draw_on: Random numbers are made on this kind of device, "cpu" or "cuda", whose numbers differ; those of "cpu"
             are the same on every machine. None means where the model lies.
