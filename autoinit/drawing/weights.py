@@ -51,6 +51,7 @@ def set_weights(model: nn.Module, plan: Plan, memory: Memory | None = None, draw
         for fill in plan.fills:
             if fill.copy_of and not read(model, fill.name).is_meta:
                 assign(model, fill.name, read(model, fill.copy_of))
+    torch.clear_autocast_cache()  # inside an owner's autocast it holds casts of the weights that were here before
 
 
 def _works(model: nn.Module, fills: list[Fill], source: Source, kind: str) -> Iterator[Work]:

@@ -175,6 +175,7 @@ class Snapshot:
             state.parameter.data = state.data
             state.parameter.grad = None
         _copy_back(self._targets, self._values)
+        torch.clear_autocast_cache()  # inside an owner's autocast it holds casts of what was here before
 
     def restore(self) -> None:
         """Puts everything back, gradients and random states included; Ctrl-C waits until it is done."""

@@ -110,6 +110,7 @@ class Task:
             batch = clone(batch)
         if self.autocast is None:
             return self._loss(self.model, batch)
+        torch.clear_autocast_cache()  # an owner's block around all of this keeps casts of weights that moved meanwhile
         with torch.autocast(self.device.type, dtype=self.autocast):
             return self._loss(self.model, batch)
 

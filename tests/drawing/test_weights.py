@@ -161,6 +161,23 @@ def test_a_plan_of_before_says_where_its_numbers_have_changed() -> None:
         autoinit.apply_(small, dataclasses.replace(plan, drawn_on=""))
 
 
+@pytest.mark.parametrize("recipe", ["he_normal", "lsuv"])
+def test_inside_the_owners_autocast_the_weights_that_are_set_are_those_that_count(recipe: str) -> None:
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    data = [(x, x[:, :1])] if recipe == "lsuv" else None
+    outside, inside = (nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1))
+                       for _ in range(2))  # fmt: skip
+    autoinit.apply_(outside, recipe, data)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside(x)  # its weights are cast, and the casts kept until the block ends
+        autoinit.apply_(inside, recipe, data)
+        found = inside(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(found, inside(x))
+    for weight, other in zip(outside.parameters(), inside.parameters(), strict=True):
+        torch.testing.assert_close(other, weight, rtol=0.05, atol=1e-3)
+
+
 def test_large_weights_in_half_precision_need_a_piece_beside_them() -> None:
     """Not a copy of a weight in float32: as much as the draw of one piece."""
     model = nn.Linear(4096, 2048, bias=False, dtype=torch.bfloat16)

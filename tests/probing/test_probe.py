@@ -178,3 +178,24 @@ def test_the_model_is_put_back() -> None:
     task = digits_task(dropout=0.3)
     with unchanged(task.model):
         run(task)
+
+
+def test_a_training_inside_the_owners_autocast_computes_with_the_weights_as_they_are() -> None:
+    """Such a block keeps the casts of weights until it ends, however far training has moved these meanwhile."""
+
+    def halved(**rest: object) -> Task:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+        return make_task(model, DATA, optimizer=lambda p: torch.optim.SGD(p, lr=0.5), **rest)  # type: ignore[arg-type]
+
+    batches = halved().probe_eval
+    told = run(halved(autocast=torch.bfloat16), held_back=batches, rungs=(10, 20))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        task = halved()
+        inputs = task.train[0][0]
+        before = task.model(inputs)
+        around = run(task, held_back=batches, rungs=(10, 20))
+        assert torch.equal(task.model(inputs), before)  # and what is put back is what its owner goes on with
+    assert around.losses == told.losses
+    assert around.held_back == told.held_back
+    assert around.losses[-1] < 0.5 * around.losses[0]
