@@ -15,7 +15,7 @@ from ..initializers.filling import drawn_dtype, is_plain
 from ..initializers.geometry import Geometry
 from ..initializers.recurrent import chrono_
 from ..plans.fill import Fill
-from .generators import CHUNK, chunks, generator
+from .generators import chunk_size, chunks, generator
 from .memory import Drawn, Memory
 
 Work = Callable[[], None]
@@ -37,10 +37,10 @@ class Source:
     drawn: Drawn | None = None
 
 
-def in_pieces(target: Tensor, fill: Fill) -> bool:
-    """Whether a draw is large, of independent entries, and scaled by one number: it is made piece by piece."""
+def in_pieces(target: Tensor, fill: Fill, device: torch.device) -> bool:
+    """Whether a draw on a device is large, of independent entries, scaled by one number: it is made piece by piece."""
     alike = not (fill.slice_factors or fill.channel_factors)
-    large = target.numel() > CHUNK and target.is_contiguous() and not target.is_complex()
+    large = target.numel() > chunk_size(device) and target.is_contiguous() and not target.is_complex()
     return large and alike and fill.distribution in INDEPENDENT
 
 
@@ -56,9 +56,9 @@ def pieces(
         device: where the draw is made.
         padding: a row that stays zero.
     """
-    row = target[0].numel()
+    row, size = target[0].numel(), chunk_size(device)
     zero = (0, 0) if padding is None else (padding * row, (padding + 1) * row)
-    for number, piece in enumerate(chunks(target)):
+    for number, piece in enumerate(chunks(target, size)):
 
         def work(piece: Tensor = piece, number: int = number) -> None:
             here = is_plain(piece, device)
@@ -66,7 +66,7 @@ def pieces(
             _draw_independent(value, fill, source.seed, number)
             if fill.factor != 1.0:
                 value.mul_(fill.factor)
-            first, last = (max(0, place - number * CHUNK) for place in zero)
+            first, last = (max(0, place - number * size) for place in zero)
             value[first:last] = 0.0
             if not here:
                 piece.copy_(value)
@@ -128,7 +128,7 @@ def _draw(tensor: Tensor, fill: Fill, geometry: Geometry, source: Source) -> Non
             _draw(drawn, dataclasses.replace(fill, name=name, stream=stream), geometry, source)
             part.copy_(drawn.mul_(math.sqrt(0.5)))
     elif fill.distribution in INDEPENDENT:
-        for number, piece in enumerate(chunks(tensor)):
+        for number, piece in enumerate(chunks(tensor, chunk_size(tensor.device))):
             _draw_independent(piece, fill, source.seed, number)
     elif fill.distribution in COSTLY:
         _draw_costly(tensor, fill, geometry, source)

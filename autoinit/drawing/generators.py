@@ -13,6 +13,9 @@ from ..seeds import seed_of_parameter
 CHUNK = 2**20
 """Entries of one stream, in the order of the tensor: whoever holds a part of a tensor draws the pieces it overlaps."""
 
+CHUNK_ON_DEVICE = 2**24
+"""The same on a GPU, which draws 2²⁰ entries in less time than it takes to ask for them."""
+
 KINDS = ("cpu", "cuda")
 """Kinds of devices that draws are made on; for tensors of any other they are made on the CPU, and copied."""
 
@@ -64,8 +67,13 @@ def generator(seed: int, stream: str, device: torch.device, chunk: int = 0) -> t
     return torch.Generator(device).manual_seed(seed_of_parameter(seed, stream, chunk))
 
 
-def chunks(tensor: Tensor) -> Iterator[Tensor]:
-    """Yields views of the pieces of a contiguous tensor, one after the other, each of `CHUNK` entries or fewer."""
+def chunk_size(device: torch.device) -> int:
+    """Returns how many entries one stream gives at the most, where the draw is made."""
+    return CHUNK_ON_DEVICE if device.type == "cuda" else CHUNK
+
+
+def chunks(tensor: Tensor, size: int = CHUNK) -> Iterator[Tensor]:
+    """Yields views of the pieces of a contiguous tensor, one after the other, each of `size` entries or fewer."""
     flat = tensor.view(-1)
-    for start in range(0, len(flat), CHUNK):
-        yield flat[start : start + CHUNK]
+    for start in range(0, len(flat), size):
+        yield flat[start : start + size]

@@ -62,7 +62,7 @@ def _works(model: nn.Module, fills: list[Fill], source: Source, kind: str) -> It
         if target.is_meta or target.numel() == 0 or (fill.result and digest(target) == fill.result):
             continue
         device, row = place(target, kind), padding.get(fill.name)
-        if in_pieces(target, fill) and not is_parametrized(model, fill.name):
+        if in_pieces(target, fill, device) and not is_parametrized(model, fill.name):
             yield from pieces(target, fill, source, device, row)
         else:
             yield functools.partial(_set_whole, model, fill, target, source, device, row)
@@ -182,6 +182,13 @@ def located(plan: Plan, kind: str = "") -> Plan:
             stacklevel=3,
         )
     if kind or is_there(plan.drawn_on or "cpu"):
+        if (kind or plan.drawn_on) == plan.drawn_on == "cuda" and (gpu := _other_gpu(plan)):
+            warnings.warn(
+                f"The plan was drawn on {gpu}, and is drawn here on {torch.cuda.get_device_name()}: large weights get "
+                "other numbers of the same distribution. For numbers that travel, draw with draw_on='cpu'.",
+                UserWarning,
+                stacklevel=3,
+            )
         return dataclasses.replace(plan, drawn_on=kind or plan.drawn_on)
     warnings.warn(
         f"The plan was drawn on {plan.drawn_on!r} ({plan.drawn_with}), which is not here. What is drawn on the CPU "
@@ -190,6 +197,16 @@ def located(plan: Plan, kind: str = "") -> Plan:
         stacklevel=3,
     )
     return dataclasses.replace(plan, drawn_on="cpu")
+
+
+def _other_gpu(plan: Plan) -> str:
+    """Returns the model of GPU that a plan was drawn on, if it is not the one that is here; else an empty text.
+
+    torch gives each thread of a draw numbers of its own, and as many threads as the GPU runs at a time: about a
+    hundred thousand and more.
+    """
+    drawn = plan.drawn_with.rpartition(", ")[2]
+    return "" if drawn in ("", torch.cuda.get_device_name()) else drawn
 
 
 def _was_other(fill: Fill) -> bool:

@@ -47,6 +47,15 @@ def test_a_piece_can_be_drawn_by_whoever_holds_it() -> None:
     assert torch.equal(whole.view(-1)[CHUNK : 2 * CHUNK], held)
 
 
+def test_a_gpu_is_asked_for_large_pieces() -> None:
+    """Its kernels take less time than to start them, unless they draw some millions of entries."""
+    target, gpu = torch.empty(2**24 + 1, 1), torch.device("cuda")
+    of = fill(shape=tuple(target.shape))
+    assert len(list(pieces(target, of, source(), gpu))) == 2
+    assert len(list(pieces(target, of, source(), CPU))) == 17
+    assert not in_pieces(torch.empty(SHAPE), fill(), gpu)
+
+
 def test_half_precision_is_the_cast_of_the_same_draw_with_its_factor() -> None:
     of = fill(factor=0.3)
     single, half = pieced(torch.empty(SHAPE), of), pieced(torch.empty(SHAPE, dtype=torch.bfloat16), of)
@@ -55,13 +64,13 @@ def test_half_precision_is_the_cast_of_the_same_draw_with_its_factor() -> None:
 
 def test_what_needs_its_whole_tensor_is_drawn_whole() -> None:
     large = torch.empty(SHAPE)
-    assert in_pieces(large, fill())
-    assert not in_pieces(torch.empty(1024, 1024), fill())
-    assert not in_pieces(large.T, fill())
-    assert not in_pieces(large.to(torch.complex64), fill())
-    assert not in_pieces(large, fill("orthogonal"))
-    assert not in_pieces(large, fill(slice_factors=(1.0, 2.0)))
-    assert not in_pieces(large, fill(channel_factors=(1.0,) * SHAPE[0]))
+    assert in_pieces(large, fill(), CPU)
+    assert not in_pieces(torch.empty(1024, 1024), fill(), CPU)
+    assert not in_pieces(large.T, fill(), CPU)
+    assert not in_pieces(large.to(torch.complex64), fill(), CPU)
+    assert not in_pieces(large, fill("orthogonal"), CPU)
+    assert not in_pieces(large, fill(slice_factors=(1.0, 2.0)), CPU)
+    assert not in_pieces(large, fill(channel_factors=(1.0,) * SHAPE[0]), CPU)
 
 
 def test_scaled_slices_of_a_large_tensor_hold_the_draw_of_its_pieces() -> None:

@@ -149,6 +149,21 @@ def test_a_plan_of_a_device_that_is_not_here_says_that_its_numbers_differ(monkey
         autoinit.apply_(net(), elsewhere, draw_on="cpu")
 
 
+def test_a_plan_of_another_model_of_gpu_says_that_its_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA A100")
+    plan = dataclasses.replace(autoinit.apply_(net(), "he_normal", draw_on="cpu"), drawn_on="cuda")
+    drawn = {
+        name: dataclasses.replace(plan, drawn_with=f"autoinit 1, torch 2, NVIDIA {name}") for name in ("A100", "H100")
+    }
+    with pytest.warns(UserWarning, match="drawn on NVIDIA H100, and is drawn here on NVIDIA A100"):
+        weights.located(drawn["H100"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert weights.located(drawn["A100"]).drawn_on == "cuda"
+        assert weights.located(drawn["H100"], "cpu").drawn_on == "cpu"
+
+
 def test_a_plan_of_before_says_where_its_numbers_have_changed() -> None:
     plan = autoinit.apply_(net(), "orthogonal")
     before = dataclasses.replace(plan, drawn_on="", drawn_with="autoinit 0.1.0, torch 2.13.0, cpu")
