@@ -291,7 +291,11 @@ class Subject:
 
     def copied(self) -> nn.Module:
         """Returns another instance of the model, with the same weights."""
-        return copy.deepcopy(self.model)
+        made = copy.deepcopy(self.model)
+        for module in made.modules():
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()  # copies lie apart, and cuDNN would gather them at every step
+        return made
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Returns what computes in the precision that this is trained in."""
