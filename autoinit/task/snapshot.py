@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from .containers import Contents
 from .machine import bytes_of
 
+PINNED = 2**31
+"""Bytes of a GPU's tensors up to which their copies on the host are locked in memory: a model is put back many times in
+a search, several times as fast from there. Of more the host might need its memory for other things."""
+
 
 class RandomStates:
     """The state of every global random generator: torch on each device, numpy, `random`."""
@@ -262,13 +266,23 @@ def _copies(tensors: Any) -> tuple[list[Tensor], list[Tensor]]:
         plain = tensor.detach()
         if plain.device.type != "meta":
             targets.append(_dense(plain))
-    return targets, [target.to("cpu", copy=True) for target in targets]
+    pinned = bytes_of(targets) <= PINNED
+    return targets, [_on_host(target, pinned=pinned) for target in targets]
+
+
+def _on_host(tensor: Tensor, *, pinned: bool) -> Tensor:
+    """Returns a copy on the host; of a GPU's tensor, where asked for, in memory that the GPU copies from by itself."""
+    if pinned and tensor.is_cuda and tensor.layout is torch.strided:
+        with contextlib.suppress(RuntimeError):  # there is none left: any memory will do
+            return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
+    return tensor.to("cpu", copy=True)
 
 
 def _copy_back(targets: list[Tensor], values: list[Tensor]) -> None:
     if targets:
         with torch.no_grad():
-            torch._foreach_copy_(targets, values)
+            # What lies on the host is never changed, so the program need not wait until a GPU has read it.
+            torch._foreach_copy_(targets, values, non_blocking=targets[0].is_cuda)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from helpers import observed, unchanged
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from autoinit.task import snapshot
 from autoinit.task.snapshot import RandomStates, Snapshot, preserved, preserved_random
 
 
@@ -213,3 +214,17 @@ def test_a_draw_from_any_generator_of_the_host_is_seen(draw: Callable[[], object
         assert not states.host_is_now()
         states.restore()
         assert states.host_is_now()
+
+
+def test_copies_of_a_gpus_tensors_are_locked_in_memory_where_there_is_some() -> None:
+    """Here there is no such memory, which raises, and any other will do; the copy has the values either way."""
+
+    class OnGPU(torch.Tensor):
+        is_cuda = True
+
+    there = torch.arange(6.0).view(2, 3).t()
+    for tensor in (there, there.as_subclass(OnGPU)):
+        for pinned in (True, False):
+            copy = snapshot._on_host(tensor, pinned=pinned)
+            assert torch.equal(copy, there)
+            assert copy.data_ptr() != there.data_ptr()
