@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import traceback
 from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ class CudaCapture:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _side_stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
     def rehearse(self, work: Callable[[], object], *, strict: bool) -> None:
@@ -104,20 +105,34 @@ class CudaCapture:
         return made, graph.replay
 
     def _close_pool(self) -> None:
-        """Ends the pool's part in allocations, which torch leaves out where the end of a recording fails.
+        """Ends the pool's part in allocations and releases it, which torch leaves out where a recording's end fails.
 
-        Else no cached memory would go back to the device in this process, not even where there is no other left.
+        Else no cached memory would go back to the device in this process, not even where there is no other left, and
+        what the recording held would stay with the process.
         """
         with contextlib.suppress(RuntimeError):  # it was ended
             torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+            torch._C._cuda_releasePool(self._device.index, self._pool)
 
     def recover(self) -> None:
-        """Waits for the device and draws a number, which a recording that was cut off may have broken."""
+        """Waits for the device and draws a number, which a recording that was cut off may have broken.
+
+        Releases of torch that leave the generator in the state of recording get a fresh one for it; whoever keeps the
+        random states puts back where it stood.
+        """
         try:
             torch.cuda.synchronize(self._device)
-            torch.rand(1, device=self._device).item()
+            try:
+                self._draw()
+            except RuntimeError:
+                fresh = torch.Generator(self._device)
+                torch.cuda.default_generators[self._device.index].graphsafe_set_state(fresh.graphsafe_get_state())
+                self._draw()
         except RuntimeError as problem:
             raise lost(problem) from problem
+
+    def _draw(self) -> None:
+        torch.rand(1, device=self._device).item()
 
 
 def lost(problem: BaseException) -> DeviceError:
@@ -159,12 +174,24 @@ def _noting(problems: list[BaseException]) -> Iterator[None]:
         raise
 
 
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Returns the stream that is recorded on, one for each device: cuBLAS keeps memory for every stream it has met."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 @contextlib.contextmanager
 def _never_waiting() -> Iterator[None]:
-    """Has torch raise where an operation waits for the device."""
-    before = torch.cuda.get_sync_debug_mode()
+    """Has torch raise where an operation waits for the device.
+
+    Libraries that ask whether a stream is being recorded, as transformers does of its causal masks, are told so: they
+    leave out a wait of their own then, and would be refused here for what they do not do there.
+    """
+    before, asked = torch.cuda.get_sync_debug_mode(), torch.cuda.is_current_stream_capturing
     torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.is_current_stream_capturing = lambda: True
     try:
         yield
     finally:
+        torch.cuda.is_current_stream_capturing = asked
         torch.cuda.set_sync_debug_mode(before)

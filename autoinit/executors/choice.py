@@ -250,6 +250,9 @@ def _rivals(
     sizes = [size for size in sizes if affordable_steps * MEASURED_SHARE >= MEASURED_STEPS * size / 4]
     if not sizes:
         return
+    if kind != "cpu" and (large := _too_large(bench)):  # a stack gains by starting fewer kernels, and takes the memory
+        refused.append(f"; not stacked: {large}")
+        return
     most, needed = room = candidates_that_fit(bench)
     fitting = [size for size in sizes if size <= most]
     reason = stacked.why_not(bench) if fitting else f"{min(sizes)} candidates have no room ({needed})"

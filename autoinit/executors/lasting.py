@@ -44,6 +44,8 @@ def use_recordable_form(optimizer: Optimizer, device: torch.device) -> None:
             group["foreach"] = not fused
         if "capturable" in group:
             group["capturable"] = True
+    # Else torch would warn of each training's first step, which is meant to be taken without a recording.
+    optimizer._warned_capturable_if_run_uncaptured = True
     for state in optimizer.state.values():  # Adagrad's, which is made with it: a count on the host
         state.update({key: value.to(device) for key, value in state.items() if isinstance(value, Tensor)})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from autoinit.errors import DeviceError
-from autoinit.executors.capture import CudaCapture, in_words
+from autoinit.executors import capture
+from autoinit.executors.capture import CudaCapture, _side_stream, in_words
 from autoinit.task.snapshot import preserved_random
 
 WAITED = "CUDA error: operation not permitted when stream is capturing"
@@ -36,9 +38,14 @@ class Device:
             "set_sync_debug_mode": self.said.append,
         }.items():
             monkeypatch.setattr(torch.cuda, name, stand_in)
-        monkeypatch.setattr(
-            torch._C, "_cuda_endAllocateToPool", lambda *args: self.said.append(("pool", *args)), raising=False
-        )
+        for name, said in (("_cuda_endAllocateToPool", "end of pool"), ("_cuda_releasePool", "pool released")):
+            stand_in = functools.partial(self._note, said)
+            monkeypatch.setattr(torch._C, name, stand_in, raising=False)
+        _side_stream.cache_clear()
+        monkeypatch.setattr(capture, "_side_stream", functools.cache(_side_stream.__wrapped__))
+
+    def _note(self, said: str, *given: Any) -> None:
+        self.said.append((said, *given))
 
     def wait_stream(self, other: Any) -> None:
         self.said.append("wait")
@@ -67,15 +74,48 @@ class Device:
 CUDA = torch.device("cuda", 0)
 
 
+class Generator:
+    """Stands for a device's generator."""
+
+    state = "recording"
+
+    def graphsafe_get_state(self) -> str:
+        return "fresh"
+
+    def graphsafe_set_state(self, state: str) -> None:
+        self.state = state
+
+
 def test_a_rehearsal_may_not_wait_for_the_device_where_it_is_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch)
-    capture = CudaCapture(CUDA)
-    capture.rehearse(lambda: device.said.append("work"), strict=False)
+    recording = CudaCapture(CUDA)
+    recording.rehearse(lambda: device.said.append("work"), strict=False)
     assert device.said == ["wait", "stream", "work", "end of stream", "wait"]
     device.said.clear()
     with pytest.raises(ValueError, match="no"):
-        capture.rehearse(lambda: int("no"), strict=True)
+        recording.rehearse(lambda: int("no"), strict=True)
     assert device.said == ["wait", "stream", "error", 0, "end of stream", "wait"]
+
+
+def test_a_strict_rehearsal_takes_the_branch_of_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers' causal masks do, which look at their values except where a stream is being recorded."""
+    Device(monkeypatch)
+    asked: list[bool] = []
+    before = torch.cuda.is_current_stream_capturing
+    for strict in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        CudaCapture(CUDA).rehearse(lambda: asked.append(torch.cuda.is_current_stream_capturing()), strict=strict)
+        assert not torch.cuda.is_current_stream_capturing()
+    assert asked == [True, False]
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", before)
+
+
+def test_all_recordings_of_a_device_are_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    Device(monkeypatch)
+    made: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or object())
+    assert CudaCapture(CUDA)._stream is CudaCapture(CUDA)._stream
+    assert made == [CUDA]
 
 
 def test_a_recording_is_made_in_the_pool_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,25 +135,36 @@ def test_a_recording_that_fails_gives_the_pool_back_and_says_why(monkeypatch: py
 
     with pytest.raises(RuntimeError) as caught:
         CudaCapture(CUDA).record(work)
-    assert device.said[1:] == [((0, 7), "thread_local"), "end of stream", ("pool", 0, (0, 7))]
+    released = [("end of pool", 0, (0, 7)), ("pool released", 0, (0, 7))]
+    assert device.said[1:] == [((0, 7), "thread_local"), "end of stream", *released]
     assert f" at test_capture.py:{work.__code__.co_firstlineno + 1}" in in_words(caught.value)
 
 
 def test_a_device_that_no_longer_draws_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     Device(monkeypatch)
-    capture = CudaCapture(CUDA)
+    recording = CudaCapture(CUDA)
     with preserved_random():
         monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
         rand = torch.rand
         monkeypatch.setattr(torch, "rand", lambda count, device: rand(count))
-        capture.recover()
+        recording.recover()
 
         def fail(count: int, device: torch.device) -> Tensor:
             raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
 
         monkeypatch.setattr(torch, "rand", fail)
+        monkeypatch.setattr(torch, "Generator", lambda device: Generator())
+        monkeypatch.setattr(torch.cuda, "default_generators", [own := Generator()])
         with pytest.raises(DeviceError, match="Offset increment"):
-            capture.recover()
+            recording.recover()
+        assert own.state == "fresh"
+
+        def mended(count: int, device: torch.device) -> Tensor:
+            return rand(count) if own.state == "fresh" else fail(count, device)
+
+        own.state = "recording"
+        monkeypatch.setattr(torch, "rand", mended)
+        recording.recover()
 
 
 def test_the_line_that_waits_is_named() -> None:

@@ -270,6 +270,16 @@ def test_why_no_stack_is_captured_is_told_once(
     )
 
 
+def test_no_stack_of_a_large_model_is_tried_unasked(
+    stackable: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device it takes the memory of its candidates, and starting kernels takes no share of a step."""
+    monkeypatch.setattr("autoinit.executors.choice.LAUNCH_BOUND", 100)
+    why = choose(stackable).why
+    assert "; not stacked: with 3,466 parameters, starting kernels takes no share of a step" in why
+    assert "8 stacked" not in why
+
+
 def test_no_stack_of_a_large_model_is_captured(
     stackable: Bench, paces: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
