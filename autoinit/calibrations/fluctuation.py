@@ -316,9 +316,9 @@ class _Calibration:
         wanted = torch.tensor([math.log(target), MEAN / target], dtype=torch.float64)
         log_factor, push = pool.solve(state, wanted).tolist()
         factor = math.exp(log_factor)
-        for name in pool.weights:
-            if scale(self._subject.model, self._layers[name], torch.tensor([factor])):
-                pool.factors[name] *= factor
+        changes = [(self._layers[name], torch.tensor([factor])) for name in pool.weights]
+        for name, taken in scale(self._subject.model, changes).items():
+            pool.factors[name] *= factor if taken else 1.0
         if pool.bias:
             pushes = push * target + mean - membrane.mean  # what sets units apart is evened out besides
             pool.shift = pool.shift + pushes / pool.kernel - (factor - 1) * pool.drive

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..graph import Graph, Layer
 from ..initializers.geometry import Geometry
 from ..task.assign import assign, is_parametrized, read
+from .fetching import fetched
 
 _CONVOLUTIONS = ("conv", "conv_transposed")
 
@@ -109,26 +110,42 @@ def set_bias(model: nn.Module, name: str, values: Tensor) -> None:
     assign(model, name, values.to(tensor).reshape(tensor.shape))
 
 
-def scale(model: nn.Module, layer: Layer, factors: Tensor) -> bool:
-    """Multiplies a weight in place and returns whether it took that; where a parametrization did not, nothing is done.
+def scale(model: nn.Module, factors: Sequence[tuple[Layer, Tensor]]) -> dict[str, bool]:
+    """Multiplies weights in place and returns which took it, by name; where a parametrization did not, nothing is done.
+
+    The host looks once at what parametrizations have made of theirs, and not at all where there are none.
 
     Args:
-        model: whose weight it is.
-        layer: the weight.
-        factors: [1], or one per unit.
+        model: whose weights they are.
+        factors: of each weight, on the host: [1], or one per unit.
     """
+    behind = [(layer, values) for layer, values in factors if layer.parametrized]
+    before = {layer.name: read(model, layer.name).detach().clone() for layer, _ in behind}
     with torch.no_grad():
-        target = read(model, layer.name).detach()
-        if not layer.parametrized:
-            _scale(target, layer, factors)
-            return True
-        before, wanted = target.clone(), target.clone()
-        _scale(wanted, layer, factors)
-        assign(model, layer.name, wanted)
-        if torch.allclose(read(model, layer.name), wanted, rtol=1e-2, atol=1e-6):
-            return True
-        assign(model, layer.name, before)
-        return False
+        for layer, values in factors:
+            if not layer.parametrized:
+                _scale(read(model, layer.name).detach(), layer, values)
+        came = [_assigned(model, layer.name, scaled(before[layer.name], layer, values)) for layer, values in behind]
+        taken = {name: bool(same) for name, same in zip(before, fetched(came), strict=True)}
+        for name in before:
+            if not taken[name]:
+                assign(model, name, before[name])
+    return {layer.name: taken.get(layer.name, True) for layer, _ in factors}
+
+
+def _assigned(model: nn.Module, name: str, value: Tensor) -> Tensor:
+    """Sets a weight and returns whether it is that now, on its device."""
+    assign(model, name, value)
+    return torch.isclose(read(model, name), value, rtol=1e-2, atol=1e-6).all()
+
+
+def scaled(weight: Tensor, layer: Layer, factors: Tensor) -> Tensor:
+    """Returns a weight times a factor, or one per unit."""
+    if factors.numel() == 1:
+        return (weight * factors.to(weight.device)).to(weight.dtype)
+    found = weight.clone()
+    geometry_of(layer).scale_rows_(found, factors)
+    return found
 
 
 def _scale(tensor: Tensor, layer: Layer, factors: Tensor) -> None:

@@ -19,7 +19,8 @@ from torch.nn.utils import parametrizations
 
 from autoinit.apply import apply_plan, realize
 from autoinit.calibrations.methods import CALIBRATIONS
-from autoinit.calibrations.standardize import AttentionWatch, reason_to_skip, standardize
+from autoinit.calibrations.projections import Projections
+from autoinit.calibrations.standardize import reason_to_skip, standardize
 from autoinit.calibrations.subject import Subject
 from autoinit.calibrations.units import moments
 from autoinit.errors import RecipeError
@@ -605,7 +606,7 @@ def check_outputs(task: Task, graph: Graph, calibration: str, tolerance: float) 
 
     In bfloat16 a bias of 2 to 4 is rounded by up to 2⁻⁷, as are sums, in each of twelve layers: 2⁻⁴ is allowed there.
     """
-    watch = AttentionWatch()
+    watch = Projections(lambda name, weight, output: (weight, None))
     found: dict[str, tuple[float, float]] = {}
 
     def look(name: str, output: Tensor) -> None:
