@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ..errors import USER_ERRORS
-from ..graph import Graph, Layer
+from ..graph import Graph
 from ..plans.fill import Adjustment
 from ..task.assign import read
 from ..task.batches import tensors
 from ..task.products import watch_products
+from .fetching import fetched
 from .follower import Follower
 from .subject import Subject
 
@@ -40,8 +41,8 @@ def admin(subject: Subject) -> dict[str, Adjustment]:
     branches (shared blocks) gets the geometric mean of their ω, and there the function is not exactly Admin's.
     Without post-LN branches there is nothing to return.
     """
-    closers = {layer.name: layer for layer in subject.graph.layers if _is_free(subject, layer)}
-    omegas = _fullest(subject, closers.keys()) if closers else {}
+    closers = _closers(subject)
+    omegas = _fullest(subject, set(closers)) if closers else {}
     found: dict[str, Adjustment] = {}
     for name in filter(omegas.__contains__, closers):
         omega = math.exp(sum(map(math.log, omegas[name])) / len(omegas[name]))
@@ -68,6 +69,7 @@ def _fullest(subject: Subject, closers: Set[str]) -> dict[str, list[float]]:
 
 
 def _measured(subject: Subject, run: Callable[[], None]) -> dict[str, list[float]]:
+    """Returns ω of the weights that close a branch in a pass, which the host reads at its end, all together."""
     profile = _Profile()
 
     def on_product(name: str, output: Tensor) -> None:
@@ -75,15 +77,24 @@ def _measured(subject: Subject, run: Callable[[], None]) -> dict[str, list[float
 
     with torch.no_grad(), watch_products(subject.model, on_product), profile:
         run()
-    return profile.omegas
+    found: dict[str, list[float]] = defaultdict(list)
+    variances = fetched([variance for _, variance in profile.adds])
+    for (names, _), variance in zip(profile.adds, variances, strict=True):
+        omega = math.sqrt(variance.item())
+        if 1 / LARGEST < omega < LARGEST:
+            for name in names:
+                found[name].append(omega)
+    return found
 
 
-def _is_free(subject: Subject, layer: Layer) -> bool:
-    """Whether the whole branch can be scaled by its last weight."""
-    if not (layer.closes_branch and layer.post_norm and layer.is_matrix) or layer.keep or layer.normalized:
-        return False
-    kept = [bias for bias in _biases(subject, layer.name) if subject.graph[bias].keep]
-    return not any(bool(read(subject.model, bias).any()) for bias in kept)
+def _closers(subject: Subject) -> list[str]:
+    """Returns the last weights of branches that can be scaled as a whole by them."""
+    closing = [layer for layer in subject.graph.layers if layer.closes_branch and layer.post_norm and layer.is_matrix]
+    free = [layer.name for layer in closing if not (layer.keep or layer.normalized)]
+    owners = {bias: name for name in free for bias in _biases(subject, name) if subject.graph[bias].keep}
+    nonzero = fetched([read(subject.model, bias).any() for bias in owners])
+    biased = {name for name, value in zip(owners.values(), nonzero, strict=True) if value}
+    return [name for name in free if name not in biased]
 
 
 def _biases(subject: Subject, weight: str) -> list[str]:
@@ -103,19 +114,19 @@ class _Branch:
 class _Stream:
     """The residual stream of one stack: the variance that it would have without normalizations."""
 
-    variance: float
+    variance: Tensor
 
 
 class _Profile(Follower[_Branch | _Stream]):
-    """Notes ω at every add of a branch and a stream.
+    """Notes ω² at every add of a branch and a stream.
 
     Attributes:
-        omegas: of each closing weight, at each of its adds.
+        adds: of each, the branch's closing weights and ω² on the device.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.omegas: dict[str, list[float]] = defaultdict(list)
+        self.adds: list[tuple[frozenset[str], Tensor]] = []
 
     def hand_on(
         self, name: str, args: tuple[Any, ...], marks: list[_Branch | _Stream], result: Tensor
@@ -130,18 +141,15 @@ class _Profile(Follower[_Branch | _Stream]):
         return marks[0] if result.numel() == max(map(Tensor.numel, tensors(args)), default=0) else None
 
     def _add(self, branch: _Branch, trunk: Tensor, result: Tensor, args: tuple[Any, ...]) -> _Stream:
-        """Notes ω and returns the stream with the branch in it; the add may have written into either of them."""
+        """Notes ω² and returns the stream with the branch in it; the add may have written into either of them."""
         own = next(value for value in tensors(args) if isinstance(self.mark_of(value), _Branch))
         before, added = (trunk, result - trunk) if own is result else (result - own, own)
         mark = self.mark_of(trunk)
         stream = mark if isinstance(mark, _Stream) else _Stream(_variance(before))
-        omega = math.sqrt(stream.variance)
-        if 1 / LARGEST < omega < LARGEST:
-            for name in branch.names:
-                self.omegas[name].append(omega)
-        stream.variance += _variance(added)
+        self.adds.append((branch.names, stream.variance))
+        stream.variance = stream.variance + _variance(added)
         return stream
 
 
-def _variance(values: Tensor) -> float:
-    return values.double().var(correction=0).item()
+def _variance(values: Tensor) -> Tensor:
+    return values.double().var(correction=0)

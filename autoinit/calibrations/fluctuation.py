@@ -7,9 +7,8 @@ arXiv:2206.10226.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import torch
@@ -18,30 +17,20 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..graph import Layer
 from ..plans.fill import Adjustment
-from ..task.batches import tensors
 from ..task.products import watch_products
-from .follower import Follower
+from .membranes import MEAN, Membrane, Membranes, read_together
 from .standardize import reason_to_skip
 from .subject import Subject
 from .units import along_units, free_bias, moments, scale, set_bias, unit_axes, unit_count
 
-MEAN = 0.0
-"""μ_U: of the membrane potential, which rests at 0."""
 XI = 1.0
 """ξ = (θ − μ_U)/σ_U: how many standard deviations the threshold θ lies above the mean."""
-THRESHOLD = 1.0
-"""θ where none can be read: a step function of something that has no threshold subtracted, or none above 0."""
 TOLERANCE = 0.01
 """Of the standard deviation, relative; of the unit means' root mean square, in units of that deviation."""
 ITERATIONS = 24
 """Most passes for one layer; four to nine are usual, two or three without resets."""
 LARGEST = 1e6
 """A factor beyond this, or below its inverse, would only amplify noise: the weight is left."""
-
-_COMPARISONS = frozenset("gt ge lt le greater greater_equal less less_equal heaviside sign sgn".split())
-_STEPS = frozenset("getitem select unbind iter narrow split chunk tensor_split index_select".split())
-"""What takes single time steps out of a product that was computed for all of them at once."""
-_SUBTRACTIONS = frozenset({"sub", "subtract", "isub"})
 
 
 def fluctuation_driven(subject: Subject) -> dict[str, Adjustment]:
@@ -64,111 +53,14 @@ def fluctuation_driven(subject: Subject) -> dict[str, Adjustment]:
     - Each weight's own factor in the recipe multiplies its target.
 
     Weights that reach no membrane, or whose output is normalized, are left.
+
+    A pass looks at all layers, and the host reads what they did once at its end. Yet it sets one layer only: what a
+    membrane makes of other weights follows from its whole course, resets included, and is not known before another
+    pass, unlike the output of a product, which is set right within one (`standardize`).
     """
     weights = {layer.name: layer for layer in subject.graph.layers if not (reason_to_skip(layer) or layer.normalized)}
     pools = {name: layer for name, layer in weights.items() if layer.activation.name in ("spike", "linear")}
     return _Calibration(subject, pools).run() if pools else {}
-
-
-@dataclass
-class Membrane:
-    """What was seen of one layer's membrane in one pass.
-
-    Attributes:
-        layer: the weight whose units it has.
-        steps: comparisons with the threshold.
-        threshold: mean of θ.
-        mean: of each unit, [units]; of all, [1], where it is not clear which axis runs over them.
-        within: mean variance of a unit around its mean.
-        total: variance around the mean of all.
-    """
-
-    layer: Layer
-    steps: int = 0
-    threshold: float = 0.0
-    mean: Tensor = field(default_factory=lambda: torch.zeros(1))
-    within: float = 0.0
-    total: float = 0.0
-    _square: Tensor = field(default_factory=lambda: torch.zeros(1))
-
-    def add(self, potential: Tensor, threshold: float) -> None:
-        """Adds one step: a membrane potential [batch, …units…] and its threshold."""
-        potential = potential.detach()
-        found = moments(self.layer, potential)
-        if found is None:
-            found = (potential.double().mean().reshape(1), potential.double().var(correction=0).reshape(1))
-        mean, variance = (moment.to("cpu", torch.float64) for moment in found)
-        square = variance + mean**2
-        self.steps += 1
-        share = 1 / self.steps
-        self.mean = mean * share + self.mean * (1 - share)
-        self._square = square * share + self._square * (1 - share)
-        self.threshold += (threshold - self.threshold) * share
-        self.within = (self._square - self.mean**2).mean().item()
-        self.total = (self._square.mean() - self.mean.mean() ** 2).item()
-
-
-class Membranes(Follower[Mapping[str, int]]):
-    """Finds the membranes of a forward pass: marks are the weights that went in, each with the number of its product.
-
-    A membrane is compared with its threshold more than once where a reset looks at it again. It counts where some
-    product went in since the last comparison.
-
-    Attributes:
-        found: weight → the membrane that it feeds, in the order of the forward pass.
-    """
-
-    def __init__(self, layers: Mapping[str, Layer]) -> None:
-        super().__init__()
-        self.found: dict[str, Membrane] = {}
-        self._layers = layers
-        self._clock = 0
-        self._compared: dict[str, int] = {}
-        self._shifted: Any = WeakTensorKeyDictionary()
-
-    def product(self, name: str, output: Tensor) -> None:
-        """Says that a weight's product has just made this output."""
-        self.made(output, self._now([name]) if name in self._layers else None)
-
-    def hand_on(
-        self, name: str, args: tuple[Any, ...], marks: list[Mapping[str, int]], result: Tensor
-    ) -> Mapping[str, int] | None:
-        """Returns the latest product of each weight that went in; notes the membrane where this is a comparison."""
-        joined = {weight: max(mark.get(weight, 0) for mark in marks) for mark in marks for weight in mark}
-        if name in _COMPARISONS:
-            self._compare(args, joined)
-            return None
-        if name in _SUBTRACTIONS and self.mark_of(args[0]) is not None and (level := self._level(args[1])) is not None:
-            self._shifted[result] = (args[0], level)
-        if not result.is_floating_point():
-            return None
-        return self._now(joined) if name in _STEPS else joined
-
-    def _now(self, names: Any) -> Mapping[str, int]:
-        self._clock += 1
-        return dict.fromkeys(names, self._clock)
-
-    def _level(self, value: Any) -> float | None:
-        """Returns a threshold; None for a value that depends on data."""
-        if isinstance(value, Real):
-            return float(value)
-        return value.double().mean().item() if isinstance(value, Tensor) and self.mark_of(value) is None else None
-
-    def _compare(self, args: tuple[Any, ...], joined: Mapping[str, int]) -> None:
-        fresh = [weight for weight, time in joined.items() if time > self._compared.get(weight, 0)]
-        side = next((value for value in tensors(args) if self.mark_of(value) is not None), None)
-        if not fresh or side is None:
-            return
-        self._compared.update((weight, joined[weight]) for weight in fresh)
-        levels = [level for value in args if value is not side and (level := self._level(value)) is not None]
-        potential, threshold = side, levels[0] if levels else 0.0
-        if threshold == 0.0:
-            potential, threshold = self._shifted.get(side) or (side + THRESHOLD, THRESHOLD)
-        known = next((weight for weight in fresh if weight in self.found), fresh[0])
-        membrane = self.found.setdefault(known, Membrane(self._layers[known]))
-        for weight in fresh:
-            self.found.setdefault(weight, membrane)
-        membrane.add(potential, threshold if threshold > MEAN else THRESHOLD)
 
 
 @dataclass
@@ -217,6 +109,7 @@ class _Calibration:
 
     def __init__(self, subject: Subject, layers: Mapping[str, Layer]) -> None:
         self._subject, self._layers = subject, layers
+        self._levels: Any = WeakTensorKeyDictionary()
         self._pools: list[_Pool] = []
         self._pool_of: dict[str, _Pool] = {}
 
@@ -240,6 +133,7 @@ class _Calibration:
     def _find(self) -> None:
         """Fills in the pools, by a pass in which every product is −1: no neuron fires, and the kernels can be read."""
         seen = self._watch(lambda name, output: output.fill_(-1.0) if name in self._layers else output)
+        read_together(seen)
         for membrane in {id(membrane): membrane for membrane in seen.values()}.values():
             weights = tuple(name for name, other in seen.items() if other is membrane)
             biases = {name: free_bias(self._subject.model, self._subject.graph, self._layers[name]) for name in weights}
@@ -260,7 +154,8 @@ class _Calibration:
                 set_bias(self._subject.model, pool.bias, pool.shift)  # it is added here, wherever the model adds it
 
     def _watch(self, change: Callable[[str, Tensor], object]) -> dict[str, Membrane]:
-        membranes = Membranes(self._layers)
+        """Returns the membranes of a pass in which products are changed, still on their devices."""
+        membranes = Membranes(self._layers, self._levels)
 
         def on_product(name: str, output: Tensor) -> None:
             change(name, output)
@@ -279,14 +174,17 @@ class _Calibration:
             if pool is None or not pool.bias or not unit_axes(self._layers[name], output):
                 return
             found = moments(self._layers[name], output.detach())
-            outputs[name].append(torch.zeros(1) if found is None else found[0].cpu())
+            outputs[name].append(output.new_zeros(1) if found is None else found[0])
             if name == pool.layer.name:
                 output.add_(along_units(pool.layer, output, pool.shift))
 
         seen = self._watch(change)
-        for pool in self._pools:
-            parts = [torch.stack(outputs[name]).mean(0) for name in pool.weights if outputs[name]]
-            pool.drive = torch.stack(parts).sum(0) if parts else torch.zeros(1)
+        means = [[torch.stack(outputs[name]).mean(0) for name in pool.weights if outputs[name]] for pool in self._pools]
+        drives = read_together(
+            seen, [torch.stack(parts).sum(0) if parts else torch.zeros(1, device="cpu") for parts in means]
+        )
+        for pool, drive in zip(self._pools, drives, strict=True):
+            pool.drive = drive
         return seen
 
     def _target(self, pool: _Pool, membrane: Membrane) -> float:
@@ -323,6 +221,12 @@ class _Calibration:
             pushes = push * target + mean - membrane.mean  # what sets units apart is evened out besides
             pool.shift = pool.shift + pushes / pool.kernel - (factor - 1) * pool.drive
         return True
+
+
+def _drive(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Returns the sum over weights of the mean, over their uses, of what they put out for each unit."""
+    parts = [torch.stack(list(uses)).mean(0) for uses in outputs if uses]
+    return torch.stack(parts).sum(0) if parts else torch.zeros(1, device="cpu")
 
 
 def _deviation(pool: _Pool, membrane: Membrane) -> float:
