@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..plans.fill import Adjustment
 from ..task.batches import Batch
-from .scales import Descent, ScaledModel, gradient, has_scale, norm, split, windows
+from .descent import Descent
+from .scales import ScaledModel, gradient, has_scale, norm, split, windows
 from .subject import Subject
 
 ITERATIONS = 60
@@ -78,10 +79,10 @@ class _Step:
         """Returns ‖g‖: the 1-norm where the step is by the sign, as it is what such a step lowers the loss by."""
         return norm(gradients, 1 if self._sign else 2)
 
-    def exceeds(self, length: Tensor, gradients: tuple[Tensor, ...]) -> bool:
-        """Whether a gradient is longer than the bound."""
+    def allows(self, length: float, gradients: tuple[Tensor, ...]) -> bool:
+        """Whether a gradient is no longer than the bound."""
         entries = sum(g.numel() for g in gradients) if self._sign else 1
-        return length.item() > self._gamma * math.sqrt(entries)
+        return length <= self._gamma * math.sqrt(entries)
 
     def taken(self, weights: Mapping[str, Tensor], gradients: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Returns the weights after the step, which itself counts as a constant.
@@ -110,16 +111,17 @@ def _slope(model: ScaledModel, step: _Step, batch: Batch, following: Batch, curv
     weights = model.weights()
     parameters = list(weights.values())
 
-    def first(curved: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    def first() -> tuple[tuple[Tensor, ...], Tensor | None]:
         gradients = gradient(model.loss(batch), parameters, create_graph=curved)
         length = step.norm(gradients)
-        if not (step.exceeds(length, gradients) or not math.isfinite(length.item())):
+        if step.allows(length.item(), gradients):  # what is done next hangs on it: the host has to wait for this number
             return gradients, None
         if not curved:
-            return first(True)
+            gradients = gradient(model.loss(batch), parameters, create_graph=True)
+            length = step.norm(gradients)
         return gradients, gradient(length, [model.scales])[0]
 
-    gradients, slope = model.inside(weights, lambda: first(curved))
+    gradients, slope = model.inside(weights, first)
     if slope is not None:
         return slope, True
     weights = model.weights()  # a fresh graph; the other one is spent

@@ -6,7 +6,6 @@ Dauphin & Schoenholz 2019, "MetaInit: Initializing learning by learning to initi
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,8 +14,10 @@ from torch import Tensor
 from ..graph import Layer
 from ..plans.fill import Adjustment
 from ..task.batches import Batch
+from ..task.machine import numbers
+from .descent import SMALLEST
 from .plain_norms import PlainNorms
-from .scales import SMALLEST, ScaledModel, gradient, sum_of
+from .scales import ScaledModel, gradient, sum_of
 from .subject import Subject
 
 ITERATIONS = 50
@@ -52,42 +53,40 @@ def metainit(
     model = ScaledModel(subject, _has_norm)
     if not model.names:
         return {}
-    move, best = torch.zeros_like(model.scales), _Best(model.scales, min(STRETCH, iterations))
+    move, start = torch.zeros_like(model.scales), model.scales.detach().clone()
+    values: list[Tensor] = []
+    scales: list[Tensor] = []
     for index, batch in enumerate(subject.batches(iterations)):
         value, slope = _measured(model, batch)
         subject.spend(steps=COST * model.burden)
-        best.offer(value, model.scales)
-        if bool(slope.isfinite().all()):
-            move = momentum * move - lr * (1 - index / iterations) * slope.sign()
-            with torch.no_grad():
-                model.scales.add_(move).clamp_(min=SMALLEST)
+        values.append(value)
+        scales.append(model.scales.detach().clone())
+        with torch.no_grad():  # a slope that is not finite is passed over, on the device
+            finite = slope.isfinite().all()
+            move = torch.where(finite, momentum * move - lr * (1 - index / iterations) * slope.sign(), move)
+            model.scales.add_(torch.where(finite, move, 0.0)).clamp_(min=SMALLEST)
+    best = best_stretch(numbers(values), min(STRETCH, iterations))
     with torch.no_grad():
-        model.scales.copy_(best.scales)
+        model.scales.copy_(start if best is None else torch.stack(scales[best]).mean(0))
     return model.adjustments()
 
 
-class _Best:
-    """The mean scales of the stretch of iterations with the smallest quotient.
+def best_stretch(values: Sequence[float], length: int) -> slice | None:
+    """Returns the stretch of iterations with the smallest quotient, by its geometric mean; None where there is none.
 
     Steps of equal length swing around a minimum, or across it, and the quotient of one batch has heavy tails: so
-    neither the last scales nor those of the best batch are the best.
+    neither the last scales nor those of the best batch are the best, but the mean of such a stretch. It holds no
+    quotient that is not finite.
     """
-
-    def __init__(self, scales: Tensor, stretch: int) -> None:
-        self.scales = scales.detach().clone()
-        self._lowest = math.inf
-        self._recent: deque[tuple[float, Tensor]] = deque(maxlen=stretch)
-
-    def offer(self, value: float, scales: Tensor) -> None:
-        """Takes note of the quotient that some scales gave; a stretch has none that is not finite."""
-        if not 0 < value < math.inf:
-            self._recent.clear()
-            return
-        self._recent.append((math.log(value), scales.detach().clone()))
-        mean = sum(value for value, _ in self._recent) / len(self._recent)
-        if len(self._recent) == self._recent.maxlen and mean < self._lowest:
-            self._lowest = mean
-            self.scales = torch.stack([scales for _, scales in self._recent]).mean(0)
+    lowest, best = math.inf, None
+    for end in range(length, len(values) + 1):
+        recent = values[end - length : end]
+        if not all(0 < value < math.inf for value in recent):
+            continue
+        mean = sum(map(math.log, recent)) / length
+        if mean < lowest:
+            lowest, best = mean, slice(end - length, end)
+    return best
 
 
 def quotient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -111,15 +110,15 @@ def _sign(tensor: Tensor) -> Tensor:
     return 2 * (tensor.detach() >= 0).to(tensor.dtype) - 1
 
 
-def _measured(model: ScaledModel, batch: Batch) -> tuple[float, Tensor]:
+def _measured(model: ScaledModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Returns the quotient on a batch, and its gradient by the scales."""
     weights = model.weights()
 
-    def work() -> tuple[float, Tensor]:
+    def work() -> tuple[Tensor, Tensor]:
         with PlainNorms():
             loss = model.loss(batch)
         value = quotient(loss, list(weights.values()))
-        return value.item(), gradient(value, [model.scales])[0]
+        return value.detach(), gradient(value, [model.scales])[0]
 
     return model.inside(weights, work)
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..plans.fill import Adjustment
 from ..task.batches import Batch
-from .scales import Descent, ScaledModel, gradient, has_scale, norm, split, sum_of, windows
+from .descent import Descent
+from .scales import ScaledModel, gradient, has_scale, norm, split, sum_of, windows
 from .subject import Subject
 
 ITERATIONS = 60

@@ -23,13 +23,8 @@ from ..task.interceptor import Interceptor
 from ..task.machine import OUT_OF_MEMORY
 from ..task.snapshot import seed_generators
 from ..task.task import Task
+from .fetching import fetched
 from .subject import Subject
-
-SMALLEST = 0.01
-"""No scale falls below this share of the draw (Zhu et al. 2021), so that no tensor is switched off."""
-
-CLIP = 1.0
-"""Bound on the slope along each scale (Zhu et al. 2021): one explosion must not stall Adam for all later steps."""
 
 RECURRENT = 3.0
 """Differentiated twice, a recurrent cell runs step by step, while a training step has a fused kernel (measured)."""
@@ -62,7 +57,7 @@ class ScaledModel:
         self._wrapper = _Within(subject.model)
         parameters = {name: p for name, p in subject.model.named_parameters() if _learns(p)}
         free = [layer for layer in subject.graph.layers if not layer.keep and wanted(layer)]
-        parts = [part for layer in free if (part := _part(subject.model, layer.name, parameters)) is not None]
+        parts = _parts(subject.model, [layer.name for layer in free], parameters)
         self.names = tuple(part.name for part in parts)
         self.scales = torch.ones(len(parts), device=subject.task.device, requires_grad=True)
         self._parts = parts
@@ -181,32 +176,6 @@ def sum_of(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([tensor.sum() for tensor in tensors]).sum()
 
 
-class Descent:
-    """Adam on the scales, with moments of its own for each of two aims: an objective, and a bound to come back to.
-
-    Zhu et al. 2021 (arXiv:2102.08098), algorithm 1: which of the two is lowered changes from step to step.
-    """
-
-    def __init__(self, scales: Tensor, lr: float) -> None:
-        self._scales = scales
-        self._objective, self._bound = (torch.optim.Adam([scales], lr=lr, foreach=False) for _ in range(2))
-
-    def step(self, slope: Tensor, *, bound: bool = False) -> None:
-        """Takes one step down; a slope that is not finite is passed over.
-
-        Args:
-            slope: [number of scales], the gradient of what is to be lowered.
-            bound: whether that is the bound rather than the objective.
-        """
-        if not bool(slope.isfinite().all()):
-            return
-        self._scales.grad = slope.clamp(-CLIP, CLIP)
-        (self._bound if bound else self._objective).step()
-        self._scales.grad = None
-        with torch.no_grad():
-            self._scales.clamp_(min=SMALLEST)
-
-
 def windows(subject: Subject, count: int) -> Iterator[tuple[Batch, Batch]]:
     """Yields `count` pairs of consecutive batches in the order of the subject's seed."""
     batches = subject.batches(count + 1)
@@ -304,25 +273,44 @@ def originals(steps: parametrize.ParametrizationList, value: Tensor) -> dict[str
     return {f"original{index}": tensor.view_as(tensor) for index, tensor in enumerate(found)}
 
 
-def _part(model: nn.Module, name: str, parameters: Mapping[str, nn.Parameter]) -> _Part | None:
-    """Returns the tensor as something to scale, or None: it is zero, is no trained number, or its scale is fixed."""
-    value = read(model, name).detach()
-    if value.is_meta or not value.is_floating_point() or not bool(value.any()):
-        return None
-    if not is_parametrized(model, name):
-        return _Part(name, value, None, "") if name in parameters else None
+def _parts(model: nn.Module, names: Iterable[str], parameters: Mapping[str, nn.Parameter]) -> list[_Part]:
+    """Returns the tensors that can be scaled: no others than trained numbers, not all zero, whose scale is not fixed.
+
+    The host looks at their values once, at all together.
+    """
+    found: list[tuple[_Part, Tensor]] = []
+    for name in names:
+        value = read(model, name).detach()
+        if value.is_meta or not value.is_floating_point():
+            continue
+        if is_parametrized(model, name):
+            found += _behind(model, name, value, parameters)
+        elif name in parameters:
+            found.append((_Part(name, value, None, ""), value.any()))
+    fit = fetched([flag for _, flag in found])
+    return [part for (part, _), flag in zip(found, fit, strict=True) if flag]
+
+
+def _behind(
+    model: nn.Module, name: str, value: Tensor, parameters: Mapping[str, nn.Parameter]
+) -> list[tuple[_Part, Tensor]]:
+    """Returns a parametrized weight and whether it can be scaled, on its device; nothing where it is clear that not."""
     path, _, attribute = name.rpartition(".")
     lists: Any = model.get_submodule(path).parametrizations
     steps: parametrize.ParametrizationList = lists[attribute]
     prefix = f"{path}.parametrizations.{attribute}.".removeprefix(".")
-    if not _follows(steps, value):
-        return None
+    follows = _follows(steps, value)
+    if follows is None:
+        return []
     part = _Part(name, value.clone(), steps, prefix)
-    return part if all(leaf in parameters for leaf in part.leaves) else None
+    return [(part, value.any() & follows)] if all(leaf in parameters for leaf in part.leaves) else []
 
 
-def _follows(steps: parametrize.ParametrizationList, value: Tensor) -> bool:
-    """Whether a weight behind a parametrization takes a factor that is assigned to it (not where it is orthogonal)."""
+def _follows(steps: parametrize.ParametrizationList, value: Tensor) -> Tensor | None:
+    """Returns whether a weight behind a parametrization takes a factor that is assigned to it, on its device.
+
+    It does not where it is orthogonal; None where nothing of it can be assigned, or trained.
+    """
     training = [part for part in steps.modules() if part.training]
     scale = torch.tensor(1.5, device=value.device, requires_grad=True)
     try:
@@ -330,9 +318,9 @@ def _follows(steps: parametrize.ParametrizationList, value: Tensor) -> bool:
             part.training = False
         with torch.enable_grad():
             derived: Tensor = functional_call(steps, originals(steps, value * scale), ())
-        return derived.requires_grad and torch.allclose(derived, 1.5 * value, rtol=1e-3, atol=1e-6)
+        return torch.isclose(derived, 1.5 * value, rtol=1e-3, atol=1e-6).all() if derived.requires_grad else None
     except (RuntimeError, ValueError):
-        return False
+        return None
     finally:
         for part in training:
             part.training = True

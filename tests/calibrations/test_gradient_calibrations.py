@@ -21,12 +21,13 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from autoinit.apply import apply_
+from autoinit.calibrations.descent import SMALLEST
 from autoinit.calibrations.gradinit import gradinit
 from autoinit.calibrations.metainit import metainit, quotient
 from autoinit.calibrations.methods import CALIBRATIONS
 from autoinit.calibrations.nio import cosine, nio
 from autoinit.calibrations.plain_norms import PlainNorms
-from autoinit.calibrations.scales import SMALLEST, ScaledModel, gradient, has_scale, norm
+from autoinit.calibrations.scales import ScaledModel, gradient, has_scale, norm
 from autoinit.calibrations.subject import Subject
 from autoinit.errors import CalibrationError
 from autoinit.graph import Graph
