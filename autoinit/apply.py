@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from .calibrations.methods import CALIBRATIONS
 from .calibrations.subject import Subject
 from .drawing.generators import check_draw_on
-from .drawing.memory import Drawn, Memory, room_for
-from .drawing.weights import check_plan_fits, located, set_weights, with_results
+from .drawing.memory import Drawn, Memory, room_beside
+from .drawing.weights import check_plan_fits, located, overwritten, set_weights, with_results
 from .errors import RecipeError
 from .plans.plan import HasPlan, Plan
 from .plans.rules import resolve
@@ -25,6 +25,8 @@ from .task.checks import unwrap
 from .task.task import Task, example_task
 from .tracing.choices import keep_choices
 from .tracing.tracing import trace, trace_task
+
+Rewind = Callable[[Collection[nn.Parameter]], None]
 
 
 def apply_plan(model: nn.Module, plan: Plan, memory: Memory | None = None) -> None:
@@ -42,7 +44,7 @@ def apply_plan(model: nn.Module, plan: Plan, memory: Memory | None = None) -> No
     set_weights(model, plan, memory)
 
 
-def realize(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Memory | None = None) -> Plan:
+def realize(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory | None = None) -> Plan:
     """Sets the weights and calibrates them; returns the plan that gives these very weights by itself.
 
     Args: as of `set_calibrated`.
@@ -50,13 +52,14 @@ def realize(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Me
     return with_results(subject.model, set_calibrated(subject, plan, rewind, memory))
 
 
-def set_calibrated(subject: Subject, plan: Plan, rewind: Callable[[], None], memory: Memory | None = None) -> Plan:
+def set_calibrated(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory | None = None) -> Plan:
     """Sets the weights and calibrates them; returns the plan as the calibration has changed it.
 
     Args:
         subject: the model and its data; only used by a calibration.
         plan: as `resolve` made it.
-        rewind: puts the owner's weights and buffers back; called after a calibration, which has trodden on them.
+        rewind: puts the owner's weights and buffers back after a calibration, which has trodden on them; it may leave
+            the parameters that it is given, which are set next.
         memory: of costly draws, as in `apply_plan`.
     """
     model = subject.model
@@ -64,13 +67,27 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Callable[[], None], mem
         apply_plan(model, plan, memory)
         return plan
     check_plan_fits(model, plan)
-    drawn = Drawn(room_for(model))
+    drawn = Drawn(room_beside(model))
     set_weights(model, plan, memory, drawn)
     targets, gradients = {fill.name: fill.scale for fill in plan.fills}, subject.task.differentiates
     subject = dataclasses.replace(subject, targets=targets, gradients=gradients)
     plan = plan.adjusted(CALIBRATIONS[plan.recipe.calibration](subject))
-    rewind()
+    rewind(overwritten(model, plan))
     set_weights(model, plan, memory, drawn)
+    return plan
+
+
+def realize_for_good(subject: Subject, plan: Plan) -> Plan:
+    """Sets the weights and calibrates them, and leaves the rest of the model as it was; returns the plan.
+
+    What was drawn for the calibration stays: a large weight is not drawn once more. After an error nothing has changed.
+
+    Args: as of `set_calibrated`.
+    """
+    with subject.task.preserved() as snapshot:
+        plan = realize(subject, plan, snapshot.rewind)
+        snapshot.leave(overwritten(subject.model, plan))
+    set_weights(subject.model, plan, but=snapshot.left)
     return plan
 
 
@@ -189,7 +206,4 @@ def _apply_measured(task: Task, recipe: Recipe, seed: int, kind: str) -> Plan:
     """Applies a recipe that looks at the data: at outputs and gradients, or at the frequency of labels."""
     graph = keep_choices(task.model, trace_task(task))
     plan = dataclasses.replace(resolve(recipe, graph, seed=seed), drawn_on=kind)
-    with task.preserved() as snapshot:
-        plan = realize(Subject(task, graph, seed=seed), plan, snapshot.rewind)
-    apply_plan(task.model, plan)
-    return plan
+    return realize_for_good(Subject(task, graph, seed=seed), plan)

@@ -16,6 +16,7 @@ from zoo import ZOO
 
 import autoinit
 from autoinit.apply import apply_plan
+from autoinit.drawing import fills, memory
 from autoinit.drawing.memory import Memory
 from autoinit.errors import ArgumentError, AutoInitError, DataError, ModelError, PlanMismatchError, RecipeError
 from autoinit.plans.plan import Plan
@@ -572,3 +573,28 @@ def test_a_search_over_a_model_with_complex_weights_runs() -> None:
 def test_a_drawn_plan_says_by_what_it_was_drawn() -> None:
     plan = autoinit.apply_(nn.Linear(4, 2), "he_normal")
     assert plan.drawn_with == f"autoinit {autoinit.__version__}, torch {torch.__version__}, cpu"
+
+
+@pytest.mark.parametrize("base", ["orthogonal", "as_is"])
+def test_what_a_calibration_has_drawn_is_not_drawn_once_more(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large weights, which nothing remembers on a CPU, are drawn before the calibration and after it."""
+    torch.manual_seed(0)
+    x = torch.randn(32, 12)
+    model = nn.Sequential(
+        nn.Linear(12, 24), nn.BatchNorm1d(24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 1)
+    )
+    model[3].requires_grad_(False)
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    start = copy.deepcopy(model)
+    draws: list[str] = []
+    draw = fills._draw
+    monkeypatch.setattr(memory, "CALIBRATED", 0)
+    monkeypatch.setattr(
+        fills, "_draw", lambda tensor, fill, *rest: draws.append(fill.name) or draw(tensor, fill, *rest)
+    )
+    plan = autoinit.apply_(model, Recipe(base=base, calibration="lsuv"), (x, x[:, :1]))
+    assert draws == ["0.weight", "5.weight"] * (2 if base == "orthogonal" else 0)
+    assert all(one.equal(other) for one, other in zip(model.buffers(), buffers, strict=True))
+    apply_plan(start, plan)
+    assert all(one.equal(other) for one, other in zip(model.parameters(), start.parameters(), strict=True))
+    assert model[0].weight.grad is None

@@ -6,7 +6,7 @@ import threading
 
 from torch import Tensor, nn
 
-from ..task.machine import bytes_of
+from ..task.machine import bytes_of, free_bytes
 
 ON_CPU = 2**28
 """Bytes that a search's draws may take of the host's memory."""
@@ -15,7 +15,10 @@ SHARE = 0.1
 """Of the parameters' own bytes: what they may take on a device, where memory is dear and draws are fast."""
 
 CALIBRATED = 2**22
-"""Bytes of all draws together that are kept from before a calibration until after it."""
+"""Bytes of all draws together that are kept from before a calibration until after it, where the model is on a CPU."""
+
+SPARE = 0.25
+"""Of what is free on a device: what draws may take there meanwhile."""
 
 
 class Memory:
@@ -58,12 +61,12 @@ class Drawn:
     """The draws of a plan before any factor: of the plan that a calibration makes of it they are the same.
 
     Args:
-        room: bytes that may be kept, at most `CALIBRATED`.
+        room: bytes that may be kept.
     """
 
-    def __init__(self, room: int = ON_CPU) -> None:
+    def __init__(self, room: int = CALIBRATED) -> None:
         self._values: dict[str, Tensor] = {}
-        self._room = min(CALIBRATED, room)
+        self._room = room
         self._lock = threading.Lock()
 
     def fill(self, tensor: Tensor, name: str) -> bool:
@@ -88,6 +91,19 @@ def room_for(model: nn.Module) -> int:
     if lies_on_cpu(model):
         return ON_CPU
     return int(SHARE * bytes_of(model.parameters()))
+
+
+def room_beside(model: nn.Module) -> int:
+    """Returns the bytes that draws may take until a calibration is over.
+
+    On a device all of them are kept, as far as there is room: gradients, which take as much, are not there yet, and
+    what a calibration adds to the time of a candidate shall not be a decomposition of each matrix.
+    """
+    if lies_on_cpu(model):
+        return CALIBRATED
+    bound = bytes_of(model.parameters())
+    free = [free_bytes(device) for device in {parameter.device for parameter in model.parameters()}]
+    return min([bound, *(int(SPARE * spare) for spare in free if spare is not None)])
 
 
 def lies_on_cpu(model: nn.Module) -> bool:

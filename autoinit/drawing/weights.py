@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -29,7 +29,13 @@ WORTH_THREADS, WORTH_THREADS_COSTLY = 2**20, 2**16
 """Entries that are drawn, independent ones and those of costly draws: starting threads pays from there on."""
 
 
-def set_weights(model: nn.Module, plan: Plan, memory: Memory | None = None, drawn: Drawn | None = None) -> None:
+def set_weights(
+    model: nn.Module,
+    plan: Plan,
+    memory: Memory | None = None,
+    drawn: Drawn | None = None,
+    but: Collection[nn.Parameter] = (),
+) -> None:
     """Sets the weights of an unwrapped model as a plan says that fits it, in place, without gradient.
 
     Each parameter is drawn on its own device, in float32 (float64 for float64 parameters), and cast; where the plan was
@@ -42,16 +48,30 @@ def set_weights(model: nn.Module, plan: Plan, memory: Memory | None = None, draw
         plan: made for this architecture.
         memory: costly draws are looked up there, and added to it; the bits are the same without.
         drawn: likewise, of the two passes of a calibration.
+        but: parameters that hold what the plan says already.
     """
     kind = plan.drawn_on if plan.drawn_on and is_there(plan.drawn_on) else kind_of(model) or "cpu"
     source = Source(plan.seed, Memory(room=0) if memory is None else memory, drawn)
     changed = [fill for fill in plan.fills if not (fill.untouched or fill.copy_of)]
+    if but:
+        done = {id(parameter) for parameter in but}
+        changed = [fill for fill in changed if id(read(model, fill.name)) not in done]
     with torch.no_grad(), full_float32(torch.device(kind)):
         _carry_out(_works(model, changed, source, kind), changed, on_cpu=kind == "cpu")
         for fill in plan.fills:
             if fill.copy_of and not read(model, fill.name).is_meta:
                 assign(model, fill.name, read(model, fill.copy_of))
     torch.clear_autocast_cache()  # inside an owner's autocast it holds casts of the weights that were here before
+
+
+def overwritten(model: nn.Module, plan: Plan) -> list[nn.Parameter]:
+    """Returns the parameters that a plan sets as a whole, whatever they hold: all but those whose draw it keeps.
+
+    A weight behind a parametrization is none: a row of zeros keeps its old direction there.
+    """
+    anew = [fill.name for fill in plan.fills if fill.distribution != "keep" and not (fill.untouched or fill.copy_of)]
+    found = [read(model, name) for name in anew if not is_parametrized(model, name)]
+    return [tensor for tensor in found if isinstance(tensor, nn.Parameter)]
 
 
 def _works(model: nn.Module, fills: list[Fill], source: Source, kind: str) -> Iterator[Work]:

@@ -6,7 +6,7 @@ import contextlib
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,9 +148,14 @@ class Snapshot:
     """Everything that training may change in a model, as it was when this was made.
 
     Weights and buffers are copied to the host, so that a device need not hold a model twice.
+
+    Attributes:
+        left: the parameters that a `restore` has left as they were set.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self.left: list[nn.Parameter] = []
+        self._leaving: list[nn.Parameter] = []
         self.random = RandomStates()
         self._modules = [_ModuleState(module) for module in model.modules()]
         self._parameters = [_ParameterState.of(parameter) for parameter in model.parameters()]
@@ -158,6 +163,7 @@ class Snapshot:
         for module in self._modules:
             tensors.update((id(tensor), tensor) for tensor in module.tensors())
         self._targets, self._values = _copies(tensors.values())
+        self._owners = [owner for owner, tensor in tensors.items() if tensor.device.type != "meta"]  # of the targets
         self._grads = _copies(state.grad for state in self._parameters if state.grad is not None)
 
     @property
@@ -171,20 +177,37 @@ class Snapshot:
         pairs = ((state.parameter, value) for state, value in zip(held, self._values, strict=False))
         return [parameter for parameter, value in pairs if not _same(_dense(parameter.detach()).cpu(), value)]
 
-    def rewind(self) -> None:
-        """Puts weights, buffers and module state back, and drops gradients; cheap, between trials."""
+    def rewind(self, but: Collection[nn.Parameter] = ()) -> None:
+        """Puts weights, buffers and module state back, and drops gradients; cheap, between trials.
+
+        Args:
+            but: parameters that are about to be set as a whole: their values are not brought from the host.
+        """
         for module in self._modules:
             module.restore()
         for state in self._parameters:
             state.parameter.data = state.data
             state.parameter.grad = None
-        _copy_back(self._targets, self._values)
+        left = {id(parameter) for parameter in but}
+        pairs = zip(self._targets, self._values, strict=True)
+        back = [pair for pair, owner in zip(pairs, self._owners, strict=True) if owner not in left]
+        _copy_back([target for target, _ in back], [value for _, value in back])
         torch.clear_autocast_cache()  # inside an owner's autocast it holds casts of what was here before
 
-    def restore(self) -> None:
-        """Puts everything back, gradients and random states included; Ctrl-C waits until it is done."""
+    def leave(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Has the values of parameters stay at the end, if no error comes before it, where they kept their memory."""
+        memory = {id(state.parameter): state.data.data_ptr() for state in self._parameters}
+        self._leaving = [parameter for parameter in parameters if memory.get(id(parameter)) == parameter.data_ptr()]
+
+    def restore(self, *, failed: bool = False) -> None:
+        """Puts everything back, gradients and random states included; Ctrl-C waits until it is done.
+
+        Args:
+            failed: whether an error came between, so that nothing is left as it is.
+        """
         with uninterrupted():
-            self.rewind()
+            self.left = [] if failed else self._leaving
+            self.rewind(self.left)
             for state in self._parameters:
                 state.restore()
             _copy_back(*self._grads)
@@ -223,8 +246,10 @@ def preserved(model: nn.Module) -> Iterator[Snapshot]:
         for parameter in model.parameters():
             parameter.grad = None
         yield snapshot
-    finally:
         snapshot.restore()
+    except BaseException:
+        snapshot.restore(failed=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -6,11 +6,13 @@ import dataclasses
 import subprocess
 import sys
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import autoinit
 from autoinit.apply import apply_plan
@@ -18,7 +20,10 @@ from autoinit.drawing import weights
 from autoinit.drawing.generators import CHUNK
 from autoinit.plans.plan import Plan
 from autoinit.probing.bench import Bench
+from autoinit.recipes.catalogue import NAMED
+from autoinit.task import snapshot as snapshot_module
 from autoinit.task.machine import using_threads
+from autoinit.task.snapshot import Snapshot
 from autoinit.task.task import make_task
 from autoinit.tracing.choices import keep_choices
 from autoinit.tracing.tracing import trace_task
@@ -202,6 +207,73 @@ def test_large_weights_in_half_precision_need_a_piece_beside_them() -> None:
         apply_plan(model, plan)
     assert held == 2 * 4096 * 2048
     assert 4 * CHUNK <= counter.peak - held <= 2 * 4 * CHUNK
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 8, padding_idx=0)
+        self.convolution, self.cell = nn.Conv1d(8, 8, 3, padding=1), nn.LSTM(8, 8, batch_first=True)
+        self.attention = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.normed, self.head = parametrizations.weight_norm(nn.Linear(8, 8)), nn.Linear(8, 3)
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.convolution(self.table(tokens).mT).relu().mT
+        x = self.frozen(self.attention(self.cell(x)[0]))
+        found: Tensor = self.head(self.normed(x).relu().mean(1))
+        return found
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in NAMED.items() if recipe.calibration == "none"])
+def test_what_a_plan_overwrites_may_hold_anything(name: str) -> None:
+    torch.manual_seed(0)
+    model, tokens = Mixed(), torch.randint(20, (6, 9))
+    before = {path: parameter.detach().clone() for path, parameter in model.named_parameters()}
+    try:
+        plan = autoinit.apply_(model, name, tokens)
+    except autoinit.RecipeError:
+        return  # for other networks
+    expected = {path: parameter.detach().clone() for path, parameter in model.named_parameters()}
+    model.load_state_dict(before)
+    plan = dataclasses.replace(plan, fills=tuple(dataclasses.replace(fill, result="") for fill in plan.fills))
+    names = {id(parameter): path for path, parameter in model.named_parameters()}
+    found = weights.overwritten(model, plan)
+    with torch.no_grad():
+        for parameter in found:
+            parameter.fill_(torch.nan)
+    apply_plan(model, plan)
+    assert all(parameter.equal(expected[path]) for path, parameter in model.named_parameters())
+    assert not any("parametrizations" in names[id(parameter)] or not parameter.requires_grad for parameter in found)
+    kept = [fill.name for fill in plan.fills if fill.distribution == "keep"]
+    assert not {names[id(parameter)] for parameter in found} & set(kept)
+
+
+def test_a_calibration_brings_no_weight_from_the_host_that_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(64, 12)
+    model = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+    task = make_task(model, (x, x[:, :1]))
+    brought: list[set[int]] = []
+    copy_back = snapshot_module._copy_back
+    rewind = Snapshot.rewind
+
+    def spy(targets: list[Tensor], values: list[Tensor]) -> None:
+        brought[-1].update(target.data_ptr() for target in targets)
+        copy_back(targets, values)
+
+    def begun(self: Snapshot, *but: Collection[nn.Parameter]) -> None:
+        brought.append(set())
+        rewind(self, *but)
+
+    monkeypatch.setattr(snapshot_module, "_copy_back", spy)
+    monkeypatch.setattr(Snapshot, "rewind", begun)
+    with task.preserved() as snapshot:
+        bench = Bench(task, keep_choices(task.model, trace_task(task)), snapshot, 0)
+        for base, back in (("orthogonal", False), ("as_is", True)):
+            brought.clear()
+            bench.draw(autoinit.Recipe(base=base, calibration="lsuv"))
+            assert [model[0].weight.data_ptr() in targets for targets in brought] == [True, back]
+            assert all(model[1].running_mean.data_ptr() in targets for targets in brought)
 
 
 def test_a_search_draws_where_it_is_told() -> None:

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +119,22 @@ def test_rewind_puts_weights_buffers_and_state_back_but_no_random_state() -> Non
     assert all("grad" in key or "generator" in key for key in differ), differ
 
 
+def test_rewind_leaves_parameters_that_are_about_to_be_set() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2, device="meta"), nn.Linear(4, 2))
+    left, back = model[0].weight, [model[0].bias, model[3].weight, model[1].running_mean]
+    before = [tensor.detach().clone() for tensor in back]
+    with preserved(model) as snapshot:
+        with torch.no_grad():
+            for tensor in (left, *back):
+                tensor.fill_(7.0)
+        left.grad = torch.ones_like(left)
+        snapshot.rewind([left, model[2].weight])
+        assert bool((left == 7).all())
+        assert left.grad is None
+        assert all(tensor.equal(value) for tensor, value in zip(back, before, strict=True))
+    assert not (left == 7).any()
+
+
 def test_rewind_starts_each_trial_alike() -> None:
     model = Everything()
     losses = []
@@ -189,9 +206,9 @@ def test_ctrl_c_during_the_restore_waits_for_its_end(monkeypatch: pytest.MonkeyP
     model = Everything()
     rewind = Snapshot.rewind
 
-    def interrupted(self: Snapshot) -> None:
+    def interrupted(self: Snapshot, *but: Any) -> None:
         signal.raise_signal(signal.SIGINT)
-        rewind(self)
+        rewind(self, *but)
 
     monkeypatch.setattr(Snapshot, "rewind", interrupted)
     with pytest.raises(KeyboardInterrupt), unchanged(model), preserved(model):
@@ -228,3 +245,38 @@ def test_copies_of_a_gpus_tensors_are_locked_in_memory_where_there_is_some() -> 
             copy = snapshot._on_host(tensor, pinned=pinned)
             assert torch.equal(copy, there)
             assert copy.data_ptr() != there.data_ptr()
+
+
+def test_parameters_can_be_left_as_they_were_set_unless_ctrl_c_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    left, moved = model[0].weight, model[1].weight
+
+    def set_and_leave(snapshot: Snapshot) -> None:
+        moved.data = moved.data.clone()  # what is written there now is lost when the old memory is put back
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(7.0)
+        snapshot.leave([left, moved, nn.Parameter(torch.ones(1))])
+
+    def interrupted() -> None:
+        with preserved(model) as snapshot:
+            set_and_leave(snapshot)
+            monkeypatch.setattr(Snapshot, "rewind", interrupting)
+
+    rewind = Snapshot.rewind
+
+    def interrupting(self: Snapshot, *but: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr(Snapshot, "rewind", rewind)
+        rewind(self, *but)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert all(parameter.equal(value) for parameter, value in zip(model.parameters(), before, strict=True))
+    with preserved(model) as snapshot:
+        set_and_leave(snapshot)
+    assert [id(parameter) for parameter in snapshot.left] == [id(left)]
+    assert bool((left == 7).all())
+    rest = list(zip(model.parameters(), before, strict=True))[1:]
+    assert all(parameter.equal(value) for parameter, value in rest)
