@@ -85,6 +85,22 @@ def weight_normed() -> tuple[nn.Module, Any]:
     ), rows(12)  # fmt: skip
 
 
+class Bare(nn.Module):
+    """Weights of no layer, by einsum and by @, and a layer that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.Parameter(torch.randn(12, 3, 8))
+        self.merge = nn.Parameter(torch.randn(24, 16))
+        self.twice, self.head = nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.einsum("bi,ihe->bhe", x, self.heads).tanh().flatten(1)
+        x = self.twice(self.twice((x @ self.merge).tanh()).relu())
+        found: Tensor = self.head(x.tanh())
+        return found
+
+
 class Language(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -110,6 +126,7 @@ NETS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "post-LN": lambda: (Attending(norm_first=False), rows(30)),
     "weight norm": weight_normed,
     "language": language,
+    "bare": lambda: (Bare(), rows(12)),
 }
 WAYS = {"lsuv": {}, "lsuv_centred": {"centre": True}, "within_layer": {"centre": True, "per_unit": True}}
 
@@ -205,6 +222,30 @@ def test_two_passes_whatever_the_net(way: str, kind: str) -> None:
     assert len(passes) == 2
 
 
+def test_biases_that_stay_take_further_passes() -> None:
+    """Within a pass they are scaled along with the output, and in the model they are not."""
+    task, graph = prepared("plain")
+    with torch.no_grad():
+        for layer in graph.layers:
+            if layer.role == "bias":
+                read(task.model, layer.name).uniform_(-0.2, 0.2)  # about as PyTorch draws them
+    start = copy.deepcopy(task.model.state_dict())
+    passes: list[Tensor] = []
+
+    def off() -> float:
+        found: dict[str, float] = {}
+        with torch.no_grad(), watch_products(task.model, lambda name, z: found.setdefault(name, z.std().item())):
+            task.model(task.train[0][0])
+        return max(abs(std - 1) for std in found.values())
+
+    for iterations, exact in ((1, False), (module.ITERATIONS, True)):
+        task.model.load_state_dict(start)
+        passes.clear()
+        standardize(task.model, graph, lambda: passes.append(task.loss(task.train[0])), iterations=iterations)
+        assert (off() < 0.006) == exact
+    assert 2 < len(passes) <= 5
+
+
 MODE = FakeTensorMode(allow_non_fake_inputs=True)
 
 
@@ -233,6 +274,7 @@ DEVICES = {
     "plain": faked,
     "convolutional": faked,
     "weight norm": faked,
+    "bare": faked,
     "residual": away,
     "pre-LN": away,
     "post-LN": away,
