@@ -113,7 +113,7 @@ def test_a_plan_from_meta_holds_no_second_copy_of_the_weights() -> None:
     """What a model of a billion weights needs: a process of its own, whose highest memory is that of its weights."""
     script = """
 import resource, torch, autoinit
-from torch import Tensor, nn
+from torch import nn
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 with torch.device("meta"):
     parts = [part for _ in range(12) for part in (nn.Linear(2048, 2048), nn.ReLU())]
