@@ -17,8 +17,8 @@ SHARE = 0.1
 CALIBRATED = 2**22
 """Bytes of all draws together that are kept from before a calibration until after it, where the model is on a CPU."""
 
-SPARE = 0.25
-"""Of what is free on a device: what draws may take there meanwhile."""
+CALIBRATED_SHARE, SPARE = 0.75, 0.25
+"""Of the parameters' own bytes, and of what is free: what these draws may take on a device."""
 
 
 class Memory:
@@ -96,12 +96,13 @@ def room_for(model: nn.Module) -> int:
 def room_beside(model: nn.Module) -> int:
     """Returns the bytes that draws may take until a calibration is over.
 
-    On a device all of them are kept, as far as there is room: gradients, which take as much, are not there yet, and
-    what a calibration adds to the time of a candidate shall not be a decomposition of each matrix.
+    On a device most of them are kept, as far as there is room: what a calibration adds to the time of a candidate shall
+    not be a decomposition of each matrix. Gradients are not there yet, and the rest of what they take is left to what
+    a draw needs beside itself: so a search holds no more than plain training does.
     """
     if lies_on_cpu(model):
         return CALIBRATED
-    bound = bytes_of(model.parameters())
+    bound = int(CALIBRATED_SHARE * bytes_of(model.parameters()))
     free = [free_bytes(device) for device in {parameter.device for parameter in model.parameters()}]
     return min([bound, *(int(SPARE * spare) for spare in free if spare is not None)])
 
