@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -21,20 +22,46 @@ def distribution_of(dimension: Dimension) -> BaseDistribution:
     return FloatDistribution(dimension.low, dimension.high)
 
 
+class Storage(optuna.storages.RDBStorage):
+    """Optuna's storage in a database, which leaves no connection open: neither at its end nor where it fails to begin.
+
+    Args:
+        url: as Optuna takes it.
+        options: whatever else Optuna takes.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        try:
+            super().__init__(url, **options)
+        except BaseException:
+            if "engine" in vars(self):
+                self.engine.dispose()
+            raise
+
+    def close(self) -> None:
+        """Closes the connections of this thread, and those that wait for one."""
+        self.remove_session()
+        self.engine.dispose()
+
+
 def new_study() -> optuna.Study:
     """Returns a new study in memory. Trials are halved by `Halving`, which can say why."""
     return optuna.create_study(pruner=optuna.pruners.NopPruner())
 
 
-def stored_study(url: str, name: str | None) -> tuple[optuna.storages.RDBStorage, int]:
+def stored_study(url: str, name: str | None) -> tuple[Storage, int]:
     """Returns a storage and the number of a new study in it; without a name Optuna makes one up.
 
     Raises:
         ArgumentError: the storage cannot be opened, or holds a study of that name already.
     """
     try:
-        storage = optuna.storages.RDBStorage(url)
-        return storage, optuna.create_study(storage=storage, study_name=name)._study_id
+        with contextlib.ExitStack() as opening:  # it is closed again where it takes no study
+            storage = Storage(url)
+            opening.callback(storage.close)
+            number = optuna.create_study(storage=storage, study_name=name)._study_id
+            opening.pop_all()
+            return storage, number
     except optuna.exceptions.DuplicatedStudyError:
         raise ArgumentError(f"Storage {url!r} holds a study {name!r} already. Choose another study_name.") from None
     except Exception as problem:

@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import described
-from .sampling import new_study, quiet_optuna, stored_study
+from .sampling import Storage, new_study, quiet_optuna, stored_study
 
 EVERY = 2.0
 """Seconds between two copies: what a crash may cost."""
@@ -60,7 +60,7 @@ class Copies:
         study: number of the empty study there that gets the trials, under their own numbers.
     """
 
-    def __init__(self, memory: optuna.Study, storage: optuna.storages.RDBStorage, study: int) -> None:
+    def __init__(self, memory: optuna.Study, storage: Storage, study: int) -> None:
         self._memory, self._storage, self._study = memory, storage, study
         self._running: dict[int, int] = {}
         self._seen = 0
@@ -84,8 +84,7 @@ class Copies:
                 stacklevel=2,
             )
         finally:
-            self._storage.remove_session()
-            self._storage.engine.dispose()
+            self._storage.close()
 
     def _copy(self) -> None:
         trials = self._memory.get_trials(deepcopy=False)

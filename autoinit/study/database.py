@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.study._frozen import FrozenStudy
 
 from ..errors import ArgumentError, StorageError
-from ..search.sampling import quiet_optuna
+from ..search.sampling import Storage, quiet_optuna
 
 BROKEN = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error)
 """What Optuna, SQLAlchemy and SQLite raise for every trouble of a database."""
@@ -46,7 +46,7 @@ def parsed_url(url: str) -> sqlalchemy.URL:
     return address.set(drivername="sqlite")
 
 
-def opened(address: sqlalchemy.URL, file: Path | None, readonly: bool, wait: float) -> RDBStorage:
+def opened(address: sqlalchemy.URL, file: Path | None, readonly: bool, wait: float) -> Storage:
     """Returns Optuna's storage, its tables created unless it is only read.
 
     Args:
@@ -64,17 +64,20 @@ def opened(address: sqlalchemy.URL, file: Path | None, readonly: bool, wait: flo
             with contextlib.closing(sqlite3.connect(file, timeout=wait)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
     with quiet_optuna():
-        storage = RDBStorage(_escaped(address), engine_kwargs=options, skip_table_creation=readonly)
-    if file is not None:
-        sqlalchemy.event.listen(storage.engine, "connect", _readonly if readonly else _durable)
-        storage.engine.dispose()  # what is open already has not heard of it
-    if not readonly:
-        with storage.engine.begin() as connection:
-            connection.execute(sqlalchemy.text(_INDEX))
+        storage = Storage(_escaped(address), engine_kwargs=options, skip_table_creation=readonly)
+    with contextlib.ExitStack() as opening:
+        opening.callback(storage.close)
+        if file is not None:
+            sqlalchemy.event.listen(storage.engine, "connect", _readonly if readonly else _durable)
+            storage.engine.dispose()  # what is open already has not heard of it
+        if not readonly:
+            with storage.engine.begin() as connection:
+                connection.execute(sqlalchemy.text(_INDEX))
+        opening.pop_all()
     return storage
 
 
-class TasksOnly(RDBStorage):
+class TasksOnly(Storage):
     """A study's storage as a dashboard shows it: its tasks, without what holds the whole together and has no trials.
 
     Args:

@@ -21,12 +21,11 @@ import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from ..errors import ArgumentError, did_you_mean
-from ..search.sampling import quiet_optuna
+from ..search.sampling import Storage, quiet_optuna
 from ..search.storing import insert, param_rows
 from ..version import to_install
 from .database import BROKEN, away, in_words, keep_note, opened, parsed_url
@@ -89,7 +88,7 @@ class Store:
         storage: Optuna's own.
     """
 
-    def __init__(self, study: str, url: sqlalchemy.URL, storage: RDBStorage, lock: Lock | None, wait: float) -> None:
+    def __init__(self, study: str, url: sqlalchemy.URL, storage: Storage, lock: Lock | None, wait: float) -> None:
         self.study = study
         self.url = str(url)
         self.storage = storage
@@ -406,8 +405,7 @@ class Store:
 
     def close(self) -> None:
         """Closes the connections and gives the lock back."""
-        self.storage.remove_session()
-        self.storage.engine.dispose()
+        self.storage.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -496,7 +494,7 @@ def open_store(url: str, study: str, *, create: bool = False, readonly: bool = F
                 opening.callback(lock.close)
             with lock.alone() if lock is not None else contextlib.nullcontext():
                 storage = opened(address, file, readonly, wait)
-                opening.callback(storage.engine.dispose)
+                opening.callback(storage.close)
                 store = Store(study, address, storage, lock, wait)
                 _found(store, create and not readonly)
         except ImportError:

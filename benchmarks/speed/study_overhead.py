@@ -34,6 +34,7 @@ from optuna.trial import TrialState, create_trial
 from torch import Tensor
 
 from autoinit.knowledge.lines import Line
+from autoinit.search.sampling import Storage
 from autoinit.study.coordinator import StudyProgress
 from autoinit.study.runner import run_study
 from autoinit.study.spec import Study
@@ -150,7 +151,7 @@ def _lines(plan: Study, folder: Path) -> list[Line]:
 
 def optuna_alone(lines: list[Line], folder: Path) -> float:
     """Returns the seconds that Optuna's storage takes for each of these trials, by itself."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'alone.db'}")
+    storage = Storage(f"sqlite:///{folder / 'alone.db'}")
     alone = optuna.create_study(storage=storage, study_name="alone")
     start = time.perf_counter()
     for line in lines:
@@ -158,7 +159,9 @@ def optuna_alone(lines: list[Line], folder: Path) -> float:
         storage.set_trial_state_values(trial, TrialState.RUNNING)
         storage.set_trial_user_attr(trial, "line", line)
         storage.set_trial_state_values(trial, TrialState.COMPLETE, [0.0])
-    return (time.perf_counter() - start) / len(lines)
+    seconds = time.perf_counter() - start
+    storage.close()
+    return seconds / len(lines)
 
 
 def speedup(folder: Path, rounds: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from databases import stored_trials
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -131,7 +132,7 @@ def test_storage_keeps_the_trials_with_their_reasons(campaign: Campaign, tmp_pat
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     space = space_of(campaign.bench.graph, lr_searched=False, recipes=["he_normal"])
     search(campaign, space, storage=storage, study_name="one")
-    trials = optuna.load_study(storage=storage, study_name="one").trials
+    trials = stored_trials(storage, "one")
     assert [trial.user_attrs["recipe"] for trial in trials] == ["as_is", "he_normal"]
     assert all(set(trial.intermediate_values) <= set(campaign.schedule.rungs) for trial in trials)
     assert trials[0].state.name == "COMPLETE"
@@ -251,7 +252,7 @@ def test_ctrl_c_leaves_no_trial_running_in_the_storage(campaign: Campaign, tmp_p
     campaign.progress = interrupt
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     search(campaign, space_of(campaign.bench.graph, lr_searched=False), storage=storage, study_name="one")
-    states = [trial.state.name for trial in optuna.load_study(storage=storage, study_name="one").trials]
+    states = [trial.state.name for trial in stored_trials(storage, "one")]
     assert states[0] == "COMPLETE"
     assert "RUNNING" not in states
 
@@ -271,7 +272,7 @@ def test_ctrl_c_between_proposals_leaves_no_trial_running(
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     found = search(campaign, space_of(campaign.bench.graph, lr_searched=False), storage=storage, study_name="one")
     assert found.nobody == NoChampion("no other candidate had been tried yet", open=True, longer=2.0)
-    states = [trial.state.name for trial in optuna.load_study(storage=storage, study_name="one").trials[:3]]
+    states = [trial.state.name for trial in stored_trials(storage, "one")[:3]]
     assert states == ["FAIL", "FAIL", "FAIL"]
 
 

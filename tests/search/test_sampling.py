@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from databases import all_closed
 from graphs import mlp
 
 from autoinit.errors import ArgumentError
@@ -29,11 +30,17 @@ def test_every_dimension_has_its_default_in_its_distribution() -> None:
 def test_a_study_of_that_name_is_not_added_to(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'trials.db'}"
     with quiet_optuna():
-        stored_study(url, "mine")[0].engine.dispose()
-        with pytest.raises(ArgumentError, match="holds a study 'mine' already"):
+        stored_study(url, "mine")[0].close()
+        with all_closed(), pytest.raises(ArgumentError, match="holds a study 'mine' already"):
             stored_study(url, "mine")
     with pytest.raises(ArgumentError, match=r"cannot be opened .*Give a URL such as sqlite:///trials.db"):
         stored_study("nowhere://x", None)
+
+
+def test_a_file_of_something_else_is_named_and_closed(tmp_path: Path) -> None:
+    (tmp_path / "trials.db").write_text("not a database\n" * 100)
+    with all_closed(), pytest.raises(ArgumentError, match=r"cannot be opened .*file is not a database"):
+        stored_study(f"sqlite:///{tmp_path / 'trials.db'}", None)
 
 
 def test_silence_ends_with_the_block_also_after_an_error() -> None:

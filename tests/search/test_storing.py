@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from databases import all_closed, stored_trials
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -31,11 +33,6 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'trials.db'}"
 
 
-def loaded(url: str) -> list[optuna.trial.FrozenTrial]:
-    with quiet_optuna():
-        return optuna.load_study(study_name="one", storage=url).trials
-
-
 def ask_and_tell(study: optuna.Study, total: float | None, *reports: float) -> None:
     trial = study.ask(PLACES)
     for step, report in enumerate(reports, 1):
@@ -45,13 +42,13 @@ def ask_and_tell(study: optuna.Study, total: float | None, *reports: float) -> N
 
 
 def test_what_is_copied_is_what_optuna_itself_would_have_kept(url: str) -> None:
-    with stored(url, "one") as (study, _):
+    with all_closed(), stored(url, "one") as (study, _):
         ask_and_tell(study, -0.5, 1.0, math.nan, math.inf)
         ask_and_tell(study, None)
         ask_and_tell(study, math.inf, -math.inf)
         study.tell(study.ask(PLACES), state=TrialState.PRUNED)
         kept = study.trials
-    found = loaded(url)
+    found = stored_trials(url, "one")
     assert len(found) == 4
     for one, other in zip(found, kept, strict=True):
         assert repr(one.intermediate_values) == repr(other.intermediate_values)
@@ -65,7 +62,7 @@ def test_a_trial_that_runs_is_there_and_ends_in_its_place(url: str, monkeypatch:
         first, second = study.ask(PLACES), study.ask(PLACES)
         first.report(1.0, step=8)
         write()
-        assert [(one.state.name, one.params) for one in loaded(url)] == [
+        assert [(one.state.name, one.params) for one in stored_trials(url, "one")] == [
             ("RUNNING", first.params),
             ("RUNNING", second.params),
         ]
@@ -75,7 +72,7 @@ def test_a_trial_that_runs_is_there_and_ends_in_its_place(url: str, monkeypatch:
         third = study.ask(PLACES)
         study.tell(second, state=TrialState.PRUNED)
         study.tell(third, 0.25)
-    found = loaded(url)
+    found = stored_trials(url, "one")
     assert [one.state.name for one in found] == ["COMPLETE", "PRUNED", "COMPLETE"]
     assert found[0].intermediate_values == {8: 1.0, 16: 0.5}
     assert [one.number for one in found] == [0, 1, 2]
@@ -98,21 +95,21 @@ def test_a_search_costs_a_storage_few_transactions(url: str, monkeypatch: pytest
         assert commits == 0
     sqlalchemy.event.remove(sqlalchemy.Engine, "commit", count)
     assert commits == 1
-    assert len(loaded(url)) == 50
+    assert len(stored_trials(url, "one")) == 50
 
 
 def test_a_storage_that_cannot_be_written_costs_a_warning_and_no_search(tmp_path: Path, url: str) -> None:
     with quiet_optuna():
         study = optuna.create_study()
         copies = Copies(study, *stored_study(url, "one"))
-    with sqlite3.connect(tmp_path / "trials.db") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "trials.db")) as connection:
         connection.execute("DROP TABLE trial_params")
     ask_and_tell(study, 0.5)
     copies._next = 0.0
     copies.write()
     with pytest.warns(UserWarning, match=r"trials\.db could not be written \(OperationalError: .*no such table"):
         copies.close()
-    with sqlite3.connect(tmp_path / "trials.db") as connection:  # all of a copy, or nothing
+    with contextlib.closing(sqlite3.connect(tmp_path / "trials.db")) as connection:  # all of a copy, or nothing
         assert connection.execute("SELECT count(*) FROM trials").fetchone() == (0,)
 
 
@@ -135,11 +132,11 @@ def test_a_search_that_is_killed_leaves_what_had_ended(url: str) -> None:
             time.sleep(0.5)
             assert process.poll() is None
             try:
-                ended = sum(one.state.is_finished() for one in loaded(url))
+                ended = sum(one.state.is_finished() for one in stored_trials(url, "one"))
             except Exception:  # not there yet
                 continue
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert ended >= 5
-    assert sum(one.state.is_finished() for one in loaded(url)) >= ended
+    assert sum(one.state.is_finished() for one in stored_trials(url, "one")) >= ended

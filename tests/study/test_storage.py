@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from databases import all_closed, database, stored_trials
 from optuna.distributions import FloatDistribution
 from storage_processes import killed, said, started
 
@@ -363,7 +364,10 @@ def test_what_is_not_there_is_not_made(url: str, tmp_path: Path, readonly: bool)
 def test_an_unknown_study_is_told_which_there_are(store: Store, url: str, readonly: bool) -> None:
     store.add_task("a", {})
     store.close()
-    with pytest.raises(ArgumentError, match=r"holds no study 'nigth'\. Did you mean 'night'\? Known: night\."):
+    with (
+        all_closed(),
+        pytest.raises(ArgumentError, match=r"holds no study 'nigth'\. Did you mean 'night'\? Known: night\."),
+    ):
         open_store(url, "nigth", readonly=readonly)
     open_store(url, "night").close()  # the failed one gave the lock back
 
@@ -381,6 +385,19 @@ def test_a_file_of_something_else_is_refused(url: str, tmp_path: Path, readonly:
         open_store(url, "night", create=not readonly, readonly=readonly)
 
 
+def test_a_file_of_something_else_is_closed_again(url: str, tmp_path: Path) -> None:
+    (tmp_path / "night.db").write_text("name = 'night'\n" * 100)
+    with all_closed(), pytest.raises(StorageError):
+        open_store(url, "night", readonly=True)
+
+
+def test_a_store_closes_what_it_opened(url: str) -> None:
+    with all_closed():
+        store = open_store(url, "night", create=True)
+        store.add_task("a", {})
+        store.close()
+
+
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"Lock file .*none/night\.db\.lock cannot be written"):
         open_store(f"sqlite:///{tmp_path}/none/night.db", "night", create=True)
@@ -390,12 +407,14 @@ def test_a_note_of_any_length_is_what_the_dashboard_reads_and_one_of_the_owner_s
     from optuna_dashboard import get_note, save_note
 
     def note() -> str:
-        return get_note(optuna.load_study(study_name="night", storage=url))
+        with database(url) as storage:
+            return get_note(optuna.load_study(study_name="night", storage=storage))
 
     for body in ("# Ours\nlong" + "x" * 5000, "# Ours\nshort", "# Ours\n" + "y" * 3000):
         store.set_note(body)
         assert note() == body
-    save_note(optuna.load_study(study_name="night", storage=url), "my own words")
+    with database(url) as storage:
+        save_note(optuna.load_study(study_name="night", storage=storage), "my own words")
     store.set_note("# Ours\nagain")
     assert note() == "my own words"
 
@@ -404,8 +423,9 @@ def test_the_dashboards_view_is_plain_optuna(store: Store, url: str) -> None:
     store.add_task("a", {})
     store.extend("a", jobs(1))
     store.finish(store.claim("a", 1)[0], line(0), 0.25)
-    summaries = {summary.study_name: summary.n_trials for summary in optuna.get_all_study_summaries(url)}
+    with database(url) as storage:
+        summaries = {summary.study_name: summary.n_trials for summary in optuna.get_all_study_summaries(storage)}
     assert summaries == {"night": 0, "night/a": 1}
-    (trial,) = optuna.load_study(study_name="night/a", storage=url).trials
+    (trial,) = stored_trials(url, "night/a")
     assert (trial.value, trial.user_attrs["record"]) == (0.25, {"value": 0.25, "line": line(0)})
     assert json.dumps(trial.user_attrs)

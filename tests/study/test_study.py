@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import database
 from helpers import alive
 from study_runs import copied, probes, records, run, start, states, timeless, wait_for_trials, workers_of, write
 
@@ -403,18 +404,18 @@ def test_dashboard_shows_the_tasks_with_parameters_and_importances(finished: Pat
 
 
 def test_a_plain_dashboard_says_what_the_study_as_a_whole_is(finished: Path) -> None:
-    from optuna.storages import RDBStorage
     from optuna_dashboard._app import create_app
 
     url = f"sqlite:///{finished.parent / 'small.db'}"
-    app = create_app(RDBStorage(url))
+    with database(url) as storage:
+        app = create_app(storage)
 
-    def answered(path: str) -> Any:
-        return json.loads(b"".join(app({"PATH_INFO": path, "REQUEST_METHOD": "GET"}, lambda *ignored: None)))
+        def answered(path: str) -> Any:
+            return json.loads(b"".join(app({"PATH_INFO": path, "REQUEST_METHOD": "GET"}, lambda *ignored: None)))
 
-    studies = {one["study_name"]: one["study_id"] for one in answered("/api/studies")["study_summaries"]}
+        studies = {one["study_name"]: one["study_id"] for one in answered("/api/studies")["study_summaries"]}
+        note = answered(f"/api/studies/{studies['small']}")["note"]["body"]
     assert set(studies) == {"small", "small/mlp"}
-    note = answered(f"/api/studies/{studies['small']}")["note"]["body"]
     (status,) = json.loads(run("status", finished, "--json"))["tasks"]
     assert note.startswith("## A study of autoinit\n\nThis entry holds the whole together and has no trials of its own")
     assert f"| `small/mlp` | 25 | 0 | {recipe_title(status['best'])} ({status['gain']:+.3f}" in note
