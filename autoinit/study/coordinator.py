@@ -24,6 +24,8 @@ TRIES = 2
 """Of a trial whose worker dies or has too little memory."""
 LOOK_AROUND = 30.0
 """Seconds between looks for trials that another coordinator left behind."""
+START = 600.0
+"""Seconds that a worker has to load torch, or to be given its place on a cluster, before it can be at a trial."""
 GRACE = 10.0
 """Seconds that running trials have to end, once a study is asked to stop."""
 SHORT = 2.0
@@ -69,6 +71,7 @@ class _Slot:
         ended: those that have, with their lines, until the order has.
         layers: what it has measured so far.
         task: that it was last at, so that it stays there.
+        ready: whether its worker has started.
     """
 
     order: Order | None = None
@@ -77,6 +80,7 @@ class _Slot:
     ended: list[tuple[Claimed, Line]] = field(default_factory=list)
     layers: list[list[dict[str, Any]]] = field(default_factory=list)
     task: str = ""
+    ready: bool = False
 
 
 class Coordinator:
@@ -275,6 +279,7 @@ class Coordinator:
     def _take(self, number: int, reply: Reply) -> None:
         slot = self._slots[number]
         order, slot.since = slot.order, time.monotonic()
+        slot.ready = not isinstance(reply, Died)
         if isinstance(reply, Described):
             self._described[slot.task] = reply
             self._store.set_task_info(slot.task, "described", reply.to_data())
@@ -291,7 +296,7 @@ class Coordinator:
             self._raised(slot, reply)
         elif isinstance(reply, Died):
             self._died(slot, reply.reason)
-        elif isinstance(order, Layers):
+        elif isinstance(order, Layers) and isinstance(reply, Ended):
             self._keep_layers(order, slot.layers)
         if isinstance(reply, (Ended, Raised, Died)):
             self._unwritten += slot.ended
@@ -350,6 +355,7 @@ class Coordinator:
             return
         for number, slot in self._slots.items():
             allowed = self._timeout * max(1, len(slot.claimed))  # a stack tells of its trials when all have ended
+            allowed += 0 if slot.ready else START  # no trial's time: it may be long on a machine that is busy
             if slot.order is not None and time.monotonic() - slot.since > allowed:
                 slot.since = time.monotonic()
                 self._workers.end(number, f"nothing was heard of it for {text.seconds(allowed)}: the worker was ended")

@@ -48,6 +48,11 @@ Order = Describe | RunTrials | Layers
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker that has started, the first that is heard of it: before that it loaded torch, or waited for a place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Raised:
     """An order that failed as a whole: the task cannot be built.
 
@@ -76,7 +81,7 @@ class Ended:
     """An order that was carried out to its end."""
 
 
-Reply = Line | Described | list[dict[str, Any]] | Raised | Died | Ended
+Reply = Ready | Line | Described | list[dict[str, Any]] | Raised | Died | Ended
 
 
 class Workers(Protocol):
@@ -94,7 +99,8 @@ class Workers(Protocol):
     def replies(self, timeout: float) -> Iterator[tuple[int, Reply]]:
         """Yields what has come back, with its slot, waiting so many seconds at most for the first.
 
-        Each order ends with `Ended`, `Raised` or `Died`, after which its slot is free.
+        Each order ends with `Ended`, `Raised` or `Died`, after which its slot is free. A worker that was started for
+        one says `Ready` first.
         """
 
     def end(self, slot: int, reason: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ArgumentError
 from ..version import to_install
-from .orders import Died, Ended, Order, Raised, Reply, carried_out
+from .orders import Died, Ended, Order, Raised, Ready, Reply, carried_out
 from .performer import Performer
 from .spec import Study
 
@@ -23,6 +23,10 @@ class _Hand:
         study = Study.model_validate(spec)
         torch.set_num_threads(study.threads)
         self._performer = Performer(study, [Path(folder) for folder in folders], device)
+
+    def ready(self) -> list[Reply]:
+        """Returns that it has started."""
+        return [Ready()]
 
     def carry(self, order: Order) -> list[Reply]:
         """Returns the replies to an order."""
@@ -90,6 +94,7 @@ class OnRay:
         if slot not in self._actors:
             hand = self._ray.remote(_Hand).options(**self._options)
             self._actors[slot] = hand.remote(*self._arguments, self._device)
+            self._waiting[self._actors[slot].ready.remote()] = slot
         self._waiting[self._actors[slot].carry.remote(order)] = slot
 
     def replies(self, timeout: float) -> Iterator[tuple[int, Reply]]:
@@ -107,11 +112,12 @@ class OnRay:
             replies: list[Reply] = self._ray.get(reference)
         except self._ray.exceptions.RayError as problem:
             del self._actors[slot]  # the next order gets an actor of its own
+            self._waiting = {other: place for other, place in self._waiting.items() if place != slot}
             first = (str(problem).strip().splitlines() or [""])[0]
             died = f"the worker on the cluster died: {type(problem).__name__}: {first}"
             return [Died(self._ended.pop(slot, died))]
-        self._ended.pop(slot, None)
-        assert isinstance(replies[-1], (Ended, Raised))
+        if isinstance(replies[-1], (Ended, Raised)):
+            self._ended.pop(slot, None)
         return replies
 
     def end(self, slot: int, reason: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from .orders import carried_out
+from .orders import Ready, carried_out
 from .performer import Performer
 from .spec import Study
 
@@ -35,6 +35,7 @@ def main() -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         spec, folders = pipe.recv()
         performer = Performer(Study.model_validate(spec), [Path(folder) for folder in folders], device)
+        pipe.send(Ready())
         while True:
             order = pipe.recv()
             for reply in carried_out(performer, order):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from autoinit.study import coordinator as coordinating
 from autoinit.study.coordinator import TRIES, Coordinator, StudyProgress
 from autoinit.study.jobs import dense_jobs
-from autoinit.study.orders import Describe, Died, Ended, Layers, Order, Raised, Reply, RunTrials, carried_out
+from autoinit.study.orders import Describe, Died, Ended, Layers, Order, Raised, Ready, Reply, RunTrials, carried_out
 from autoinit.study.performer import Performer
 from autoinit.study.spec import Study
 from autoinit.study.storage import Store, open_store
@@ -43,6 +43,7 @@ class Here:
         self._performers = [Performer(study) for _ in self.slots]
         self._at: dict[int, tuple[Order, Iterator[Reply]]] = {}
         self.asked_to_end: dict[int, str] = {}
+        self._ready: set[int] = set()
 
     def give(self, slot: int, order: Order) -> None:
         assert slot not in self._at, "the slot is free"
@@ -52,10 +53,15 @@ class Here:
 
     def replies(self, timeout: float) -> Iterator[tuple[int, Reply]]:
         for slot, (order, found) in list(self._at.items()):
+            if slot not in self._ready and slot not in self.asked_to_end:
+                self._ready.add(slot)
+                yield slot, Ready()
+                continue
             reply = Died(self.asked_to_end.pop(slot)) if slot in self.asked_to_end else self.before(slot, order)
             reply = next(found) if reply is None else reply
             if isinstance(reply, Died):
                 self._performers[slot].close()
+                self._ready.discard(slot)
             if isinstance(reply, (Ended, Raised, Died)):
                 del self._at[slot]
             yield slot, reply
@@ -358,6 +364,44 @@ def test_a_hung_worker_is_ended_and_its_trial_tried_again(stores: Stores) -> Non
     assert len(records(store)) == 3
     assert [line["attempts"] for line in store.lines()] == [2, 1, 1]
     assert any("nothing was heard of it for 0.2 s" in progress.news for progress in told)
+
+
+def slow_to_start(crew: Here, seconds: float) -> list[str]:
+    """Has nothing come back of the workers for so long, as while they load torch; returns why any was ended."""
+    replies, end, begun = crew.replies, crew.end, time.monotonic()
+    ended: list[str] = []
+
+    def silent(timeout: float) -> Iterator[tuple[int, Reply]]:
+        if ended or time.monotonic() > begun + seconds:
+            yield from replies(timeout)
+        else:
+            time.sleep(0.05)
+
+    def noted(slot: int, reason: str) -> None:
+        ended.append(reason)
+        end(slot, reason)
+
+    crew.replies, crew.end = silent, noted  # type: ignore[method-assign]
+    return ended
+
+
+def test_what_a_worker_takes_to_start_is_no_trials_time(stores: Stores) -> None:
+    study = plan(timeout="0.2s")
+    store, crew = stores(study), Here(study)
+    ended = slow_to_start(crew, 1.0)
+    finished(study, store, crew)
+    assert [line["attempts"] for line in store.lines()] == [1, 1, 1]
+    assert not ended
+
+
+def test_a_worker_that_never_starts_is_ended_all_the_same(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinating, "START", 0.3)
+    study = plan(timeout="0.2s")
+    store, crew = stores(study), Here(study)
+    ended = slow_to_start(crew, 3600.0)
+    finished(study, store, crew)
+    assert ended == ["nothing was heard of it for 0.5 s: the worker was ended"]
+    assert len(records(store)) == 3
 
 
 # Memory that runs out, and what comes after the probes

@@ -17,7 +17,7 @@ from autoinit.errors import ArgumentError
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.study.jobs import Described, StudyJob, dense_jobs
 from autoinit.study.local import Local, gpus
-from autoinit.study.orders import Describe, Died, Ended, Layers, Order, Raised, Reply, RunTrials
+from autoinit.study.orders import Describe, Died, Ended, Layers, Order, Raised, Ready, Reply, RunTrials
 from autoinit.study.performer import Performer
 from autoinit.task.machine import usable_cores
 
@@ -41,13 +41,14 @@ def crew() -> Iterator[Local]:
 
 
 def heard(crew: Local, slot: int, seconds: float = 60) -> list[Reply]:
-    """Returns what comes back from a slot until its order has ended."""
+    """Returns what comes back from a slot until its order has ended, but for a new worker's word that it is there."""
     found: list[Reply] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for place, reply in crew.replies(0.5):
             assert place == slot, "the other one has no order"
-            found.append(reply)
+            if not isinstance(reply, Ready):
+                found.append(reply)
             if isinstance(reply, (Ended, Raised, Died)):
                 return found
     pytest.fail(f"the order did not end; so far {found}")
@@ -76,6 +77,19 @@ def test_processes_are_started_with_the_first_order_and_all_at_once() -> None:
     finally:
         crew.close()
     assert crew.pids() == []
+
+
+def test_a_new_worker_says_that_it_is_there_before_anything_else_and_once() -> None:
+    crew = Local(STUDY, [HERE], 1)
+    try:
+        for replies in ([Ready, Described, Ended], [Described, Ended]):
+            crew.give(0, Describe("mlp"))
+            found: list[Reply] = []
+            while not (found and isinstance(found[-1], Ended)):
+                found += [reply for _, reply in crew.replies(60)]
+            assert [type(reply) for reply in found] == replies
+    finally:
+        crew.close()
 
 
 def test_orders_give_what_the_performer_gives(crew: Local) -> None:
