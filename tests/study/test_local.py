@@ -43,10 +43,11 @@ def crew() -> Iterator[Local]:
 def heard(crew: Local, slot: int, seconds: float = 60) -> list[Reply]:
     """Returns what comes back from a slot until its order has ended, but for a new worker's word that it is there."""
     found: list[Reply] = []
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + 5 * seconds
     while time.monotonic() < deadline:
         for place, reply in crew.replies(0.5):
             assert place == slot, "the other one has no order"
+            deadline = time.monotonic() + seconds  # a new worker starts in its own time: loading torch may take longer
             if not isinstance(reply, Ready):
                 found.append(reply)
             if isinstance(reply, (Ended, Raised, Died)):
