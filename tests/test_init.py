@@ -25,7 +25,8 @@ def test_import_loads_no_heavy_library() -> None:
 
 
 def test_import_takes_less_than_a_fifth_of_a_second() -> None:
-    clock = "import time; start = time.perf_counter(); import autoinit; print(time.perf_counter() - start)"
+    """Of a core's time: by the clock it would be longer wherever the cores have other work."""
+    clock = "import time; start = time.process_time(); import autoinit; print(time.process_time() - start)"
     assert min(float(python(clock)) for _ in range(3)) < 0.2
 
 
