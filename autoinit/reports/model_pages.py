@@ -141,6 +141,7 @@ def _facts(selection: Selection) -> list[tuple[str, str]]:
         ("Met them in paired runs", met if selection.kept and gains else ""),
         *((f"{measured}, {name}", str(gain)) for name, gain in gains),
         ("Gain", "" if gains else "no paired runs were made"),
+        ("Proxy", selection.proxy),
         ("Task", selection.task),
         ("Learning rate", f"{lr}{'' if selection.lr_searched else ' (not searched)'}" if lr else ""),
         ("Cost", f"{text.seconds(cost.seconds)}, {steps}, {cost.trials} trials{memory}"),

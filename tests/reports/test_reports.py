@@ -458,6 +458,14 @@ def test_where_weights_are_kept_the_page_says_which_rate_to_train_with(selection
         assert ("Train as you would" in page_text) is not searched
 
 
+def test_a_page_says_what_was_searched_on_a_proxy(selection: Selection, tmp_path: Path) -> None:
+    said = "searched on a proxy of 8,410 of 109,642 parameters; finals and gate are the model's own"
+    for proxy in ("", said):
+        path = tmp_path / "page.html"
+        autoinit.report(dataclasses.replace(selection, proxy=proxy), path)
+        assert (said in html.unescape(path.read_text())) == bool(proxy)
+
+
 def test_words_in_labels_are_explained() -> None:
     words = dict(explained(["as_is", ORTHOGONAL.key, "he_normal"]))
     assert {"own weights", "gain", "LSUV", "he_normal"} == set(words)
