@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -70,17 +69,20 @@ def _drawn(session: Session, case: str, subject: Subject) -> None:
     with torch.no_grad():
         forward = _seconds(session, lambda: subject.loss(subject.model, subject.batches[0]), PLAIN_STEPS)
     session.figure(case, "forward pass", 1e3 * forward, unit="ms")
-    for recipe, _ in session.cases(("lsuv", "he_normal", "orthogonal", "mimetic"), least=3.0):
-        wanted = PASSES if recipe == "lsuv" else None
-        data = subject.batches if recipe == "lsuv" else None
+    took: dict[str, float] = {}
+    for recipe, _ in session.cases(("lsuv", "orthogonal", "he_normal", "mimetic"), least=3.0):
 
-        def draw(recipe: str = recipe, data: Any = data) -> None:
+        def draw(recipe: str = recipe) -> None:
             with subject.precision():
-                autoinit.apply_(subject.model, recipe, data)
+                autoinit.apply_(subject.model, recipe, subject.batches)
 
-        seconds = _seconds(session, draw, 2)
+        took[recipe] = seconds = _seconds(session, draw, 2)
         note = f"{seconds:.3g} s, with reading the architecture"
-        session.figure(case, f"apply_ {recipe}", seconds / forward, unit="forward passes", wanted=wanted, note=note)
+        session.figure(case, f"apply_ {recipe}", seconds / forward, unit="forward passes", note=note)
+    if {"lsuv", "orthogonal"} <= took.keys():
+        beyond = (took["lsuv"] - took["orthogonal"]) / forward
+        note = "LSUV on a draw of orthogonal weights, beside that draw alone"
+        session.figure(case, "calibration", beyond, unit="forward passes", wanted=PASSES, note=note)
 
 
 def _searched(
