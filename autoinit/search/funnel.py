@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .. import text
 from ..judging.gate import Verdict
@@ -42,7 +42,7 @@ class Found:
     verdict: Verdict | None = None
     nobody: NoChampion | None = None
     interrupted: bool = False
-    judged: Campaign | None = None
+    judged: Campaign | None = field(default=None, compare=False)
 
 
 Judge = Callable[[Campaign], AbstractContextManager[Campaign]]
