@@ -58,6 +58,12 @@ TABLES = frozenset({"embedding", "position"})
 HEADS = frozenset({"output", "embedding"})
 """Roles of a weight that may have an output bias."""
 
+WITHOUT_VALUES = (
+    "Read on the meta device, where weights have no values: what a plan keeps needs some before it is applied. After "
+    "to_empty(device=…) call the model's own code (init_weights(), each module's reset_parameters()), then apply it."
+)
+"""A note of a graph, and of a plan that keeps something."""
+
 Globs = str | Sequence[str] | None
 
 ROLES: tuple[str, ...] = get_args(Role)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from .. import text
 from ..errors import ArgumentError
-from ..graph import TABLES, Graph, Layer
+from ..graph import TABLES, WITHOUT_VALUES, Graph, Layer
 from ..recipes.catalogue import as_recipe, check_fits, entry_of
 from ..recipes.formulas import LayerDraw, fan, mimetic, rows_and_columns
 from ..recipes.recipe import Recipe
@@ -72,7 +72,8 @@ def resolve(recipe: Recipe | str, graph: Graph, *, seed: int = 0) -> Plan:
     drawn = ((_unmultiplied(_fill(layer, recipe, graph), layer), layer) for layer in graph.layers)
     fills = {layer.name: _rated(fill, layer, recipe, graph) for fill, layer in drawn}
     fills |= {layer.name: _copied(layer, fills[layer.copy_of], recipe) for layer in graph.layers if layer.copy_of}
-    notes = (*graph.notes, *_notes(recipe, graph))
+    keeps = any(fill.distribution == "keep" for fill in fills.values())
+    notes = (*(note for note in graph.notes if keeps or note != WITHOUT_VALUES), *_notes(recipe, graph))
     return Plan(recipe, seed, tuple(fills.values()), notes=notes, made_with=__version__)
 
 

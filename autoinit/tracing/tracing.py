@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from ..activations import LINEAR
 from ..errors import ModelError
-from ..graph import Graph, Layer, Role
+from ..graph import WITHOUT_VALUES, Graph, Layer, Role
 from ..task.batches import clone, move
 from ..task.checks import check_trainable, unwrap
 from ..task.products import derived_tensors, parameter_names
@@ -135,16 +135,10 @@ def trace_task(task: Task) -> Graph:
     )
 
 
-_NO_VALUES = (
-    "Read on the meta device, where weights have no values: what a plan keeps needs some before it is applied. After "
-    "to_empty(device=…) call the model's own code (init_weights(), each module's reset_parameters()), then apply it."
-)
-
-
 def _without_values(graph: Graph, model: nn.Module) -> Graph:
     """Returns the graph with a note where the model is on the meta device."""
     bare = any(parameter.is_meta for parameter in model.parameters())
-    return replace(graph, notes=(*graph.notes, _NO_VALUES)) if bare else graph
+    return replace(graph, notes=(*graph.notes, WITHOUT_VALUES)) if bare else graph
 
 
 def _watched(value: Any) -> Any:

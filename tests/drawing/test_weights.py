@@ -95,6 +95,7 @@ def test_what_leaving_meta_takes_apart_is_said_with_what_to_do() -> None:
         model = Tied()
     plan = autoinit.resolve("he_normal", autoinit.trace(model, codes))
     assert "what a plan keeps needs some before it is applied" in plan.notes[-1]
+    assert not autoinit.resolve("he_normal", autoinit.trace(nn.Linear(4, 2, device="meta"))).notes[1:]  # it keeps none
     filled = model.to_empty(device="cpu")
     with pytest.raises(autoinit.PlanMismatchError, match=r"nothing about head\.weight.*tie_weights.*to_empty"):
         autoinit.apply_(filled, plan)
