@@ -14,7 +14,7 @@ from benchmarks.common import jobs
 from benchmarks.probes import verdicts
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # x_transformers makes one, of which torch 2.14 warns
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # x_transformers uses that
 @pytest.mark.parametrize("name", ADDED)
 def test_a_task_takes_a_step_and_knows_a_constant_guess(name: str) -> None:
     task = ADDED[name]
