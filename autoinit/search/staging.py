@@ -133,13 +133,12 @@ def searching(
 
     Args:
         setup: of the model that is searched on.
-        meter: of the budget, whose clock runs.
+        meter: of the budget, whose clock runs; `timed` has told it what a step takes.
         report: told after each job.
         training_steps: of the training that weights are chosen for; None where nobody says.
         judge: of the model that the gate is on: the same, or the one that a proxy stands for.
         idle: whether there is nothing to choose.
     """
-    setup.enter(meter)
     allowance = meter.left()
     if idle or allowance < SMALLEST_ALLOWANCE:
         schedule = Schedule.of(allowance)

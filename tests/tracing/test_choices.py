@@ -172,10 +172,14 @@ def test_a_recommendation_leaves_what_the_optimizer_does_not_hold() -> None:
         autoinit.recommend(model, BATCH, optimizer=only_the_head, only="body.*", recommender=shipped_recommender())
 
 
-def test_a_proxy_s_optimizer_says_what_of_the_model_is_not_trained() -> None:
-    small, large = Pretrained(), Pretrained()
-    large.body.append(nn.Linear(16, 16))
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_proxy_s_optimizer_says_what_of_the_model_is_not_trained(device: str) -> None:
+    """On the meta device by the names of what it does not hold of the proxy."""
+    small = Pretrained()
+    with torch.device(device):
+        large = Pretrained()
+        large.body.append(nn.Linear(16, 16))
     data = (DIGITS.data[:512] / 16, DIGITS.target[:512])
     task = make_task(small, data, optimizer=only_the_head)
-    original = original_of(large, task, trace_task(task))
+    original = original_of(large, task, trace_task(task), optimizer=only_the_head if device == "cpu" else None)
     assert {layer.name for layer in original.graph.layers if not layer.keep} == {"head.weight", "head.bias"}
