@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_leaves
 
 from autoinit.executors import capture as capturing
@@ -112,3 +114,16 @@ def told(outcome: Outcome) -> tuple[Any, ...]:
     curve = outcome.curve
     seen = None if curve is None else (curve.losses, curve.held_back, curve.by_batch, curve.glance, curve.diverged_at)
     return repr(seen), None if curve is None else repr(curve.gradient_range), outcome.spent, outcome.reason
+
+
+def late_momentum(parameters: Any) -> tuple[Optimizer, Any]:
+    """A scheduler that changes the momentum from the seventh step on."""
+    optimizer = SGD(parameters, lr=0.1, momentum=0.9)
+
+    class Late(LambdaLR):
+        def step(self, epoch: int | None = None) -> None:
+            super().step()
+            if self.last_epoch >= 6:
+                self.optimizer.param_groups[0]["momentum"] = 0.5
+
+    return optimizer, Late(optimizer, lambda step: 1.0)

@@ -276,3 +276,15 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "Rprop": lambda p: torch.optim.Rprop(p, lr=1e-3),
     "ASGD": lambda p: torch.optim.ASGD(p, lr=0.05, t0=3),
 }
+
+
+def fail_to_draw(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Has a bench fail to set the weights of one job."""
+    place = Bench.place
+
+    def failing(bench: Bench, job: Job, tally: Any) -> None:
+        if job.number == number:
+            raise RuntimeError("this shape has no such draw")
+        place(bench, job, tally)
+
+    monkeypatch.setattr(Bench, "place", failing)

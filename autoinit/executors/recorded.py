@@ -12,6 +12,7 @@ from ..task.batches import Batch
 from ..task.optimizers import step_scheduler
 from ..task.task import Task
 from .capture import Capture
+from .gradients import Gradients
 from .inputs import Inputs
 from .lasting import Lasting, use_recordable_form
 from .rehearsal import named, places, rehearse, stored
@@ -46,9 +47,9 @@ class Recording:
         rehearse(capture, self._whole, task, self.lasting)
         self._homes = places(task.model)
         self._held = stored(task.model)  # what the graphs read has to live as long as they do
-        (self._loss, self._grads), self._replay_pass = capture.record(self._pass)
+        (self._loss, grads), self._replay_pass = capture.record(self._pass)
         _, self._replay_step = capture.record(self.lasting.optimizer.step)
-        self._moved = next((place for place, grad in enumerate(self._grads) if grad is not None), 0)
+        self._gradients = Gradients(self._trained, grads)
 
     def stepper(self, task: Task, lr_factor: float) -> Replayed:
         """Returns what takes the steps of the next training; the one before ends.
@@ -69,9 +70,7 @@ class Recording:
         self.replays["pass"] += 1
         self._replay_pass()
         loss = self._loss.clone()  # the next replay writes over it before anybody has read it
-        if self._trained[self._moved].grad is not self._grads[self._moved]:
-            for parameter, grad in zip(self._trained, self._grads, strict=True):
-                parameter.grad = grad
+        self._gradients.hand_over()
         return loss, True
 
     def step(self) -> None:

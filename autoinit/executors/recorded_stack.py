@@ -14,6 +14,7 @@ from ..stacks.stack import Stack
 from ..task.batches import Batch
 from ..task.task import Task
 from .capture import Capture
+from .gradients import Gradients
 from .inputs import Inputs
 from .lasting import Lasting, use_recordable_form
 from .rehearsal import rehearse, stored
@@ -69,11 +70,11 @@ class RecordedStack:
         task.model.train()
         rehearse(capture, self._whole, task, self.lasting)
         self._held = stored(task.model)  # what the graphs read has to live as long as they do
-        (self._losses, self._grads), self._replay_pass = capture.record(self._pass)
+        (self._losses, grads), self._replay_pass = capture.record(self._pass)
         self._replay_step = {False: capture.record(self._step)[1]}
         if self._mixes:
             self._replay_step[True] = capture.record(self._step_by_shares)[1]
-        self._moved = next((place for place, grad in enumerate(self._grads) if grad is not None), 0)
+        self._gradients = Gradients(self._leaves, grads)
 
     def houses(self, stack: ReplayedStack) -> bool:
         """Whether it is this stack's candidates that its places hold."""
@@ -119,9 +120,7 @@ class RecordedStack:
         self.replays["pass"] += 1
         self._replay_pass()
         losses = self._losses.clone()  # the next replay writes over them before anybody has read them
-        if self._leaves[self._moved].grad is not self._grads[self._moved]:
-            for leaf, grad in zip(self._leaves, self._grads, strict=True):
-                leaf.grad = grad
+        self._gradients.hand_over()
         return losses, True
 
     def step(self, *, mixes: bool, replayed: bool) -> None:

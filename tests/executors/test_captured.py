@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import unchanged
-from replays import WAITED, Again, Deaf, Failing, told
+from replays import WAITED, Again, Deaf, Failing, late_momentum, told
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
 import autoinit
 from autoinit.errors import DeviceError
@@ -92,19 +92,6 @@ def cosine(parameters: Any) -> tuple[Optimizer, Any]:
 def plateau(parameters: Any) -> tuple[Optimizer, Any]:
     optimizer = SGD(parameters, lr=0.3)
     return optimizer, ReduceLROnPlateau(optimizer, patience=1, factor=0.5)
-
-
-def late_momentum(parameters: Any) -> tuple[Optimizer, Any]:
-    """A scheduler that changes the momentum from the seventh step on."""
-    optimizer = SGD(parameters, lr=0.1, momentum=0.9)
-
-    class Late(LambdaLR):
-        def step(self, epoch: int | None = None) -> None:
-            super().step()
-            if self.last_epoch >= 6:
-                self.optimizer.param_groups[0]["momentum"] = 0.5
-
-    return optimizer, Late(optimizer, lambda step: 1.0)
 
 
 def two_rates(parameters: Any) -> Optimizer:

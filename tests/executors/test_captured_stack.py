@@ -16,7 +16,7 @@ import pytest
 import torch
 from helpers import unchanged
 from pandas.testing import assert_frame_equal
-from replays import WAITED, Again, Deaf, Failing, told
+from replays import WAITED, Again, Deaf, Failing, late_momentum, told
 from stacking import (
     IMAGES,
     OPTIMIZERS,
@@ -31,6 +31,7 @@ from stacking import (
     assert_alike,
     benched,
     cnn,
+    fail_to_draw,
     going_on,
     gpt2,
     jobs_of,
@@ -44,7 +45,7 @@ from stacking import (
 )
 from torch import Tensor, nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils._pytree import tree_leaves
 
 import autoinit
@@ -182,19 +183,6 @@ def batch_normed() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Tanh(), nn.Dropout(0.2), nn.Linear(32, 10))
 
 
-def late_momentum(parameters: Any) -> tuple[Any, Any]:
-    """A scheduler that changes the momentum from the seventh step on."""
-    optimizer = SGD(parameters, lr=0.1, momentum=0.9)
-
-    class Late(LambdaLR):
-        def step(self, epoch: int | None = None) -> None:
-            super().step()
-            if self.last_epoch >= 6:
-                self.optimizer.param_groups[0]["momentum"] = 0.5
-
-    return optimizer, Late(optimizer, lambda step: 1.0)
-
-
 @pytest.mark.parametrize("lr_steps", [(0, 0), (0, 1)])
 def test_a_step_with_options_that_a_scheduler_has_changed_is_no_replay(lr_steps: tuple[int, int]) -> None:
     with benched(mlp, ROWS, late_momentum) as bench:
@@ -212,14 +200,7 @@ def test_losses_that_are_read_at_rungs_are_those_of_their_steps(monkeypatch: pyt
 
 
 def test_vetoes_divergences_and_failures_are_those_of_a_plain_stack(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Bench.place
-
-    def failing(bench: Bench, job: Job, tally: Any) -> None:
-        if job.number == 3:
-            raise RuntimeError("this shape has no such draw")
-        place(bench, job, tally)
-
-    monkeypatch.setattr(Bench, "place", failing)
+    fail_to_draw(monkeypatch, 3)
     quadratic = {"loss": lambda output, target: output.square().mean()}
     with benched(mlp, ROWS, lambda p: SGD(p, lr=0.1), **quadratic) as bench:
         dead, wild = Candidate(Recipe(base="zeros")), Candidate(Recipe(log2_gain=5.0), 500)

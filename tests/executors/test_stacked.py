@@ -21,6 +21,7 @@ from stacking import (
     benched,
     biases_alone,
     cnn,
+    fail_to_draw,
     going_on,
     jobs_of,
     language_batches,
@@ -173,14 +174,7 @@ def test_losses_that_are_read_at_rungs_give_the_same_outcomes(monkeypatch: pytes
 
 
 def test_a_draw_that_fails_ends_its_job_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Bench.place
-
-    def failing(bench: Bench, job: Job, tally: Any) -> None:
-        if job.number == 1:
-            raise RuntimeError("this shape has no such draw")
-        place(bench, job, tally)
-
-    monkeypatch.setattr(Bench, "place", failing)
+    fail_to_draw(monkeypatch, 1)
     with benched(mlp, ROWS) as bench:
         found = list(Stacked(bench, 4).run(jobs_of(), going_on))
         assert found[1].curve is None
