@@ -341,7 +341,9 @@ def vit(channels: int, outputs: int, size: int, patch: int = 2, layers: int = 2,
     return ViTForImageClassification(config)
 
 
-def x_transformer(vocabulary: int, length: int, layers: int = 2, width: int = 32, heads: int = 4) -> nn.Module:
+def x_transformer(
+    vocabulary: int, length: int, layers: int = 2, width: int = 32, heads: int = 4, **options: bool
+) -> nn.Module:
     """Returns a causal Transformer of x-transformers with rotary positions and RMSNorm.
 
     Args:
@@ -350,14 +352,14 @@ def x_transformer(vocabulary: int, length: int, layers: int = 2, width: int = 32
         layers: blocks.
         width: of a token's vector.
         heads: of each attention.
+        **options: of its decoder, such as `ff_glu`, `sandwich_norm` or `pre_norm`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it is loaded with torch.jit.script
         from x_transformers import Decoder, TransformerWrapper
 
-    body = Decoder(
-        dim=width, depth=layers, heads=heads, attn_dim_head=width // heads, rotary_pos_emb=True, use_rmsnorm=True
-    )
+    size = {"dim": width, "depth": layers, "heads": heads, "attn_dim_head": width // heads}
+    body = Decoder(**size, rotary_pos_emb=True, use_rmsnorm=True, **options)
     return TransformerWrapper(num_tokens=vocabulary, max_seq_len=length, attn_layers=body)
 
 
@@ -392,7 +394,9 @@ class Mixer(nn.Module):
         return self.head(self.norm(x).mean(1))
 
 
-def autoencoder(features: int, code: int = 12, activation: str = "relu", norm: str = "none") -> nn.Module:
+def autoencoder(
+    features: int, code: int = 12, activation: str = "relu", norm: str = "none", wider: int = 1
+) -> nn.Module:
     """Returns an autoencoder of eight linear layers through a small code.
 
     Args:
@@ -400,9 +404,10 @@ def autoencoder(features: int, code: int = 12, activation: str = "relu", norm: s
         code: width of the narrowest layer.
         activation: a key of `ACTIVATIONS`; none follows the last layer.
         norm: "none", or a key of `NORMS`.
+        wider: so many times as wide between the input and the code.
     """
     layers: list[nn.Module] = []
-    sizes = [features, 96, 48, 24, code, 24, 48, 96]
+    sizes = [features, 96 * wider, 48 * wider, 24 * wider, code, 24 * wider, 48 * wider, 96 * wider]
     for fan_in, fan_out in pairwise(sizes):
         normed = [] if norm == "none" else [NORMS[norm](fan_out)]
         layers += [nn.Linear(fan_in, fan_out), *normed, ACTIVATIONS[activation]()]

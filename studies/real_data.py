@@ -85,9 +85,27 @@ def mnist_rows() -> Split:
 
 
 @functools.cache
+def whole_mnist_images() -> Split:
+    """Returns the MNIST digits as [n, 1, 28, 28]."""
+    return _reshaped(mnist_rows(), 1, 28, 28)
+
+
+@functools.cache
+def mnist_images_to_themselves() -> Split:
+    """Returns the MNIST digits as [n, 1, 28, 28], each its own target."""
+    return _to_themselves(whole_mnist_images())
+
+
+@functools.cache
+def mnist_waves() -> Split:
+    """Returns the MNIST digits pixel by pixel, [n, 784, 1]: the customary long series."""
+    return _reshaped(mnist_rows(), 784, 1)
+
+
+@functools.cache
 def mnist_images() -> Split:
     """Returns the MNIST digits averaged down to [n, 1, 14, 14]."""
-    full = _reshaped(mnist_rows(), 1, 28, 28)
+    full = whole_mnist_images()
     pool = torch.nn.functional.avg_pool2d
     return Split(pool(full.train_x, 2), full.train_y, pool(full.val_x, 2), full.val_y)
 
@@ -184,6 +202,26 @@ def cars() -> Split:
 
 
 @functools.cache
+def marriages() -> Split:
+    """Returns the 6,366 x 8 survey of marriages (Fair 1978), standardized, and whether there was an affair."""
+    from statsmodels.datasets import fair
+
+    table = fair.load_pandas().data
+    x = _standardized(table.drop(columns="affairs").to_numpy(dtype=float))
+    return _cut(x, torch.tensor((table["affairs"] > 0).to_numpy(), dtype=torch.long))
+
+
+@functools.cache
+def doctor_visits() -> Split:
+    """Returns the 20,190 x 9 table of the RAND health insurance experiment and standardized log(1 + visits), [n, 1]."""
+    from statsmodels.datasets import randhie
+
+    table = randhie.load_pandas().data
+    x = _standardized(table.drop(columns="mdvis").to_numpy(dtype=float))
+    return _cut(x, _standardized(np.log1p(table[["mdvis"]].to_numpy(dtype=float))))
+
+
+@functools.cache
 def mnist1d() -> Split:
     """Returns the 5,000 series of MNIST-1D (Greydanus 2020, arXiv:2011.14439) as [n, 40, 1], and their labels.
 
@@ -226,6 +264,33 @@ def photo() -> Split:
 def flower() -> Split:
     """Returns every fifth pixel of scikit-learn's flower.jpg: place [n, 2] and colour [n, 3], all in -1..1."""
     return _photo("flower.jpg")
+
+
+@functools.cache
+def _patches(side: int = 16) -> Tensor:
+    """Returns scikit-learn's two photos in squares, [n, 3, side, side] in -1..1."""
+    from sklearn.datasets import load_sample_image
+
+    found = []
+    for name in ("china.jpg", "flower.jpg"):
+        image = torch.tensor(np.array(load_sample_image(name)), dtype=torch.float32).permute(2, 0, 1) / 127.5 - 1
+        squares = image.unfold(1, side, side).unfold(2, side, side)
+        found.append(squares.permute(1, 2, 0, 3, 4).reshape(-1, 3, side, side))
+    return torch.cat(found)
+
+
+@functools.cache
+def noisy_patches() -> Split:
+    """Returns squares of two photos with noise added, [n, 3, 16, 16], and the same without."""
+    clean = _patches()
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    return _cut(clean + 0.5 * noise, clean)
+
+
+@functools.cache
+def grey_patches() -> Split:
+    """Returns squares of two photos in grey, [n, 1, 16, 16], and their colours, [n, 3, 16, 16]."""
+    return _cut(_patches().mean(1, keepdim=True), _patches())
 
 
 @functools.cache
@@ -280,11 +345,34 @@ def source_code(length: int = 48) -> Split:
     return _windows("\n".join(Path(origin).read_text(encoding="utf-8") for origin in origins), length)
 
 
+@functools.cache
+def prose_or_code(length: int = 48) -> Split:
+    """Returns windows of prose and of source code, about as many of each, [n, length], and which of them they are."""
+    parts = [prose(length), source_code(length)]
+    ends = [min(len(part.train_x) for part in parts), min(len(part.val_x) for part in parts)]
+    x = [
+        torch.cat([getattr(part, side)[:end] for part in parts])
+        for side, end in zip(("train_x", "val_x"), ends, strict=True)
+    ]
+    y = [torch.arange(2).repeat_interleave(end) for end in ends]
+    return Split(x[0], y[0], x[1], y[1])
+
+
+@functools.cache
+def continuations(length: int = 48) -> Split:
+    """Returns windows of the Python reference's prose, [n, 2 · length], and what follows each of the latter half."""
+    split = prose(2 * length)
+    return Split(split.train_x, split.train_y[:, length:], split.val_x, split.val_y[:, length:])
+
+
 LENGTH = 32
 """Characters in one window of a study."""
 
 LOADERS: dict[str, Callable[[], Split]] = {
     "mnist_rows": mnist_rows,
+    "whole_mnist_images": whole_mnist_images,
+    "mnist_images_to_themselves": mnist_images_to_themselves,
+    "mnist_waves": mnist_waves,
     "mnist_images": mnist_images,
     "mnist_sequences": mnist_sequences,
     "small_mnist_rows": small_mnist_rows,
@@ -298,11 +386,17 @@ LOADERS: dict[str, Callable[[], Split]] = {
     "wine": wine,
     "diabetes": diabetes,
     "cars": cars,
+    "marriages": marriages,
+    "doctor_visits": doctor_visits,
     "mnist1d": mnist1d,
     "photo": photo,
     "flower": flower,
+    "noisy_patches": noisy_patches,
+    "grey_patches": grey_patches,
     "terrain": terrain,
     "prose": functools.partial(prose, LENGTH),
     "source_code": functools.partial(source_code, LENGTH),
+    "prose_or_code": functools.partial(prose_or_code, LENGTH),
+    "continuations": functools.partial(continuations, LENGTH),
 }
 """Every data set by name."""

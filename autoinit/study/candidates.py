@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Hashable
 
 from ..errors import RecipeError
 from ..graph import Graph
 from ..recipes.catalogue import check_fits
 from ..recipes.recipe import OWN, Recipe
 from ..recipes.space import Dimension, Space, random_recipes, space_of
+from ..search.distinct import weights_of
 from .spec import SpaceSpec
 
 
@@ -44,21 +46,25 @@ def candidates_of(
 ) -> tuple[tuple[Recipe, ...], dict[str, str]]:
     """Returns the recipes to try on an architecture, as-is first, and why others of the study are left out.
 
+    One that gives the same weights as an earlier one is left out too: a head of no size of its own, say, or query and key
+    weights where nothing attends.
+
     Args:
         spec: names the recipes.
         graph: the architecture.
         space: of `allowed_space`, for the random points.
         seed: of those.
     """
-    wanted = [OWN, *spec.chosen, *(space.opening if spec.opening else ())]
+    wanted = [OWN, *spec.chosen, *(space.opening if spec.opening else ()), *random_recipes(space, spec.random, seed)]
     left_out: dict[str, str] = {}
-    fitting: dict[Recipe, None] = {}
-    for recipe in wanted:
+    first: dict[Hashable, Recipe] = {}
+    for recipe in dict.fromkeys(wanted):
         try:
             check_fits(recipe, graph)
         except RecipeError as problem:
             left_out[recipe.key] = str(problem)
-        else:
-            fitting[recipe] = None
-    fitting.update(dict.fromkeys(random_recipes(space, spec.random, seed)))
-    return tuple(fitting), left_out
+            continue
+        there = first.setdefault(weights_of(recipe, graph), recipe)
+        if there != recipe:
+            left_out[recipe.key] = f"It gives the same weights as {there.key} here."
+    return tuple(first.values()), left_out

@@ -284,7 +284,7 @@ class Coordinator:
             self._described[slot.task] = reply
             self._store.set_task_info(slot.task, "described", reply.to_data())
             self._store.set_task_info(slot.task, "error", None)
-            left = f", {len(reply.left_out)} recipes do not fit it" if reply.left_out else ""
+            left = f", {len(reply.left_out)} recipes do not fit it or say nothing new" if reply.left_out else ""
             self._tell(f"{slot.task}: {len(reply.candidates)} candidates{left}")
         elif isinstance(reply, dict):
             claimed = slot.claimed.pop(0)

@@ -70,7 +70,7 @@ class Described:
         features: numbers and words that describe it.
         candidates: as-is first.
         space: what a search may choose from.
-        left_out: recipes of the study that do not fit the architecture, and why.
+        left_out: recipes of the study that do not fit the architecture or give what another one gives, and why.
         lr: the optimizer's own learning rate; None where there is none to read.
     """
 
