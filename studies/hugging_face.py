@@ -1,8 +1,8 @@
 """Networks of Hugging Face's transformers from a config, small, with their own initialization and no dropout.
 
-A study file names the kind (`hugging_face:causal_lm`), the model type (`of = "llama"`) and the fields of its config as the
-model's arguments; what a network has to know of its data (`vocabulary`, `length`, `channels`, `outputs`, `size`) comes
-from the data entry of the file. Nothing is downloaded.
+A study file names the kind (`hugging_face:causal_lm`), the model type (`of = "llama"`) and the fields of its config as
+the model's arguments; what a network has to know of its data (`vocabulary`, `length`, `channels`, `outputs`, `size`)
+comes from the data entry of the file. Nothing is downloaded.
 """
 
 # ruff: noqa: D102  (a forward is described by its class)
@@ -153,7 +153,7 @@ class Spoken(nn.Module):
 
 
 class Continued(nn.Module):
-    """An encoder and a decoder: the first half of a window is read, the second predicted; logits [n, half, vocabulary]."""
+    """An encoder reads the first half of a window, a decoder predicts the second; logits as [n, half, vocabulary]."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

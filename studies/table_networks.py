@@ -1,7 +1,7 @@
 """Networks for tables and for graphs as their owners would write them: torch.nn and its default draws.
 
-A study file names one as `table_networks:FTTransformer`, with arguments; `features` and `outputs` come from the data entry
-of the file.
+A study file names one as `table_networks:FTTransformer`, with arguments; `features` and `outputs` come from the data
+entry of the file.
 """
 
 # ruff: noqa: D102  (a forward is described by its class)
@@ -129,7 +129,7 @@ def _grid(size: int) -> Tensor:
 
 
 class PixelGraph(nn.Module):
-    """A graph network over the pixels of an image [n, 1, size, size], each joined to those around it; logits [n, outputs].
+    """A graph network over the pixels of an image [n, 1, size, size], each joined to those around it.
 
     The kind of a layer is "gcn" (Kipf & Welling 2016, arXiv:1609.02907), "gin" (Xu et al. 2018, arXiv:1810.00826) or
     "gat" (Veličković et al. 2017, arXiv:1710.10903). A pixel has its value and its place.

@@ -46,8 +46,8 @@ def candidates_of(
 ) -> tuple[tuple[Recipe, ...], dict[str, str]]:
     """Returns the recipes to try on an architecture, as-is first, and why others of the study are left out.
 
-    One that gives the same weights as an earlier one is left out too: a head of no size of its own, say, or query and key
-    weights where nothing attends.
+    One that gives the same weights as an earlier one is left out too: a factor on query and key weights, say, where
+    nothing attends.
 
     Args:
         spec: names the recipes.

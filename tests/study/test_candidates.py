@@ -29,7 +29,7 @@ def test_as_is_comes_first_then_named_then_opening_then_random(graph: Graph) -> 
     space = space_of(graph, lr_searched=False)
     expected = dict.fromkeys([OWN, *map(as_recipe, named), *space.opening, *random_recipes(space, 5, 0)])
     assert found == tuple(recipe for recipe in expected if recipe in found)
-    assert set(weights_of(recipe, graph) for recipe in found) == {weights_of(recipe, graph) for recipe in expected}
+    assert {weights_of(recipe, graph) for recipe in found} == {weights_of(recipe, graph) for recipe in expected}
     assert len(found) >= 10
 
 

@@ -37,7 +37,7 @@ def study(name: str) -> Study:
     return read_study(FOLDER / f"{name}.toml")
 
 
-TASKS = [(name, task.name) for name in ("quick", "overnight", "scale") for task in study(name).tasks]
+TASKS = [(name, task.name) for name in ("quick", "overnight", "scale", "architectures") for task in study(name).tasks]
 
 
 def spec_of(name: str, task: str) -> TaskSpec:
@@ -57,7 +57,10 @@ def test_every_task_takes_a_step_and_has_its_candidates(name: str, task: str) ->
         # The entry's own learning rate has arrived, not the library's.
         assert at.bench.task.lr == pytest.approx(spec_of(name, task).optimizer_args["lr"])
         candidates = at.described(study(name)).candidates
-        assert len(candidates) >= (40 if name == "overnight" else 5)
+        least, most = {"overnight": (33, 52), "architectures": (24, 40), "scale": (20, 45), "quick": (5, 7)}[name]
+        assert least <= len(candidates) <= most
+        if name == "architectures":
+            assert 1e5 <= sum(parameter.numel() for parameter in at.bench.task.model.parameters()) <= 5e6
     finally:
         at.close()
 
@@ -129,6 +132,15 @@ def test_overnight_is_as_large_as_promised() -> None:
     assert len(overnight.space.chosen) == len(overnight.space.recipes)  # no recipe is named twice
 
 
+def test_architectures_are_many_real_and_of_a_size_that_people_train() -> None:
+    architectures = study("architectures")
+    assert len(architectures.tasks) >= 60
+    assert len({task.family for task in architectures.tasks}) >= 25
+    assert 100 <= architectures.probe.steps <= 200
+    assert len(architectures.seeds) == 2
+    assert not any("timm" in task.model or "torchvision" in task.model for task in architectures.tasks)
+
+
 def test_quick_is_small() -> None:
     quick = study("quick")
     assert len({task.family for task in quick.tasks}) == len(quick.tasks) == 6
@@ -136,7 +148,7 @@ def test_quick_is_small() -> None:
     assert (len(quick.seeds), quick.lr_steps, quick.probe.steps) == (2, (), 60)
 
 
-@pytest.mark.parametrize("name", ["quick", "overnight"])
+@pytest.mark.parametrize("name", ["quick", "overnight", "architectures"])
 def test_names_are_unique_and_no_two_tasks_are_the_same(name: str) -> None:
     def content(task: TaskSpec) -> str:
         return task.model_dump_json(exclude={"name", "family", "dataset"})
