@@ -44,10 +44,16 @@ class ProbeResult:
 
     @property
     def loss(self) -> float | None:
-        """Log-ratio of the loss to the reference, in nats; of a diverged one its score, which is above them all."""
-        if self.training is None or self.held_back is None or self.state != "complete":
-            return self.total
-        return (self.training + self.held_back) / 2
+        """Log-ratio of the held-back loss to the reference, in nats: what a training is for.
+
+        Of a diverged one it is its score, which is above them all; where no rows were held back, the training's.
+        """
+        return self.trained if self.held_back is None or self.state != "complete" else self.held_back
+
+    @property
+    def trained(self) -> float | None:
+        """The same of the loss on the rows that it was trained on."""
+        return self.total if self.training is None or self.state != "complete" else self.training
 
 
 @dataclass(frozen=True, slots=True)

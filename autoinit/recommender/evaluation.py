@@ -2,7 +2,7 @@
 
 The choice is made on a task's first seed and scored on the others. *Regret* is the loss of the choice less that of the
 best candidate, over as-is less the best (or two standard deviations of a seed, where that is more); *harm* is a loss
-more than 5 % above as-is's. Where the recommender abstains, as-is is what it chooses.
+more than 5 % above as-is's. Both are of the held-back loss; the regret in training loss is told beside them. Where the recommender abstains, as-is is what it chooses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..activations import Array
 from ..errors import KnowledgeError
 from ..recipes.recipe import OWN
-from .examples import HARM, MOST_GAIN, SMALLEST_SCALE, Examples, Results
+from .examples import HARM, MOST_GAIN, SMALLEST_SCALE, Examples, Results, noise_of
 from .learner import Learner, folds
 from .model import fit_examples
 from .portfolio import portfolio
@@ -66,13 +66,15 @@ Method = Callable[[Examples], Ranker]
 
 @dataclass(frozen=True)
 class Scored:
-    """How a method did on one task; losses are of the fresh seeds.
+    """How a method did on one task; losses are held-back ones, of the fresh seeds.
 
     Attributes:
         task: its name.
         regret: for each of `TOPS`, normalized.
         nats: the same, as it is.
+        training: regret of the same choices in training loss, normalized.
         gain: nats by which the first choice is better than as-is.
+        noise: two standard errors of that gain.
         agreement: correlation of ranks of the ranking and the losses.
         covered: share of the candidates whose gain lies in its interval; None without intervals.
         flagged: whether the task was said to be unlike the studied ones.
@@ -82,7 +84,9 @@ class Scored:
     task: str
     regret: tuple[float, ...]
     nats: tuple[float, ...]
+    training: tuple[float, ...]
     gain: float
+    noise: float
     agreement: float
     covered: float | None
     flagged: bool
@@ -92,6 +96,11 @@ class Scored:
     def harmed(self) -> bool:
         """Whether the first choice is worse than as-is by more than 5 %."""
         return self.gain < -HARM
+
+    @property
+    def surely_harmed(self) -> bool:
+        """Whether it is so beyond the noise of the fresh seeds."""
+        return self.gain < -HARM - self.noise
 
 
 def learned(train: Examples) -> Ranker:
@@ -140,6 +149,29 @@ def in_order(keys: Sequence[str]) -> Ranker:
     return rank
 
 
+def by_size(examples: Examples, below: float | None = None, above: float | None = None) -> tuple[Examples, Examples]:
+    """Returns the tasks on small networks, to learn from, and those on large ones, to choose for.
+
+    Args:
+        examples: of all tasks.
+        below: fewest parameters that are too many to be learned from; None: those of the median task.
+        above: fewest parameters of a large network; None: as many as are too many to be learned from.
+
+    Raises:
+        KnowledgeError: there are none of one kind.
+    """
+    sizes = np.array([10 ** found.task.features.get("net_parameters", math.nan) for found in examples.results])
+    least = float(np.nanmedian(sizes)) if below is None else below
+    most = least if above is None else above
+    small, large = np.flatnonzero(sizes < least), np.flatnonzero(sizes >= most)
+    if not len(small) or not len(large):
+        raise KnowledgeError(
+            f"{len(small)} tasks below {least:g} parameters and {len(large)} from {most:g} on: of each there must be "
+            "some. Give other sizes, or add records of others."
+        )
+    return examples.of(small.tolist()), examples.of(large.tolist())
+
+
 def several_seeds(examples: Examples) -> Examples:
     """Returns the tasks on which a choice can be scored on seeds that it was not made on."""
     return examples.of([place for place, found in enumerate(examples.results) if len(found.seeds) > 1])
@@ -176,22 +208,30 @@ def evaluations_of(examples: Examples, split: str, method: Method, *, most_folds
 
 def scored(found: Results, ranking: Ranking) -> Scored:
     """Returns how a ranking of a task's candidates did."""
-    choice, final = found.mean(found.seeds[:1]), found.mean(found.seeds[1:])
-    best = float(final.min())
-    scale = max(float(final[0]) - best, 2 * found.noise, SMALLEST_SCALE)
+    choice, final = found.losses[:, 0], found.losses[:, 1:].mean(1)
     tops = [ranking.top(count) for count in TOPS]
     picks = [int(top[np.argmin(choice[top])]) for top in tops]
-    lost = [float(final[pick]) - best for pick in picks]
+    lost, scale = _regrets(final, picks, found.noise)
+    trained, its_scale = _regrets(found.training[:, 1:].mean(1), picks, noise_of(found.training, found.diverged))
     return Scored(
         task=found.task.name,
         regret=tuple(value / scale for value in lost),
         nats=tuple(lost),
+        training=tuple(value / its_scale for value in trained),
         gain=float(final[0] - final[picks[0]]),
+        noise=2 * found.noise * math.sqrt(2 / (len(found.seeds) - 1)),
         agreement=_agreement(ranking.worth, -final),
         covered=_covered(ranking, final[0] - final),
         flagged=ranking.flagged,
         diverged=bool(found.diverged[picks[0], 1:].any()),
     )
+
+
+def _regrets(final: Array, picks: Sequence[int], noise: float) -> tuple[list[float], float]:
+    """Returns by how many nats each pick is worse than the best candidate, and what is to be won."""
+    best = float(final.min())
+    scale = max(float(final[0]) - best, 2 * noise, SMALLEST_SCALE)
+    return [float(final[pick]) - best for pick in picks], scale
 
 
 def _agreement(one: Array, other: Array) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ..activations import Array
 from ..judging.score import WORST_FINITE
 from ..knowledge.features import FEATURES, Features, first_pass_features
-from ..knowledge.tables import Knowledge, StudiedTask
+from ..knowledge.tables import Knowledge, ProbeResult, StudiedTask
 from ..recipes.recipe import OWN
 
 TASK_NAMES = tuple(name for name in FEATURES if not name.startswith(("init_", "zero_")))
@@ -43,7 +44,9 @@ class Results:
         task: as it was studied.
         keys: of the recipes, as-is first.
         seeds: in growing order.
-        losses: [candidates, seeds], log-ratios to the reference in nats; failed ones are at the worst there is.
+        losses: [candidates, seeds], log-ratios of the held-back losses to the reference in nats; failed ones are at the
+            worst there is.
+        training: the same of the losses on the rows that were trained on.
         diverged: [candidates, seeds], where the training diverged or failed.
     """
 
@@ -51,13 +54,13 @@ class Results:
     keys: tuple[str, ...]
     seeds: tuple[int, ...]
     losses: Array
+    training: Array
     diverged: NDArray[np.bool_]
 
     @cached_property
     def noise(self) -> float:
         """Standard deviation of a candidate's loss over the seeds, of the median candidate; 0 with a single seed."""
-        calm = self.losses[~self.diverged.any(1)]
-        return float(np.median(calm.std(axis=1, ddof=1))) if len(self.seeds) > 1 and len(calm) else 0.0
+        return noise_of(self.losses, self.diverged)
 
     def scale(self, seeds: Sequence[int] | None = None) -> float:
         """Returns what is to be won: as-is less the best candidate, or two standard deviations of a seed if more."""
@@ -80,6 +83,17 @@ class Results:
         return np.asarray(mean[0] - mean)
 
 
+def noise_of(losses: Array, diverged: NDArray[np.bool_]) -> float:
+    """Returns the standard deviation of a candidate's loss over the seeds, of the median candidate that trains.
+
+    Args:
+        losses: [candidates, seeds].
+        diverged: [candidates, seeds].
+    """
+    calm = losses[~diverged.any(1)]
+    return float(np.median(calm.std(axis=1, ddof=1))) if losses.shape[1] > 1 and len(calm) else 0.0
+
+
 def results_of(task: StudiedTask) -> Results | None:
     """Returns the outcomes at the owner's learning rate of the candidates that every seed has; None without as-is.
 
@@ -98,9 +112,13 @@ def results_of(task: StudiedTask) -> Results | None:
     keys = tuple(key for key, by_seed in found.items() if set(seeds) <= by_seed.keys())
     if not seeds or len(keys) < 2:
         return None
-    losses = [[_loss(found[key][seed].loss) for seed in seeds] for key in keys]
-    diverged = [[found[key][seed].state != "complete" for seed in seeds] for key in keys]
-    return Results(task, keys, seeds, np.array(losses), np.array(diverged))
+    probes = [[found[key][seed] for seed in seeds] for key in keys]
+    held_back, training = ([[_loss(read(one)) for one in row] for row in probes] for read in _LOSSES)
+    diverged = [[one.state != "complete" for one in row] for row in probes]
+    return Results(task, keys, seeds, np.array(held_back), np.array(training), np.array(diverged))
+
+
+_LOSSES: tuple[Callable[[ProbeResult], float | None], ...] = (attrgetter("loss"), attrgetter("trained"))
 
 
 def _loss(value: float | None) -> float:

@@ -2,20 +2,23 @@
 
     python -m benchmarks.recommender.held_out                        # the shipped knowledge, all splits
     python -m benchmarks.recommender.held_out --split "" --probes    # searches, begun by the recommender and without
-    # tasks of ten times the size
+    # learned from the networks with fewer parameters, chosen for the others; or for tasks of ten times the size
+    python -m benchmarks.recommender.held_out --split size
+    python -m benchmarks.recommender.held_out --split size --sizes 1e5,1e6 --knowledge all.jsonl.xz
     python -m benchmarks.recommender.held_out --split "" --large benchmarks/results/scale.jsonl.xz
     python -m benchmarks.recommender.held_out --knowledge known.jsonl.xz --split family --methods recommender,portfolio
 
 Every method learns from the training tasks of a split only. Its ranking of a held-out task is scored so:
 
-- regret@k: of its first k candidates the one with the lowest loss on the first seed is taken; its mean loss on the
-  other seeds, less that of the best candidate there, over as-is less the best there (or two standard deviations of a
-  seed, where that is more). The same in nats beside it.
-- harmed: the first choice's loss on the other seeds is more than 5 % above as-is's; the worst one beside it.
+- regret@k: of its first k candidates the one with the lowest held-back loss on the first seed is taken; its mean
+  held-back loss on the other seeds, less that of the best candidate there, over as-is less the best there (or two
+  standard deviations of a seed, where that is more). The same in nats beside it, and the regret in training loss.
+- harmed: the first choice's held-back loss on the other seeds is more than 5 % above as-is's; in brackets how many are
+  so by more than two standard errors; the worst one beside it.
 - gap closed: of the mean distance from the single best recipe to the best candidate, on the first choices.
 - tau: Kendall's, of the ranking with the losses.
 - covered: share of candidates whose gain lies in its interval, where 80 % are asked for.
-- flagged: tasks said to be unlike those studied.
+- flagged: tasks of which it says that it is not sure, so that as-is comes first.
 
 Intervals are 90 % bootstrap ones over tasks. Diverged trainings are counted apart.
 """
@@ -30,13 +33,13 @@ from typing import Any
 import numpy as np
 
 from autoinit.knowledge.files import read_knowledge, shipped
-from autoinit.recommender.evaluation import TOPS, Scored, evaluations_of, scored, several_seeds
+from autoinit.recommender.evaluation import TOPS, Scored, by_size, evaluations_of, scored, several_seeds
 from autoinit.recommender.examples import Examples, examples_of
 
 from .methods import METHODS
 from .warm_searches import openings, report, searches
 
-COLUMNS = ("method", *(f"regret@{top}" for top in TOPS), "nats@1", "harmed", "worst", "diverged", "gap closed", "tau",
+COLUMNS = ("method", *(f"regret@{top}" for top in TOPS), "nats@1", "training@1", "harmed", "worst", "diverged", "gap closed", "tau",
            "covered", "flagged")  # fmt: skip
 
 
@@ -62,14 +65,15 @@ def _table(found: Mapping[str, Sequence[Scored]]) -> str:
     ]
     for method, scores in found.items():
         harmed = [score for score in scores if score.harmed]
-        unflagged = [score for score in harmed if not score.flagged]
+        surely = sum(score.surely_harmed for score in scores)
         worst = min(scores, key=lambda score: score.gain)
         closed = "" if single is None else f"{_closed(scores, single):.0%}"
         covers = [score.covered for score in scores if score.covered is not None]
         lines.append(
             f"| {method} | {' | '.join(interval([score.regret[top] for score in scores]) for top in range(len(TOPS)))} "
             f"| {interval([score.nats[0] for score in scores])} "
-            f"| {len(harmed) / len(scores):.1%} ({len(unflagged)} not flagged) "
+            f"| {interval([score.training[0] for score in scores])} "
+            f"| {len(harmed) / len(scores):.1%} ({surely} surely) "
             f"| {np.expm1(max(0.0, -worst.gain)):.0%} ({worst.task}) "
             f"| {sum(score.diverged for score in scores)} "
             f"| {closed} | {interval([score.agreement for score in scores])} "
@@ -97,7 +101,10 @@ def main() -> None:
     """Prints a table for each split."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--knowledge", help="a .jsonl.xz file; the shipped one if left out")
-    parser.add_argument("--split", default="task,dataset,family", help="empty for none")
+    parser.add_argument("--split", default="task,dataset,family,size", help="empty for none")
+    parser.add_argument(
+        "--sizes", default="", help="parameters below which is learned, and from which on is chosen for"
+    )
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--probes", action="store_true", help="also replay searches, warm and cold")
     parser.add_argument("--study", type=Path, default=Path("studies/overnight.toml"), help="of the knowledge's tasks")
@@ -112,7 +119,12 @@ def main() -> None:
     )
     methods = [name.strip() for name in given.methods.split(",")]
     for split in filter(None, given.split.split(",")):
-        print(f"\n## Leave one {split} out\n\n{table(examples, split, methods)}", flush=True)
+        if split == "size":
+            small, rest = by_size(examples, *(float(size) for size in given.sizes.split(",") if size))
+            title = f"{len(small.results)} tasks on small networks learned from, {len(rest.results)} on large ones"
+            print(f"\n## {title}\n\n{large(small, rest, methods)}", flush=True)
+        else:
+            print(f"\n## Leave one {split} out\n\n{table(examples, split, methods)}", flush=True)
     if given.probes:
         found = searches(examples, openings(examples, given.study))
         print(f"\n## Regret by number of probes, leave one family out\n\n{report(found)}", flush=True)

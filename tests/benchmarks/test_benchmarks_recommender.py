@@ -20,7 +20,7 @@ def results() -> Results:
     """Four candidates on three seeds; the third is the best, which the first seed does not show."""
     losses = np.array([[1.0, 1.0, 1.0], [0.2, 0.6, 0.6], [0.4, 0.1, 0.1], [2.0, 2.0, 2.0]])
     task = cast(Any, SimpleNamespace(name="a", features={}))
-    return Results(task, ("as_is", "one", "two", "three"), (0, 1, 2), losses, np.zeros((4, 3), dtype=bool))
+    return Results(task, ("as_is", "one", "two", "three"), (0, 1, 2), losses, -losses, np.zeros((4, 3), dtype=bool))
 
 
 def test_a_search_keeps_what_is_best_on_the_first_seed_and_is_scored_on_the_others() -> None:
@@ -52,6 +52,8 @@ def test_trying_every_candidate_once_is_what_no_recommendation_can_beat_but_by_l
     done = scored(found, ranking)
     assert done.regret == pytest.approx([0.5 / 0.9] * 3)
     assert done.gain == pytest.approx(0.4)
+    assert done.training == pytest.approx([1.4 / 1.0] * 3)  # what trains worst has the highest held-back loss here
+    assert not done.harmed
 
 
 def test_interval_holds_its_statistic() -> None:

@@ -19,7 +19,7 @@ from autoinit.knowledge.features import FEATURES
 from autoinit.knowledge.tables import Knowledge, StudiedTask
 from autoinit.recipes.recipe import OWN
 from autoinit.recommender import cache as kept_files
-from autoinit.recommender.evaluation import SPLITS, TOPS, evaluations_of, static_portfolio
+from autoinit.recommender.evaluation import SPLITS, TOPS, by_size, evaluations_of, static_portfolio
 from autoinit.recommender.evaluation import learned as learned_ranking
 from autoinit.recommender.examples import BLIND, HARM, NAMES, PASS_NAMES, Examples, examples_of, results_of
 from autoinit.recommender.forest import grown
@@ -93,6 +93,16 @@ def test_results_are_of_the_candidates_that_every_seed_has() -> None:
     assert results_of(dataclasses.replace(task, tried=task.tried[:1])) is None
 
 
+def test_outcomes_are_of_held_back_rows_and_the_training_stands_beside_them() -> None:
+    task = known().tasks[0]
+    found = results_of(task)
+    assert found is not None
+    probes = [[next(one for one in tried.outcomes if one.seed == seed) for seed in found.seeds] for tried in task.tried]
+    assert found.losses.tolist() == [[one.held_back for one in row] for row in probes]
+    assert found.training.tolist() == [[one.training for one in row] for row in probes]
+    assert not np.array_equal(found.losses.argsort(0), found.training.argsort(0))
+
+
 def test_a_failed_probe_counts_as_the_worst_there_is() -> None:
     task = known().tasks[0]
     failed = tuple(
@@ -132,6 +142,21 @@ def test_forest_says_what_scikit_learn_says() -> None:
     between = np.stack([tree.predict(rows.astype(np.float32)) for tree in theirs.estimators_]).std(0)
     assert (spread >= between - 1e-9).all()
     assert (spread > between + 1e-6).any()
+
+
+# Splits
+
+
+def test_a_split_by_size_learns_from_small_networks_only() -> None:
+    small, large = by_size(examples())
+    sizes = [[one.task.features["net_parameters"] for one in part.results] for part in (small, large)]
+    assert max(sizes[0]) < min(sizes[1])
+    assert len(sizes[0]) + len(sizes[1]) == len(examples().results)
+    fewer, larger = by_size(examples(), 5e3, 3e4)
+    assert max(one.task.features["net_parameters"] for one in fewer.results) < np.log10(5e3)
+    assert min(one.task.features["net_parameters"] for one in larger.results) >= np.log10(3e4)
+    with pytest.raises(KnowledgeError, match="0 from 1e\\+09 on"):
+        by_size(examples(), 1e5, 1e9)
 
 
 # Portfolio
