@@ -52,7 +52,7 @@ def described(knowledge: Knowledge, study: Path, again: bool = False) -> Knowled
 def _described(task: StudiedTask, at: Workbench, told: str) -> StudiedTask:
     tried = tuple(replace(one, features=known_features(at.recipe_features(one.recipe))) for one in task.tried)
     found = known_features(features(at.bench.task, at.graph))
-    return replace(task, spec_fingerprint=told, features=found, tried=tried)
+    return replace(task, fingerprint=told, features=found, tried=tried)
 
 
 def made(knowledge: Knowledge) -> dict[str, object]:
