@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from . import text
 from .errors import ArgumentError, RecipeError
 from .graph import Globs, Graph
-from .knowledge.features import FEATURES, Features, architecture_features, own_features, recipe_features
+from .knowledge.features import (
+    FEATURES,
+    Features,
+    architecture_features,
+    own_features,
+    ratio_features,
+    recipe_features,
+)
 from .plans.rules import resolve
 from .recipes.catalogue import check_fits, entry_of
 from .recipes.names import title
@@ -203,7 +210,7 @@ def recommend(
     graph = keep_choices(model, keep_untrained(seen.graph, untrained)).restricted(only, exclude)
     own = own_scales(model, graph)
     described = {**architecture_features(graph), **own_features(graph, own), **seen.data}
-    described |= _training(builder) if builder else {}
+    described |= ratio_features(described) | (_training(builder) if builder else {})
     candidates = _candidates(graph, recipes, learned.portfolio, measured=data is not None)
     numbers = {one: recipe_features(resolve(one, graph), graph, own) for one in candidates}
     return _recommendation(learned, described, numbers, k)

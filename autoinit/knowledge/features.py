@@ -7,6 +7,7 @@ tried on an architecture stands beside those that were.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from ..graph import Graph, Layer
 from ..plans.fill import Fill
 from ..plans.plan import Plan
 from ..recipes.formulas import gain, kernel_size, rows_and_columns
+from .passage import Strength, passage
 
 T = TypeVar("T")
 
@@ -61,6 +63,9 @@ FEATURES: dict[str, str] = {
     "net_kept": "share of the parameters' entries that must stay",
     "net_gain": "mean gain of the activations: 1 linear, √2 ReLU, 1.593 tanh",
     "net_critical": "mean critical gain of the activations",
+    "net_bare_depth": "log2 of 1 + the weights on the longest path outside branches and normalization",
+    "net_branch_share": "share of the matrices' parameters that lies inside residual branches",
+    "net_per_row": "log2 of the parameters for each row of data to train on",
     "net_kinked": "share of activations with a kink at 0, as ReLU has",
     "net_saturating": "share of activations that are flat far out on both sides",
     "net_odd": "share of activations with φ(−x) = −φ(x)",
@@ -74,6 +79,15 @@ FEATURES: dict[str, str] = {
     "own_head": "relative gain of the owner's output weight",
     "own_branch": "mean relative gain of what closes residual branches",
     "own_embedding": "log2 of the owner's embeddings' standard deviation",
+    "own_signal": "log2 of the standard deviation of what the output weight reads, by mean-field theory",
+    "own_output": "log2 of the output's standard deviation, likewise",
+    "own_apart": "log2 of 1 − the correlation, there, of two inputs that had none",
+    "own_backward": "log2 of how a gradient grows from there back to the first weight",
+    "own_backward_range": "log2 of its largest over its smallest size on that way",
+    "own_stream": "log2 of the growth of the residual stream from its first add to its end",
+    "own_branch_first": "log2 of what the first branch adds over its stream, by standard deviations",
+    "own_branch_last": "the same of the last branch",
+    "own_bend": "share of the units' variance that is no linear function of their inputs",
     # the data
     "data_size": "log2 of the numbers in one input row",
     "data_rank": "participation ratio of the inputs' covariance, over its largest possible value",
@@ -125,6 +139,15 @@ FEATURES: dict[str, str] = {
     "init_calibrated": "1 where a calibration measures the scale on batches",
     "init_centred": "1 where it sets biases too",
     "init_within": "1 where it evens out the gradients within layers",
+    "init_signal": "log2 of the standard deviation of what the output weight reads, by mean-field theory",
+    "init_output": "log2 of the output's standard deviation, likewise",
+    "init_apart": "log2 of 1 − the correlation, there, of two inputs that had none",
+    "init_backward": "log2 of how a gradient grows from there back to the first weight",
+    "init_backward_range": "log2 of its largest over its smallest size on that way",
+    "init_stream": "log2 of the growth of the residual stream from its first add to its end",
+    "init_branch_first": "log2 of what the first branch adds over its stream, by standard deviations",
+    "init_branch_last": "the same of the last branch",
+    "init_bend": "share of the units' variance that is no linear function of their inputs",
     "init_lr": "mean log2 of the learning rate's factor (μP)",
     # before the first step, where the recipe's weights were drawn
     "zero_loss": "log of the first loss over the best constant prediction's",
@@ -172,6 +195,9 @@ def architecture_features(graph: Graph) -> Features:
         "net_biased": sum(layer.role == "bias" for layer in graph.layers) / count,
         "net_kept": _kept_share(graph),
         "net_outputs": math.log2(max(1, _outputs(graph))),
+        "net_bare_depth": math.log2(1 + len({one.depth for one in weights if not (one.in_branch or one.normalized)})),
+        "net_branch_share": sum(one.size for one in weights if one.in_branch)
+        / max(1, sum(one.size for one in weights)),
         **_activation_features(weights),
     }
     if graph.sequence_length is not None:
@@ -199,7 +225,8 @@ def own_features(graph: Graph, own: Mapping[str, float]) -> Features:
     embedded = [layer for layer in graph.layers if layer.kind == "embedding" and layer.name in own]
     if embedded:
         found["own_embedding"] = _mean(_log2(own[layer.name]) for layer in embedded)
-    return found
+    strengths = {one.name: _strength(one, own[one.name]) for one in graph.layers if one.name in own}
+    return found | _passage_features("own", graph, strengths)
 
 
 def recipe_features(plan: Plan, graph: Graph, own: Mapping[str, float]) -> Features:
@@ -233,7 +260,15 @@ def recipe_features(plan: Plan, graph: Graph, own: Mapping[str, float]) -> Featu
         found["init_change"] = fmean(changes.values())
         found["init_change_size"] = fmean(map(abs, changes.values()))
         found |= _means(list(changes.items()), {"init_change_head": _is_head})
-    return found
+    return found | _passage_features("init", graph, _plan_strengths(plan, graph, own))
+
+
+def ratio_features(found: Mapping[str, float]) -> Features:
+    """Returns what follows from features of the architecture and of the data together."""
+    if not {"net_parameters", "data_batch", "data_batches"} <= found.keys():
+        return {}
+    rows = found["data_batch"] + found["data_batches"]
+    return {"net_per_row": found["net_parameters"] * math.log2(10) - rows}
 
 
 def first_pass_features(
@@ -339,6 +374,30 @@ def _plan_std(fill: Fill, own: Mapping[str, float]) -> float | None:
     std = own.get(fill.name) if fill.distribution == "keep" else fill.std
     slices = math.sqrt(_mean((factor**2 for factor in fill.slice_factors), 1.0))
     return None if std is None else abs(std * fill.factor) * slices
+
+
+def _plan_strengths(plan: Plan, graph: Graph, own: Mapping[str, float]) -> dict[str, Strength]:
+    """Returns what each weight does to a signal under a plan; those that are the owner's, and unknown, are left out."""
+    found = {}
+    for layer in graph.layers:
+        if not (layer.is_matrix or layer.kind == "embedding"):
+            continue
+        fill = plan[layer.name]
+        aims = plan.recipe.calibration in _TO_UNIT_VARIANCE and layer.is_matrix and fill.distribution != "constant"
+        if (std := _plan_std(fill, own)) is not None:
+            found[layer.name] = _strength(layer, std, abs(fill.scale) if aims else None)
+    return found
+
+
+def _strength(layer: Layer, std: float, aimed: float | None = None) -> Strength:
+    return Strength(std * abs(layer.multiplier) * math.sqrt(max(1, layer.fan_in)), aimed)
+
+
+def _passage_features(part: str, graph: Graph, strengths: Mapping[str, Strength]) -> Features:
+    """Returns what mean-field theory says of weights of these strengths; of what there is."""
+    found = passage(graph, strengths)
+    named = {} if found is None else dataclasses.asdict(found)
+    return {f"{part}_{name}": value for name, value in named.items() if value is not None}
 
 
 def _set_to_zero(plan: Plan) -> Callable[[Layer], bool]:

@@ -2,7 +2,8 @@
 
 The choice is made on a task's first seed and scored on the others. *Regret* is the loss of the choice less that of the
 best candidate, over as-is less the best (or two standard deviations of a seed, where that is more); *harm* is a loss
-more than 5 % above as-is's. Both are of the held-back loss; the regret in training loss is told beside them. Where the recommender abstains, as-is is what it chooses.
+more than 5 % above as-is's. Both are of the held-back loss; the regret in training loss is told beside them. Where the
+recommender abstains, as-is is what it chooses.
 """
 
 from __future__ import annotations

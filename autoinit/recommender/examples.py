@@ -17,7 +17,9 @@ from ..knowledge.features import FEATURES, Features, first_pass_features
 from ..knowledge.tables import Knowledge, ProbeResult, StudiedTask
 from ..recipes.recipe import OWN
 
-TASK_NAMES = tuple(name for name in FEATURES if not name.startswith(("init_", "zero_")))
+SIZES = ("net_parameters", "net_weights", "net_fan_in", "data_size")
+"""Told of a task, and not learned from: of a network larger than all studied ones they say that it is the largest."""
+TASK_NAMES = tuple(name for name in FEATURES if not name.startswith(("init_", "zero_")) and name not in SIZES)
 RECIPE_NAMES = tuple(name for name in FEATURES if name.startswith("init_"))
 PASS_NAMES = tuple(name for name in FEATURES if name.startswith("zero_"))
 NAMES = (*TASK_NAMES, *RECIPE_NAMES, *PASS_NAMES)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from .. import jsonfile
 from ..graph import ADDED, Graph
-from ..knowledge.features import Features, architecture_features, own_features
+from ..knowledge.features import Features, architecture_features, own_features, ratio_features
 from .assign import read
 from .batches import Batch, rows, tensors
 from .losses import entropy, split
@@ -31,12 +31,13 @@ NO_DECAY = -8.0
 def task_features(task: Task, graph: Graph) -> Features:
     """Returns all that describes a task: `autoinit.knowledge.features.FEATURES` says what each number is."""
     optimizer, _ = task.build_optimizer()
-    return {
+    found = {
         **architecture_features(graph),
         **own_features(graph, own_scales(task.model, graph)),
         **data_features(task.train, () if task.independent_labels else task.label_prior, task.reference),
         **training_features(optimizer, task.lr),
     }
+    return found | ratio_features(found)
 
 
 def task_fingerprint(task: Task, graph: Graph, told: Mapping[str, Any]) -> str:

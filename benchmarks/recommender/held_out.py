@@ -39,8 +39,8 @@ from autoinit.recommender.examples import Examples, examples_of
 from .methods import METHODS
 from .warm_searches import openings, report, searches
 
-COLUMNS = ("method", *(f"regret@{top}" for top in TOPS), "nats@1", "training@1", "harmed", "worst", "diverged", "gap closed", "tau",
-           "covered", "flagged")  # fmt: skip
+COLUMNS = ("method", *(f"regret@{top}" for top in TOPS), "nats@1", "training@1", "harmed", "worst", "diverged",
+           "gap closed", "tau", "covered", "flagged")  # fmt: skip
 
 
 def interval(values: Sequence[float], statistic: Callable[[Any], Any] = np.mean) -> str:

@@ -22,8 +22,6 @@ from autoinit.recommender.examples import NAMES, TASK_NAMES, Examples
 from autoinit.recommender.learner import fitted_learner
 from autoinit.recommender.portfolio import single_best
 
-TASK_COLUMNS = [NAMES.index(name) for name in TASK_NAMES]
-
 
 def with_passes(train: Examples) -> Ranker:
     """The recommender's forests, told loss and gradients of one batch passed through each candidate's weights too."""
@@ -32,16 +30,16 @@ def with_passes(train: Examples) -> Ranker:
     return lambda test, task: ranked(learner, test.features[test.rows(task)])
 
 
-def neighbours(columns: Sequence[int], count: int) -> Method:
+def neighbours(names: Sequence[str], count: int) -> Method:
     """The mean outcome of each recipe on the nearest tasks that had it."""
 
     def method(train: Examples) -> Ranker:
-        rows = np.stack([_of_task(train, task, columns) for task in range(len(train.results))])
+        rows = np.stack([_of_task(train, task, names) for task in range(len(train.results))])
         spread = _spread(rows)
         table = _table(train)
 
         def rank(test: Examples, task: int) -> Ranking:
-            gap = np.nan_to_num((rows - _of_task(test, task, columns)) / spread)
+            gap = np.nan_to_num((rows - _of_task(test, task, names)) / spread)
             order = np.argsort((gap**2).sum(1), kind="stable")
             worth = []
             for key in _keys(test, task):
@@ -87,9 +85,9 @@ def at_random(train: Examples) -> Ranker:
 METHODS: dict[str, Method] = {
     "recommender": learned,
     "with a first pass of each": with_passes,
-    "5 nearest tasks": neighbours(TASK_COLUMNS, 5),
-    "15 nearest tasks": neighbours(TASK_COLUMNS, 15),
-    "nearest in parameters": neighbours([NAMES.index("net_parameters")], 5),
+    "5 nearest tasks": neighbours(TASK_NAMES, 5),
+    "15 nearest tasks": neighbours(TASK_NAMES, 15),
+    "nearest in parameters": neighbours(["net_parameters"], 5),
     "portfolio": static_portfolio,
     "single best": the_single_best,
     "rule of thumb": rule_of_thumb,
@@ -103,8 +101,8 @@ def _keys(examples: Examples, task: int) -> Sequence[str]:
     return examples.results[task].keys
 
 
-def _of_task(examples: Examples, task: int, columns: Sequence[int]) -> np.ndarray[Any, Any]:
-    return np.asarray(examples.features[examples.rows(task).start][list(columns)])
+def _of_task(examples: Examples, task: int, names: Sequence[str]) -> np.ndarray[Any, Any]:
+    return np.array([examples.results[task].task.features.get(name, np.nan) for name in names])
 
 
 def _spread(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

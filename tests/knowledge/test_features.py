@@ -13,6 +13,7 @@ from autoinit.knowledge.features import (
     LIMIT,
     architecture_features,
     own_features,
+    ratio_features,
     recipe_features,
     relative_gain,
 )
@@ -141,3 +142,28 @@ def test_a_weight_at_zero_is_at_the_limit() -> None:
     (layer, *_) = graph_of(plain(), 8).weights
     assert relative_gain(layer, 0.0) == -LIMIT
     assert relative_gain(layer, 1e9) == LIMIT
+
+
+def test_parameters_count_for_each_row_of_data() -> None:
+    found = ratio_features({"net_parameters": 5.0, "data_batch": 5.0, "data_batches": 3.0})
+    assert found == {"net_per_row": pytest.approx(math.log2(1e5 / 256))}
+    assert ratio_features({"net_parameters": 5.0}) == {}
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_what_carries_over_is_the_same_whatever_the_width(width: int) -> None:
+    graph = graph_of(plain(width=width), 8)
+    found = architecture_features(graph) | recipe_features(resolve("he_normal", graph), graph, {})
+    expected = {"net_bare_depth": math.log2(5), "net_branch_share": 0, "init_signal": 0, "init_backward": 0}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=0.02)
+    assert found["init_apart"] == pytest.approx(-1.34, abs=0.05)
+
+
+def test_branches_hold_their_share_and_add_to_the_stream_what_theory_says() -> None:
+    graph = graph_of(Residual(4), 8)
+    found = architecture_features(graph) | recipe_features(resolve("he_normal", graph), graph, {})
+    assert found["net_branch_share"] == pytest.approx(4 * 1024 / (4 * 1024 + 8 * 16 + 16 * 3))
+    assert (found["init_branch_first"], found["init_branch_last"]) == pytest.approx((0, -1), abs=0.1)  # 1 to 1, 1 to 4
+    assert found["init_stream"] == pytest.approx(math.log2(5) / 2, abs=0.1)
+    own = {layer.name: 0.25 for layer in graph.weights}
+    assert own_features(graph, own)["own_bend"] == recipe_features(resolve("as_is", graph), graph, own)["init_bend"]

@@ -21,7 +21,7 @@ from autoinit.recipes.recipe import OWN
 from autoinit.recommender import cache as kept_files
 from autoinit.recommender.evaluation import SPLITS, TOPS, by_size, evaluations_of, static_portfolio
 from autoinit.recommender.evaluation import learned as learned_ranking
-from autoinit.recommender.examples import BLIND, HARM, NAMES, PASS_NAMES, Examples, examples_of, results_of
+from autoinit.recommender.examples import BLIND, HARM, NAMES, PASS_NAMES, SIZES, Examples, examples_of, results_of
 from autoinit.recommender.forest import grown
 from autoinit.recommender.learner import Predicted, folds
 from autoinit.recommender.model import Recommender
@@ -332,7 +332,7 @@ def test_a_cache_that_cannot_be_written_costs_one_warning(tmp_path: Path) -> Non
 
 
 def test_columns_are_features_that_the_table_explains() -> None:
-    assert sorted(NAMES) == sorted(FEATURES)
+    assert sorted((*NAMES, *SIZES)) == sorted(FEATURES)
     assert all(text and not text.endswith(".") for text in FEATURES.values())
 
 
