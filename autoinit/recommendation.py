@@ -29,6 +29,7 @@ from .recipes.names import title
 from .recipes.recipe import OWN, Recipe
 from .recipes.space import space_of
 from .recommender.examples import NAMES, TASK_NAMES, matrix
+from .recommender.learner import NEVER, PROMISED, Verdict
 from .recommender.model import NEAREST, Recommender
 from .recommender.source import Source, recommender_from
 from .screen import chart, markup
@@ -78,14 +79,16 @@ class Recommendation:
     Attributes:
         best: the recipe to use; `as_is` where nothing can be recommended.
         abstained: whether nothing is recommended, so that `best` is as-is.
+        unsure: whether that is because the risk of the likeliest recipe is too high, and not because none is expected
+            to be better: a few short trainings of `recipes` would decide.
         why: the reason, in words.
         recipes: what to try if there is time for it, best first: those of the table without as-is, or, where the task
-            is unlike the studied ones, those that did well on all of these together.
+            lies outside of what was studied, those that did well on all of that together.
         table: the best recipes and as-is, a row each: recipe (as code takes it), name (in short), gain, low, high,
             place, harm, worth. The gain is by how many nats the logarithm of the loss is lower than from the model's
             own weights, with its interval; the place the share of the candidates that it beats; the harm the chance
             that the loss is more than 5 % higher; the worth, by which they are ranked, the place less what that risk
-            costs.
+            costs. All are of the loss on held-back rows.
         nearest: names of the nearest studied tasks, with their distances.
         features_for: what spoke for the best one; where nothing is recommended, for the likeliest.
         unlike: in what the task is least like the studied ones; the change is in their standard deviations.
@@ -94,6 +97,7 @@ class Recommendation:
 
     best: Recipe
     abstained: bool
+    unsure: bool
     why: str
     recipes: tuple[Recipe, ...]
     table: pd.DataFrame
@@ -135,8 +139,9 @@ def recommend(
 
     It takes a second, and no pass through your weights where the model can be read without them. The first call on a
     machine fits the recommender, which takes up to half a minute, and keeps it in the cache folder ($AUTOINIT_CACHE or
-    the platform's own). Where the task is unlike all studied ones, or the risk is not worth it, it abstains and
-    recommends your own weights.
+    the platform's own). What is predicted is the loss on held-back rows. Where no recipe is expected to be better than
+    your own weights, or the risk is higher than what keeps the harm of all first choices below 2 %, it abstains and
+    recommends your own weights; in the second case it says that it is unsure, and which few recipes to try.
 
     Args:
         model: The recipes are for this module. It may be on any device, the meta device included, where your own draw
@@ -263,9 +268,6 @@ def _recommendation(
     recipes = list(candidates)
     predicted = learned.predict(task, list(candidates.values()))
     worth = learned.worth(predicted)
-    order = [int(place) for place in np.argsort(-worth, kind="stable")]
-    first = order[0]
-    likeliest = next((place for place in order if recipes[place] != OWN), first)
     rows = pd.DataFrame(
         {
             "recipe": [one.key for one in recipes],
@@ -278,32 +280,51 @@ def _recommendation(
             "worth": worth,
         }
     )
+    own = recipes.index(OWN)
     distance = learned.distance(task)
     far = distance > learned.far
-    abstained = far or recipes[first] == OWN
-    listed = [place for place in predicted.first(worth, k + 1) if recipes[place] != OWN][:k]
-    shown = [*listed, recipes.index(OWN)]
-    portfolio = tuple(one for one in learned.portfolio if one in candidates)
-    if far:
-        why = (
-            f"this task is unlike the studied ones: it lies {text.number(distance)} from the nearest, and nine in ten "
-            f"of those lie within {text.number(learned.far)} of another kind of network"
-        )
-    elif abstained:
-        why = f"none of {len(recipes) - 1} recipes is surely better; the likeliest, {_promise(rows, likeliest)}"
-    else:
-        why = f"of {len(recipes) - 1} recipes the likeliest to do well, at little risk, on tasks like this one"
+    verdict = learned.learner.verdict(predicted, own, k + 1, far)
+    listed = [place for place in verdict.order if place != own][:k]
+    portfolio = tuple(one for one in learned.portfolio if one in candidates)[:k]
+    outside = f"it lies {text.number(distance)} from the nearest, which none of those does" if far else ""
     return Recommendation(
-        best=OWN if abstained else recipes[first],
-        abstained=abstained,
-        why=why,
-        recipes=(portfolio[:k] if far and portfolio else tuple(recipes[place] for place in listed)),
-        table=rows.iloc[shown].reset_index(drop=True),
+        best=recipes[verdict.likeliest] if verdict.answer == "try" else OWN,
+        abstained=verdict.answer != "try",
+        unsure=verdict.answer == "unsure",
+        why=_why(verdict, rows, learned.learner.risk, outside),
+        recipes=(portfolio if far and portfolio else tuple(recipes[place] for place in listed)),
+        table=rows.iloc[[*listed, own]].reset_index(drop=True),
         nearest=tuple(learned.nearest(task)),
-        features_for=_reasons(learned, task, candidates[recipes[likeliest if abstained else first]]),
+        features_for=_reasons(learned, task, candidates[recipes[verdict.likeliest]]),
         unlike=_unlike(learned, task),
         known=(sum(name in task for name in TASK_NAMES), len(TASK_NAMES)),
     )
+
+
+def _why(verdict: Verdict, rows: pd.DataFrame, risk: float, outside: str) -> str:
+    """Returns the reason of an answer, in words.
+
+    Args:
+        verdict: the answer.
+        rows: the table of all candidates.
+        risk: chance of harm up to which a recipe is recommended.
+        outside: how far the task lies outside of what was studied; empty where it does not.
+    """
+    others, likeliest = len(rows) - 1, rows.iloc[verdict.likeliest]
+    if verdict.answer == "try":
+        return f"of {others} recipes the likeliest to do well, at little risk, on tasks like this one"
+    if verdict.answer == "keep":
+        return f"none of {others} recipes is expected to be better; the likeliest, {_promise(likeliest)}"
+    if outside:
+        return f"this task is unlike the studied ones: {outside}; the likeliest recipe, {_promise(likeliest)}"
+    chance = f"at a chance of {likeliest['harm']:.0%} that it does harm"
+    return f"the likeliest of {others} recipes, {_promise(likeliest)}, {chance}. {_limit(risk)}"
+
+
+def _limit(risk: float) -> str:
+    if risk <= NEVER:
+        return f"Too few tasks were studied to promise that {PROMISED:.0%} of the choices do harm at most"
+    return f"Up to {risk:.0%}, {PROMISED:.0%} of the choices for unseen kinds of networks do harm at most"
 
 
 def _reasons(learned: Recommender, task: Features, recipe: Features) -> tuple[Reason, ...]:
@@ -330,8 +351,7 @@ def _unlike(learned: Recommender, task: Features) -> tuple[Reason, ...]:
 # In words
 
 
-def _promise(rows: pd.DataFrame, place: int) -> str:
-    row = rows.iloc[place]
+def _promise(row: Any) -> str:
     return f"{row['name']}, might have the loss {_ratio(row)}"
 
 
@@ -342,6 +362,8 @@ def _ratio(row: Any) -> str:
 
 
 def _head(found: Recommendation) -> str:
+    if found.unsure:
+        return "Unsure: keep your own weights, or try a few recipes"
     return "Nothing is recommended: keep your own weights" if found.abstained else f"Try {title(found.best)}"
 
 
@@ -361,7 +383,15 @@ def _facts(found: Recommendation) -> list[tuple[str, str]]:
         facts.append(("known", f"{known} of {every} features of the task"))
     if found.abstained:
         facts.append(("to try", "; ".join(title(one) for one in found.recipes)))
+    if found.unsure:
+        facts.append(("decide", _few_trainings(len(found.recipes))))
     return facts
+
+
+def _few_trainings(count: int) -> str:
+    """Returns what would settle it."""
+    what = f"a short training of each of these {count}" if count > 1 else "a short training of it"
+    return f"{what} and of your own weights would tell: autoinit.select(model, data, recipes=found.recipes)"
 
 
 def _code(recipe: Recipe) -> str:

@@ -14,17 +14,18 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import autoinit
+from autoinit.recommender.learner import NEVER
 from autoinit.recommender.model import Recommender
 
 
 @cache
 def learned() -> Recommender:
-    """One for which no task is far."""
-    return cautious(dataclasses.replace(shipped_recommender(), far=float("inf")), 0.0)
+    """One for which no task is far, and no risk too high."""
+    return with_learner(dataclasses.replace(shipped_recommender(), far=float("inf")), caution=0.0, risk=1.0)
 
 
-def cautious(found: Recommender, caution: float) -> Recommender:
-    return dataclasses.replace(found, learner=dataclasses.replace(found.learner, caution=caution))
+def with_learner(found: Recommender, **changed: float) -> Recommender:
+    return dataclasses.replace(found, learner=dataclasses.replace(found.learner, **changed))
 
 
 @cache
@@ -71,23 +72,42 @@ def test_model_and_random_states_are_left_as_they_were() -> None:
 
 def test_far_from_what_was_studied_it_keeps_the_owners_weights_and_says_why() -> None:
     found = autoinit.recommend(deep(), digits(), recommender=far())
-    assert found.abstained
+    assert (found.abstained, found.unsure) == (True, True)
     assert found.best.key == "as_is"
     assert "unlike the studied ones" in found.why
     assert found.recipes
     told = str(found)
-    assert "keep your own weights" in told
+    assert told.startswith("Unsure: keep your own weights")
     assert "to try   " in told
     for reason in found.unlike:
         assert str(reason) in told
 
 
 def test_where_nothing_is_surely_better_it_says_so() -> None:
-    sceptic = cautious(learned(), 100.0)
+    sceptic = with_learner(learned(), caution=100.0)
     found = autoinit.recommend(deep(), digits(), recommender=sceptic)
-    assert found.abstained
+    assert (found.abstained, found.unsure) == (True, False)
+    assert found.best.key == "as_is"
     assert "none of" in found.why
+    assert "decide   " not in str(found)
     assert "unlike" not in found.why
+
+
+def test_where_the_risk_is_too_high_it_is_unsure_and_says_what_few_trainings_would_decide() -> None:
+    bold = autoinit.recommend(deep(), digits(), optimizer=torch.optim.AdamW, lr=3e-3, recommender=learned())
+    risk = float(bold.table[bold.table["recipe"] == bold.best.key]["harm"].iloc[0])
+    told = []
+    for limit in (risk / 2, NEVER):
+        limited = with_learner(learned(), risk=limit)
+        found = autoinit.recommend(deep(), digits(), optimizer=torch.optim.AdamW, lr=3e-3, recommender=limited)
+        assert (found.best.key, found.abstained, found.unsure) == ("as_is", True, True)
+        assert bold.best in found.recipes
+        assert len(found.recipes) == 5
+        told.append(" ".join(str(found).split()))
+        assert f"chance of {risk:.0%} that it does harm" in told[-1]
+        assert "a short training of each of these 5 and of your own weights would tell" in told[-1]
+    assert "2% of the choices for unseen kinds of networks do harm at most" in told[0]
+    assert "Too few tasks were studied" in told[1]
 
 
 def test_a_third_partys_model_on_the_meta_device_without_data() -> None:

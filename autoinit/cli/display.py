@@ -94,6 +94,7 @@ def recommendation_data(found: Recommendation) -> dict[str, Any]:
         "best": found.best.key,
         "fields": json.loads(found.best.to_json()),
         "abstained": found.abstained,
+        "unsure": found.unsure,
         "why": found.why,
         "to_try": [recipe.key for recipe in found.recipes],
         "table": json.loads(found.table.to_json(orient="records")),

@@ -73,7 +73,7 @@ def evaluate_command(
     typer.echo(text.table(header, rows, "<>>>>>>>"))
     typer.echo(
         "\nregret: 0 is the best candidate there is, 1 as-is where it can be beaten. harmed: more than 5 % worse than\n"
-        "as-is. flagged: said to be unlike the studied tasks. covered: gains inside their 80 % interval."
+        "as-is, in held-back loss. flagged: not sure, so that as-is comes first. covered: gains in their 80 % interval."
     )
 
 

@@ -31,7 +31,7 @@ from .forest import Forest
 from .learner import Learner
 from .model import Recommender
 
-FORMAT = 2
+FORMAT = 3
 """Of a recommender's file."""
 KIND = "autoinit recommender"
 FOLDER_VARIABLE = "AUTOINIT_CACHE"

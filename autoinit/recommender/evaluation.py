@@ -42,7 +42,7 @@ class Ranking:
     Attributes:
         worth: of each candidate, higher first.
         low, high: ends of the predicted gain's interval in nats; None where none is given.
-        flagged: whether the task is said to be unlike the studied ones.
+        flagged: whether it is said that this is not sure, so that as-is comes first.
         first: the candidates to try first, in order; None: those of the highest worth.
     """
 
@@ -78,7 +78,7 @@ class Scored:
         noise: two standard errors of that gain.
         agreement: correlation of ranks of the ranking and the losses.
         covered: share of the candidates whose gain lies in its interval; None without intervals.
-        flagged: whether the task was said to be unlike the studied ones.
+        flagged: whether it was said that this is not sure.
         diverged: whether a training of the first choice did.
     """
 
@@ -109,20 +109,17 @@ def learned(train: Examples) -> Ranker:
     model = fit_examples(train)
 
     def rank(test: Examples, task: int) -> Ranking:
-        flagged = model.distance(test.results[task].task.features) > model.far
-        return ranked(model.learner, test.features[test.rows(task)], flagged)
+        far = model.distance(test.results[task].task.features) > model.far
+        return ranked(model.learner, test.features[test.rows(task)], far)
 
     return rank
 
 
-def ranked(learner: Learner, rows: Array, flagged: bool = False) -> Ranking:
+def ranked(learner: Learner, rows: Array, far: bool = False) -> Ranking:
     """Returns a learner's ranking of the candidates of one task, as-is the first of them."""
     predicted = learner.predict(rows)
-    worth = learner.worth(predicted)
-    first = predicted.first(worth, max(TOPS))
-    if flagged:  # as-is is kept; what else is tried is another matter
-        first = [0, *(place for place in first if place != 0)]
-    return Ranking(worth, predicted.low, predicted.high, flagged, tuple(first))
+    verdict = learner.verdict(predicted, 0, max(TOPS), far)
+    return Ranking(learner.worth(predicted), predicted.low, predicted.high, verdict.answer == "unsure", verdict.order)
 
 
 def tried_once(train: Examples) -> Ranker:

@@ -1,5 +1,8 @@
 """What is expected of recipes: three forests over one set of columns, and how far off they are on unseen families.
 
+From the same families it is learned at which predicted risk a first choice may still be given, so that its harm is
+bounded: conformal risk control (Angelopoulos et al. 2022, arXiv:2208.02814).
+
 They answer three questions of a recipe on a task: its *place* among the task's candidates (the share that it beats),
 the *harm* it may do (the chance of a loss more than 5 % above as-is's), and the *gain* in nats. A forest of its own for
 each: one that is split for all three at once tells places worse (benchmarks/results/recommender.md).
@@ -7,8 +10,10 @@ each: one that is split for all three at once tells places worse (benchmarks/res
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -23,10 +28,15 @@ FOLDS = 5
 """In which predictions are made for tasks that were not learned from, to see how far they are off."""
 COVERED = 0.8
 """Share of the outcomes that an interval is to cover."""
-CAUTIONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""Places that the certainty of harm costs when recipes are compared; the folds choose."""
-TOLERATED, HARM_PENALTY = 0.02, 5.0
-"""Share of tasks that may be harmed, and what each further one costs in regret."""
+CAUTION = 1.0
+"""Places that the certainty of harm costs when recipes are compared. What may be chosen is decided by `PROMISED`."""
+PROMISED = 0.02
+"""Share of tasks, of kinds of networks that were not learned from, that the first choice harms at most."""
+NEVER = -1.0
+"""The risk up to which a first choice is given where too few tasks are known to promise anything."""
+
+Answer = Literal["try", "keep", "unsure"]
+"""What is said of a task: try the likeliest recipe; nothing is worth a try; one might be, at too high a risk."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,21 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What is to be done on a task.
+
+    Attributes:
+        answer: in a word.
+        likeliest: the recipe that is worth most besides as-is; as-is where there is no other.
+        order: what to try first, if so many can be tried; as-is is the first where it is to be kept.
+    """
+
+    answer: Answer
+    likeliest: int
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Learner:
     """Three forests that learned from the same columns.
 
@@ -80,6 +105,7 @@ class Learner:
         columns: so many, from the first of `NAMES` on.
         stretch: standard deviations that a gain's interval has to either side.
         caution: places that the certainty of harm costs when recipes are compared.
+        risk: chance of harm up to which a first choice is given.
     """
 
     place: Forest
@@ -88,6 +114,7 @@ class Learner:
     columns: int
     stretch: float
     caution: float
+    risk: float
 
     def predict(self, rows: Array) -> Predicted:
         """Returns what is expected of rows of features, in the order of `NAMES`. As-is is known: it gains nothing."""
@@ -104,6 +131,38 @@ class Learner:
         """Returns what recipes are ranked by, higher first: the place, less what the risk of harm costs."""
         return predicted.place - self.caution * predicted.harm
 
+    def verdict(self, predicted: Predicted, own: int, count: int, far: bool = False) -> Verdict:
+        """Returns what is to be done on a task.
+
+        Args:
+            predicted: what is expected of its recipes.
+            own: the place of as-is among them.
+            count: so many recipes are to be tried at most.
+            far: whether the task lies outside of what was studied, where nothing can be promised.
+        """
+        worth = self.worth(predicted)
+        likeliest = likeliest_of(worth, own)
+        if keeps(worth, predicted.gain, likeliest, own):
+            answer: Answer = "keep"
+        else:
+            answer = "unsure" if far or predicted.harm[likeliest] > self.risk else "try"
+        ranked = worth.copy()
+        ranked[likeliest] = np.inf if answer == "try" else ranked[likeliest]
+        order = predicted.first(ranked, count)
+        kept = order if answer == "try" else [own, *(place for place in order if place != own)]
+        return Verdict(answer, likeliest, tuple(kept[:count]))
+
+
+def likeliest_of(worth: Array, own: int) -> int:
+    """Returns the recipe that is worth most besides as-is."""
+    others = np.delete(np.arange(len(worth)), own)
+    return int(others[worth[others].argmax()]) if len(others) else own
+
+
+def keeps(worth: Array, gain: Array, likeliest: int, own: int) -> bool:
+    """Whether not even the likeliest recipe is expected to be better than as-is, by more than counts as harm."""
+    return bool(worth[likeliest] <= worth[own] or gain[likeliest] <= HARM)
+
 
 def fitted_learner(examples: Examples, columns: int, groups: Sequence[str], seed: int) -> Learner:
     """Returns a learner fitted to examples.
@@ -116,8 +175,9 @@ def fitted_learner(examples: Examples, columns: int, groups: Sequence[str], seed
     """
     told_place, told_harm, told_gain, spread = _held_out(examples, columns, groups, seed)
     place, harm, gain = (_forest(examples, target, columns, TREES, seed) for target in _targets(examples))
-    stretch, caution = _stretch(examples, told_gain, spread), _caution(examples, told_place, told_harm)
-    return Learner(place, harm, gain, columns, stretch, caution)
+    stretch = _stretch(examples, told_gain, spread)
+    risk = _risk(examples, told_place - CAUTION * told_harm, told_harm, told_gain)
+    return Learner(place, harm, gain, columns, stretch, CAUTION, risk)
 
 
 def _targets(examples: Examples) -> tuple[Array, Array, Array]:
@@ -171,25 +231,43 @@ def _stretch(examples: Examples, gain: Array, spread: Array) -> float:
     return _quantile(errors, examples.weight[known], COVERED)
 
 
-def _caution(examples: Examples, place: Array, harm: Array) -> float:
-    """Returns the caution that serves the held-out tasks best: least regret, with few of them harmed."""
-    costs: list[float] = []
-    for caution in CAUTIONS:
-        worth = place - caution * harm
-        picks = [_first(worth, examples, task) for task in range(len(examples.results))]
-        regret = float(np.mean([_best(examples, task) - examples.outcome[pick] for task, pick in enumerate(picks)]))
-        harmed = float(np.mean(examples.gain[picks] < -HARM))
-        costs.append(regret + HARM_PENALTY * max(0.0, harmed - TOLERATED))
-    return CAUTIONS[int(np.argmin(costs))]
+def _risk(examples: Examples, worth: Array, harm: Array, gain: Array) -> float:
+    """Returns the predicted chance of harm up to which a first choice is given, by held-out tasks.
+
+    It is the largest at which their harmed share, with one more task that counts as harmed, is as promised.
+
+    Args:
+        examples: with what came of them.
+        worth: of each row, predicted without its own group.
+        harm: likewise.
+        gain: likewise.
+    """
+    given: list[tuple[float, bool]] = []
+    for task in range(len(examples.results)):
+        rows = examples.rows(task)
+        likeliest = likeliest_of(worth[rows], 0)
+        if not keeps(worth[rows], gain[rows], likeliest, 0):
+            given.append((float(harm[rows][likeliest]), bool(examples.gain[rows][likeliest] < -HARM)))
+    return bounded(given, len(examples.results), PROMISED)
 
 
-def _first(worth: Array, examples: Examples, task: int) -> int:
-    rows = examples.rows(task)
-    return int(rows.start) + int(worth[rows].argmax())
+def bounded(given: Sequence[tuple[float, bool]], tasks: int, promised: float) -> float:
+    """Returns the largest risk up to which choices may be given so that few of them harm; `NEVER` where none may.
 
+    On a further task, of the kind of these, the expected harm is at most what is promised.
 
-def _best(examples: Examples, task: int) -> float:
-    return float(examples.outcome[examples.rows(task)].max())
+    Args:
+        given: of each choice, its predicted risk and whether it did harm.
+        tasks: how many there were, those without a choice too.
+        promised: share of tasks.
+    """
+    found, harmed = NEVER, 0
+    for risk, together in itertools.groupby(sorted(given), key=lambda one: one[0]):
+        harmed += sum(did for _, did in together)
+        if (harmed + 1) / (tasks + 1) > promised:
+            break
+        found = risk
+    return found
 
 
 def _quantile(values: Array, weight: Array, share: float) -> float:

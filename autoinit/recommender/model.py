@@ -16,8 +16,6 @@ from .examples import BLIND, TASK_NAMES, Examples, examples_of, matrix
 from .learner import Learner, Predicted, fitted_learner
 from .portfolio import portfolio
 
-FAR_SHARE = 0.9
-"""Share of the studied tasks that are nearer to another family's than the distance from which a task counts as far."""
 FARTHEST = 3.0
 """Standard deviations at which a feature's distance ends: one odd number alone makes no task far."""
 NEAREST = 3
@@ -39,7 +37,8 @@ class Recommender:
         centre, spread: mean and standard deviation of each task feature, over the studied tasks.
         studied: [tasks, task features], standardized; 0 where one is unknown.
         names: names of the studied tasks.
-        far: distance to the nearest studied tasks from which nothing is promised.
+        far: distance to the nearest studied tasks beyond which nothing is promised: none of these is farther from those
+            of other groups, and what is promised was found out on those.
         portfolio: the recipes that do well together on all studied tasks, best first.
         source: hash of the knowledge that it was fitted to.
     """
@@ -153,8 +152,8 @@ def _standardized(rows: Array, centre: Array, spread: Array) -> Array:
 
 
 def _far(studied: Array, groups: Sequence[str]) -> float:
-    """Returns the distance beyond which few studied tasks are from those of all other groups."""
+    """Returns the largest distance of a studied task from those of all other groups."""
     distances = np.sqrt(((studied[:, None] - studied[None]) ** 2).mean(2))
     other = np.array([[one != two for two in groups] for one in groups])
     found = [np.sort(row[mask])[:NEAREST].mean() for row, mask in zip(distances, other, strict=True) if mask.any()]
-    return float(np.quantile(found, FAR_SHARE)) if found else float("inf")
+    return float(max(found)) if found else float("inf")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from once import few_trees, known, shipped_recommender
 
+from autoinit.activations import Array
 from autoinit.errors import ArgumentError, KnowledgeError
 from autoinit.judging.score import WORST_FINITE
 from autoinit.knowledge.features import FEATURES
@@ -23,7 +24,7 @@ from autoinit.recommender.evaluation import SPLITS, TOPS, by_size, evaluations_o
 from autoinit.recommender.evaluation import learned as learned_ranking
 from autoinit.recommender.examples import BLIND, HARM, NAMES, PASS_NAMES, SIZES, Examples, examples_of, results_of
 from autoinit.recommender.forest import grown
-from autoinit.recommender.learner import Predicted, folds
+from autoinit.recommender.learner import NEVER, Predicted, Verdict, bounded, folds
 from autoinit.recommender.model import Recommender
 from autoinit.recommender.portfolio import common_keys, portfolio, single_best
 from autoinit.recommender.source import recommender_from
@@ -210,6 +211,46 @@ def test_of_two_like_recipes_the_second_is_tried_late() -> None:
     assert predicted.first(predicted.place, 2) == [0, 2]
     assert sorted(predicted.first(predicted.place, 9)) == [0, 1, 2, 3]
     assert predicted.first(predicted.place - np.array([1.0, 0.0, 0.0, 0.0]), 1) == [1]
+
+
+def test_a_choice_is_given_where_it_is_worth_the_risk_and_as_is_comes_first_elsewhere() -> None:
+    learner = dataclasses.replace(learned().learner, caution=1.0, risk=0.1)
+    places = np.array([[0.5, 0.5], [0.9, 0.8], [0.3, 0.9]])
+    gain, harm = np.array([0.0, 0.4, 0.2]), np.array([0.0, 0.1, 0.2])
+
+    def verdict(gain: Array = gain, harm: Array = harm, far: bool = False) -> Verdict:
+        return learner.verdict(Predicted(places, harm, gain, gain, gain), 0, 3, far)
+
+    assert verdict() == Verdict("try", 1, (1, 2, 0))
+    assert verdict(harm=2 * harm) == Verdict("unsure", 1, (0, 1, 2))
+    assert verdict(far=True) == Verdict("unsure", 1, (0, 1, 2))
+    assert verdict(gain=0.1 * gain).answer == "keep"
+    assert verdict(harm=6 * harm) == Verdict("keep", 1, (0, 1, 2))
+    alone = Predicted(places[:1], harm[:1], gain[:1], gain[:1], gain[:1])
+    assert learner.verdict(alone, 0, 3) == Verdict("keep", 0, (0,))
+
+
+def test_risk_is_bounded_so_that_few_choices_harm() -> None:
+    calm = [(0.001 * place, False) for place in range(150)]
+    assert bounded(calm, 150, 0.02) == calm[-1][0]
+    # of 150 tasks two may be harmed: with one more that counts as harmed they are 3 of 151
+    harmed = [*calm, (0.0105, True), (0.0205, True), (0.0305, True)]
+    assert bounded(harmed, 150, 0.02) == 0.03
+    assert bounded([*harmed, (0.02, True)], 150, 0.02) == 0.02
+    assert bounded([(0.02, True), (0.02, True), (0.02, False)], 150, 0.02) == 0.02
+    assert bounded(calm[:48], 48, 0.02) == NEVER
+    assert bounded([], 150, 0.02) == NEVER
+
+
+def test_on_tasks_like_those_of_before_the_promise_is_kept_on_average() -> None:
+    generator = np.random.default_rng(0)
+    shares = []
+    for _ in range(400):
+        risk = generator.random(200)
+        did = generator.random(200) < risk**3  # what is predicted need not be a chance, but tell the order
+        limit = bounded(list(zip(risk.tolist(), did.tolist(), strict=True)), 200, 0.05)
+        shares.append(limit**4 / 4 if limit > 0 else 0.0)
+    assert 0.03 < np.mean(shares) <= 0.05
 
 
 def test_it_has_learned_something_of_the_tasks_that_it_saw() -> None:
