@@ -65,4 +65,5 @@ def few_trees(whole: int = 24, held_out: int = 12) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autoinit.recommender.learner.TREES", whole)
         patch.setattr("autoinit.recommender.learner.HELD_OUT_TREES", held_out)
+        patch.setattr("autoinit.recommender.informed.TREES", whole)
         yield

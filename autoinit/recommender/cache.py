@@ -28,10 +28,11 @@ from ..knowledge.tables import Knowledge
 from ..recipes.recipe import Recipe
 from ..version import __version__
 from .forest import Forest
+from .informed import Informed
 from .learner import Learner
 from .model import Recommender
 
-FORMAT = 3
+FORMAT = 4
 """Of a recommender's file."""
 KIND = "autoinit recommender"
 FOLDER_VARIABLE = "AUTOINIT_CACHE"
@@ -120,13 +121,17 @@ def _check_head(head: Mapping[str, Any], source: Path) -> None:
         )
 
 
+_KINDS: dict[str, type] = {"forest": Forest, "learner": Learner, "informed": Informed}
+"""What holds arrays, by its name in a file."""
+
+
 def _encoded(value: Any, name: str, arrays: Arrays) -> Any:
     """Returns a value as JSON-ready data; its arrays are put beside it, by name."""
     if isinstance(value, np.ndarray):
         arrays[name] = _narrow(value)
         return {"array": name, "type": str(value.dtype)}
-    if isinstance(value, (Forest, Learner)):
-        kind = "forest" if isinstance(value, Forest) else "learner"
+    if isinstance(value, tuple(_KINDS.values())):
+        kind = next(name for name, of in _KINDS.items() if isinstance(value, of))
         return {kind: {key: _encoded(part, f"{name}.{key}", arrays) for key, part in value.__dict__.items()}}
     if isinstance(value, Recipe):
         return {"recipe": json.loads(value.to_json())}
@@ -140,7 +145,7 @@ def _decoded(data: Any, arrays: Arrays) -> Any:
         return data
     if "array" in data:
         return arrays[data["array"]].astype(data["type"], copy=False)
-    for kind, made in (("forest", Forest), ("learner", Learner)):
+    for kind, made in _KINDS.items():
         if kind in data:
             return made(**{name: _decoded(part, arrays) for name, part in data[kind].items()})
     if "recipe" in data:

@@ -61,6 +61,10 @@ class Predicted:
         """The share of other candidates that a recipe beats."""
         return np.asarray(self.places.mean(1))
 
+    def of(self, rows: slice) -> Predicted:
+        """Returns what is expected of some of the recipes."""
+        return Predicted(self.places[rows], self.harm[rows], self.gain[rows], self.low[rows], self.high[rows])
+
     def first(self, worth: Array, count: int) -> list[int]:
         """Returns the recipes to try if so many can be tried, the one of the highest worth first.
 
@@ -173,10 +177,21 @@ def fitted_learner(examples: Examples, columns: int, groups: Sequence[str], seed
         groups: of each task; tasks of one group are held back together when errors are measured.
         seed: of the trees' splits.
     """
-    told_place, told_harm, told_gain, spread = _held_out(examples, columns, groups, seed)
+    return learner_with(examples, columns, *held_out(examples, columns, groups, seed), seed)
+
+
+def learner_with(examples: Examples, columns: int, told: Predicted, stretch: float, seed: int) -> Learner:
+    """Returns a learner fitted to examples, whose errors are known.
+
+    Args:
+        examples: to learn from.
+        columns: so many of their features.
+        told: what is predicted for each row without its own group.
+        stretch: standard deviations that cover the errors of that.
+        seed: of the trees' splits.
+    """
     place, harm, gain = (_forest(examples, target, columns, TREES, seed) for target in _targets(examples))
-    stretch = _stretch(examples, told_gain, spread)
-    risk = _risk(examples, told_place - CAUTION * told_harm, told_harm, told_gain)
+    risk = _risk(examples, told.place - CAUTION * told.harm, told.harm, told.gain)
     return Learner(place, harm, gain, columns, stretch, CAUTION, risk)
 
 
@@ -203,10 +218,18 @@ def folds(groups: Sequence[str], count: int = FOLDS) -> list[list[int]]:
     return [sorted(part) for part in parts]
 
 
-def _held_out(examples: Examples, columns: int, groups: Sequence[str], seed: int) -> tuple[Array, ...]:
-    """Returns place, harm, gain and the gain's spread, predicted for each row without its own group."""
+def held_out(examples: Examples, columns: int, groups: Sequence[str], seed: int) -> tuple[Predicted, float]:
+    """Returns what is predicted for each row without its own group, and the deviations that cover the gain's errors.
+
+    Args:
+        examples: to learn from.
+        columns: so many of their features.
+        groups: of each task.
+        seed: of the trees' splits.
+    """
     count = len(examples.task)
-    place, harm, gain, spread = np.zeros(count), np.zeros(count), np.zeros(count), np.ones(count)
+    places, harm, gain = np.zeros((count, HELD_OUT_TREES)), np.zeros(count), np.zeros(count)
+    spread = np.ones(count)
     everything = range(len(examples.results))
     for part in folds(groups):
         rest = [task for task in everything if task not in set(part)]
@@ -214,14 +237,14 @@ def _held_out(examples: Examples, columns: int, groups: Sequence[str], seed: int
             continue
         held, train = np.isin(examples.task, part), examples.of(rest)
         rows = examples.features[held, :columns]
-        found = [
-            _forest(train, target, columns, HELD_OUT_TREES, seed).predict(rows) for target in _targets(train)
-        ]  # of each: mean and spread
-        place[held], harm[held], gain[held] = (mean[:, 0] for mean, _ in found)
-        spread[held] = found[-1][1][:, 0]
+        grown_here = [_forest(train, target, columns, HELD_OUT_TREES, seed) for target in _targets(train)]
+        places[held] = grown_here[0].by_tree(rows)[:, :, 0]
+        harm[held] = grown_here[1].predict(rows)[0][:, 0]
+        gain[held], spread[held] = (found[:, 0] for found in grown_here[2].predict(rows))
     for array in (harm, gain, spread):
         array[examples.own] = 0.0
-    return place, harm, gain, spread
+    stretch = _stretch(examples, gain, spread)
+    return Predicted(places, harm, gain, gain - stretch * spread, gain + stretch * spread), stretch
 
 
 def _stretch(examples: Examples, gain: Array, spread: Array) -> float:

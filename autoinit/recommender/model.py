@@ -13,7 +13,8 @@ from ..knowledge.features import Features
 from ..knowledge.tables import Knowledge
 from ..recipes.recipe import Recipe
 from .examples import BLIND, TASK_NAMES, Examples, examples_of, matrix
-from .learner import Learner, Predicted, fitted_learner
+from .informed import Informed, informed
+from .learner import Learner, Predicted, held_out, learner_with
 from .portfolio import portfolio
 
 FARTHEST = 3.0
@@ -34,6 +35,7 @@ class Recommender:
 
     Attributes:
         learner: predicts what recipes are worth, by what is known before any pass through the model.
+        informed: the same once some of them were tried for a few steps; None where no study tells how trainings began.
         centre, spread: mean and standard deviation of each task feature, over the studied tasks.
         studied: [tasks, task features], standardized; 0 where one is unknown.
         names: names of the studied tasks.
@@ -44,6 +46,7 @@ class Recommender:
     """
 
     learner: Learner
+    informed: Informed | None
     centre: Array
     spread: Array
     studied: Array
@@ -115,8 +118,10 @@ def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups:
     rows = np.stack([_task_row(found.task.features) for found in examples.results])
     centre, width = _moments(rows)
     studied = _standardized(rows, centre, width)
+    unseen, stretch = held_out(examples, BLIND, told, seed)
     return Recommender(
-        learner=fitted_learner(examples, BLIND, told, seed),
+        learner=learner_with(examples, BLIND, unseen, stretch, seed),
+        informed=informed(examples, unseen, told, seed),
         centre=centre,
         spread=width,
         studied=studied,

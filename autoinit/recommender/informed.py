@@ -1,0 +1,233 @@
+"""What a few short trainings add to what is predicted: some recipes beside the owner's weights, on the same batches.
+
+After so few steps a lead says who is sooner, and only in part who trains better. What it is worth is therefore learned
+too: from predictions for studied tasks that had not seen them, the leads at their first rung, and what came of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from ..activations import Array
+from .examples import HARM, Examples, Results
+from .forest import Forest, grown
+from .learner import PROMISED, Answer, Predicted, bounded, folds
+
+STEPS = 16
+"""Of a short training."""
+SHORTEST, LONGEST = 8, 32
+"""Steps of the studied trainings' rungs that stand for it."""
+TREES, LEAF, SHARE = 100, 20, 0.6
+CAUTION = 0.5
+"""Nats that the certainty of harm costs when tried recipes are compared."""
+USUAL = 3
+"""Recipes that are tried where it is found out how far what they tell can be trusted."""
+MOST_LEAD = 2.0
+"""Nats at which a lead ends, either way."""
+LEAST_TASKS = 10
+SIDED = 1.2816
+"""Standard deviations that an interval of 80 % has to either side."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is to be done once some recipes were tried.
+
+    Attributes:
+        answer: in a word.
+        best: the place of the recipe that is worth most of those that were tried; as-is where none was.
+        gain: by place, nats by which the loss is expected to be lower than as-is's after a training.
+        harm: by place, the chance that it is more than 5 % higher.
+    """
+
+    answer: Answer
+    best: int
+    gain: Mapping[int, float]
+    harm: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Informed:
+    """Two forests that learned what a lead after a few steps says of a training.
+
+    Attributes:
+        gain, harm: the forests.
+        risk: chance of harm up to which a recipe that was tried is recommended.
+    """
+
+    gain: Forest
+    harm: Forest
+    risk: float
+
+    def after(self, predicted: Predicted, leads: Mapping[int, float], level: float) -> tuple[Array, Array]:
+        """Returns gain and harm of the recipes that were tried, in the order of the leads.
+
+        Args:
+            predicted: before.
+            leads: by the place of a recipe, nats by which its held-back loss was lower than as-is's.
+            level: log of as-is's held-back loss at that time over a constant guess's; NaN where that is unknown.
+        """
+        places = list(leads)
+        rows = _rows(predicted, np.array([leads[place] for place in places]), level, places)
+        return self.gain.predict(rows)[0][:, 0], self.harm.predict(rows)[0][:, 0]
+
+    def settled(self, predicted: Predicted, leads: Mapping[int, float], level: float, own: int) -> Settled:
+        """Returns what is to be done.
+
+        Args:
+            predicted: before.
+            leads: of the recipes that were tried, as-is not among them.
+            level: as for `after`.
+            own: the place of as-is.
+        """
+        if not leads:
+            return Settled("keep", own, {}, {})
+        gain, harm = self.after(predicted, leads, level)
+        best = int((gain - CAUTION * harm).argmax())
+        answer: Answer = "unsure" if harm[best] > self.risk else "try"
+        if gain[best] <= HARM:
+            answer = "keep"
+        places = list(leads)
+        return Settled(
+            answer,
+            places[best],
+            dict(zip(places, map(float, gain), strict=True)),
+            dict(zip(places, map(float, harm), strict=True)),
+        )
+
+
+def next_to_try(
+    predicted: Predicted, worth: Array, gains: Mapping[int, float], own: int, allowed: Sequence[int] | None = None
+) -> int | None:
+    """Returns the recipe whose trial promises most: the likeliest first, then by expected improvement.
+
+    That is how much it is expected to add to the best gain so far (Jones, Schonlau & Welch 1998, "Efficient global
+    optimization of expensive black-box functions"); the forests' spread says how far it may be off.
+
+    Args:
+        predicted: before anything was tried.
+        worth: what recipes are ranked by.
+        gains: of those that were tried, as they are expected now.
+        own: the place of as-is, which need not be tried.
+        allowed: places that may be tried; None for all.
+    """
+    places = range(len(worth)) if allowed is None else allowed
+    left = [place for place in places if place != own and place not in gains]
+    if not left:
+        return None
+    if not gains:
+        return max(left, key=lambda place: float(worth[place]))
+    best = max(0.0, *gains.values())
+    spread = np.maximum((predicted.high - predicted.low) / 2 / SIDED, 1e-9)
+    above = predicted.gain - best
+    z = above / spread
+    improvement = above * ndtr(z) + spread * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return max(left, key=lambda place: float(improvement[place]))
+
+
+def informed(examples: Examples, told: Predicted, groups: Sequence[str], seed: int) -> Informed | None:
+    """Returns what leads say, learned from examples; None where too few of them tell how their trainings began.
+
+    Args:
+        examples: to learn from.
+        told: what was predicted for each row without its own group.
+        groups: of each task; tasks of one group are held back together when it is found out how much risk may be taken.
+        seed: of the trees' splits.
+    """
+    begun = [leads_of(found) for found in examples.results]
+    known = [task for task, leads in enumerate(begun) if leads is not None]
+    if len(known) < LEAST_TASKS or len({groups[task] for task in known}) < 2:
+        return None
+    parts = [_of_task(examples, told, task, begun[task]) for task in known]
+    rows, gain, harm, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
+    of_task = np.repeat(known, [len(part[0]) for part in parts])
+    everything = np.ones(len(rows), dtype=bool)
+    made = _grown(rows, gain, harm, weight, everything, seed)
+    given: list[tuple[float, bool]] = []
+    for part in folds([groups[task] for task in known]):
+        held = [known[place] for place in part]
+        forests = Informed(*_grown(rows, gain, harm, weight, ~np.isin(of_task, held), seed), risk=1.0)
+        given += [one for task in held if (one := _choice(forests, examples, told, task, begun[task])) is not None]
+    return Informed(*made, bounded(given, len(known), PROMISED))
+
+
+def leads_of(found: Results) -> tuple[Array, Array] | None:
+    """Returns what a task's trainings showed at their first rung; None where they had none in time.
+
+    Returns:
+        nats by which a candidate's held-back loss was lower than as-is's, [candidates, seeds], and the level of as-is's
+        [seeds]; both NaN where unknown.
+    """
+    tried = {one.recipe.key: one for one in found.task.tried}
+    reference = found.task.features.get("data_reference", math.nan)
+    losses = np.full((len(found.keys), len(found.seeds)), np.nan)
+    for row, key in enumerate(found.keys):
+        by_seed = {one.seed: one for one in tried[key].outcomes if one.lr_step == 0}
+        for column, seed in enumerate(found.seeds):
+            early = [loss for at, loss in by_seed[seed].rungs if SHORTEST <= at <= LONGEST and loss > 0]
+            if early:
+                losses[row, column] = math.log(early[0])
+    if not np.isfinite(losses[0]).any():
+        return None
+    return np.clip(losses[0] - losses, -MOST_LEAD, MOST_LEAD), losses[0] - reference
+
+
+def _of_task(examples: Examples, told: Predicted, task: int, began: tuple[Array, Array] | None) -> tuple[Array, ...]:
+    """Returns rows, gains, harms and weights of a task's candidates, a row for each seed on which a lead is known."""
+    assert began is not None
+    leads, levels = began
+    rows = examples.rows(task)
+    found = []
+    for column in range(leads.shape[1]):
+        known = np.flatnonzero(np.isfinite(leads[:, column]))[1:]  # without as-is
+        seen = _rows(told.of(rows), leads[known, column], float(levels[column]), known)
+        found.append((seen, examples.gain[rows][known], examples.harm[rows][known]))
+    joined = [np.concatenate(part) for part in zip(*found, strict=True)]
+    return (*joined, np.full(len(joined[0]), 1 / max(1, len(joined[0]))))
+
+
+def _grown(
+    rows: Array, gain: Array, harm: Array, weight: Array, chosen: NDArray[np.bool_], seed: int
+) -> tuple[Forest, Forest]:
+    first, second = (
+        grown(rows[chosen], target[chosen][:, None], weight[chosen], trees=TREES, leaf=LEAF, share=SHARE, seed=seed)
+        for target in (gain, harm)
+    )
+    return first, second
+
+
+def _choice(
+    forests: Informed, examples: Examples, told: Predicted, task: int, began: tuple[Array, Array] | None
+) -> tuple[float, bool] | None:
+    """Returns the risk and the harm of what would be recommended of a task by its first seed; None where nothing is."""
+    assert began is not None
+    leads, levels = began
+    rows = examples.rows(task)
+    predicted = told.of(rows)
+    gains: dict[int, float] = {}
+    seen: dict[int, float] = {}
+    allowed = [int(place) for place in np.flatnonzero(np.isfinite(leads[:, 0]))]
+    for _ in range(USUAL):
+        place = next_to_try(predicted, predicted.place - predicted.harm, gains, 0, allowed)
+        if place is None:
+            break
+        seen[place] = float(leads[place, 0])
+        gains = dict(forests.settled(predicted, seen, float(levels[0]), 0).gain)
+    found = forests.settled(predicted, seen, float(levels[0]), 0)
+    if found.answer == "keep":
+        return None
+    return found.harm[found.best], bool(examples.gain[rows][found.best] < -HARM)
+
+
+def _rows(told: Predicted, leads: Array, level: float, places: Sequence[int] | NDArray[np.intp]) -> Array:
+    """Returns the columns that are learned from, of the recipes at some places."""
+    reach = (told.high - told.low) / 2
+    before = np.stack([told.gain, reach, told.place, told.places.std(1), told.harm], axis=1)
+    after = np.stack([np.clip(leads, -MOST_LEAD, MOST_LEAD), np.full(len(leads), level)], axis=1)
+    return np.concatenate([before[np.asarray(places, dtype=int)], after], axis=1)
