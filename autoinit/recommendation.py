@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import text
-from .errors import ArgumentError, RecipeError
+from .errors import USER_ERRORS, ArgumentError, RecipeError
 from .graph import Globs, Graph
 from .knowledge.features import (
     FEATURES,
@@ -24,6 +24,7 @@ from .knowledge.features import (
     recipe_features,
 )
 from .plans.rules import resolve
+from .probing.first_pass import pass_features
 from .recipes.catalogue import check_fits, entry_of
 from .recipes.names import title
 from .recipes.recipe import OWN, Recipe
@@ -38,6 +39,7 @@ from .task.checks import unwrap
 from .task.features import own_scales, training_features
 from .task.optimizers import OptimizerBuilder
 from .task.snapshot import preserved_random
+from .task.task import Task, example_task
 from .tracing.choices import keep_choices, keep_untrained
 from .tracing.glimpse import glimpse
 
@@ -132,12 +134,13 @@ def recommend(
 ) -> Recommendation:
     """Returns which recipes suit a model, by what studies have found on others. Nothing is trained or changed.
 
-    The model and its data are described by some fifty numbers (depth, activations, normalization, the scale of your own
-    weights and of the inputs, the optimizer), and a model that was fitted to the trainings of earlier studies says of
-    each recipe how likely it does well on such a task, by how much, and at what risk. It is an estimate where `select`
-    measures.
+    The model and its data are described by some seventy numbers: depth, activations, normalization, the scale of your
+    own weights and of the inputs, the optimizer, and where there are data what a pass of your weights tells. A model
+    that was fitted to the trainings of earlier studies says of each recipe how likely it does well on such a task, by
+    how much, and at what risk. It is an estimate where `select` measures.
 
-    It takes a second, and no pass through your weights where the model can be read without them. The first call on a
+    It takes a second, and where there are data a few passes of one batch through your weights, after which the model is
+    exactly as it was; what cannot be measured so stays unknown. The first call on a
     machine fits the recommender, which takes up to half a minute, and keeps it in the cache folder ($AUTOINIT_CACHE or
     the platform's own). What is predicted is the loss on held-back rows. Where no recipe is expected to be better than
     your own weights, or the risk is higher than what keeps the harm of all first choices below 2 %, it abstains and
@@ -216,6 +219,8 @@ def recommend(
     own = own_scales(model, graph)
     described = {**architecture_features(graph), **own_features(graph, own), **seen.data}
     described |= ratio_features(described) | (_training(builder) if builder else {})
+    if seen.batch is not None:
+        described |= _first_pass(lambda: example_task(model, [seen.batch], loss=loss, step=step), seen.graph, described)
     candidates = _candidates(graph, recipes, learned.portfolio, measured=data is not None)
     numbers = {one: recipe_features(resolve(one, graph), graph, own) for one in candidates}
     return _recommendation(learned, described, numbers, k)
@@ -252,6 +257,15 @@ def _fits(recipe: Recipe, graph: Graph) -> bool:
     except RecipeError:
         return False
     return True
+
+
+def _first_pass(task: Callable[[], Task], graph: Graph, told: Features) -> Features:
+    """Returns what a pass of the owner's weights tells; nothing where there is no task to be made of them."""
+    try:
+        made = task()
+    except USER_ERRORS:
+        return {}
+    return pass_features(made, graph, told)
 
 
 def _training(builder: OptimizerBuilder) -> Features:

@@ -104,6 +104,16 @@ FEATURES: dict[str, str] = {
     "train_momentum": "momentum, or the first β",
     "train_lr": "log10 of the learning rate",
     "train_decay": "log10 of the weight decay, −8 for none",
+    # one pass of the owner's weights
+    "pass_loss": "log of the first loss over the best constant prediction's",
+    "pass_gradient": "log10 of the gradient's norm",
+    "pass_range": "log10 of the largest over the smallest gradient norm of a weight",
+    "pass_agreement": "cosine between the gradients of two halves of a batch",
+    "pass_dead": "mean share of units that are flat on the whole batch",
+    "pass_saturated": "mean share of values on the flat part of a bounded activation",
+    "pass_output": "log2 of the outputs' standard deviation",
+    "pass_growth": "log2 of the standard deviation behind the last weight before the output over the first's",
+    "pass_curvature": "curvature of the loss along the gradient, as asinh",
     # the recipe on this architecture
     "init_as_is": "1 where every weight stays as its owner drew it",
     "init_kept": "share of the matrices that stay or are only rescaled",

@@ -23,6 +23,7 @@ from ..knowledge.features import recipe_features
 from ..knowledge.lines import rounded
 from ..plans.rules import resolve
 from ..probing.bench import Bench
+from ..probing.first_pass import pass_features
 from ..probing.probe import probe
 from ..recipes.recipe import Recipe
 from ..seeds import seed_of_use
@@ -157,6 +158,7 @@ def features(task: Task, graph: Graph) -> dict[str, float | int | str | None]:
         "commonest_activation": shapes.most_common(1)[0][0] if shapes else None,
         "loss": task.loss_name,
         "optimizer": task.optimizer_name,
-        **task_features(task, graph),
+        **(told := task_features(task, graph)),
+        **pass_features(task, graph, told),
     }
     return {name: rounded(value) for name, value in found.items()}

@@ -40,10 +40,12 @@ class Glimpse:
     Attributes:
         graph: the architecture, with the frequency of the labels.
         data: what the data are, in numbers; empty where there are none.
+        batch: the first one; None where there are no data.
     """
 
     graph: Graph
     data: Features
+    batch: Batch | None = None
 
 
 def glimpse(
@@ -127,7 +129,9 @@ def _seen(
     if total is not None and total > 1:
         found["data_batches"] = math.log2(_trained_on(total, rows(batches[0])))
     return Glimpse(
-        dataclasses.replace(graph, label_prior=known.label_prior, independent_labels=known.independent), found
+        dataclasses.replace(graph, label_prior=known.label_prior, independent_labels=known.independent),
+        found,
+        batches[0],
     )
 
 
