@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from .proxies.miniatures import smaller as smaller
     from .recipes.catalogue import catalogue as catalogue
     from .recipes.recipe import Recipe as Recipe
-    from .recommendation import Recommendation as Recommendation
     from .recommendation import recommend as recommend
+    from .recommender.answer import Recommendation as Recommendation
     from .recommender.model import Recommender as Recommender
     from .reports.reporting import report as report
     from .search.selection import Selection as Selection
@@ -100,7 +100,7 @@ _HOMES = {
     "PlanMismatchError": "errors",
     "Recipe": "recipes.recipe",
     "RecipeError": "errors",
-    "Recommendation": "recommendation",
+    "Recommendation": "recommender.answer",
     "Recommender": "recommender.model",
     "Selection": "search.selection",
     "StepError": "errors",

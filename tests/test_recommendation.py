@@ -14,6 +14,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import autoinit
+from autoinit.recipes.names import title
 from autoinit.recommender.learner import NEVER
 from autoinit.recommender.model import Recommender
 
@@ -129,7 +130,7 @@ def test_candidates_that_are_listed_are_the_only_ones() -> None:
 def test_what_is_printed_names_the_choice_its_promise_and_its_neighbours() -> None:
     found = autoinit.recommend(deep(), digits(), optimizer=torch.optim.AdamW, lr=3e-3, recommender=learned())
     told = str(found)
-    assert told.startswith(f"Try {found.best.key}")
+    assert told.startswith(f"Try {title(found.best)}\n")
     assert found.nearest[0][0] in told
     assert "× 1" in told
     for reason in found.features_for:
@@ -156,3 +157,82 @@ def test_labels_out_of_range_are_refused() -> None:
     x, labels = torch.randn(64, 6), torch.full((64,), 3)
     with pytest.raises(autoinit.DataError, match="label 3 in batch 0 of data is out of range"):
         autoinit.recommend(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), (x, labels))
+
+
+# With a few short trainings
+
+
+def sgd(parameters: object) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.02, momentum=0.9)  # type: ignore[arg-type]
+
+
+def deep_tanh() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(*[part for _ in range(14) for part in (nn.Linear(64, 64), nn.Tanh())], nn.Linear(64, 10))
+
+
+def after_probes(risk: float = 1.0) -> Recommender:
+    found = learned()
+    assert found.informed is not None
+    return dataclasses.replace(found, informed=dataclasses.replace(found.informed, risk=risk))
+
+
+def test_recipes_that_were_tried_are_told_with_what_they_came_to() -> None:
+    model = deep_tanh()
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    found = autoinit.recommend(model, digits(), optimizer=sgd, probes=3, recommender=after_probes())
+    tried = found.table[found.table["lead"].notna()]
+    assert len(tried) == 3
+    assert (tried["recipe"] != "as_is").all()
+    assert not found.abstained
+    assert found.best.key in set(tried["recipe"])
+    assert float(tried.loc[tried["recipe"] == found.best.key, "lead"].iloc[0]) > 0.2  # as-is stands still there
+    assert found.steps == 4 * 16
+    shown = str(found)
+    assert "of the 3 recipes that were tried for 16 steps it is the likeliest to end well" in shown
+    assert "64 steps of training: 4 trainings of 16" in shown
+    assert "after 16" in found._repr_html_()
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_same_call_says_the_same_of_what_it_tried() -> None:
+    first, again = (
+        autoinit.recommend(deep_tanh(), digits(), optimizer=sgd, probes=2, recommender=after_probes()) for _ in range(2)
+    )
+    assert str(first) == str(again)
+
+
+def test_where_what_was_tried_is_at_too_high_a_risk_it_is_unsure() -> None:
+    found = autoinit.recommend(deep_tanh(), digits(), optimizer=sgd, probes=1, recommender=after_probes(risk=NEVER))
+    assert (found.abstained, found.unsure, found.best.key) == (True, True, "as_is")
+    assert "is the likeliest to end well, at a chance of" in found.why
+    assert found.recipes[0].key == found.table["recipe"].iloc[0]
+
+
+def test_what_leads_nowhere_is_not_recommended() -> None:
+    worse = {"base": "he_normal", "log2_gain": 10.0}
+    found = autoinit.recommend(
+        deep(), digits(), optimizer=sgd, probes=5, recipes=autoinit.Recipe(**worse), recommender=after_probes()
+    )
+    assert found.abstained
+    assert found.best.key == "as_is"
+    assert found.steps == 2 * 16  # there is but one to try
+    assert "is not expected to end better than your own weights" in found.why
+
+
+@pytest.mark.parametrize("probes", [-1, 1.5, True, "3"])
+def test_a_number_of_probes_that_is_none_is_refused(probes: object) -> None:
+    with pytest.raises(autoinit.ArgumentError, match="probes must be a whole number from 0"):
+        autoinit.recommend(deep(), digits(), probes=probes, recommender=learned())  # type: ignore[arg-type]
+
+
+def test_probes_need_data_weights_and_something_known_of_beginnings() -> None:
+    with pytest.raises(autoinit.ArgumentError, match="no data to train on"):
+        autoinit.recommend(deep(), probes=2, recommender=learned())
+    with pytest.raises(autoinit.ArgumentError, match="on the meta device"):
+        autoinit.recommend(deep().to("meta"), digits(), probes=2, recommender=learned())
+    knows_nothing = dataclasses.replace(learned(), informed=None)
+    with pytest.raises(autoinit.ArgumentError, match="does not tell how trainings began"):
+        autoinit.recommend(deep(), digits(), probes=2, recommender=knows_nothing)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:  # the libraries below take seconds to load: each command imports what it needs
-    from ..recommendation import Recommendation
+    from ..recommender.answer import Recommendation
     from ..search.selection import Selection
 
 

@@ -209,13 +209,14 @@ def select_command(
         raise typer.Exit(130)
 
 
-@app.command("recommend", short_help="Names the recipes that suit MODEL; nothing is trained.")
+@app.command("recommend", short_help="Names the recipes that suit MODEL, by what studies found.")
 def recommend_command(
     model: Model,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="module:callable; returns the data; what they are is told by it.")
     ] = None,
     count: Annotated[int, typer.Option("-k", help="How many recipes to list.")] = 5,
+    probes: Annotated[int, typer.Option(help="How many of them to try for 16 steps each.")] = 0,
     optimizer: Annotated[
         str | None, typer.Option(help="module:callable; the factory itself: (params) -> optimizer.")
     ] = None,
@@ -228,7 +229,7 @@ def recommend_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Names the recipes that suit MODEL, by what studies have found on others; nothing is trained."""
+    """Names the recipes that suit MODEL, by what studies have found on others, and by a few short trainings."""
     network = model_of(model)
     from ..recommendation import recommend
 
@@ -236,6 +237,7 @@ def recommend_command(
         network,
         called(data, "--data") if data else None,
         k=count,
+        probes=probes,
         loss=loss_of(loss),
         step=named(step, "--step") if step else None,
         optimizer=named(optimizer, "--optimizer") if optimizer else None,

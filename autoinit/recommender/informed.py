@@ -17,7 +17,7 @@ from scipy.special import ndtr
 from ..activations import Array
 from .examples import HARM, Examples, Results
 from .forest import Forest, grown
-from .learner import PROMISED, Answer, Predicted, bounded, folds
+from .learner import COVERED, PROMISED, Answer, Predicted, bounded, folds, weighted_quantile
 
 STEPS = 16
 """Of a short training."""
@@ -44,12 +44,14 @@ class Settled:
         best: the place of the recipe that is worth most of those that were tried; as-is where none was.
         gain: by place, nats by which the loss is expected to be lower than as-is's after a training.
         harm: by place, the chance that it is more than 5 % higher.
+        reach: by place, how far the gain's interval goes to either side.
     """
 
     answer: Answer
     best: int
     gain: Mapping[int, float]
     harm: Mapping[int, float]
+    reach: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,16 @@ class Informed:
     Attributes:
         gain, harm: the forests.
         risk: chance of harm up to which a recipe that was tried is recommended.
+        stretch: standard deviations that a gain's interval has to either side.
     """
 
     gain: Forest
     harm: Forest
     risk: float
+    stretch: float
 
-    def after(self, predicted: Predicted, leads: Mapping[int, float], level: float) -> tuple[Array, Array]:
-        """Returns gain and harm of the recipes that were tried, in the order of the leads.
+    def after(self, predicted: Predicted, leads: Mapping[int, float], level: float) -> tuple[Array, Array, Array]:
+        """Returns gain, how far that may be off, and harm of the recipes that were tried, in the order of the leads.
 
         Args:
             predicted: before.
@@ -75,7 +79,8 @@ class Informed:
         """
         places = list(leads)
         rows = _rows(predicted, np.array([leads[place] for place in places]), level, places)
-        return self.gain.predict(rows)[0][:, 0], self.harm.predict(rows)[0][:, 0]
+        gain, spread = (found[:, 0] for found in self.gain.predict(rows))
+        return gain, self.stretch * spread, self.harm.predict(rows)[0][:, 0]
 
     def settled(self, predicted: Predicted, leads: Mapping[int, float], level: float, own: int) -> Settled:
         """Returns what is to be done.
@@ -87,8 +92,8 @@ class Informed:
             own: the place of as-is.
         """
         if not leads:
-            return Settled("keep", own, {}, {})
-        gain, harm = self.after(predicted, leads, level)
+            return Settled("keep", own, {}, {}, {})
+        gain, reach, harm = self.after(predicted, leads, level)
         best = int((gain - CAUTION * harm).argmax())
         answer: Answer = "unsure" if harm[best] > self.risk else "try"
         if gain[best] <= HARM:
@@ -99,6 +104,7 @@ class Informed:
             places[best],
             dict(zip(places, map(float, gain), strict=True)),
             dict(zip(places, map(float, harm), strict=True)),
+            dict(zip(places, map(float, reach), strict=True)),
         )
 
 
@@ -150,11 +156,15 @@ def informed(examples: Examples, told: Predicted, groups: Sequence[str], seed: i
     everything = np.ones(len(rows), dtype=bool)
     made = _grown(rows, gain, harm, weight, everything, seed)
     given: list[tuple[float, bool]] = []
+    off = np.zeros(len(rows))
     for part in folds([groups[task] for task in known]):
         held = [known[place] for place in part]
-        forests = Informed(*_grown(rows, gain, harm, weight, ~np.isin(of_task, held), seed), risk=1.0)
+        unseen = np.isin(of_task, held)
+        forests = Informed(*_grown(rows, gain, harm, weight, ~unseen, seed), risk=1.0, stretch=1.0)
+        middle, spread = (found[:, 0] for found in forests.gain.predict(rows[unseen]))
+        off[unseen] = np.abs(gain[unseen] - middle) / np.maximum(spread, 1e-9)
         given += [one for task in held if (one := _choice(forests, examples, told, task, begun[task])) is not None]
-    return Informed(*made, bounded(given, len(known), PROMISED))
+    return Informed(*made, bounded(given, len(known), PROMISED), weighted_quantile(off, weight, COVERED))
 
 
 def leads_of(found: Results) -> tuple[Array, Array] | None:

@@ -251,7 +251,7 @@ def _stretch(examples: Examples, gain: Array, spread: Array) -> float:
     """Returns how many standard deviations cover the wanted share of the held-out rows."""
     known = spread > 0
     errors = np.abs(examples.gain - gain)[known] / np.maximum(spread[known], 1e-9)
-    return _quantile(errors, examples.weight[known], COVERED)
+    return weighted_quantile(errors, examples.weight[known], COVERED)
 
 
 def _risk(examples: Examples, worth: Array, harm: Array, gain: Array) -> float:
@@ -293,7 +293,8 @@ def bounded(given: Sequence[tuple[float, bool]], tasks: int, promised: float) ->
     return found
 
 
-def _quantile(values: Array, weight: Array, share: float) -> float:
+def weighted_quantile(values: Array, weight: Array, share: float) -> float:
+    """Returns the least value that a share of the weight is at or below."""
     order = np.argsort(values)
     reached = np.cumsum(weight[order]) / weight.sum()
     return float(values[order][min(int(np.searchsorted(reached, share)), len(values) - 1)])
