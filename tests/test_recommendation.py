@@ -58,7 +58,7 @@ def test_a_deep_plain_network_is_given_a_recipe_that_fits_and_promises_something
     assert own["gain"] == own["harm"] == 0
     assert found.table["worth"].idxmax() == 0
     assert len(found.nearest) == 3
-    assert found.known[0] > 45
+    assert found.known[0] > 55
     autoinit.apply_(model, found.best, digits())
 
 
@@ -69,6 +69,24 @@ def test_model_and_random_states_are_left_as_they_were() -> None:
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_pass_of_the_weights_is_told_where_there_are_data_and_leaves_nothing_behind() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 10)).eval()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    known = [
+        autoinit.recommend(model, given, recommender=learned()).known[0]
+        for given in (None, digits(), (digits()[0][:1], digits()[1][:1]))
+    ]
+    assert known[1] - known[0] > 15
+    assert known[2] < known[1]  # a single row cannot be passed under batch normalization
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert all(torch.equal(parameter.grad, torch.ones_like(parameter)) for parameter in model.parameters())
+    assert not any(module.training for module in model.modules())
 
 
 def test_far_from_what_was_studied_it_keeps_the_owners_weights_and_says_why() -> None:

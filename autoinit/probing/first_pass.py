@@ -16,13 +16,15 @@ from torch import Tensor
 from ..errors import USER_ERRORS
 from ..graph import Graph
 from ..knowledge.features import SMALLEST_NORM, Features
-from ..task.snapshot import preserved_random, seed_generators
+from ..task.snapshot import Snapshot, preserved_random, seed_generators
 from ..task.task import Task
 from .recorder import log_range
-from .signals import LayerSignal, measure, norms
+from .signals import LayerSignal, agreement, norms, passed
 
 STRIDE = 1e-3
 """How far the weights go along the gradient to see how it changes, as a share of their norm."""
+LARGE = 20_000_000
+"""Parameters from which on one pass has to do: what takes further ones stays unknown."""
 
 
 def pass_features(task: Task, graph: Graph, told: Mapping[str, float]) -> Features:
@@ -33,29 +35,47 @@ def pass_features(task: Task, graph: Graph, told: Mapping[str, float]) -> Featur
         graph: its architecture.
         told: features of the task that are known; the best constant prediction's loss is used.
     """
-    if any(parameter.is_meta for parameter in task.model.parameters()):
+    parameters = list(task.model.parameters())
+    if any(parameter.is_meta for parameter in parameters):
         return {}
     found: Features = {}
-    for read in (_signals, _curvature):
-        try:
-            with preserved_random():
-                seed_generators(0, task.device)  # of dropout, so that the same model has the same numbers
-                found |= read(task, graph, told)
-        except USER_ERRORS:  # batch normalization of a single row, no memory left, a step that steps by itself
-            continue
+    large = sum(parameter.numel() for parameter in parameters) >= LARGE
+    try:
+        with preserved_random():
+            seed_generators(0, task.device)  # of dropout, so that the same model has the same numbers
+            with task.preserved() as snapshot:
+                _passes(task, graph, told, snapshot, large, found)
+    except USER_ERRORS:  # batch normalization of a single row, no memory left, a step that steps by itself
+        pass
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _signals(task: Task, graph: Graph, told: Mapping[str, float]) -> Features:
-    seen = measure(task, graph)
-    weights = [one for one in seen.layers if graph[one.name].is_matrix]
-    found: Features = {"pass_gradient": math.log10(max(seen.grad_norm, SMALLEST_NORM)), **_sizes(weights, graph)}
-    if "data_reference" in told and seen.loss > 0:
-        found["pass_loss"] = math.log(seen.loss) - told["data_reference"]
+def _passes(
+    task: Task, graph: Graph, told: Mapping[str, float], snapshot: Snapshot, large: bool, found: Features
+) -> None:
+    """Adds what passes tell, one by one: what is known before one fails stays."""
+    loss, by_name, layers = passed(task, graph, task.train[0])
+    found |= _signals(graph, loss, by_name, layers, told)
+    if large:
+        return
+    gradients = {name: one.grad for name, one in task.model.named_parameters() if one.grad is not None}
+    snapshot.rewind()
+    if (cosine := agreement(task, task.train[0])) is not None:
+        found["pass_agreement"] = cosine
+    snapshot.rewind()
+    found |= _curvature(task, gradients)
+
+
+def _signals(
+    graph: Graph, loss: float, by_name: Mapping[str, float], layers: Iterable[LayerSignal], told: Mapping[str, float]
+) -> Features:
+    weights = [one for one in layers if graph[one.name].is_matrix]
+    norm = math.hypot(*by_name.values())
+    found: Features = {"pass_gradient": math.log10(max(norm, SMALLEST_NORM)), **_sizes(weights, graph)}
+    if "data_reference" in told and loss > 0:
+        found["pass_loss"] = math.log(loss) - told["data_reference"]
     if (spread := log_range([one.grad_norm for one in weights if one.grad_norm is not None])) is not None:
         found["pass_range"] = spread
-    if seen.agreement is not None:
-        found["pass_agreement"] = seen.agreement
     for name in ("dead", "saturated"):
         if shares := [share for one in weights if (share := getattr(one, name)) is not None]:
             found[f"pass_{name}"] = fmean(shares)
@@ -71,30 +91,23 @@ def _sizes(weights: list[LayerSignal], graph: Graph) -> Features:
     return found | ({"pass_growth": inner[-1][1] - inner[0][1]} if inner else {})
 
 
-def _curvature(task: Task, graph: Graph, told: Mapping[str, float]) -> Features:
-    """Returns the curvature of the loss along the gradient g, gᵀHg/g·g, as asinh.
+def _curvature(task: Task, first: Mapping[str, Tensor]) -> Features:
+    """Returns the curvature of the loss along its gradient g, gᵀHg/g·g, as asinh; the caller puts the model back.
 
     By the difference of two gradients a small way apart, since not every operation can be differentiated twice.
     """
-    with task.preserved() as snapshot:
-        first = _gradients(task)
-        reached = {name: one for name, one in task.model.named_parameters() if name in first}
-        size, way = _norm(first.values()), STRIDE * _norm(one.detach() for one in reached.values())
-        if not (0 < size < math.inf and way > 0):
-            return {}
-        snapshot.rewind()
-        with torch.no_grad():
-            for name, one in reached.items():
-                one.add_(first[name], alpha=way / size)
-        second = _gradients(task)
-        change = sum(float((first[name] * (second[name] - first[name])).sum()) for name in first.keys() & second.keys())
-    return {"pass_curvature": math.asinh(change / (size * way))}
-
-
-def _gradients(task: Task) -> dict[str, Tensor]:
+    reached = {name: one for name, one in task.model.named_parameters() if name in first}
+    size, way = _norm(first.values()), STRIDE * _norm(one.detach() for one in reached.values())
+    if not (0 < size < math.inf and way > 0):
+        return {}
+    with torch.no_grad():
+        for name, one in reached.items():
+            one.add_(first[name], alpha=way / size)
     task.model.train()
     task.backward(task.train[0])
-    return {name: one.grad.detach().clone() for name, one in task.model.named_parameters() if one.grad is not None}
+    pairs = ((first[name], one.grad) for name, one in reached.items() if one.grad is not None)
+    change = sum(float((one * (other - one)).sum()) for one, other in pairs)
+    return {"pass_curvature": math.asinh(change / (size * way))}
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:

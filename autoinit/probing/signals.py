@@ -92,7 +92,7 @@ def measure(task: Task, graph: Graph, batch: Batch | None = None) -> Signals:
     """
     batch = task.train[0] if batch is None else batch
     with task.preserved() as snapshot:
-        loss, by_name, layers = _passed(task, graph, batch)
+        loss, by_name, layers = passed(task, graph, batch)
         total = math.sqrt(sum(norm**2 for norm in by_name.values()))
         snapshot.rewind()
         return Signals(loss, total, agreement(task, batch), layers)
@@ -105,11 +105,19 @@ def layer_signals(task: Task, graph: Graph) -> tuple[LayerSignal, ...]:
         task: what is trained.
         graph: the model's architecture.
     """
-    return _passed(task, graph, task.train[0])[2]
+    return passed(task, graph, task.train[0])[2]
 
 
-def _passed(task: Task, graph: Graph, batch: Batch) -> tuple[float, dict[str, float], tuple[LayerSignal, ...]]:
-    """Returns the loss of a batch, the gradient's norm by parameter name, and the signals of each layer."""
+def passed(task: Task, graph: Graph, batch: Batch) -> tuple[float, dict[str, float], tuple[LayerSignal, ...]]:
+    """Returns the loss of a batch, the gradient's norm by parameter name, and the signals of each layer.
+
+    The gradients stay in the parameters; the caller puts the model back.
+
+    Args:
+        task: what is trained.
+        graph: the model's architecture.
+        batch: on the task's device.
+    """
     task.model.train()
     task.model.zero_grad(set_to_none=True)
     outputs: dict[str, _Output] = {}

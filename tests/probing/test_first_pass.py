@@ -95,6 +95,20 @@ def test_what_fails_leaves_its_numbers_unknown_and_the_model_as_it_was() -> None
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_large_model_is_passed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    model = plain()
+    task, graph = made(model)
+    model.register_forward_hook(lambda *_: calls.append(1))
+    whole = pass_features(task, graph, {})
+    assert len(calls) == 4  # the batch, its halves, and the batch a little way on
+    monkeypatch.setattr("autoinit.probing.first_pass.LARGE", 100)
+    calls.clear()
+    once = pass_features(task, graph, {})
+    assert len(calls) == 1
+    assert once == {name: whole[name] for name in whole if name not in ("pass_agreement", "pass_curvature")}
+
+
 def test_a_single_row_under_batch_normalization_is_not_passed() -> None:
     task, graph = made(plain(nn.BatchNorm1d(16)), rows=2)
     x, labels = task.train[0]
