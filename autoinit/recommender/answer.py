@@ -88,7 +88,7 @@ class Recommendation:
         features_for: what spoke for the best one; where nothing is recommended, for the likeliest.
         unlike: in what the task is least like the studied ones; the change is in their standard deviations.
         known: how many features of the task are known, of how many.
-        steps: of training that were taken for it, in all; 0 where nothing was tried.
+        steps: how many steps of training were taken for it, in all; 0 where nothing was tried.
     """
 
     best: Recipe
