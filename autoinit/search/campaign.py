@@ -14,6 +14,7 @@ from ..judging.budget import Meter, Schedule
 from ..judging.gate import USUAL_LENGTH
 from ..judging.score import Curve, Reference, Score, score
 from ..judging.trials import Candidate, Job, Outcome, Stage, State, Trial, ranking
+from ..judging.worth import Worth
 from ..probing.bench import Bench
 from ..recipes.calibrations import steps_of
 from ..recipes.names import title
@@ -59,6 +60,9 @@ class Campaign:
         reference: what losses are measured against; set by the first job, which is the owner's.
         training_steps: of the training that the weights are chosen for; None where nobody says.
         ended: why the search needed no more of the budget, in words; empty where it took its share.
+        spares: whether the search ends where what is left to find is worth less than its cost.
+        left_over: what was left to find where it ended so; None where it did not.
+        further: of the owner's weights beyond their trial, where they were looked at again; else None.
         alike: known recipes that are not tried, because another one gives the same weights → that one.
         how: how jobs are run, in words; empty where none is.
         searched_elsewhere: whether the search before was on another model, a proxy: its ranking tells who to look at
@@ -77,6 +81,9 @@ class Campaign:
     alike: dict[Recipe, Recipe] = field(default_factory=dict)
     how: str = ""
     searched_elsewhere: bool = False
+    spares: bool = True
+    left_over: Worth | None = None
+    further: Curve | None = None
 
     def jobs(self, stage: Stage, entries: Sequence[tuple[Candidate, str]], steps: int, **rest: object) -> list[Job]:
         """Returns the next jobs, numbered.

@@ -20,6 +20,7 @@ from ..task.snapshot import uninterrupted
 from .campaign import Campaign
 from .distinct import Distinct
 from .finals import finalists
+from .prospects import nothing_left
 from .rounds import Rounds
 from .sampling import distribution_of
 
@@ -60,9 +61,11 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study, write: Callab
         halving.learn(campaign.trials)
         if space.listed:
             campaign.ended = _all_tried(campaign, limit)
-        if space.listed or _hopeless(campaign.trials):
+        if space.listed or campaign.left_over is not None or _hopeless(campaign.trials):
             return
     while count := int(min(limit - len(campaign.trials), _affordable(campaign, halving.rungs[-1]))):
+        if campaign.trials and nothing_left(campaign, count * _expected(campaign)):
+            return
         # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
         study.sampler = optuna.samplers.TPESampler(seed=seed_of_use(campaign.bench.seed, f"tpe {len(campaign.trials)}"))
         trials = _try_batch(campaign, space, study, halving, distinct, count, write)
@@ -116,7 +119,7 @@ def _try_known(
             # One that is complete may go on; any other has ended.
             if proposal.number not in told and (all_ or (trial is not None and trial.state != "complete")):
                 told.add(proposal.number)
-                _tell(study, proposal, trial)
+                _tell(study, proposal, trial, spared=campaign.left_over is not None)
 
     def after_round() -> None:
         tell(all_=False)
@@ -153,9 +156,13 @@ def _affordable(campaign: Campaign, top: int) -> int:
     # Batches of one size are what makes a search repeatable; neither stacks nor seconds are.
     free = campaign.executor.name == "stacked" or campaign.meter.budget.seconds is not None
     together = max(BATCH, campaign.executor.concurrency if free else 0)
-    expected = sum(trial.spent for trial in trials) / len(trials)
     # Most of a batch is pruned early; that half of it is not must not overrun what is left.
-    return int(max(1.0, min(together, left / expected, 2 * left / full)))
+    return int(max(1.0, min(together, left / _expected(campaign), 2 * left / full)))
+
+
+def _expected(campaign: Campaign) -> float:
+    """Returns what a further trial costs, in steps, by those so far."""
+    return sum(trial.spent for trial in campaign.trials) / len(campaign.trials)
 
 
 def _hopeless(trials: list[Trial]) -> bool:
@@ -231,9 +238,11 @@ def _proposals(
         _tell(study, proposal, tried.get(stands))
 
 
-def _tell(study: optuna.Study, proposal: optuna.Trial, trial: Trial | None) -> None:
+def _tell(study: optuna.Study, proposal: optuna.Trial, trial: Trial | None, *, spared: bool = False) -> None:
     if trial is None:
-        study.tell(proposal, state=TrialState.FAIL)
+        if spared:
+            proposal.set_user_attr("reason", "not run: nothing was left to find that is worth its cost")
+        study.tell(proposal, state=TrialState.PRUNED if spared else TrialState.FAIL)
         return
     proposal.set_user_attr("recipe", trial.candidate.recipe.key)
     if trial.reason:

@@ -15,6 +15,7 @@ from ..recipes.space import LR_STEPS
 from ..text import number
 from .campaign import Campaign
 from .costs import SHORTEST_RUN, final_cost, longest
+from .prospects import nothing_left
 
 FINALISTS = 3
 FINAL_ORDERS = 2
@@ -32,11 +33,13 @@ class NoChampion:
         why: in words.
         open: whether a larger budget may find somebody.
         longer: how many times the budget, where that is known.
+        short: whether that is one whose gate has runs long enough to believe a lead.
     """
 
     why: str
     open: bool = False
     longer: float | None = None
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
     if not rivals:
         none_tried = "the budget ended before another candidate could be tried"
         return Finals(own, None, nobody=_no_rival(campaign, none_tried))
-    if nobody := _too_early(campaign):
+    if nobody := _too_early(campaign) or _too_dear(campaign):
         decided = Finals(own, None, nobody=nobody)
         _say_who_goes_on(campaign, decided, {})
         return decided
@@ -103,6 +106,22 @@ def _too_early(campaign: Campaign) -> NoChampion | None:
         "early tells little"
     )
     return NoChampion(why, open=True, longer=max(2.0, EARLY_STEPS / max(1, steps)))
+
+
+def _too_dear(campaign: Campaign) -> NoChampion | None:
+    """Returns why the search's leader is not worth a gate; None where it is."""
+    if campaign.searched_elsewhere or not nothing_left(campaign, 0.0):
+        return None
+    return _nothing_left(campaign, f"{title(ranking(campaign.trials)[0].candidate.recipe)} led, but ")
+
+
+def _nothing_left(campaign: Campaign, before: str) -> NoChampion | None:
+    """Returns why a search ended before its budget did, behind some words; None where that was not for its cost."""
+    left = campaign.left_over
+    if left is None:
+        return None
+    short = left.too_short and left.ahead.assumed
+    return NoChampion(f"{before}{left}", open=short, short=short)
 
 
 def _probed(campaign: Campaign) -> int:
@@ -241,6 +260,8 @@ def _no_rival(campaign: Campaign, none_tried: str) -> NoChampion:
     if trials and trials[0].state == "failed":
         return _own_failed(trials[0])
     others = [trial for trial in trials if trial.candidate.recipe != OWN]
+    if not others and (nobody := _nothing_left(campaign, "")):
+        return nobody
     if not others:
         rates = len({trial.candidate.lr_step for trial in trials})
         only = f"only learning rates were tried, {rates} of them on the model's own weights: " if rates > 1 else ""
@@ -249,7 +270,8 @@ def _no_rival(campaign: Campaign, none_tried: str) -> NoChampion:
     if len(broken) == len(others):
         why = f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {broken[0].reason})"
         return NoChampion(why + _own_diverged(campaign))
-    return NoChampion(f"none of {len(others)} candidates beat the model's own weights in the search")
+    why = f"none of {len(others)} candidates beat the model's own weights in the search"
+    return _nothing_left(campaign, f"{why}, and ") or NoChampion(why)
 
 
 def _own_failed(trial: Trial) -> NoChampion:

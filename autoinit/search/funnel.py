@@ -76,6 +76,8 @@ def search(
     with contextlib.ExitStack() as stack:
         last = campaign
         try:
+            # Of what somebody lists, or asks a learning rate of, each is wanted whatever it costs.
+            campaign.spares = campaign.spares and not (space.listed or space.has("lr_step"))
             with stored(storage, study_name) as (study, write):
                 explore(campaign, space, study, write)
             if finalists(campaign.trials)[1]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import text
-from ..judging.budget import LONGEST_GATE, SMALLEST_ALLOWANCE, Meter
+from ..judging.budget import ENOUGH_FOR_AN_ANSWER, LONGEST_GATE, SMALLEST_ALLOWANCE, Meter
 from ..judging.gate import LOOKS, Verdict
 from ..recipes.names import title
 from ..task.losses import is_binary, split
@@ -78,6 +78,8 @@ def reason(found: Found, meter: Meter, gate_share: float) -> Reason:
         nobody = found.nobody or NoChampion("nothing was tried", open=True)
         open_, why = nobody.open, nobody.why
         remedy = f"{_budget(nobody.longer, meter)} looks at more steps" if nobody.longer else ""
+        if nobody.short:
+            remedy = f"{_enough(meter)} looks at smaller effects"
     elif verdict is None:
         open_, why = True, f"{title(found.champion.recipe)} led, but the budget ended before the gate could confirm it"
         remedy = f"{_budget(2.0, meter)} would"
@@ -127,6 +129,13 @@ def _budget(factor: float, meter: Meter) -> str:
     if meter.budget.seconds is None:
         return f"Budget(steps={rounded_up(1.2 * factor * meter.steps)})"
     return f'budget="{rounded_up(1.2 * factor * meter.seconds)}s"'
+
+
+def _enough(meter: Meter) -> str:
+    """Returns the budget, as it is written, that pays for gate runs of which a lead is believed."""
+    if meter.budget.seconds is None:
+        return f"Budget(steps={ENOUGH_FOR_AN_ANSWER})"
+    return f'budget="{rounded_up(meter.begun + 1.2 * ENOUGH_FOR_AN_ANSWER * meter.step_seconds)}s"'
 
 
 def too_small(meter: Meter) -> Reason:

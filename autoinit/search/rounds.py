@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..judging.budget import FIRST_RUNG, LONGEST_PROBE
+from ..judging.score import Curve
 from ..judging.trials import Candidate, Trial
 from ..probing.paused import can_be_paused
 from ..recipes.recipe import OWN
 from .campaign import Campaign
 from .costs import DRAW_COST, longest, look_cost
 from .finals import FINALISTS
+from .prospects import nothing_left
 
 WORTH_A_ROUND = 1.25
 """How many times as long the next round has to be."""
@@ -88,7 +90,9 @@ class Rounds:
             if _owner_failed(trials) or not (others or (owners and self.proposes)):
                 return self.ladder
             standing, steps = self._standing(owners, others, (reached, twice), drawing)
-            if steps < WORTH_A_ROUND * reached:
+            if steps < WORTH_A_ROUND * reached or nothing_left(
+                self.campaign, self._round(standing, (reached, steps), drawing)
+            ):
                 break
             trials = self._next(standing, steps, pauses=self.pauses and steps == twice < self.ladder[-1])
             for group in (owners, others):
@@ -115,15 +119,19 @@ class Rounds:
         reached, twice = reach
 
         def cost(trials: Sequence[Trial], steps: int) -> float:
-            if self.pauses:
-                return len(trials) * self._cost(reached, steps)
-            return sum(drawing[one.number] + self._cost(0, steps) for one in trials)
+            return self._round(trials, (reached, steps), drawing)
 
         better = [*owners[: _better(len(owners), OWN_RATES)], *others[: _better(len(others), FINALISTS)]]
         if cost(better, twice) <= self._left(len(better)):
             return better, twice
         few = [*owners[:1], *others[:FINALISTS]]
         return few, longest(twice, self._left(len(few)), lambda steps: cost(few, steps))
+
+    def _round(self, trials: Sequence[Trial], reach: tuple[int, int], drawing: Mapping[int, float]) -> float:
+        """Returns what it costs to train candidates from the last round's steps to those of the next."""
+        if self.pauses:
+            return len(trials) * self._cost(*reach)
+        return sum(drawing[one.number] + self._cost(0, reach[1]) for one in trials)
 
     def _leave_behind(self, group: Sequence[Trial], standing: Sequence[Trial], reached: int) -> None:
         """Says why who is not in the next round is not."""
@@ -140,11 +148,22 @@ class Rounds:
         own, *others = candidates
         found = campaign.run_first(campaign.jobs("search", [(own, "search")], steps, pauses=self.pauses))
         campaign.meter.pace_again()  # it ran alone, which says little of a round's pace
-        if found[0].state != "failed":
+        whole = len(others) * (DRAW_COST - 1) * steps + len(others) * self._cost(0, steps)
+        if found[0].state != "failed" and not nothing_left(campaign, whole, self._again):
             entries = [(other, "search") for other in others]  # all are measured against it
             jobs = campaign.jobs("search", entries, steps, pauses=self.pauses, reference=campaign.reference)
             found += campaign.run(jobs)
         return self._noted(found)
+
+    def _again(self) -> Curve | None:
+        """Returns the owner's training after twice the first round's steps; the trial stays that of the round."""
+        if not self.pauses:
+            return None
+        campaign, steps, own = self.campaign, self.ladder[0], self.campaign.trials[0]
+        (job,) = campaign.jobs("search", [(own.candidate, "search")], 2 * steps, rungs=(steps,), goes_on=True)
+        (longer,) = campaign.run_on([dataclasses.replace(job, number=own.number)])
+        campaign.trials[own.number] = own
+        return longer.curve
 
     def _next(self, standing: Sequence[Trial], steps: int, *, pauses: bool) -> list[Trial]:
         """Returns the trials of those that are left, in their order."""

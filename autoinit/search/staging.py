@@ -151,7 +151,14 @@ def searching(
         if judge is not setup:
             schedule = _leaving_enough(schedule, judge, meter)
         yield Campaign(
-            setup.bench, choice.executor, meter, schedule, report, training_steps=training_steps, how=choice.why
+            setup.bench,
+            choice.executor,
+            meter,
+            schedule,
+            report,
+            training_steps=training_steps,
+            how=choice.why,
+            spares=judge is setup,  # that a proxy trains says nothing of the model
         )
 
 

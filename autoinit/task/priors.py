@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .batches import Batch
-from .losses import IGNORED, BestConstant, class_frequencies, classes, split, targets
+from .losses import (
+    IGNORED,
+    VARIANCE_BATCHES,
+    BestConstant,
+    class_frequencies,
+    classes,
+    entropy,
+    split,
+    targets,
+    variance,
+)
+
+FEWEST_BATCHES = 4
+"""Batches whose losses tell by how much they differ."""
 
 
 def constant_of(loss: Callable[..., Any] | None, output: Tensor | None, batches: Sequence[Batch]) -> BestConstant:
@@ -76,3 +90,41 @@ def _of_labels(loss: nn.BCEWithLogitsLoss | None, output: Tensor, batches: Seque
     reached = -(torch.xlogy(factor * p, prior) + torch.xlogy(1 - p, 1 - prior)).mean().item()
     means = loss is None or loss.reduction == "mean"
     return BestConstant(tuple(prior.tolist()), (reached or None) if means else None, independent=True)
+
+
+def batch_spread(known: BestConstant, batches: Sequence[Batch]) -> float | None:
+    """Returns by how much the best constant's loss differs from batch to batch; None where that is unknown.
+
+    It is the standard deviation of its logarithm: what a model's loss varies by that does not look at its input.
+
+    Args:
+        known: of all of them.
+        batches: some are enough.
+    """
+    if known.loss is None or known.independent:
+        return None
+    losses = [_loss_on(known.label_prior, value) for value in targets(batches[:VARIANCE_BATCHES])]
+    if len(losses) < FEWEST_BATCHES or min(losses) <= 0:
+        return None
+    return statistics.stdev(map(math.log, losses))
+
+
+def _loss_on(prior: Sequence[float], target: Tensor) -> float:
+    """Returns a constant's loss on a batch; a squared error is that of the batch's own mean."""
+    if not prior:
+        return variance([target.cpu()])
+    found = class_frequencies([target], len(prior))
+    return -sum(p * math.log(q) for p, q in zip(found, prior, strict=False) if p > 0 and q > 0)
+
+
+def lowest_constant(classes: int, batches: Sequence[Batch]) -> float | None:
+    """Returns the entropy of the labels of some batches, or the variance of their targets; None where it is 0.
+
+    Args:
+        classes: how many there are; 0 of a squared error.
+        batches: of one loss.
+    """
+    values = [value.cpu() for value in targets(batches)]
+    if not values or (not classes and len({tuple(value.shape[1:]) for value in values}) > 1):
+        return None
+    return (entropy(class_frequencies(values, classes)) if classes else variance(values)) or None

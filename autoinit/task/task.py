@@ -35,7 +35,7 @@ from .losses import (
 from .machine import OUT_OF_MEMORY, numbers
 from .optimizers import DEFAULT_LR, OptimizerBuilder
 from .precision import LossScale
-from .priors import constant_of
+from .priors import batch_spread, constant_of, lowest_constant
 from .snapshot import Snapshot, preserved, preserved_random
 from .stillness import check_still, stilled
 
@@ -70,6 +70,7 @@ class Task:
         label_prior: relative frequency of each class; empty where the loss is no classification.
         independent_labels: whether each of them is a label by itself (binary cross-entropy).
         reference: loss of the best constant predictor (label entropy, target variance); None if unknown.
+        reference_spread: standard deviation of its logarithm from batch to batch; None if unknown.
         lr: the optimizer's own learning rate; None where there is none to read.
         lr_searched: whether learning rates around `lr` are candidates.
         lr_given: whether `lr` is the owner's, by a number or by an optimizer, and not a default.
@@ -88,6 +89,7 @@ class Task:
     label_prior: tuple[float, ...] = ()
     independent_labels: bool = False
     reference: float | None = None
+    reference_spread: float | None = None
     lr: float | None = DEFAULT_LR
     lr_searched: bool = False
     lr_given: bool = False
@@ -101,6 +103,12 @@ class Task:
     _overwrites: bool = False
     _streams: bool = False
     _output: Tensor | None = field(default=None, repr=False)
+
+    def best_constant_on(self, batches: Sequence[Batch]) -> float | None:
+        """Returns the lowest loss that any constant has on some batches; None where that is unknown."""
+        if self.reference is None or self.loss_name not in ("cross_entropy", "mse", "model"):
+            return None
+        return lowest_constant(len(self.label_prior), batches)
 
     def loss(self, batch: Batch) -> Tensor:
         """Returns the scalar loss of a batch, with gradient unless the step calls backward itself."""
@@ -621,3 +629,4 @@ def _learn_reference(task: Task) -> None:
     if task.loss_name == "custom":
         known = constant_of(task._loss.given, output, task.train)
     task.label_prior, task.reference, task.independent_labels = known.label_prior, known.loss, known.independent
+    task.reference_spread = batch_spread(known, task.train)

@@ -122,3 +122,10 @@ def test_a_budget_that_is_not_needed_says_why(changes: dict[str, Any], told: str
     if early:
         assert "of the budget was not needed: " in early
         assert early in str(selection)
+
+
+def test_a_budget_that_shows_rescues_only_names_the_least_that_shows_more() -> None:
+    short = Found(Candidate(OWN), nobody=NoChampion("it trains", open=True, short=True))
+    assert reason(short, STEPS, 0.5).remedy == "Budget(steps=1000) looks at smaller effects"
+    clocked = Meter(budget=Budget(seconds=3.0), step_seconds=0.01, begun=0.5)
+    assert reason(short, clocked, 0.5).remedy == 'budget="13s" looks at smaller effects'

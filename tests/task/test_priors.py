@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 import autoinit
 from autoinit.task.losses import BestConstant
-from autoinit.task.priors import constant_of
+from autoinit.task.priors import batch_spread, constant_of, lowest_constant
+from autoinit.task.task import make_task
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(600, 7, generator=GENERATOR)
@@ -101,3 +102,55 @@ def test_maps_have_their_labels_on_the_channel_axis() -> None:
 def test_of_other_losses_and_targets_nothing_is_claimed(loss: Any, target: Tensor) -> None:
     known = constant_of(loss, torch.empty(100, 3), [(X[:100], target[:100])])
     assert known == BestConstant()
+
+
+# How much a constant's loss differs from batch to batch, and the lowest that one can have
+
+
+def batches(target: Tensor, rows: int = 20) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(X.split(rows), target.split(rows), strict=True))
+
+
+def test_the_spread_is_that_of_the_constants_own_losses() -> None:
+    prior = (0.7, 0.25, 0.05)
+    known = BestConstant(prior, 1.0)
+    logits = torch.tensor(prior).log()
+    losses = [F.cross_entropy(logits.expand(len(y), 3), y).log() for _, y in batches(CLASSES)]
+    assert batch_spread(known, batches(CLASSES)) == pytest.approx(float(torch.stack(losses).std()), rel=1e-4)
+
+
+def test_of_a_squared_error_it_is_near_what_normal_targets_have() -> None:
+    target = torch.randn(600, 1, generator=torch.Generator().manual_seed(1))
+    found = batch_spread(BestConstant(loss=1.0), batches(target, 20))
+    assert found == pytest.approx(math.sqrt(2 / 20), rel=0.35)
+
+
+def test_nothing_is_said_of_few_batches_of_losses_of_zero_or_of_unknown_ones() -> None:
+    assert batch_spread(BestConstant((0.7, 0.25, 0.05), 1.0), batches(CLASSES)[:3]) is None
+    assert batch_spread(BestConstant(loss=1.0), batches(torch.ones(600, 1))) is None
+    assert batch_spread(BestConstant(), batches(CLASSES)) is None
+    assert batch_spread(BestConstant((0.5, 0.1), 1.0, independent=True), batches(LABELS)) is None
+
+
+def test_no_constant_has_a_lower_loss_than_the_lowest() -> None:
+    some = batches(CLASSES)[:4]
+    labels = torch.cat([y for _, y in some])
+    found = lowest_constant(3, some)
+    assert found is not None
+    own = torch.bincount(labels, minlength=3) / len(labels)
+    assert found == pytest.approx(float(-(own * own.log()).nansum()), rel=1e-5)
+    for prior in ((0.7, 0.25, 0.05), (0.6, 0.3, 0.1), (0.8, 0.15, 0.05)):
+        assert found <= float(F.cross_entropy(torch.tensor(prior).log().expand(len(labels), 3), labels)) + 1e-6
+    target = torch.randn(600, 2, generator=torch.Generator().manual_seed(2))
+    squares = lowest_constant(0, batches(target))
+    assert squares == pytest.approx(float(target.var(dim=0, correction=0).mean()), rel=1e-4)
+    assert lowest_constant(0, [(X[:4], X[:4, :2]), (X[:4], X[:4, :3])]) is None
+
+
+def test_a_task_knows_both() -> None:
+    task = make_task(nn.Linear(7, 3), (X, CLASSES))
+    assert task.reference_spread is not None
+    assert task.best_constant_on(task.train) == pytest.approx(task.reference, rel=1e-5)
+    own = make_task(nn.Linear(7, 3), (X, CLASSES), loss=lambda output, target: F.cross_entropy(output, target))
+    assert own.reference_spread is None
+    assert own.best_constant_on(own.train) is None

@@ -91,6 +91,7 @@ def _chosen(model: nn.Module, task: BenchTask, seed: int, steps: int) -> Start:
         loss=task.loss,
         optimizer=task.optimizer,
         budget=autoinit.Budget(steps=steps),
+        training_steps=task.steps,
         seed=seed,
         progress=False,
         concurrency=1,  # its workers share the cores with other jobs
