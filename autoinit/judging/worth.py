@@ -35,11 +35,12 @@ SURE = 0.01
 """The chance of so low a loss by luck at which the owner's weights count as training by themselves."""
 
 BEGUN = 0.005
-"""Nats below a constant guess's loss at which they do: none of 20 networks that stand still is below after 8 steps."""
+"""Nats below a constant guess's loss at which they do: of 90 runs of networks that stand still none is as low after 8
+or 16 steps (docs/scoring.md)."""
 
 SLOW = 0.035
-"""Nats that the gate brings on average where they have begun, but may still count as standing still in its runs: one
-LSTM of nine such networks was won, by 0.3."""
+"""Nats that the gate brings on average where they have begun, but may still count as standing still in its runs: of
+nine runs of three such networks it won one, by 0.3."""
 
 FIRST, FIRST_SPREAD = -0.05, 0.2
 """Mean and deviation, from network to network that trains by itself, of the best well-known candidate's net lead."""
