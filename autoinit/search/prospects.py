@@ -12,13 +12,16 @@ from ..judging.trials import Trial
 from ..judging.worth import Ahead, Guess, Worth, trains, worth
 from ..recipes.recipe import OWN
 from .campaign import Campaign
-from .costs import gate_cost, longest
+from .costs import gate_cost, longest, look_cost
 
-Again = Callable[[], Curve | None]
-"""Looks at the owner's weights for longer; None where that cannot be done."""
+LOOK_SHARE = 0.1
+"""Share of what the search would spend next, that a longer look at the owner's weights may take."""
+
+Again = Callable[[int, Callable[[Curve], bool]], Curve | None]
+"""Looks at the owner's weights for so many steps, or until a curve is enough; None where that cannot be done."""
 
 
-def nothing_left(campaign: Campaign, steps: float, again: Again = lambda: None) -> bool:
+def nothing_left(campaign: Campaign, steps: float, again: Again | None = None) -> bool:
     """Returns whether what is left to find is worth less than its cost; the campaign then has what it is.
 
     Asked between rounds and batches only, so that the answer is the same however many trials run at a time. It goes on
@@ -33,16 +36,29 @@ def nothing_left(campaign: Campaign, steps: float, again: Again = lambda: None) 
     if not campaign.spares or campaign.meter.hurried or own.curve is None or own.state != "complete":
         return False
     curve = _longest(campaign, own.curve)
-    if reference is None or _found(campaign, curve, reference, steps).pays:
+    if reference is None or (found := _found(campaign, curve, reference, steps)).pays:
         return False
-    if not trains(curve, reference, _guess(campaign, curve)):
-        campaign.further = again() or campaign.further
+
+    def enough(curve: Curve) -> bool:
+        return trains(curve, reference, _guess(campaign, curve))
+
+    longer = _worth_looking(campaign, curve.steps, found.ahead.steps)
+    if again is not None and not enough(curve) and longer > curve.steps:
+        campaign.further = again(longer, enough)
         curve = _longest(campaign, own.curve)
     found = _found(campaign, curve, reference, steps)
-    if found.pays or not trains(curve, reference, _guess(campaign, curve)):
+    if found.pays or not enough(curve):
         return False
     campaign.left_over, campaign.ended = found, "nothing is left to find that is worth its cost"
     return True
+
+
+def _worth_looking(campaign: Campaign, reached: int, spent_next: float) -> int:
+    """Returns how far a look at the owner's weights goes on: as often twice as far as it may cost."""
+    steps, task = reached, campaign.bench.task
+    while 2 * steps - reached + look_cost(task, 2 * steps) <= LOOK_SHARE * spent_next:
+        steps *= 2
+    return steps
 
 
 def _longest(campaign: Campaign, own: Curve) -> Curve:

@@ -155,14 +155,23 @@ class Rounds:
             found += campaign.run(jobs)
         return self._noted(found)
 
-    def _again(self) -> Curve | None:
-        """Returns the owner's training after twice the first round's steps; the trial stays that of the round."""
+    def _again(self, steps: int, enough: Callable[[Curve], bool]) -> Curve | None:
+        """Returns the owner's training after more steps than the first round's; the trial stays that of the round.
+
+        Args:
+            steps: at most.
+            enough: ends it where the steps have doubled.
+        """
         if not self.pauses:
             return None
-        campaign, steps, own = self.campaign, self.ladder[0], self.campaign.trials[0]
-        (job,) = campaign.jobs("search", [(own.candidate, "search")], 2 * steps, rungs=(steps,), goes_on=True)
-        (longer,) = campaign.run_on([dataclasses.replace(job, number=own.number)])
-        campaign.trials[own.number] = own
+        campaign, own = self.campaign, self.campaign.trials[0]
+        rungs = tuple(rung for rung in _doublings(steps) if rung < steps)
+        (job,) = campaign.jobs("search", [(own.candidate, "search")], steps, rungs=rungs, goes_on=True)
+        try:
+            job = dataclasses.replace(job, number=own.number)
+            (longer,) = campaign.run([job], lambda job, curve: "it trains" if enough(curve) else "")
+        finally:
+            campaign.trials[own.number] = own
         return longer.curve
 
     def _next(self, standing: Sequence[Trial], steps: int, *, pauses: bool) -> list[Trial]:
