@@ -118,6 +118,7 @@ def select(
             than 150 training steps: the weights stay, and the answer names a budget that would do.
         training_steps: The weights are chosen for a training of so many steps. None means one that is ten times as long
             as the gate's runs. The longer it is, the more a lead has to hold: what trains sooner need not train better.
+            Beside weights that train, the search ends where it costs such a training more than it can find.
         epochs: The same in passes through `data`, a DataLoader or a list of batches; give one of the two.
         only: Only parameters whose names match these globs, such as "head.*", may change; one text or several. None
             means all.

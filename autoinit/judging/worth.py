@@ -42,8 +42,9 @@ SLOW = 0.035
 """Nats that the gate brings on average where they have begun, but may still count as standing still in its runs: of
 nine runs of three such networks it won one, by 0.3."""
 
-FIRST, FIRST_SPREAD = -0.05, 0.2
-"""Mean and deviation, from network to network that trains by itself, of the best well-known candidate's net lead."""
+FIRST, FIRST_SPREAD = -0.02, 0.2
+"""Median and deviation, from network to network that trains by itself, of the best candidate's net lead after eight
+steps (docs/scoring.md)."""
 
 GROWTH = 0.3
 """Deviation in nats of how the leader's net lead changes, for the square root of a doubling of the steps."""
@@ -52,7 +53,8 @@ CONFIRMED = 0.3
 """Share of the better starts that a gate confirms: 3 of 11 pairs were (benchmarks/choice/promises.py --power)."""
 
 SLOPE = 0.5
-"""Nats that a loss falls while the steps grow by a factor of e, once a training is under way."""
+"""Nats that a loss falls at least while the steps grow by a factor of e, once a training is under way: what the first
+steps show is less (docs/scoring.md)."""
 
 
 @dataclass(frozen=True, slots=True)

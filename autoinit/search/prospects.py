@@ -50,6 +50,7 @@ def nothing_left(campaign: Campaign, steps: float, again: Again | None = None) -
     if found.pays or not enough(curve):
         return False
     campaign.left_over, campaign.ended = found, "nothing is left to find that is worth its cost"
+    campaign.say("finishing", campaign.ended)
     return True
 
 

@@ -87,7 +87,8 @@ class Rounds:
         drawing = {one.number: max(0.0, one.spent - self._cost(0, reached)) for one in trials}
         for twice in self.ladder[1:]:
             owners, others = _ranked(trials, own=True), _ranked(trials, own=False)
-            if _owner_failed(trials) or not (others or (owners and self.proposes)):
+            settled = self.campaign.left_over is not None or _owner_failed(trials)
+            if settled or not (others or (owners and self.proposes)):
                 return self.ladder
             standing, steps = self._standing(owners, others, (reached, twice), drawing)
             if steps < WORTH_A_ROUND * reached or nothing_left(

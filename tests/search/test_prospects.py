@@ -21,7 +21,7 @@ from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import OWN
 from autoinit.recipes.space import Space, space_of
 from autoinit.search import prospects
-from autoinit.search.campaign import Campaign
+from autoinit.search.campaign import Campaign, ProgressEvent
 from autoinit.search.funnel import search
 from autoinit.search.prospects import nothing_left
 from autoinit.task.task import make_task
@@ -207,8 +207,11 @@ def test_what_failed_or_diverged_is_no_weights_that_train(campaign_of: Make) -> 
 
 @pytest.mark.parametrize("steps", [160, 600])
 def test_the_answer_says_what_it_was_and_what_would_tell(steps: int) -> None:
-    model = easy()
-    selection = autoinit.select(model, DATA, optimizer=adam, budget=autoinit.Budget(steps=steps), training_steps=500)
+    events: list[ProgressEvent] = []
+    options = {"budget": autoinit.Budget(steps=steps), "training_steps": 500, "progress": events.append}
+    selection = autoinit.select(easy(), DATA, optimizer=adam, **options)
+    assert (events[-1].stage, events[-1].message) == ("finishing", DEAR)
+    assert events[-1].done < 0.2
     assert (selection.kept, selection.answer, selection.remedy) == (True, "no better", "")
     assert selection.cost.steps < 25
     assert DEAR in selection.cost.early
@@ -235,6 +238,14 @@ def test_a_search_decides_alike_on_any_number_of_processes() -> None:
         )
         answers.append((selection.why, selection.cost.steps, list(selection.trials.score)))
     assert answers[0] == answers[1]
+
+
+def test_a_search_that_has_ended_does_not_go_on_with_the_owners_weights_alone(campaign_of: Make) -> None:
+    """The next round of them alone is cheap, and would pay."""
+    campaign = campaign_of(easy(), adam, training_steps=3000)
+    search(campaign, space(campaign))
+    assert campaign.left_over is not None
+    assert [trial.curve.steps for trial in campaign.trials if trial.curve] == [8]
 
 
 def test_weights_that_begin_too_slowly_to_be_seen_have_the_whole_budget(campaign_of: Make) -> None:
