@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..judging.budget import ENOUGH_FOR_AN_ANSWER, SHARE_OF_TRAINING
 from ..judging.gate import Spread
 from ..judging.trials import Candidate, Trial, ranking
 from ..recipes.names import title
@@ -120,7 +121,9 @@ def _nothing_left(campaign: Campaign, before: str) -> NoChampion | None:
     left = campaign.left_over
     if left is None:
         return None
-    short = left.too_short and left.ahead.assumed
+    # A budget that a lead can be told with is the answer only where it is no large part of the training.
+    affordable = left.ahead.assumed or SHARE_OF_TRAINING * left.ahead.training >= ENOUGH_FOR_AN_ANSWER
+    short = left.too_short and affordable
     return NoChampion(f"{before}{left}", open=short, short=short)
 
 

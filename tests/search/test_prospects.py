@@ -218,8 +218,10 @@ def test_the_answer_says_what_it_was_and_what_would_tell(steps: int) -> None:
     assert "worth less than its cost" in str(selection) or "only a rescue is believed" in str(selection)
 
 
-def test_a_budget_that_shows_rescues_only_names_the_one_that_shows_more() -> None:
-    selection = autoinit.select(easy(), DATA, optimizer=adam, budget=autoinit.Budget(steps=160))
+@pytest.mark.parametrize("length", [None, 100_000])
+def test_a_budget_that_shows_rescues_only_names_the_one_that_shows_more(length: int | None) -> None:
+    budget = autoinit.Budget(steps=160)
+    selection = autoinit.select(easy(), DATA, optimizer=adam, budget=budget, training_steps=length)
     assert (selection.answer, selection.remedy) == ("unsure", "Budget(steps=1000) looks at smaller effects")
     assert selection.cost.steps < 25
 
