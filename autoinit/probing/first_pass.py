@@ -76,12 +76,10 @@ def _signals(
         found["pass_loss"] = math.log(loss) - told["data_reference"]
     if (spread := log_range([one.grad_norm for one in weights if one.grad_norm is not None])) is not None:
         found["pass_range"] = spread
-    for name, shares in (
-        ("pass_dead", [one.dead for one in weights]),
-        ("pass_saturated", [one.saturated for one in weights]),
-    ):
-        if known := [share for share in shares if share is not None]:
-            found[name] = fmean(known)
+    if dead := [one.dead for one in weights if one.dead is not None]:
+        found["pass_dead"] = fmean(dead)
+    if saturated := [one.saturated for one in weights if one.saturated is not None]:
+        found["pass_saturated"] = fmean(saturated)
     return found
 
 
