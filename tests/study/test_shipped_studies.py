@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections import Counter
@@ -20,7 +21,9 @@ pytest.importorskip("x_transformers")
 
 from study_runs import run, start, timeless
 
+from autoinit.knowledge.files import shipped
 from autoinit.knowledge.lines import read_lines
+from autoinit.knowledge.tables import Knowledge
 from autoinit.study.jobs import StudyJob
 from autoinit.study.performer import Performer
 from autoinit.study.spec import Study, TaskSpec
@@ -28,6 +31,7 @@ from autoinit.study.toml_file import read_study
 from autoinit.study.workbench import Workbench
 from studies import real_data
 from studies.cost import cost, table
+from studies.knowledge import described
 
 FOLDER = Path(__file__).parents[2] / "studies"
 
@@ -186,3 +190,13 @@ def test_cost_counts_the_trials_of_a_task() -> None:
     assert found.trials == found.candidates * 2
     assert found.hours * 3600 >= found.trials * 60 * found.step > 0
     assert f"| mlp | 1 | {1000 * found.step:.1f} | {found.trials} |" in table([found])
+
+
+def test_studied_tasks_are_described_again_as_features_are_now() -> None:
+    known = shipped().tasks[0]
+    few = dataclasses.replace(known, features={"net_depth": 0.0}, tried=known.tried[:2])
+    (found,) = described(Knowledge((few,)), FOLDER / "overnight.toml", again=True).tasks
+    assert found.fingerprint == known.fingerprint
+    assert found.features == pytest.approx(known.features, rel=1e-2, abs=1e-2)
+    assert [one.outcomes for one in found.tried] == [one.outcomes for one in few.tried]
+    assert found.tried[1].features == pytest.approx(known.tried[1].features, rel=1e-2, abs=1e-2)
