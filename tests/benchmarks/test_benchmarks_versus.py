@@ -585,7 +585,7 @@ class TestPeers:
         assert (start.recipe, start.kept) == (promise.best.key, False)
         assert 1 < start.steps < 20
 
-    def test_where_nothing_is_recommended_the_weights_stay_and_cost_nothing(
+    def test_where_nothing_is_recommended_the_weights_stay_and_cost_a_few_passes(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model = CLASSES.make_model(0)
@@ -593,7 +593,7 @@ class TestPeers:
         monkeypatch.setattr(ours, "blind", lambda families: dataclasses.replace(blind, far=0.0))
         start = ours.recommended(model, CLASSES, 0)
         assert start.kept
-        assert start.steps == 0
+        assert 0 < start.steps < 5
         assert start.notes[0].startswith("kept: this task is unlike the studied ones")
         fresh = CLASSES.make_model(0)
         assert all(one.equal(two) for one, two in zip(model.parameters(), fresh.parameters(), strict=True))

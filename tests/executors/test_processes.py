@@ -247,7 +247,8 @@ def test_a_search_is_the_same_whatever_the_number_of_workers(
             return bare_records(campaign.trials), found
 
     alone = records(0)
-    assert alone[0][-1].stage == "gate" or "lr" in rest  # five learning rates of the owner's leave little for others
+    # Five learning rates of the owner's leave little for others, and of an LSTM that trains little is left to find.
+    assert alone[0][-1].stage == "gate" or "lr" in rest or build is Rows
     assert {record.state for record in alone[0]} >= {"complete", "pruned"}
     assert sum(record.stage == "search" for record in alone[0]) > 9  # so that TPE has been told more than one batch
     for count in (1, 2, 3):
