@@ -27,7 +27,7 @@ class Distinct:
 
     def standing_for(self, candidate: Candidate) -> Candidate:
         """Returns the first candidate that gave the same weights at the same learning rate; itself where it is new."""
-        return self._first.setdefault((weights_of(candidate.recipe, self._graph), candidate.lr_step), candidate)
+        return self._first.setdefault((_weights(candidate.recipe, self._graph), candidate.lr_step), candidate)
 
 
 def nothing_to_choose(graph: Graph, space: Space) -> str:
@@ -37,9 +37,9 @@ def nothing_to_choose(graph: Graph, space: Space) -> str:
         graph: its architecture.
         space: with every calibration that may be offered.
     """
-    own = weights_of(OWN, graph)
+    own = _weights(OWN, graph)
     moves = list(_moves(space))
-    if any(weights_of(recipe, graph) != own for recipe in moves):
+    if any(_weights(recipe, graph) != own for recipe in moves):
         return ""
     reasons = Counter(fill.reason for fill in resolve(next(iter(moves), OWN), graph).fills)
     said = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(SHOWN_REASONS))
@@ -65,13 +65,8 @@ def _moves(space: Space) -> Iterator[Recipe]:
                 yield dataclasses.replace(OWN, **{dimension.name: value})  # type: ignore[arg-type]
 
 
-def weights_of(recipe: Recipe, graph: Graph) -> Hashable:
-    """Returns what tells the weights of two recipes apart: what is set and how, and what is measured on it.
-
-    Args:
-        recipe: that fits the network.
-        graph: its architecture.
-    """
+def _weights(recipe: Recipe, graph: Graph) -> Hashable:
+    """Returns what tells the weights of two recipes apart: what is set and how, and what is measured on it."""
     fills = (fill for fill in resolve(recipe, graph).fills if not fill.untouched)
     return _measured(recipe.calibration, graph), tuple(map(_drawn, fills))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
 
 from ..errors import RecipeError
 from ..graph import Graph
+from ..judging.trials import Candidate
 from ..recipes.catalogue import check_fits
 from ..recipes.recipe import OWN, Recipe
 from ..recipes.space import Dimension, Space, random_recipes, space_of
-from ..search.distinct import weights_of
+from ..search.distinct import Distinct
 from .spec import SpaceSpec
 
 
@@ -57,14 +57,17 @@ def candidates_of(
     """
     wanted = [OWN, *spec.chosen, *(space.opening if spec.opening else ()), *random_recipes(space, spec.random, seed)]
     left_out: dict[str, str] = {}
-    first: dict[Hashable, Recipe] = {}
+    fitting: list[Recipe] = []
+    distinct = Distinct(graph)
     for recipe in dict.fromkeys(wanted):
         try:
             check_fits(recipe, graph)
         except RecipeError as problem:
             left_out[recipe.key] = str(problem)
             continue
-        there = first.setdefault(weights_of(recipe, graph), recipe)
-        if there != recipe:
-            left_out[recipe.key] = f"It gives the same weights as {there.key} here."
-    return tuple(first.values()), left_out
+        first = distinct.standing_for(Candidate(recipe)).recipe
+        if first == recipe:
+            fitting.append(recipe)
+        else:
+            left_out[recipe.key] = f"It gives the same weights as {first.key} here."
+    return tuple(fitting), left_out

@@ -7,10 +7,11 @@ from graphs import lstm, mlp, relu_rnn, transformer
 
 from autoinit.errors import RecipeError
 from autoinit.graph import Graph
+from autoinit.judging.trials import Candidate
 from autoinit.recipes.catalogue import as_recipe
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.recipes.space import Dimension, space_of
-from autoinit.search.distinct import weights_of
+from autoinit.search.distinct import Distinct
 from autoinit.study.candidates import allowed_space, candidates_of, random_recipes
 from autoinit.study.spec import SpaceSpec
 
@@ -29,7 +30,9 @@ def test_as_is_comes_first_then_named_then_opening_then_random(graph: Graph) -> 
     space = space_of(graph, lr_searched=False)
     expected = dict.fromkeys([OWN, *map(as_recipe, named), *space.opening, *random_recipes(space, 5, 0)])
     assert found == tuple(recipe for recipe in expected if recipe in found)
-    assert {weights_of(recipe, graph) for recipe in found} == {weights_of(recipe, graph) for recipe in expected}
+    distinct = Distinct(graph)
+    assert [distinct.standing_for(Candidate(recipe)).recipe for recipe in found] == list(found)
+    assert {distinct.standing_for(Candidate(recipe)).recipe for recipe in expected} == set(found)
     assert len(found) >= 10
 
 
