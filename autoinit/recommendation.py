@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,15 +13,13 @@ from .errors import USER_ERRORS, ArgumentError, RecipeError
 from .graph import Globs, Graph
 from .knowledge.features import Features, architecture_features, own_features, ratio_features, recipe_features
 from .plans.rules import resolve
-from .probing.beside import Beside, beside
+from .probing.beside import beside
 from .probing.first_pass import pass_features
 from .recipes.catalogue import check_fits
 from .recipes.recipe import OWN, Recipe
 from .recipes.space import space_of
-from .recommender.answer import Recommendation, Tried, recommended
-from .recommender.informed import STEPS, next_to_try
-from .recommender.learner import Predicted
-from .recommender.model import Recommender
+from .recommender.answer import Recommendation, recommended
+from .recommender.informed import STEPS
 from .recommender.source import Source, recommender_from
 from .task.checks import unwrap
 from .task.features import own_scales, training_features
@@ -155,11 +154,19 @@ def recommend(
     numbers = {one: recipe_features(resolve(one, graph), graph, own) for one in candidates}
     predicted = learned.predict(described, list(numbers.values()))
     tried = None
-    if probes:
+    if probes and learned.informed is not None:
         task = make_task(model, data, loss=loss, step=step, optimizer=optimizer, lr=lr)
         traced = keep_choices(task.model, trace_task(task)).restricted(only, exclude)
         with beside(task, traced, steps=STEPS) as trainings:
-            tried = _tried(learned, predicted, candidates, trainings, probes, described.get("data_reference"))
+            level = trainings.own - described.get("data_reference", math.nan)
+            tried = learned.informed.tried(
+                predicted,
+                learned.worth(predicted),
+                lambda place: trainings.lead(candidates[place]),
+                level,
+                candidates.index(OWN),
+                probes,
+            )
     return recommended(learned, described, numbers, predicted, k, tried)
 
 
@@ -173,29 +180,6 @@ def _check_probes(probes: object, model: nn.Module, data: object) -> None:
             f"probes={probes}, but the model is on the meta device and has no weights to train. Put it on a device "
             "first (model.to_empty, and its own initialization), or leave probes out."
         )
-
-
-def _tried(
-    learned: Recommender,
-    predicted: Predicted,
-    recipes: Sequence[Recipe],
-    trainings: Beside,
-    count: int,
-    reference: float | None,
-) -> Tried:
-    """Returns what some recipes showed in short trainings, each chosen by what the ones before it had shown."""
-    assert learned.informed is not None
-    own, worth = recipes.index(OWN), learned.worth(predicted)
-    level = trainings.own - reference if reference is not None else float("nan")
-    leads: dict[int, float] = {}
-    settled = learned.informed.settled(predicted, leads, level, own)
-    while len(leads) < count:
-        place = next_to_try(predicted, worth, settled.gain, own)
-        if place is None:
-            break
-        leads[place] = trainings.lead(recipes[place])
-        settled = learned.informed.settled(predicted, leads, level, own)
-    return Tried(leads, settled)
 
 
 # What there is to choose from

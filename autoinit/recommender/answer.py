@@ -48,19 +48,6 @@ class Reason:
         return f"{self.meaning}: {text.number(self.value)}, usually {text.number(self.usual)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """What some recipes showed in short trainings.
-
-    Attributes:
-        leads: by the place of a recipe, nats by which its held-back loss was lower than that of the owner's weights.
-        settled: what is to be done by that.
-    """
-
-    leads: Mapping[int, float]
-    settled: Settled
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Recommendation:
     """The answer of `recommend`.
@@ -119,7 +106,7 @@ def recommended(
     candidates: Mapping[Recipe, Features],
     predicted: Predicted,
     k: int,
-    tried: Tried | None = None,
+    tried: Settled | None = None,
 ) -> Recommendation:
     """Returns the answer.
 
@@ -142,7 +129,7 @@ def recommended(
     if tried is None:
         why = _why(answer, rows.iloc[likeliest], len(recipes) - 1, learned.learner.risk, outside)
     else:
-        answer, likeliest = tried.settled.answer, tried.settled.best
+        answer, likeliest = tried.answer, tried.best
         why = _why_tried(answer, rows.iloc[likeliest], tried, learned)
         shown = sorted(tried.leads, key=lambda place: -float(rows["gain"][place]))
         order = [likeliest, *(place for place in [*shown, *order] if place != likeliest)]
@@ -165,7 +152,7 @@ def recommended(
 
 
 def _predictions(
-    learned: Recommender, recipes: Sequence[Recipe], predicted: Predicted, tried: Tried | None
+    learned: Recommender, recipes: Sequence[Recipe], predicted: Predicted, tried: Settled | None
 ) -> pd.DataFrame:
     """Returns what is expected of each recipe, a row each; of those that were tried what is expected since then."""
     rows = pd.DataFrame(
@@ -182,10 +169,10 @@ def _predictions(
     )
     if tried is not None:
         rows["lead"] = [tried.leads.get(place, math.nan) for place in range(len(recipes))]
-        for place, gain in tried.settled.gain.items():
-            reach = tried.settled.reach[place]
+        for place, gain in tried.gain.items():
+            reach = tried.reach[place]
             rows.loc[place, ["gain", "low", "high"]] = gain, gain - reach, gain + reach
-            rows.loc[place, "harm"] = tried.settled.harm[place]
+            rows.loc[place, "harm"] = tried.harm[place]
     return rows
 
 
@@ -209,7 +196,7 @@ def _why(answer: Answer, likeliest: Any, others: int, risk: float, outside: str)
     return f"the likeliest of {others} recipes, {_promise(likeliest)}, {chance}. {_limit(risk)}"
 
 
-def _why_tried(answer: Answer, best: Any, tried: Tried, learned: Recommender) -> str:
+def _why_tried(answer: Answer, best: Any, tried: Settled, learned: Recommender) -> str:
     """Returns the reason of an answer that recipes were tried for, in words."""
     count = len(tried.leads)
     if not count:

@@ -7,7 +7,7 @@ too: from predictions for studied tasks that had not seen them, the leads at the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,7 @@ class Settled:
     Attributes:
         answer: in a word.
         best: the place of the recipe that is worth most of those that were tried; as-is where none was.
+        leads: by the place of each that was tried, nats by which its held-back loss was lower than as-is's.
         gain: by place, nats by which the loss is expected to be lower than as-is's after a training.
         harm: by place, the chance that it is more than 5 % higher.
         reach: by place, how far the gain's interval goes to either side.
@@ -49,6 +50,7 @@ class Settled:
 
     answer: Answer
     best: int
+    leads: Mapping[int, float]
     gain: Mapping[int, float]
     harm: Mapping[int, float]
     reach: Mapping[int, float]
@@ -92,7 +94,7 @@ class Informed:
             own: the place of as-is.
         """
         if not leads:
-            return Settled("keep", own, {}, {}, {})
+            return Settled("keep", own, {}, {}, {}, {})
         gain, reach, harm = self.after(predicted, leads, level)
         best = int((gain - CAUTION * harm).argmax())
         answer: Answer = "unsure" if harm[best] > self.risk else "try"
@@ -102,10 +104,42 @@ class Informed:
         return Settled(
             answer,
             places[best],
+            dict(leads),
             dict(zip(places, map(float, gain), strict=True)),
             dict(zip(places, map(float, harm), strict=True)),
             dict(zip(places, map(float, reach), strict=True)),
         )
+
+    def tried(
+        self,
+        predicted: Predicted,
+        worth: Array,
+        lead: Callable[[int], float],
+        level: float,
+        own: int,
+        count: int,
+        allowed: Sequence[int] | None = None,
+    ) -> Settled:
+        """Returns what is to be done once some recipes were tried, each chosen by what those before it had shown.
+
+        Args:
+            predicted: before.
+            worth: what recipes are ranked by.
+            lead: tries the recipe at a place, and returns its lead.
+            level: as for `after`.
+            own: the place of as-is.
+            count: so many are tried, fewer where there are no more.
+            allowed: as for `next_to_try`.
+        """
+        leads: dict[int, float] = {}
+        settled = self.settled(predicted, leads, level, own)
+        while len(leads) < count:
+            place = next_to_try(predicted, worth, settled.gain, own, allowed)
+            if place is None:
+                break
+            leads[place] = lead(place)
+            settled = self.settled(predicted, leads, level, own)
+        return settled
 
 
 def next_to_try(
@@ -146,8 +180,9 @@ def informed(examples: Examples, told: Predicted, groups: Sequence[str], seed: i
         groups: of each task; tasks of one group are held back together when it is found out how much risk may be taken.
         seed: of the trees' splits.
     """
-    begun = [leads_of(found) for found in examples.results]
-    known = [task for task, leads in enumerate(begun) if leads is not None]
+    all_leads = ((task, leads_of(found)) for task, found in enumerate(examples.results))
+    begun = {task: leads for task, leads in all_leads if leads is not None}
+    known = list(begun)
     if len(known) < LEAST_TASKS or len({groups[task] for task in known}) < 2:
         return None
     parts = [_of_task(examples, told, task, begun[task]) for task in known]
@@ -188,9 +223,8 @@ def leads_of(found: Results) -> tuple[Array, Array] | None:
     return np.clip(losses[0] - losses, -MOST_LEAD, MOST_LEAD), losses[0] - reference
 
 
-def _of_task(examples: Examples, told: Predicted, task: int, began: tuple[Array, Array] | None) -> tuple[Array, ...]:
+def _of_task(examples: Examples, told: Predicted, task: int, began: tuple[Array, Array]) -> tuple[Array, ...]:
     """Returns rows, gains, harms and weights of a task's candidates, a row for each seed on which a lead is known."""
-    assert began is not None
     leads, levels = began
     rows = examples.rows(task)
     found = []
@@ -213,23 +247,21 @@ def _grown(
 
 
 def _choice(
-    forests: Informed, examples: Examples, told: Predicted, task: int, began: tuple[Array, Array] | None
+    forests: Informed, examples: Examples, told: Predicted, task: int, began: tuple[Array, Array]
 ) -> tuple[float, bool] | None:
     """Returns the risk and the harm of what would be recommended of a task by its first seed; None where nothing is."""
-    assert began is not None
-    leads, levels = began
+    leads, levels = began[0][:, 0], began[1]
     rows = examples.rows(task)
     predicted = told.of(rows)
-    gains: dict[int, float] = {}
-    seen: dict[int, float] = {}
-    allowed = [int(place) for place in np.flatnonzero(np.isfinite(leads[:, 0]))]
-    for _ in range(USUAL):
-        place = next_to_try(predicted, predicted.place - predicted.harm, gains, 0, allowed)
-        if place is None:
-            break
-        seen[place] = float(leads[place, 0])
-        gains = dict(forests.settled(predicted, seen, float(levels[0]), 0).gain)
-    found = forests.settled(predicted, seen, float(levels[0]), 0)
+    found = forests.tried(
+        predicted,
+        predicted.place - predicted.harm,
+        lambda place: float(leads[place]),
+        float(levels[0]),
+        own=0,
+        count=USUAL,
+        allowed=np.flatnonzero(np.isfinite(leads)).tolist(),
+    )
     if found.answer == "keep":
         return None
     return found.harm[found.best], bool(examples.gain[rows][found.best] < -HARM)

@@ -22,7 +22,7 @@ import numpy as np
 from autoinit.knowledge.files import read_knowledge, shipped
 from autoinit.recommender.evaluation import SPLITS, Ranking, Scored, scored, several_seeds
 from autoinit.recommender.examples import Examples, Results, examples_of
-from autoinit.recommender.informed import leads_of, next_to_try
+from autoinit.recommender.informed import leads_of
 from autoinit.recommender.learner import Predicted, folds
 from autoinit.recommender.model import Recommender, fit_examples
 
@@ -38,17 +38,16 @@ def with_short_probes(model: Recommender, predicted: Predicted, found: Results, 
     began = leads_of(found)
     if began is None or model.informed is None:
         return 0, True
-    leads, level = began[0][:, 0], float(began[1][0])
-    seen: dict[int, float] = {}
-    gains: dict[int, float] = {}
-    allowed = [int(place) for place in np.flatnonzero(np.isfinite(leads))]
-    for _ in range(count):
-        place = next_to_try(predicted, model.worth(predicted), gains, 0, allowed)
-        if place is None:
-            break
-        seen[place] = float(leads[place])
-        gains = dict(model.informed.settled(predicted, seen, level, 0).gain)
-    settled = model.informed.settled(predicted, seen, level, 0)
+    leads = began[0][:, 0]
+    settled = model.informed.tried(
+        predicted,
+        model.worth(predicted),
+        lambda place: float(leads[place]),
+        float(began[1][0]),
+        own=0,
+        count=count,
+        allowed=np.flatnonzero(np.isfinite(leads)).tolist(),
+    )
     return (settled.best if settled.answer == "try" else 0), settled.answer == "unsure"
 
 
