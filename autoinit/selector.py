@@ -19,8 +19,10 @@ from .graph import Globs, Graph
 from .judging.budget import WORTH_FINALS, Allotted, Budget, Meter, allotted
 from .judging.curves import kept_curves
 from .judging.trials import Candidate
+from .knowledge.features import Features
 from .plans.rules import resolve
 from .probing.bench import Bench
+from .probing.first_pass import pass_features
 from .proxies.counterparts import optimizers_of
 from .proxies.miniatures import proxy_for
 from .proxies.originals import Original, original_of, proxy_meant
@@ -46,6 +48,7 @@ from .task.batches import Batch
 from .task.data import length_of_training
 from .task.features import own_scales, task_features
 from .task.machine import PeakMemory, peak_memory
+from .task.snapshot import preserved_random
 from .task.task import Task, make_task
 from .tracing.choices import keep_choices
 from .tracing.tracing import trace_task
@@ -80,7 +83,7 @@ def select(
     concurrency: int | None = None,
     draw_on: str | torch.device | None = None,
     proxy: nn.Module | str | None = None,
-    recommender: Recommender | str | os.PathLike[str] | None = None,
+    recommender: Recommender | str | os.PathLike[str] | None = "default",
     record: bool = False,
 ) -> Selection:
     """Returns the best initial weights found for a model, and sets them.
@@ -150,9 +153,9 @@ def select(
             `model`; the best that it finds meet your own weights on `model` itself, with what is left of the budget,
             half of it as a rule. A model on the meta device cannot be trained: there gain and learning rate are the
             proxy's. "auto" makes one with `smaller(model)`. None means that `model` itself is searched on.
-        recommender: This says what is tried first, and what need not be: "default" for the shipped knowledge, a
-            `Recommender`, or the path of one, of knowledge or of records. None means that the well-known recipes come
-            first.
+        recommender: This says what is tried first, and what need not be: what ships ("default", fitted to studies of
+            other networks), a `Recommender`, or the path of one, of knowledge or of records. None means that the
+            well-known recipes come first.
         record: Whether what the search found is added to your own records, in the folder $AUTOINIT_DATA or in your data
             folder. `autoinit recommender fit` learns from them.
 
@@ -204,6 +207,8 @@ def select(
     length = length_of_training(training_steps, epochs, data)
     allowed = allotted(budget, length)
     meter = _started(allowed, seed, executor, concurrency)
+    with preserved_random():  # what is loaded for it on first use draws from Python's generator
+        learned = None if recommender is None else recommender_from(recommender)
     make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, lr=lr)
     make = functools.partial(make, autocast=autocast, device=device, seed=seed)
     with contextlib.ExitStack() as stack:
@@ -216,20 +221,20 @@ def select(
         if original is not None and original.measurable:
             judge = Setup(_bench(stack, original.task, original.graph, seed, kind), executor, concurrency)
         memory = stack.enter_context(peak_memory(judge.bench.task.device))
-        described = record or recommender is not None
-        features, own = (task_features(task, graph), own_scales(task.model, graph)) if described else ({}, {})
         report(ProgressEvent("timing", 0.0, "a few training steps"))
         cannot = timed(setup, judge, meter)
         if lr != "search" and meter.left() < WORTH_FINALS:
             task.lr_searched = False  # trying the owner's weights at five rates would leave little for others
         space = _space(graph, original, task.lr_searched, recipes, meter.left())
-        if recommender is not None:
-            space = warmed(space, graph, features, own, recommender_from(recommender), seed=seed)
         idle = nothing_to_choose(graph, space)
         with searching(setup, meter, report, length, judge=judge, idle=bool(idle or cannot)) as campaign:
             small = None if campaign.how or idle else cannot or too_small(meter)
+            searched = not idle and small is None
             found = Found(Candidate(OWN), nobody=NoChampion(idle))
-            if not idle and small is None:
+            told = _described(task, graph, meter) if searched and (record or learned is not None) else ({}, {})
+            if searched:
+                if learned is not None:
+                    space = warmed(space, graph, *told, learned, seed=seed)
                 place = functools.partial(judging, judge)
                 found = search(campaign, space, place, storage=storage, study_name=study_name)
         cost = _cost(campaign, memory, found, allowed)
@@ -237,7 +242,7 @@ def select(
         layers = before_and_after(judge.bench, found.plan) if shown else ((), ())
     selection = _selection(found, campaign, judge.bench, cost, small, layers)
     if record:
-        keep_records(campaign.trials, task, graph, features, own, seed)
+        keep_records(campaign.trials, task, graph, *told, seed)
     if original is not None:
         selection = _carried(selection, original, seed, kind)
     sets = apply and not selection.kept and not selection.on_proxy  # a model on the meta device has no weights to set
@@ -285,6 +290,16 @@ def _traced(
         graph = keep_choices(task.model, trace_task(task))
     original = original_of(model, task, graph, optimizer=own, only=only, exclude=exclude, **options)
     return task, original.proxy, original
+
+
+def _described(task: Task, graph: Graph, meter: Meter) -> tuple[Features, dict[str, float]]:
+    """Returns all that describes a task, and the root mean square of each weight as its owner drew it, by name.
+
+    The pass of the owner's weights that tells some of it is paid for.
+    """
+    told = task_features(task, graph)
+    meter.spend(steps=1)
+    return told | pass_features(task, graph, told, once=True), own_scales(task.model, graph)
 
 
 def _bench(stack: contextlib.ExitStack, task: Task, graph: Graph, seed: int, kind: str) -> Bench:

@@ -1,10 +1,12 @@
-"""Makes knowledge of the records of studies: what the recommender learns from, condensed.
+r"""Makes knowledge of the records of studies: what the recommender learns from, condensed.
 
-    python -m studies.knowledge records.jsonl more.jsonl --out autoinit/knowledge/shipped.jsonl.xz
+    python -m studies.knowledge records.jsonl more.jsonl --out autoinit/knowledge/shipped.jsonl.xz \
+        --fitted autoinit/recommender/shipped.npz
     python -m studies.knowledge records.jsonl --study studies/overnight.toml --out known.jsonl.xz
 
 Knowledge files (.jsonl.xz) are merged with the records. Records of before features were kept (schema 1) get theirs from
-the tasks of that name in their study file, each of which is built and read again; nothing is trained.
+the tasks of that name in their study file, each of which is built and read again; nothing is trained. The package
+ships the recommender fitted to its knowledge too: whenever that or the recommender's code changes, it is fitted anew.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import autoinit
 from autoinit.errors import AutoInitError
 from autoinit.knowledge.files import gathered, write_knowledge
 from autoinit.knowledge.tables import Knowledge, StudiedTask, known_features
+from autoinit.recommender.cache import save
+from autoinit.recommender.model import Recommender
 from autoinit.study.toml_file import read_study
 from autoinit.study.workbench import Workbench, features, spec_fingerprint
 
@@ -85,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="describe all of its tasks, as features are now")
     parser.add_argument("--probes", type=int, default=3, help="that every recipe of a task must have")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--fitted", type=Path, help="where the recommender fitted to it is kept, .npz")
     given = parser.parse_args(arguments)
     try:
         knowledge, skipped = gathered(*given.files)
@@ -93,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             knowledge = described(knowledge, given.study, given.again)
         knowledge = replace(knowledge, made=made(knowledge))
         write_knowledge(given.out, knowledge)
+        if given.fitted is not None:
+            save(Recommender.fit(knowledge), given.fitted)
     except AutoInitError as problem:
         print(problem, file=sys.stderr)
         return 1

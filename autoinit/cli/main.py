@@ -158,8 +158,8 @@ def select_command(
         str | None, typer.Option(help='A smaller model to probe in the place of MODEL: module:callable, or "auto".')
     ] = None,
     recommender: Annotated[
-        str | None, typer.Option(help='What is tried first: "default", or a file of `autoinit recommender fit`.')
-    ] = None,
+        str, typer.Option(help='What is tried first: "default", "none", or a file of `autoinit recommender fit`.')
+    ] = "default",
     record: Annotated[bool, typer.Option("--record", help="Add what is found to your own records.")] = False,
     out: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
     keys: Annotated[bool, typer.Option("--keys", help="Name recipes as code takes them, and not in short.")] = False,
@@ -197,7 +197,7 @@ def select_command(
             executor=executor,
             concurrency=concurrency,
             proxy=model_of(proxy) if proxy and proxy != "auto" else proxy or None,
-            recommender=recommender,
+            recommender=None if recommender == "none" else recommender,
             record=record,
             progress=progress,
         )

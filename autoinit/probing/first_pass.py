@@ -27,19 +27,20 @@ LARGE = 20_000_000
 """Parameters from which on one pass has to do: what takes further ones stays unknown."""
 
 
-def pass_features(task: Task, graph: Graph, told: Mapping[str, float]) -> Features:
+def pass_features(task: Task, graph: Graph, told: Mapping[str, float], *, once: bool = False) -> Features:
     """Returns what the first batch of training tells; the model, gradients and random states stay as they are.
 
     Args:
         task: whose model is passed as it is; nothing is found out of one on the meta device.
         graph: its architecture.
         told: features of the task that are known; the best constant prediction's loss is used.
+        once: whether one forward and backward pass has to do, as it has for a large model, and not three.
     """
     parameters = list(task.model.parameters())
     if any(parameter.is_meta for parameter in parameters):
         return {}
     found: Features = {}
-    large = sum(parameter.numel() for parameter in parameters) >= LARGE
+    large = once or sum(parameter.numel() for parameter in parameters) >= LARGE
     try:
         with preserved_random():
             seed_generators(0, task.device)  # of dropout, so that the same model has the same numbers

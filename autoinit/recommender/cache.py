@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -32,12 +33,14 @@ from .informed import Informed
 from .learner import Learner
 from .model import Recommender
 
-FORMAT = 4
+FORMAT = 5
 """Of a recommender's file."""
 KIND = "autoinit recommender"
 FOLDER_VARIABLE = "AUTOINIT_CACHE"
 MOST_KEPT = 4
-"""Files in the cache folder; the ones unused for longest go first, since each takes tens of megabytes."""
+"""Files in the cache folder, some megabytes each; the ones unused for longest go first."""
+SHIPPED = "shipped.npz"
+"""The recommender fitted to the shipped knowledge, which comes with the package."""
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -102,7 +105,7 @@ def _write(recommender: Recommender, target: Path) -> None:
     handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         os.chmod(part, 0o644)
         os.replace(part, target)
     except BaseException:
@@ -128,7 +131,7 @@ _KINDS: dict[str, type] = {"forest": Forest, "learner": Learner, "informed": Inf
 def _encoded(value: Any, name: str, arrays: Arrays) -> Any:
     """Returns a value as JSON-ready data; its arrays are put beside it, by name."""
     if isinstance(value, np.ndarray):
-        arrays[name] = _narrow(value)
+        arrays[name] = value
         return {"array": name, "type": str(value.dtype)}
     if isinstance(value, tuple(_KINDS.values())):
         kind = next(name for name, of in _KINDS.items() if isinstance(value, of))
@@ -153,19 +156,21 @@ def _decoded(data: Any, arrays: Arrays) -> Any:
     return tuple(_decoded(part, arrays) for part in data["tuple"])
 
 
-def _narrow(array: NDArray[Any]) -> NDArray[Any]:
-    """Returns whole numbers in 32 bits where they fit: half the size, and the same numbers."""
-    wide = array.dtype == np.int64 and array.size and np.abs(array).max() >= 2**31
-    return array if array.dtype != np.int64 or wide else array.astype(np.int32)
-
-
 # In the cache folder
 
 
 @functools.cache
 def default() -> Recommender:
-    """Returns the recommender fitted to the shipped knowledge, kept in the process and in the cache folder."""
-    return cached(shipped_hash(), shipped)
+    """Returns the recommender fitted to the shipped knowledge, kept in the process.
+
+    It comes with the package. Where that file is damaged, or of other knowledge or features than the package has, it
+    is fitted anew and kept in the cache folder.
+    """
+    wanted = shipped_hash()
+    with contextlib.suppress(KnowledgeError), resources.as_file(resources.files(__package__) / SHIPPED) as path:
+        if (found := load(path)).source == wanted:
+            return found
+    return cached(wanted, shipped)
 
 
 def fitted(knowledge: Knowledge) -> Recommender:

@@ -21,7 +21,7 @@ from ..activations import Array
 from .examples import HARM, OWN_COLUMN, Examples
 from .forest import Forest, grown
 
-TREES, LEAF, SHARE = 120, 3, 0.3
+TREES, LEAF, SHARE = 120, 10, 0.3
 HELD_OUT_TREES = 40
 """Of the forests that only tell how far predictions are off."""
 FOLDS = 5

@@ -14,6 +14,7 @@ from torch import nn
 import autoinit
 from autoinit.graph import Graph
 from autoinit.knowledge.features import Features
+from autoinit.probing.first_pass import pass_features
 from autoinit.recipes.recipe import Recipe
 from autoinit.recipes.space import Space, space_of
 from autoinit.recommender.model import Recommender
@@ -37,7 +38,8 @@ def digits_task() -> tuple[Graph, Features, dict[str, float]]:
     data = torch.tensor(rows / 16, dtype=torch.float32), torch.tensor(labels)
     task = make_task(model, data, optimizer=torch.optim.AdamW, lr=3e-3)
     graph = trace_task(task)
-    return graph, task_features(task, graph), own_scales(task.model, graph)
+    told = task_features(task, graph)
+    return graph, told | pass_features(task, graph, told, once=True), own_scales(task.model, graph)
 
 
 def space(recipes: list[str] | None = None) -> Space:
