@@ -24,8 +24,6 @@ STEPS = 16
 SHORTEST, LONGEST = 8, 32
 """Steps of the studied trainings' rungs that stand for it."""
 TREES, LEAF, SHARE = 100, 20, 0.6
-CAUTION = 0.5
-"""Nats that the certainty of harm costs when tried recipes are compared."""
 USUAL = 3
 """Recipes that are tried where it is found out how far what they tell can be trusted."""
 MOST_LEAD = 2.0
@@ -41,7 +39,8 @@ class Settled:
 
     Attributes:
         answer: in a word.
-        best: the place of the recipe that is worth most of those that were tried; as-is where none was.
+        best: of those that were tried, the place of the recipe whose lead and predicted gain together are largest; as-is
+            where none was.
         leads: by the place of each that was tried, nats by which its held-back loss was lower than as-is's.
         gain: by place, nats by which the loss is expected to be lower than as-is's after a training.
         harm: by place, the chance that it is more than 5 % higher.
@@ -96,11 +95,13 @@ class Informed:
         if not leads:
             return Settled("keep", own, {}, {}, {}, {})
         gain, reach, harm = self.after(predicted, leads, level)
-        best = int((gain - CAUTION * harm).argmax())
-        answer: Answer = "unsure" if harm[best] > self.risk else "try"
-        if gain[best] <= HARM:
-            answer = "keep"
         places = list(leads)
+        # Recipes are told apart by their leads, which the gain's forest rounds off: it has seen mostly other tasks.
+        sums = predicted.gain[places] + np.array([leads[place] for place in places])
+        best = int(sums.argmax())
+        answer: Answer = "unsure" if harm[best] > self.risk else "try"
+        if min(gain[best], sums[best]) <= HARM:
+            answer = "keep"
         return Settled(
             answer,
             places[best],
