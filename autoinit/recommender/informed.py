@@ -39,8 +39,8 @@ class Settled:
 
     Attributes:
         answer: in a word.
-        best: of those that were tried, the place of the recipe whose lead and predicted gain together are largest; as-is
-            where none was.
+        best: the place of the recipe whose lead and predicted gain together are largest, of those that were tried;
+            as-is where none was.
         leads: by the place of each that was tried, nats by which its held-back loss was lower than as-is's.
         gain: by place, nats by which the loss is expected to be lower than as-is's after a training.
         harm: by place, the chance that it is more than 5 % higher.

@@ -1,7 +1,7 @@
 """How well recipes are chosen without trying any, on tasks that were not learned from: replayed by look-up.
 
     python -m benchmarks.recommender.held_out                        # the shipped knowledge, all splits
-    python -m benchmarks.recommender.held_out --split "" --probes    # searches, begun by the recommender and without
+    python -m benchmarks.recommender.held_out --split "" --probes    # searches that begin in other orders
     # learned from the networks with fewer parameters, chosen for the others; or for tasks of ten times the size
     python -m benchmarks.recommender.held_out --split size
     python -m benchmarks.recommender.held_out --split size --sizes 1e5,1e6 --knowledge all.jsonl.xz
@@ -132,8 +132,14 @@ def main() -> None:
     )
     parser.add_argument("--folds", type=int, help="hold several groups out together, in so many folds: quicker")
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--probes", action="store_true", help="also replay searches, warm and cold")
-    parser.add_argument("--study", type=Path, default=Path("studies/overnight.toml"), help="of the knowledge's tasks")
+    parser.add_argument("--probes", action="store_true", help="also replay how searches begin")
+    parser.add_argument(
+        "--studies",
+        type=Path,
+        nargs="+",
+        default=[Path("studies/overnight.toml"), Path("studies/architectures.toml")],
+        help="of the knowledge's tasks",
+    )
     parser.add_argument("--large", type=Path, help="knowledge of larger tasks to test on, never learned from")
     given = parser.parse_args()
     knowledge = read_knowledge(given.knowledge) if given.knowledge else shipped()
@@ -154,8 +160,8 @@ def main() -> None:
         else:
             print(f"\n## Leave one {split} out\n\n{table(examples, split, methods, given.folds)}", flush=True)
     if given.probes:
-        found = searches(examples, openings(examples, given.study))
-        print(f"\n## Regret by number of probes, leave one family out\n\n{report(found)}", flush=True)
+        found = searches(examples, openings(examples, given.studies), given.folds)
+        print(f"\n## Regret by number of candidates, leave one family out\n\n{report(found)}", flush=True)
     if given.large:
         tests = several_seeds(examples_of(read_knowledge(given.large)))
         print(f"\n## {len(tests.results)} tasks of ten times the size\n\n{large(examples, tests, methods)}", flush=True)

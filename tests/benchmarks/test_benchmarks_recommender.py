@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ from autoinit.recommender.evaluation import scored
 from autoinit.recommender.examples import Results
 from benchmarks.recommender.held_out import interval
 from benchmarks.recommender.methods import METHODS
-from benchmarks.recommender.warm_searches import COUNTS, Searched, probes_to, replayed, report
+from benchmarks.recommender.warm_searches import ALL, COUNTS, FEW, replayed, report
 
 
 def results() -> Results:
@@ -23,27 +22,19 @@ def results() -> Results:
     return Results(task, ("as_is", "one", "two", "three"), (0, 1, 2), losses, -losses, np.zeros((4, 3), dtype=bool))
 
 
-def test_a_search_keeps_what_is_best_on_the_first_seed_and_is_scored_on_the_others() -> None:
-    found = replayed(results(), [3, 2, 1])
-    assert found.loss.tolist() == [1.0, 0.1, 0.6]
-    assert found.regret == pytest.approx([1.0, 0.0, 0.5 / 0.9])
+def test_a_search_keeps_what_is_best_when_it_looks_and_is_scored_on_the_others() -> None:
+    found = results()
+    assert COUNTS[:3] == (1, 2, 4)
+    assert replayed(found, [3, 2, 1], found.mean((0,)))[:3] == pytest.approx([1.0, 0.0, 0.5 / 0.9])
+    assert replayed(found, [3, 2, 1], np.array([1.0, 2.0, 2.0, 0.5]))[:3] == pytest.approx([1.9 / 0.9] * 3)
 
 
-def test_probes_are_counted_to_the_first_time_that_a_loss_is_reached_within_half_of_the_noise() -> None:
-    search = Searched(np.zeros(4), np.array([1.0, 0.34, 0.3, 0.9]), noise=0.1)
-    assert probes_to(search, 0.3) == 2
-    assert probes_to(search, 0.2) == math.inf
-    assert probes_to(search, 1.0) == 1
-
-
-def test_report_has_a_row_for_each_kind_of_search() -> None:
-    one = Searched(np.linspace(1, 0, 30), np.linspace(1, 0, 30), 0.0)
-    two = Searched(np.zeros(30), np.zeros(30), 0.0)
-    cold, warm = report({"cold": [one], "warm": [two]}).splitlines()[2:]
-    assert cold.startswith("| cold | 1.000 |")
-    assert cold.endswith("| 24 of 24 | 0% |")
-    assert warm.count("| 0.000 ") == len(COUNTS)
-    assert warm.endswith("| 1 of 24 | 0% |")
+def test_report_has_a_row_for_each_order_and_time_of_choice() -> None:
+    found = {(ALL, "by turns"): [[0.0] * len(COUNTS)], (FEW, "random"): [[1.0] * len(COUNTS), [0.5] * len(COUNTS)]}
+    few, end = report(found).splitlines()[2:]
+    assert few.startswith(f"| {FEW} | random | 0.75 |")
+    assert few.endswith("| 2 |")
+    assert end.count("| 0.00 ") == len(COUNTS)
 
 
 def test_trying_every_candidate_once_is_what_no_recommendation_can_beat_but_by_luck() -> None:
