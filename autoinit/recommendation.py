@@ -54,11 +54,10 @@ def recommend(
     how much, and at what risk. It is an estimate where `select` measures.
 
     It takes a second, and where there are data a few passes of one batch through your weights, after which the model is
-    exactly as it was; what cannot be measured so stays unknown. The first call on a machine fits the recommender, which
-    takes up to half a minute, and keeps it in the cache folder ($AUTOINIT_CACHE or the platform's own). What is
-    predicted is the loss on held-back rows. Where no recipe is expected to be better than your own weights, or the risk
-    is higher than what keeps the harm of all first choices below 2 %, it abstains and recommends your own weights; in
-    the second case it says that it is unsure, and which few recipes to try.
+    exactly as it was; what cannot be measured so stays unknown. What is predicted is the loss on held-back rows. Where
+    no recipe is expected to be better than your own weights, or too many trees put it no higher than those for the harm
+    of all first choices to stay below 2 %, it abstains and recommends your own weights; in the second case it says that
+    it is unsure, and which few recipes to try.
 
     With `probes`, so many recipes are trained for 16 steps each beside your own weights, on the same batches, one
     chosen after the other by what is known by then; and one of these is recommended, or your own weights. It is between

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ def select(
     concurrency: int | None = None,
     draw_on: str | torch.device | None = None,
     proxy: nn.Module | str | None = None,
-    recommender: Recommender | str | os.PathLike[str] | None = "default",
+    recommender: Recommender | str | os.PathLike[str] | Literal[False] | None = None,
     record: bool = False,
 ) -> Selection:
     """Returns the best initial weights found for a model, and sets them.
@@ -153,8 +153,9 @@ def select(
             `model`; the best that it finds meet your own weights on `model` itself, with what is left of the budget,
             half of it as a rule. A model on the meta device cannot be trained: there gain and learning rate are the
             proxy's. "auto" makes one with `smaller(model)`. None means that `model` itself is searched on.
-        recommender: This says what is tried first, and what need not be: what ships ("default", fitted to studies of
-            other networks), a `Recommender`, or the path of one, of knowledge or of records. None means that the
+        recommender: This names recipes that are tried first, by turns with the well-known ones: a `Recommender`, or the
+            path of a fitted one (.npz), of knowledge (.jsonl.xz) or of records of studies, which are added to the
+            shipped ones. None or "default" means the one that is fitted to what ships; False means that only the
             well-known recipes come first.
         record: Whether what the search found is added to your own records, in the folder $AUTOINIT_DATA or in your data
             folder. `autoinit recommender fit` learns from them.
@@ -208,7 +209,7 @@ def select(
     allowed = allotted(budget, length)
     meter = _started(allowed, seed, executor, concurrency)
     with preserved_random():  # what is loaded for it on first use draws from Python's generator
-        learned = None if recommender is None else recommender_from(recommender)
+        learned = None if recommender is False else recommender_from(recommender)
     make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, lr=lr)
     make = functools.partial(make, autocast=autocast, device=device, seed=seed)
     with contextlib.ExitStack() as stack:

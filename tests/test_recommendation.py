@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from functools import cache
 
 import pytest
@@ -22,7 +23,7 @@ from autoinit.recommender.model import Recommender
 @cache
 def learned() -> Recommender:
     """One for which no task is far, and no risk too high."""
-    return with_learner(dataclasses.replace(shipped_recommender(), far=float("inf")), caution=0.0, risk=1.0)
+    return with_learner(dataclasses.replace(shipped_recommender(), far=float("inf")), caution=0.0, doubt=1.0)
 
 
 def with_learner(found: Recommender, **changed: float) -> Recommender:
@@ -112,18 +113,17 @@ def test_where_nothing_is_surely_better_it_says_so() -> None:
     assert "unlike" not in found.why
 
 
-def test_where_the_risk_is_too_high_it_is_unsure_and_says_what_few_trainings_would_decide() -> None:
+def test_where_the_doubt_is_too_large_it_is_unsure_and_says_what_few_trainings_would_decide() -> None:
     bold = autoinit.recommend(deep(), digits(), optimizer=torch.optim.AdamW, lr=3e-3, recommender=learned())
-    risk = float(bold.table[bold.table["recipe"] == bold.best.key]["harm"].iloc[0])
     told = []
-    for limit in (risk / 2, NEVER):
-        limited = with_learner(learned(), risk=limit)
+    for limit in (NEVER / 2, NEVER):
+        limited = with_learner(learned(), doubt=limit)
         found = autoinit.recommend(deep(), digits(), optimizer=torch.optim.AdamW, lr=3e-3, recommender=limited)
         assert (found.best.key, found.abstained, found.unsure) == ("as_is", True, True)
         assert bold.best in found.recipes
         assert len(found.recipes) == 5
         told.append(" ".join(str(found).split()))
-        assert f"chance of {risk:.0%} that it does harm" in told[-1]
+        assert re.search(r"is put no higher than your own weights by \d+% of the trees", told[-1])
         assert "a short training of each of these 5 and of your own weights would tell" in told[-1]
     assert "2% of the choices for unseen kinds of networks do harm at most" in told[0]
     assert "Too few tasks were studied" in told[1]

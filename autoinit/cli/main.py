@@ -197,7 +197,7 @@ def select_command(
             executor=executor,
             concurrency=concurrency,
             proxy=model_of(proxy) if proxy and proxy != "auto" else proxy or None,
-            recommender=None if recommender == "none" else recommender,
+            recommender=False if recommender == "none" else recommender,
             record=record,
             progress=progress,
         )

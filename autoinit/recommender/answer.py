@@ -127,7 +127,8 @@ def recommended(
     answer, likeliest, order = verdict.answer, verdict.likeliest, list(verdict.order)
     outside = f"it lies {text.number(distance)} from the nearest, which none of those does" if far else ""
     if tried is None:
-        why = _why(answer, rows.iloc[likeliest], len(recipes) - 1, learned.learner.risk, outside)
+        doubts = float(predicted.doubts(own)[likeliest]), learned.learner.doubt
+        why = _why(answer, rows.iloc[likeliest], len(recipes) - 1, doubts, outside)
     else:
         answer, likeliest = tried.answer, tried.best
         why = _why_tried(answer, rows.iloc[likeliest], tried, learned)
@@ -176,14 +177,14 @@ def _predictions(
     return rows
 
 
-def _why(answer: Answer, likeliest: Any, others: int, risk: float, outside: str) -> str:
+def _why(answer: Answer, likeliest: Any, others: int, doubts: tuple[float, float], outside: str) -> str:
     """Returns the reason of an answer, in words.
 
     Args:
         answer: in one.
         likeliest: the row of the likeliest recipe.
         others: how many there are besides as-is.
-        risk: chance of harm up to which a recipe is recommended.
+        doubts: share of the trees that put it no higher than as-is, and up to which a recipe is recommended.
         outside: how far the task lies outside of what was studied; empty where it does not.
     """
     if answer == "try":
@@ -192,8 +193,9 @@ def _why(answer: Answer, likeliest: Any, others: int, risk: float, outside: str)
         return f"none of {others} recipes is expected to be better; the likeliest, {_promise(likeliest)}"
     if outside:
         return f"this task is unlike the studied ones: {outside}; the likeliest recipe, {_promise(likeliest)}"
-    chance = f"at a chance of {likeliest['harm']:.0%} that it does harm"
-    return f"the likeliest of {others} recipes, {_promise(likeliest)}, {chance}. {_limit(risk)}"
+    doubt, most = doubts
+    trees = f"is put no higher than your own weights by {doubt:.0%} of the trees"
+    return f"the likeliest of {others} recipes, {_promise(likeliest)}, {trees}. {_limit(most)}"
 
 
 def _why_tried(answer: Answer, best: Any, tried: Settled, learned: Recommender) -> str:

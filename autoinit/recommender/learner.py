@@ -1,7 +1,9 @@
 """What is expected of recipes: three forests over one set of columns, and how far off they are on unseen families.
 
-From the same families it is learned at which predicted risk a first choice may still be given, so that its harm is
-bounded: conformal risk control (Angelopoulos et al. 2022, arXiv:2208.02814).
+From the same families it is learned up to which doubt a first choice may still be given, so that its harm is bounded:
+conformal risk control (Angelopoulos et al. 2022, arXiv:2208.02814). The doubt is the share of the trees that put a
+recipe no higher than as-is: it tells the harmful first choices apart better than the predicted chance of harm does
+(benchmarks/results/recommender.md).
 
 They answer three questions of a recipe on a task: its *place* among the task's candidates (the share that it beats),
 the *harm* it may do (the chance of a loss more than 5 % above as-is's), and the *gain* in nats. A forest of its own for
@@ -33,10 +35,10 @@ CAUTION = 1.0
 PROMISED = 0.02
 """Share of tasks, of kinds of networks that were not learned from, that the first choice harms at most."""
 NEVER = -1.0
-"""The risk up to which a first choice is given where too few tasks are known to promise anything."""
+"""The doubt up to which a first choice is given where too few tasks are known to promise anything."""
 
 Answer = Literal["try", "keep", "unsure"]
-"""What is said of a task: try the likeliest recipe; nothing is worth a try; one might be, at too high a risk."""
+"""What is said of a task: try the likeliest recipe; nothing is worth a try; one might be, with too much doubt."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Predicted:
     def place(self) -> Array:
         """The share of other candidates that a recipe beats."""
         return np.asarray(self.places.mean(1))
+
+    def doubts(self, own: int) -> Array:
+        """Returns for each recipe the share of the trees that put it no higher than as-is, which is at `own`."""
+        return np.asarray((self.places <= self.places[own]).mean(1))
 
     def of(self, rows: slice) -> Predicted:
         """Returns what is expected of some of the recipes."""
@@ -109,7 +115,7 @@ class Learner:
         columns: so many, from the first of `NAMES` on.
         stretch: standard deviations that a gain's interval has to either side.
         caution: places that the certainty of harm costs when recipes are compared.
-        risk: chance of harm up to which a first choice is given.
+        doubt: share of the trees that may put a first choice no higher than as-is.
     """
 
     place: Forest
@@ -118,7 +124,7 @@ class Learner:
     columns: int
     stretch: float
     caution: float
-    risk: float
+    doubt: float
 
     def predict(self, rows: Array) -> Predicted:
         """Returns what is expected of rows of features, in the order of `NAMES`. As-is is known: it gains nothing."""
@@ -149,7 +155,7 @@ class Learner:
         if keeps(worth, predicted.gain, likeliest, own):
             answer: Answer = "keep"
         else:
-            answer = "unsure" if far or predicted.harm[likeliest] > self.risk else "try"
+            answer = "unsure" if far or predicted.doubts(own)[likeliest] > self.doubt else "try"
         ranked = worth.copy()
         ranked[likeliest] = np.inf if answer == "try" else ranked[likeliest]
         order = predicted.first(ranked, count)
@@ -191,8 +197,7 @@ def learner_with(examples: Examples, columns: int, told: Predicted, stretch: flo
         seed: of the trees' splits.
     """
     place, harm, gain = (_forest(examples, target, columns, TREES, seed) for target in _targets(examples))
-    risk = _risk(examples, told.place - CAUTION * told.harm, told.harm, told.gain)
-    return Learner(place, harm, gain, columns, stretch, CAUTION, risk)
+    return Learner(place, harm, gain, columns, stretch, CAUTION, _doubt(examples, told))
 
 
 def _targets(examples: Examples) -> tuple[Array, Array, Array]:
@@ -254,33 +259,34 @@ def _stretch(examples: Examples, gain: Array, spread: Array) -> float:
     return weighted_quantile(errors, examples.weight[known], COVERED)
 
 
-def _risk(examples: Examples, worth: Array, harm: Array, gain: Array) -> float:
-    """Returns the predicted chance of harm up to which a first choice is given, by held-out tasks.
+def _doubt(examples: Examples, told: Predicted) -> float:
+    """Returns the doubt up to which a first choice is given, by held-out tasks.
 
     It is the largest at which their harmed share, with one more task that counts as harmed, is as promised.
 
     Args:
         examples: with what came of them.
-        worth: of each row, predicted without its own group.
-        harm: likewise.
-        gain: likewise.
+        told: what is predicted for each row without its own group.
     """
     given: list[tuple[float, bool]] = []
     for task in range(len(examples.results)):
         rows = examples.rows(task)
-        likeliest = likeliest_of(worth[rows], 0)
-        if not keeps(worth[rows], gain[rows], likeliest, 0):
-            given.append((float(harm[rows][likeliest]), bool(examples.gain[rows][likeliest] < -HARM)))
+        predicted = told.of(rows)
+        worth = predicted.place - CAUTION * predicted.harm
+        likeliest = likeliest_of(worth, 0)
+        if not keeps(worth, predicted.gain, likeliest, 0):
+            harmed = bool(examples.gain[rows][likeliest] < -HARM)
+            given.append((float(predicted.doubts(0)[likeliest]), harmed))
     return bounded(given, len(examples.results), PROMISED)
 
 
 def bounded(given: Sequence[tuple[float, bool]], tasks: int, promised: float) -> float:
-    """Returns the largest risk up to which choices may be given so that few of them harm; `NEVER` where none may.
+    """Returns the largest doubt or risk up to which choices may be given so that few harm; `NEVER` where none may.
 
     On a further task, of the kind of these, the expected harm is at most what is promised.
 
     Args:
-        given: of each choice, its predicted risk and whether it did harm.
+        given: of each choice, its doubt or predicted risk, and whether it did harm.
         tasks: how many there were, those without a choice too.
         promised: share of tasks.
     """

@@ -214,20 +214,22 @@ def test_of_two_like_recipes_the_second_is_tried_late() -> None:
     assert predicted.first(predicted.place - np.array([1.0, 0.0, 0.0, 0.0]), 1) == [1]
 
 
-def test_a_choice_is_given_where_it_is_worth_the_risk_and_as_is_comes_first_elsewhere() -> None:
-    learner = dataclasses.replace(learned().learner, caution=1.0, risk=0.1)
-    places = np.array([[0.5, 0.5], [0.9, 0.8], [0.3, 0.9]])
+def test_a_choice_is_given_where_trees_agree_and_as_is_comes_first_elsewhere() -> None:
+    learner = dataclasses.replace(learned().learner, caution=1.0, doubt=0.3)
+    sure = np.array([[0.5, 0.5], [0.9, 0.8], [0.3, 0.9]])
     gain, harm = np.array([0.0, 0.4, 0.2]), np.array([0.0, 0.1, 0.2])
 
-    def verdict(gain: Array = gain, harm: Array = harm, far: bool = False) -> Verdict:
+    def verdict(places: Array = sure, gain: Array = gain, harm: Array = harm, far: bool = False) -> Verdict:
         return learner.verdict(Predicted(places, harm, gain, gain, gain), 0, 3, far)
 
+    split = np.array([[0.5, 0.5], [0.95, 0.5], [0.3, 0.4]])
     assert verdict() == Verdict("try", 1, (1, 2, 0))
-    assert verdict(harm=2 * harm) == Verdict("unsure", 1, (0, 1, 2))
+    assert verdict(places=split) == Verdict("unsure", 1, (0, 1, 2))
+    assert Predicted(split, harm, gain, gain, gain).doubts(0).tolist() == [1.0, 0.5, 1.0]
     assert verdict(far=True) == Verdict("unsure", 1, (0, 1, 2))
     assert verdict(gain=0.1 * gain).answer == "keep"
     assert verdict(harm=6 * harm) == Verdict("keep", 1, (0, 1, 2))
-    alone = Predicted(places[:1], harm[:1], gain[:1], gain[:1], gain[:1])
+    alone = Predicted(sure[:1], harm[:1], gain[:1], gain[:1], gain[:1])
     assert learner.verdict(alone, 0, 3) == Verdict("keep", 0, (0,))
 
 
@@ -378,8 +380,8 @@ def test_what_ships_is_what_is_fitted_to_the_knowledge_that_ships() -> None:
         assert np.allclose(one, other, atol=0.01), "fit it anew: python -m studies.knowledge … --fitted …"
     assert ships.informed is not None
     assert fitted.informed is not None
-    risks, others = ((each.learner.risk, each.informed.risk) for each in (ships, fitted))
-    assert risks == pytest.approx(others, abs=1e-3)
+    limits, others = ((each.learner.doubt, each.informed.risk) for each in (ships, fitted))
+    assert limits == pytest.approx(others, abs=1e-3)
     assert (ships.names, ships.portfolio, ships.source) == (fitted.names, fitted.portfolio, fitted.source)
 
 

@@ -94,7 +94,7 @@ def test_select_starts_with_what_the_recommender_promises() -> None:
     data = torch.tensor(rows / 16, dtype=torch.float32), torch.tensor(labels)
     budget = autoinit.Budget(trials=5, steps=2000)
     tried = []
-    for learned in (None, recommender()):
+    for learned in (False, recommender()):
         selection = autoinit.select(
             model, data, optimizer=torch.optim.AdamW, lr=3e-3, budget=budget, apply=False, recommender=learned
         )
