@@ -226,12 +226,14 @@ def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD, lengt
         return verdict.loss("trained on fresh batch orders it is no better than the model's own")
     if lead.estimate >= 0:
         return verdict.longer("so early both are no better than a constant guess", length)
-    if (float(stdtr(freedom, lead.estimate / error)) if error > 0 else 0.0) > level:
+    still = _stands_still(pairs)
+    noisy = (float(stdtr(freedom, lead.estimate / error)) if error > 0 else 0.0) > level
+    if noisy and not (still and _falls(pairs)):
         needed, why = _pairs_needed(lead, error, pairs), "its lead is within the noise"
         # Of weights that have not begun to train, and in very short runs, noise says nothing of what comes later.
-        early = steps < FEWEST_STEPS or _stands_still(pairs)
+        early = steps < FEWEST_STEPS or still
         return verdict.longer(why, length) if early and needed > max(LOOKS) else verdict.more_pairs(why, needed)
-    rescued = _stands_still(pairs) and -lead.estimate >= RESCUE
+    rescued = still and -lead.estimate >= RESCUE
     if not rescued and (refusal := _no_lead(pairs, -lead.estimate, length)):
         return verdict.longer(refusal, length)
     if held_back is not None and held_back.high > HELD_BACK_MARGIN:
@@ -283,6 +285,16 @@ def _stands_still(pairs: Sequence[Pair]) -> bool:
     """Whether the owner's weights do not train: at a constant guess or above, and not on their way down."""
     end, halfway = _mean([pair.own.end for pair in pairs]), _mean([pair.own.halfway for pair in pairs])
     return end > -STILL and abs(halfway - end) < STILL
+
+
+def _falls(pairs: Sequence[Pair]) -> bool:
+    """Whether the champion trains, beside weights that stand still: it falls in most runs, and is behind in none.
+
+    How soon a loss leaves a constant guess differs so much from run to run that the mean of three says little by a t
+    test. Weights that stand still differ by hundredths of a nat, so that whoever falls by a rescue's lead trains.
+    """
+    leads = [-pair.lead for pair in pairs]
+    return min(leads) > -STILL and 3 * sum(lead >= RESCUE for lead in leads) >= 2 * len(leads)
 
 
 def _no_lead(pairs: Sequence[Pair], lead: float, length: float) -> str:

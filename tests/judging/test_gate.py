@@ -211,6 +211,31 @@ def test_a_rescue_has_to_lead_by_a_fifth_of_a_nat() -> None:
     assert judge(around(-0.195, own=0.0, steps=8)).state == "undecided"
 
 
+@pytest.mark.parametrize(
+    ("ends", "own", "wins"),
+    [
+        ((-0.05, -0.3, -0.45), 0.0, True),  # t = −2.3: who leaves a constant guess at all leaves it at any time
+        ((0.0, -0.3, -0.45), 0.0, True),
+        ((-0.05, -0.1, -0.9), 0.0, False),  # it falls in one run of three
+        ((0.05, -0.5, -0.6), -0.04, False),  # the owner's weights have begun to train
+        ((-0.03, -0.19, -0.45), 0.0, False),
+    ],
+)
+def test_weights_that_train_in_most_runs_rescue_those_that_stand_still(
+    ends: tuple[float, ...], own: float, wins: bool
+) -> None:
+    verdict = judge(pairs(*ends, own=own, steps=42))
+    assert (verdict.state == "win") is wins
+    assert verdict.why.startswith("from the model's own weights the loss stays at") is wins
+
+
+def test_a_rescue_is_in_no_run_behind() -> None:
+    behind = [*pairs(-0.5, -0.6, own=0.0, steps=42), *pairs(0.0, own=-0.025, steps=42)]
+    assert judge(behind).why == "its lead is within the noise"
+    level = [*pairs(-0.5, -0.6, own=0.0, steps=42), *pairs(0.0, own=-0.015, steps=42)]
+    assert judge(level).state == "win"
+
+
 def test_short_runs_tell_nothing_else() -> None:
     assert FEWEST_STEPS == 48
     short = judge(around(-1.5, steps=47))
@@ -437,10 +462,10 @@ def test_text() -> None:
 
 @pytest.mark.parametrize(("own", "steps", "still_open"), [(-0.9, 48, False), (-0.9, 47, True), (0.0, 48, True)])
 def test_noise_is_no_answer_before_a_training_has_begun(own: float, steps: int, still_open: bool) -> None:
-    # Leads 0.1, 0.5 and 0.9: deviation 0.4, n = (3·0.4/0.5)² = 5.76; with 0 and 1 in their place (3·0.5/0.5)² = 9.
-    few = judge(pairs(own - 0.1, own - 0.5, own - 0.9, own=own, steps=steps))
+    # Leads 0.15, 0.19 and 0.6: mean 0.313, deviation 0.249, n = (3·0.249/0.313)² = 5.7; of 0, 0.1 and 0.9 it is 19.7.
+    few = judge(pairs(own - 0.15, own - 0.19, own - 0.6, own=own, steps=steps))
     assert (few.pairs_needed, few.longer, few.open) == (6, None, True)
-    many = judge(pairs(own, own - 0.5, own - 1.0, own=own, steps=steps))
+    many = judge(pairs(own, own - 0.1, own - 0.9, own=own, steps=steps))
     assert (many.longer is not None, many.open) == (still_open, still_open)
     assert many.why == "its lead is within the noise"
 
