@@ -131,19 +131,20 @@ NORMALIZED = frozenset(
 """Those with normalization or skip connections; the others have neither."""
 
 _PLAIN = frozenset({"mlp", "mlp_deep", "mlp_regression", "places"})
-_CHARACTERS = frozenset({"gpt", "x_transformer"})
-_RESIDUAL = frozenset({"mlp_residual"})
+_CHARACTERS = frozenset({"gpt", "x_transformer", "parallel_blocks", "alibi", "sandwich_norm", "gpt_post_norm"})
+_RESIDUAL = frozenset({"mlp_residual", "table_resnet"})
+_ENCODERS = frozenset({"transformer_pre_ln", "vit", "encoder_pre_norm", "vit_layer_scale", "whisper", "qk_norm"})
 
 FAMILIES: dict[str, frozenset[str]] = {
     **dict.fromkeys(("mlp_tanh", "mlp_relu", "mlp_gelu", "mlp_sigmoid", "tabular_class", "tabular_regression"), _PLAIN),
-    "cnn_plain": frozenset({"cnn", "cnn_1d"}),
-    "cnn_residual": frozenset({"resnet"}),
-    "encoder_pre_ln": frozenset({"transformer_pre_ln", "vit"}),
-    "encoder_post_ln": frozenset({"transformer_post_ln", "bert"}),
+    "cnn_plain": frozenset({"cnn", "cnn_1d", "vgg"}),
+    "cnn_residual": frozenset({"resnet", "regnet", "mobilenet", "densenet", "series_resnet"}),
+    "encoder_pre_ln": _ENCODERS,
+    "encoder_post_ln": frozenset({"transformer_post_ln", "bert", "convbert", "deberta", "albert"}),
     "char_transformer": _CHARACTERS,
     "gpt2_hf": _CHARACTERS,
     "lstm_rows": frozenset({"lstm"}),
-    "autoencoder_sigmoid": frozenset({"autoencoder"}),
+    "autoencoder_sigmoid": frozenset({"autoencoder", "image_autoencoder"}),
     "siren_photo": frozenset({"siren", "places"}),
     "mlp_residual_ln": _RESIDUAL,
     "tabular_batchnorm": frozenset({"mlp_batchnorm"}),
@@ -151,7 +152,7 @@ FAMILIES: dict[str, frozenset[str]] = {
     "autoencoder_layernorm": frozenset({"autoencoder_layernorm"}),
     "cnn_groupnorm": frozenset({"cnn_groupnorm"}),
 }
-"""By task, the families of the studies (`studies/overnight.toml`) that have its kind of network.
+"""By task, the families of `studies/overnight.toml` and `studies/architectures.toml` with its kind of network.
 
 That is the same kind of layers, normalization and skips, at whatever depth and width, with whatever activation, on
 whatever data. No task was studied itself, but some are near twins of studied ones (the ResNet on the same digits,

@@ -66,7 +66,7 @@ def selected(model: nn.Module, task: BenchTask, seed: int, budget: str) -> Start
 
     Args:
         model: as its owner draws it.
-        task: whose optimizer, and rate, it searches with.
+        task: whose optimizer, and rate, it searches with; the recommender that it begins by has not seen its families.
         seed: of the search.
         budget: the name of one of `equal_cost.SHARES`.
     """
@@ -95,6 +95,7 @@ def _chosen(model: nn.Module, task: BenchTask, seed: int, steps: int) -> Start:
         seed=seed,
         progress=False,
         concurrency=1,  # its workers share the cores with other jobs
+        recommender=blind(FAMILIES[task.name]),
     )
     notes = (f"kept: {selection.why}",) if selection.kept else ()
     return Start(selection.cost.steps, "reported", selection.recipe.key, selection.kept, notes)
