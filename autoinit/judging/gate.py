@@ -2,7 +2,7 @@
 
 A pair is the champion's exact weights and the owner's, trained on the same batches in the same fresh order. Its
 difference d = u(champion) − u(own) is a log-loss ratio; negative is better. Looks are taken after 3, 5 and 8
-pairs, as far as the budget pays for them; the one-sided level of .05 is shared by the looks that are planned.
+pairs, as far as the budget pays for them, the last after as many as it does; they share a one-sided level (`planned`).
 
 What is measured in short runs is who trains sooner. Of that, two things hold for a long training (docs/scoring.md):
 
@@ -27,10 +27,14 @@ from scipy.special import stdtr, stdtrit
 from ..text import number
 
 LOOKS = (3, 5, 8)
-"""Numbers of pairs after which a verdict is taken."""
+"""Numbers of pairs after which a verdict is taken, where the budget pays for the most of them."""
 
-LEVELS = {1: (0.05,), 2: (0.03, 0.02), 3: (0.02, 0.015, 0.015)}
-"""Number of planned looks → one-sided level of the test at each of them, .05 in all."""
+LEVEL_OF_A_PAIR = {3: 0.05 / 3, 4: 0.0070, 5: 0.0056, 6: 0.0034, 7: 0.0029, 8: 0.0026}
+"""Pairs at the last look → one-sided level of the test at each look, for each of its pairs.
+
+A single look has .05, two have .04 together, three .035: that is the probability that one of them passes where there is
+no lead. Looks at the same pairs say much the same, so that their levels may add up to more (docs/scoring.md).
+"""
 
 SMALLEST_EFFECT = 0.01
 """A gain below 1 % is not worth a change."""
@@ -57,6 +61,13 @@ HELD_BACK_MARGIN = 0.01
 
 HELD_BACK_COVERAGE = 0.8
 """Of the interval of a held-back gain: its upper end is the one-sided 90 % bound that the verdict looks at."""
+
+
+def planned(pairs: float) -> dict[int, float]:
+    """Returns the looks that a gate takes which can pay for so many pairs, each with the level of its test."""
+    last = int(min(max(LOOKS), max(min(LOOKS), pairs)))
+    looks = [*(look for look in LOOKS if look < last), last]
+    return {look: LEVEL_OF_A_PAIR[last] * look for look in looks}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from ..judging.budget import evaluated
-from ..judging.gate import LEVELS, LOOKS, Arm, Pair, Verdict, judge
+from ..judging.gate import LOOKS, Arm, Pair, Verdict, judge, planned
 from ..judging.score import CEILING, Curve, Reference, tail_loss
 from ..judging.trials import Candidate, Job, Trial
 from ..plans.plan import Plan
@@ -33,20 +34,19 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
     Raises:
         GateFailure: one of its runs raised.
     """
-    # A stack holds one batch order's pair; worker processes run a whole look.
-    together = 2 if campaign.executor.name == "stacked" else 2 * min(LOOKS)
     task = campaign.bench.task
-    left = campaign.left(1.0, together) * (PLANNED_IN_A_HURRY if campaign.meter.hurried else 1.0)
+    hurried = PLANNED_IN_A_HURRY if campaign.meter.hurried else 1.0
+    left = _left(campaign, min(LOOKS)) * hurried
     most = int(min(campaign.schedule.gate, campaign.training_steps or math.inf))
     steps = longest(most, left / (2 * min(LOOKS)), lambda steps: gate_cost(task, steps))
     if steps < SHORTEST_RUN:
         return None
     pair = 2 * gate_cost(task, steps)
-    planned = [look for look in LOOKS if look * pair <= left] or [min(LOOKS)]
     pairs: list[Pair] = []
     verdict = None
-    for look, level in zip(planned, LEVELS[len(planned)], strict=True):
-        if pairs and campaign.left(1.0, together) < (look - len(pairs)) * pair:
+    for look, level in _looks(campaign, pair / hurried).items():
+        new = look - len(pairs)
+        if pairs and _left(campaign, new) < new * pair:
             break  # the machine has become slower than it was when the looks were planned
         try:
             pairs += _pairs(campaign, entered.own, champion, plan, range(len(pairs), look), steps)
@@ -58,6 +58,27 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
     if verdict is not None:
         campaign.drop(campaign.trials[-1], f"the gate's verdict: {verdict.why}")
     return verdict
+
+
+def _left(campaign: Campaign, pairs: int) -> float:
+    """Returns the steps left where so many pairs run together: worker processes run a whole look, a stack one pair."""
+    return campaign.left(1.0, 2 if campaign.executor.name == "stacked" else 2 * pairs)
+
+
+def _looks(campaign: Campaign, pair: float) -> dict[int, float]:
+    """Returns the looks, with their levels, of the most pairs that the budget pays for; of the fewest in any case.
+
+    Args:
+        campaign: with what is left of it.
+        pair: cost of one, in steps.
+    """
+
+    def share(looks: Iterable[int]) -> float:
+        """Returns the share of what is left that they take: a look of fewer jobs than there are workers costs more."""
+        return sum((now - before) * pair / _left(campaign, now - before) for before, now in pairwise((0, *looks)))
+
+    plans = (planned(pairs) for pairs in range(max(LOOKS), min(LOOKS), -1))
+    return next((plan for plan in plans if share(plan) <= 1), planned(min(LOOKS)))
 
 
 class _OutOfTime(BaseException):

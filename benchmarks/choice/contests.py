@@ -112,7 +112,7 @@ class Contest:
             length: of the training, in that of these runs; None for the task's own.
         """
         from autoinit.judging.budget import evaluated
-        from autoinit.judging.gate import LEVELS, LOOKS, judge
+        from autoinit.judging.gate import LOOKS, judge, planned
         from autoinit.judging.score import Reference
         from autoinit.search.duel import pair_of
         from autoinit.task.batches import rows
@@ -120,7 +120,7 @@ class Contest:
         held_back = evaluated(self.task.gate_eval, self._steps)
         groups = [rows(group) for group in held_back]
         pairs: list[Any] = []
-        for look, level in zip(LOOKS, LEVELS[len(LOOKS)], strict=True):
+        for look, level in planned(max(LOOKS)).items():
             for order in range(len(pairs), look):
                 arms = [self.run(state, 1_000 + 100 * self._seed + order, held_back) for state in (champion, own)]
                 reference = Reference.of(self.task.reference, arms[1].losses)

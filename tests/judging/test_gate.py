@@ -6,12 +6,13 @@ import dataclasses
 import math
 import random
 
+import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from autoinit.judging.gate import (
     FEWEST_STEPS,
-    LEVELS,
+    LEVEL_OF_A_PAIR,
     LOOKS,
     RESCUE,
     STILL,
@@ -21,10 +22,11 @@ from autoinit.judging.gate import (
     Pair,
     Spread,
     Verdict,
+    planned,
 )
 from autoinit.judging.gate import judge as judge_at
 
-LEVEL = LEVELS[3][0]
+LEVEL = 0.02
 NOISE = (-0.001, 0.0, 0.001)
 """Of three pairs: standard error 0.001/√3 = 0.00058, so t is in the hundreds for a lead of a tenth."""
 
@@ -71,19 +73,40 @@ def around(end: float, **rest: object) -> list[Pair]:
 
 
 def judge(runs: list[Pair], spread: Spread | None = None, length: float = 10.0) -> Verdict:
-    """The first of three planned looks."""
+    """As if at a look whose level is 2 %."""
     return judge_at(runs, LEVEL, spread or Spread(), length)
 
 
 # The test
 
 
-def test_looks_are_taken_after_three_five_and_eight_pairs_and_levels_share_five_percent() -> None:
+def test_looks_are_taken_after_three_five_and_eight_pairs_the_last_after_as_many_as_are_paid_for() -> None:
     assert LOOKS == (3, 5, 8)
-    assert list(LEVELS) == [1, 2, 3]
-    for looks, levels in LEVELS.items():
-        assert len(levels) == looks
-        assert sum(levels) == pytest.approx(0.05)
+    plans = {pairs: list(planned(pairs)) for pairs in (0, 3.9, 4, 5, 6, 7.9, 8, math.inf)}
+    assert plans == {
+        0: [3],
+        3.9: [3],
+        4: [3, 4],
+        5: [3, 5],
+        6: [3, 5, 6],
+        7.9: [3, 5, 7],
+        8: [3, 5, 8],
+        math.inf: [3, 5, 8],
+    }
+
+
+@pytest.mark.parametrize("pairs", LEVEL_OF_A_PAIR)
+def test_levels_come_to_five_percent_of_one_look_four_of_two_and_three_and_a_half_of_three(pairs: int) -> None:
+    plan = planned(pairs)
+    leads = np.random.default_rng(0).standard_normal((200_000, pairs))
+    passed = np.zeros(len(leads), bool)
+    for look, level in plan.items():
+        seen = leads[:, :look]
+        t = seen.mean(1) / (seen.std(1, ddof=1) / math.sqrt(look))
+        passed |= special.stdtr(look - 1, t) < level
+    # A standard error of 200,000 draws is 0.0005, and levels are rounded to a hundredth of themselves.
+    assert passed.mean() == pytest.approx({1: 0.05, 2: 0.04, 3: 0.035}[len(plan)], abs=0.0015)
+    assert list(plan.values()) == sorted(plan.values()), "late looks, which have more to tell by, have the larger level"
 
 
 def test_a_clear_lead_wins_and_is_told_as_losses() -> None:
@@ -159,13 +182,13 @@ def test_identical_methods_rarely_win() -> None:
     wins = 0
     for _ in range(2000):
         differences = [-0.5 + random.gauss(0, 0.3) for _ in range(max(LOOKS))]
-        for look, level in zip(LOOKS, LEVELS[3], strict=True):
+        for look, level in planned(max(LOOKS)).items():
             verdict = judge_at(pairs(*differences[:look], held_back=None), level)
             if verdict.state != "undecided":
                 wins += verdict.state == "win"
                 break
-    # Five in a hundred at the most, by the levels; 2.5 standard errors of 2,000 draws above that.
-    assert wins / 2000 <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / 2000)
+    # 3.5 in a hundred at the most, by the levels; 2.5 standard errors of 2,000 draws above that.
+    assert wins / 2000 <= 0.035 + 2.5 * math.sqrt(0.035 * 0.965 / 2000)
 
 
 # What counts as a lead
