@@ -8,6 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 DEV := -c constraints.txt -e ".[demo,report,postgres,ray,dashboard,docs,dev]"
 
+# The tests start hundreds of processes. Where the environment says that compiled code is not to be written, as images of
+# containers do, each of them would compile torch and the package anew, for seconds.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test docs types check format clean
 
 demo: .venv/.demo
