@@ -158,7 +158,8 @@ def selected(name: str) -> autoinit.Selection:
     build, options = ALIKE.get(name, ({}, {}))
     torch.manual_seed(0)
     model = Transformer(width=16, layers=1, **build)
-    chosen = {"recipes": ["he_normal", "lsuv"], "budget": SMALLEST, "lr": 1e-2, "executor": "sequential"}
+    budget = autoinit.Budget(steps=200)
+    chosen = {"recipes": ["he_normal", "lsuv"], "budget": budget, "lr": 1e-2, "executor": "sequential"}
     with unchanged(model):
         return autoinit.select(model, SMALL_BATCHES, optimizer=AdamW, apply=False, **chosen, **options)
 

@@ -95,7 +95,9 @@ class Recommender:
         return np.asarray(np.sqrt(((self.studied - row) ** 2).mean(1)))
 
 
-def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups: Sequence[str] = ()) -> Recommender:
+def fit_examples(
+    examples: Examples, *, seed: int = 0, source: str = "", groups: Sequence[str] = (), probes: bool = True
+) -> Recommender:
     """Returns a recommender fitted to examples.
 
     Args:
@@ -104,6 +106,7 @@ def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups:
         source: hash of the knowledge that they are of.
         groups: of each task; tasks of one group are held back together when errors are measured. Their families where
             it is left out.
+        probes: whether it learns what short trainings add; that takes about as long as all else.
 
     Raises:
         KnowledgeError: there are too few tasks.
@@ -121,7 +124,7 @@ def fit_examples(examples: Examples, *, seed: int = 0, source: str = "", groups:
     unseen, stretch = held_out(examples, BLIND, told, seed)
     return Recommender(
         learner=learner_with(examples, BLIND, unseen, stretch, seed),
-        informed=informed(examples, unseen, told, seed),
+        informed=informed(examples, unseen, told, seed) if probes else None,
         centre=centre,
         spread=width,
         studied=studied,

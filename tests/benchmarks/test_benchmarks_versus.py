@@ -18,7 +18,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from once import few_trees, known
 from torch import Tensor, nn
+
+from autoinit.recommender.model import Recommender
 
 pytest.importorskip("sklearn")
 pytest.importorskip("mlxtend")
@@ -504,6 +507,14 @@ class TestCost:
         ]
 
 
+@pytest.fixture(scope="module")
+def blind() -> Recommender:
+    """What is recommended to one task, of few trees; whoever asks for it after that meets the same one."""
+    with few_trees(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autoinit.knowledge.files.shipped", known)
+        return ours.blind(FAMILIES[CLASSES.name])
+
+
 class TestPeers:
     """Each on one task, with few iterations."""
 
@@ -551,16 +562,14 @@ class TestPeers:
         assert all(one.equal(two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
         assert 1 < start.steps < 10
 
-    def test_what_is_recommended_is_by_others_than_the_tasks_families(self) -> None:
+    def test_what_is_recommended_is_by_others_than_the_tasks_families(self, blind: Recommender) -> None:
         """The recommender's own record of what it was fitted to has none of them, and all others."""
-        from autoinit.knowledge.files import shipped
-
         families = FAMILIES[CLASSES.name]
-        known = {task.name: task.family for task in shipped().tasks}
-        names = set(ours.blind(families).names)
-        assert names == {name for name in names if known[name] not in families}
-        assert {known[name] for name in names} == set(known.values()) - families
-        assert ours.blind(families) is ours.blind(frozenset(families))
+        family_of = {task.name: task.family for task in known().tasks}
+        names = set(blind.names)
+        assert names == {name for name in names if family_of[name] not in families}
+        assert {family_of[name] for name in names} == set(family_of.values()) - families
+        assert ours.blind(families) is ours.blind(frozenset(families)) is blind
 
     def test_the_quick_search_has_the_same_steps_on_every_task(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import autoinit
@@ -587,10 +596,9 @@ class TestPeers:
         assert 1 < start.steps < 20
 
     def test_where_nothing_is_recommended_the_weights_stay_and_cost_a_few_passes(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, blind: Recommender, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model = CLASSES.make_model(0)
-        blind = ours.blind(FAMILIES[CLASSES.name])
         monkeypatch.setattr(ours, "blind", lambda families: dataclasses.replace(blind, far=0.0))
         start = ours.recommended(model, CLASSES, 0)
         assert start.kept

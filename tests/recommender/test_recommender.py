@@ -342,8 +342,8 @@ def test_what_no_recommender_can_be_is_refused() -> None:
 FITTED = """
 import sys
 from autoinit.knowledge.files import shipped, shipped_hash
-from autoinit.recommender import cache, learner
-learner.TREES = learner.HELD_OUT_TREES = 2
+from autoinit.recommender import cache, informed, learner
+learner.TREES = learner.HELD_OUT_TREES = informed.TREES = 2
 found = cache.cached(shipped_hash(), shipped)
 print("sklearn" in sys.modules, found.source, len(found.names))
 """
@@ -424,9 +424,10 @@ def test_columns_are_features_that_the_table_explains() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("split", SPLITS)
 def test_what_ships_is_no_worse_than_a_fixed_list_whatever_is_held_out(split: str) -> None:
+    """A third of the tasks is held out at a time: more than it does without when it ships, which is a handicap too."""
     with few_trees():
         ours, theirs = (
-            evaluations_of(examples(), split, way, most_folds=5) for way in (learned_ranking, static_portfolio)
+            evaluations_of(examples(), split, way, most_folds=3) for way in (learned_ranking, static_portfolio)
         )
     for top in range(len(TOPS)):
         assert np.mean([one.regret[top] for one in ours]) <= np.mean([one.regret[top] for one in theirs])

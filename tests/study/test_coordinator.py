@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -104,17 +105,28 @@ def records(store: Store) -> list[dict[str, Any]]:
     return [{name: line[name] for name in line if name not in TIMES} for line in store.lines()]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The records of `SMALL` as one worker leaves them that nothing happens to: what all others are compared with."""
+    with contextlib.closing(
+        open_store(f"sqlite:///{tmp_path_factory.mktemp('one')}/0.db", "small", create=True)
+    ) as one:
+        finished(SMALL, one, Here(SMALL))
+        return records(one)
+
+
 def waiting_only(store: Store) -> bool:
     return all(states["running"] == 0 for states in store.counts().values())
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5])
-def test_any_number_of_workers_gives_the_same_records(stores: Stores, slots: int) -> None:
-    one, several = stores(SMALL), stores(SMALL)
-    finished(SMALL, one, Here(SMALL))
+def test_any_number_of_workers_gives_the_same_records(
+    stores: Stores, undisturbed: list[dict[str, Any]], slots: int
+) -> None:
+    several = stores(SMALL)
     told = finished(SMALL, several, Here(SMALL, slots))
-    assert len(records(one)) == 10
-    assert records(several) == records(one)
+    assert len(undisturbed) == 10
+    assert records(several) == undisturbed
     assert (told[-1].done, told[-1].total, told[-1].failed, told[-1].running) == (10, 10, 0, 0)
 
 
@@ -198,7 +210,7 @@ def test_what_ended_is_written_while_the_workers_are_at_the_next(stores: Stores)
 
 
 @pytest.mark.parametrize("after", range(0, 24, 3))
-def test_a_stop_releases_what_was_claimed_ahead(stores: Stores, after: int) -> None:
+def test_a_stop_releases_what_was_claimed_ahead(stores: Stores, undisturbed: list[dict[str, Any]], after: int) -> None:
     store, crew = stores(SMALL), Here(SMALL, 2)
     replies = itertools.count()
     seen = [0]
@@ -218,14 +230,12 @@ def test_a_stop_releases_what_was_claimed_ahead(stores: Stores, after: int) -> N
     for claimed in claims:
         store.release(claimed)
     finished(SMALL, store, Here(SMALL, 2))
-    whole = stores(SMALL)
-    finished(SMALL, whole, Here(SMALL))
-    assert records(store) == records(whole)
+    assert records(store) == undisturbed
     assert len(ended) <= 10
 
 
 def test_workers_that_do_not_end_in_time_are_cut_off_and_lose_nothing(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, undisturbed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordinating, "GRACE", 0.0)
     store, crew = stores(SMALL), Here(SMALL, 2)
@@ -239,16 +249,16 @@ def test_workers_that_do_not_end_in_time_are_cut_off_and_lose_nothing(
     assert waiting_only(store)
     assert 0 < len(records(store)) < 10
     finished(SMALL, store, Here(SMALL))
-    whole = stores(SMALL)
-    finished(SMALL, whole, Here(SMALL))
-    assert records(store) == records(whole)
+    assert records(store) == undisturbed
 
 
 # Deaths
 
 
 @pytest.mark.parametrize("victim", range(10))
-def test_a_death_costs_its_own_trial_an_attempt_and_the_others_nothing(stores: Stores, victim: int) -> None:
+def test_a_death_costs_its_own_trial_an_attempt_and_the_others_nothing(
+    stores: Stores, undisturbed: list[dict[str, Any]], victim: int
+) -> None:
     store, crew = stores(SMALL), Here(SMALL, 2)
     deaths = [Died("the worker process was ended by SIGKILL")]
 
@@ -257,9 +267,7 @@ def test_a_death_costs_its_own_trial_an_attempt_and_the_others_nothing(stores: S
 
     crew.before = kill
     told = finished(SMALL, store, crew)
-    whole = stores(SMALL)
-    finished(SMALL, whole, Here(SMALL))
-    assert records(store) == records(whole)
+    assert records(store) == undisturbed
     assert [line["attempts"] for line in store.lines()] == [1 + (number == victim) for number in range(10)]
     assert any(f"trial {victim}: the worker process was ended by SIGKILL" in progress.news for progress in told)
 
