@@ -119,7 +119,7 @@ def recommend(
         ...     return torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
         >>> found = autoinit.recommend(model, (pixels / 16, labels), optimizer=sgd)
         >>> print(found)
-        Try orthogonal...
+        Try lsuv
           why      of ... recipes the likeliest to do well, at little risk, on tasks like this one
           promise  loss × 0... after a short training, against your own weights
         ...

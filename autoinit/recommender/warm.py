@@ -10,7 +10,7 @@ from ..errors import RecipeError
 from ..graph import Graph
 from ..knowledge.features import Features, recipe_features
 from ..plans.rules import resolve
-from ..recipes.recipe import Recipe
+from ..recipes.recipe import OWN, Recipe
 from ..recipes.space import Space, random_recipes
 from .model import Recommender
 
@@ -42,7 +42,8 @@ def warmed(
         return space
     known = [*space.opening, *(recipe for recipe in recommender.portfolio if not space.listed)]
     drawn = [] if space.listed else random_recipes(space, DRAWN, seed)
-    found = {recipe: _features(recipe, graph, own) for recipe in [*known, *drawn] if space.holds(recipe)}
+    others = [recipe for recipe in [*known, *drawn] if recipe != OWN and space.holds(recipe)]
+    found = {recipe: _features(recipe, graph, own) for recipe in others}
     numbers = {recipe: features for recipe, features in found.items() if features is not None}
     if not numbers:
         return space

@@ -73,6 +73,18 @@ def test_seed_decides_what_is_drawn() -> None:
     assert warm(cold, recommender(), 1).opening != warm(cold, recommender(), 2).opening
 
 
+def test_where_there_is_little_to_choose_the_owner_s_weights_are_no_candidate_again() -> None:
+    """Points of so small a space are drawn that are its recipe."""
+    model = nn.Sequential(nn.Linear(64, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 10), nn.LayerNorm(10))
+    graph = autoinit.trace(model, (torch.randn(64, 64), torch.arange(64) % 10)).restricted(only="0.weight")
+    small = space_of(graph, lr_searched=False)
+    task, own = digits_task()[1:]
+    for seed in range(5):
+        opening = warmed(small, graph, task, own, recommender(), seed=seed).opening
+        assert Recipe() not in opening
+        assert len(set(opening)) == len(opening)
+
+
 def test_listed_candidates_all_stay_and_are_only_put_in_order() -> None:
     names = ["normal", "lsuv", "he_normal", "xavier_uniform", "identity"]
     cold = space(names)
