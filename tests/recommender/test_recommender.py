@@ -339,24 +339,6 @@ def test_what_no_recommender_can_be_is_refused() -> None:
     assert recommender_from(learned()) is learned()
 
 
-FITTED = """
-import sys
-from autoinit.knowledge.files import shipped, shipped_hash
-from autoinit.recommender import cache, informed, learner
-learner.TREES = learner.HELD_OUT_TREES = informed.TREES = 2
-found = cache.cached(shipped_hash(), shipped)
-print("sklearn" in sys.modules, found.source, len(found.names))
-"""
-"""Where it was fitted, scikit-learn is loaded. Two trees a forest do: how many there are is of no matter here."""
-
-
-def fitted_in(folder: Path) -> tuple[str, str]:
-    environment = {**os.environ, "AUTOINIT_CACHE": str(folder)}
-    done = subprocess.run([sys.executable, "-c", FITTED], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip(), done.stderr
-
-
 SHIPPED = """
 import os, sys
 from autoinit.recommender import cache
@@ -394,23 +376,44 @@ def test_what_ships_is_not_used_for_other_knowledge(monkeypatch: pytest.MonkeyPa
         assert kept_files.default.__wrapped__().source == few.hash
 
 
-@pytest.mark.slow
-def test_it_is_fitted_once_and_then_read_without_scikit_learn(tmp_path: Path) -> None:
-    told = f"{known().hash} {len(known().tasks)}"
-    assert fitted_in(tmp_path / "new")[0] == f"True {told}"
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[Knowledge]:
+    """What recommenders are fitted to from now on: to two trees a forest, how many there are is of no matter here."""
+    fit, found = Recommender.fit, []
+
+    def noted(knowledge: Knowledge) -> Recommender:
+        found.append(knowledge)
+        with few_trees(2, 2):
+            return fit(knowledge)
+
+    monkeypatch.setattr(Recommender, "fit", staticmethod(noted))
+    return found
+
+
+def test_it_is_fitted_once_and_then_read_and_anew_where_its_file_was_damaged(
+    fits: list[Knowledge], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOINIT_CACHE", str(tmp_path / "new"))
+    few = Knowledge(known().tasks[:12])
+    for times in (1, 1):
+        assert kept_files.fitted(few).source == few.hash
+        assert len(fits) == times
     (file,) = (tmp_path / "new").iterdir()
-    assert fitted_in(tmp_path / "new")[0] == f"False {told}"
     file.write_bytes(b"damaged")
-    assert fitted_in(tmp_path / "new")[0] == f"True {told}"
-    assert kept_files.load(file).source == known().hash
+    assert kept_files.fitted(few).source == few.hash
+    assert len(fits) == 2
+    assert kept_files.load(file).source == few.hash
 
 
-@pytest.mark.slow
-def test_a_cache_that_cannot_be_written_costs_one_warning(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_costs_one_warning(
+    fits: list[Knowledge], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
-    out, warned = fitted_in(tmp_path / "file" / "folder")
-    assert out.startswith("True")
-    assert warned.count("AUTOINIT_CACHE") == 1
+    monkeypatch.setenv("AUTOINIT_CACHE", str(tmp_path / "file" / "folder"))
+    few = Knowledge(known().tasks[:12])
+    with pytest.warns(UserWarning, match="AUTOINIT_CACHE") as told:
+        assert kept_files.fitted(few).source == few.hash
+    assert len(told) == len(fits) == 1
 
 
 def test_columns_are_features_that_the_table_explains() -> None:
@@ -425,7 +428,7 @@ def test_columns_are_features_that_the_table_explains() -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_what_ships_is_no_worse_than_a_fixed_list_whatever_is_held_out(split: str) -> None:
     """A third of the tasks is held out at a time: more than it does without when it ships, which is a handicap too."""
-    with few_trees():
+    with few_trees(12, 8):
         ours, theirs = (
             evaluations_of(examples(), split, way, most_folds=3) for way in (learned_ranking, static_portfolio)
         )
