@@ -268,7 +268,10 @@ def test_where_no_other_is_left_the_owner_goes_on_for_what_is_proposed(
     assert {steps_of(record) for record in complete} == {128}
 
 
-def test_a_small_space_is_tried_once_and_not_to_the_end_of_the_budget() -> None:
+def test_a_small_space_is_tried_once_and_not_to_the_end_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long its trainings are is of no matter for that."""
+    for longest in ("LONGEST_PROBE", "LONGEST_GATE"):
+        monkeypatch.setattr(f"autoinit.judging.budget.{longest}", 32)
     model = nn.Sequential(nn.Linear(64, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 10), nn.LayerNorm(10))
     selection = autoinit.select(model, DATA, optimizer=sgd, budget=Budget(trials=60), only="0.weight")
     searched = selection.trials[selection.trials.stage == "search"]
