@@ -249,9 +249,9 @@ def test_worker_that_dies_costs_one_trial_which_is_tried_once_more(tmp_path: Pat
 def test_trial_that_hangs_is_ended_and_tried_once_more(tmp_path: Path) -> None:
     file = write(tmp_path)
     text = file.read_text().replace("study_models:mlp", "study_models:Hanging").replace('"lsuv"', '"orthogonal"')
-    file.write_text(text.replace("seeds = [0, 1]", "seeds = [0]\ntimeout = '6s'").replace("lr_steps = [1]", ""))
+    file.write_text(text.replace("seeds = [0, 1]", "seeds = [0]\ntimeout = '12s'").replace("lr_steps = [1]", ""))
     told = run("run", file, "--workers", "1")
-    assert "nothing was heard of it for 6 s" in told
+    assert "nothing was heard of it for 12 s" in told
     lines = records(file)
     (hung,) = [line for line in lines if line["recipe"] == "orthogonal"]
     assert (hung["state"], hung["attempts"]) == ("failed", 2)
