@@ -599,7 +599,9 @@ class TestPeers:
         self, blind: Recommender, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model = CLASSES.make_model(0)
-        monkeypatch.setattr(ours, "blind", lambda families: dataclasses.replace(blind, far=0.0))
+        gain = dataclasses.replace(blind.learner.gain, mean=blind.learner.gain.mean + 1)  # were the task a near one
+        far = dataclasses.replace(blind, learner=dataclasses.replace(blind.learner, gain=gain), far=0.0)
+        monkeypatch.setattr(ours, "blind", lambda families: far)
         start = ours.recommended(model, CLASSES, 0)
         assert start.kept
         assert 0 < start.steps < 5
