@@ -57,45 +57,6 @@ class StandardizedConv2d(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
-class PreActivation(nn.Module):
-    """A residual block that normalizes and activates before each convolution (He et al. 2016, arXiv:1603.05027)."""
-
-    def __init__(self, before: int, width: int, stride: int, norm: str) -> None:
-        super().__init__()
-        convolution = StandardizedConv2d if norm == "group" else nn.Conv2d
-        normed = (lambda size: nn.GroupNorm(8, size)) if norm == "group" else nn.BatchNorm2d
-        self.norm1, self.norm2 = normed(before), normed(width)
-        self.conv1 = convolution(before, width, 3, stride=stride, padding=1)
-        self.conv2 = convolution(width, width, 3, padding=1)
-        self.skip = convolution(before, width, 1, stride=stride) if (before, stride) != (width, 1) else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.norm1(x))
-        return self.skip(x) + self.conv2(F.relu(self.norm2(self.conv1(inner))))
-
-
-def preactivation_resnet(
-    channels: int, outputs: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2, norm: str = "batch"
-) -> nn.Module:
-    """Returns a pre-activation ResNet with BatchNorm, or with GroupNorm and weight standardization, as BiT has it.
-
-    Args:
-        channels: of the image.
-        outputs: classes.
-        widths: channels of each stage.
-        blocks: of each stage.
-        norm: "batch" or "group".
-    """
-    layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, padding=1)]
-    before = widths[0]
-    for stage, width in enumerate(widths):
-        for place in range(blocks):
-            layers.append(PreActivation(before, width, 2 if stage and not place else 1, norm))
-            before = width
-    last = nn.GroupNorm(8, before) if norm == "group" else nn.BatchNorm2d(before)
-    return nn.Sequential(*layers, last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, outputs))
-
-
 class NormFreeBlock(nn.Module):
     """A block of an NFNet: scaled standardized convolutions, a skip, a multiplier that starts at zero."""
 

@@ -140,7 +140,7 @@ FAMILIES: dict[str, frozenset[str]] = {
     "cnn_plain": frozenset({"cnn", "cnn_1d", "vgg"}),
     "cnn_residual": frozenset({"resnet", "regnet", "mobilenet", "densenet", "series_resnet"}),
     "encoder_pre_ln": _ENCODERS,
-    "encoder_post_ln": frozenset({"transformer_post_ln", "bert", "convbert", "deberta", "albert"}),
+    "encoder_post_ln": frozenset({"transformer_post_ln", "bert", "convbert", "albert"}),
     "char_transformer": _CHARACTERS,
     "gpt2_hf": _CHARACTERS,
     "lstm_rows": frozenset({"lstm"}),
