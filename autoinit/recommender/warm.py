@@ -27,8 +27,8 @@ def warmed(
     """Returns the space with another opening: the recommender's recipes and the well-known ones by turns.
 
     By turns, since the one errs where the other does not: so a search has, after any number of candidates, a lower
-    regret than with the well-known ones alone, and mostly than with either (docs/results.md). Where the task is farther from the studied ones than any of
-    them was from those of other families, the space is returned as it is.
+    regret than with the well-known ones alone, and mostly than with either (docs/results.md). Where the task is farther
+    from the studied ones than any of them was from those of other families, the space is returned as it is.
 
     Args:
         space: of the search; where the candidates are listed, all of them stay.
