@@ -570,6 +570,13 @@ def test_a_search_over_a_model_with_complex_weights_runs() -> None:
     assert set(states.index) <= {"complete", "pruned"}, selection.trials[["recipe", "state", "reason"]]
 
 
+def test_a_model_with_complex_weights_is_recommended_something() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(160, 1, 8, 8)
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), Filter(4, 3), nn.GELU(), nn.Conv2d(4, 1, 1))
+    assert autoinit.recommend(model, (x, x.roll(1, -1)), lr=1e-3).recipes
+
+
 def test_a_drawn_plan_says_by_what_it_was_drawn() -> None:
     plan = autoinit.apply_(nn.Linear(4, 2), "he_normal")
     assert plan.drawn_with == f"autoinit {autoinit.__version__}, torch {torch.__version__}, cpu"

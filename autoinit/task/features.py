@@ -84,7 +84,8 @@ def own_scales(model: nn.Module, graph: Graph) -> dict[str, float]:
         for name in named:
             weight = read(model, name)
             if not weight.is_meta and weight.numel():
-                scales[name] = float(torch.linalg.vector_norm(weight.float())) / math.sqrt(weight.numel())
+                numbers = weight if weight.is_complex() else weight.float()
+                scales[name] = float(torch.linalg.vector_norm(numbers)) / math.sqrt(weight.numel())
     return scales
 
 

@@ -170,7 +170,8 @@ def test_shipped_knowledge_is_whole_and_says_how_it_was_made() -> None:
     assert {"families", "datasets", "training_hours", "machine", "torch"} <= found.made.keys()
     for task in found.tasks:
         assert task.tried[0].recipe == AS_IS
-        assert len(task.tried) >= 40
-        assert {one.seed for one in task.tried[0].outcomes} == {0, 1, 2}
+        small = task.tried[0].outcomes[0].steps == 200  # the others are real architectures
+        assert len(task.tried) >= (40 if small else 24)
+        assert {one.seed for one in task.tried[0].outcomes} == ({0, 1, 2} if small else {0, 1})
         assert all(one.features for one in task.tried)
         assert task.features

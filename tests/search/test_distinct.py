@@ -118,6 +118,7 @@ def test_a_search_ends_where_all_that_differs_has_been_tried_and_names_the_doubl
     selection = autoinit.select(model, CLASSES, lr=1e-3, budget=Budget(steps=2500))
     searched = selection.trials[selection.trials.stage == "search"]
     assert len(searched) == 3  # its own, and two values of the head's bias
-    assert set(dict(selection.alike).values()) == {OWN}
+    assert OWN in dict(selection.alike).values()
+    assert {recipe.key for recipe in dict(selection.alike).values()} <= set(searched.recipe)
     assert Recipe(base="he_normal") in dict(selection.alike)
     assert "not tried, as they give the same weights: own weights (" in str(selection)
