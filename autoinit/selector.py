@@ -235,7 +235,7 @@ def select(
             told = _described(task, graph, meter) if searched and (record or learned is not None) else ({}, {})
             if searched:
                 if learned is not None:
-                    space = warmed(space, graph, *told, learned, seed=seed)
+                    space = warmed(space, graph, *told, learned)
                 place = functools.partial(judging, judge)
                 found = search(campaign, space, place, storage=storage, study_name=study_name)
         cost = _cost(campaign, memory, found, allowed)

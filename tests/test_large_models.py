@@ -171,7 +171,7 @@ def test_checkpointing_and_accumulation_change_no_selection() -> None:
         other = selected(name)
         assert (other.recipe, other.kept) == (plain.recipe, plain.kept)
         # Gradients of micro-batches are summed in another order, and training makes more of that rounding at each step.
-        # Batches of another size are another task to the recommender, which may have the recipes tried in another order.
+        # Batches of another size are another task to the recommender, which may have recipes tried in another order.
         trials = (found.trials.sort_values(["stage", "recipe"], kind="stable") for found in (other, plain))
         losses = (torch.tensor(one.last_loss.to_numpy()) for one in trials)
         torch.testing.assert_close(*losses, rtol=2e-2, atol=2e-3)

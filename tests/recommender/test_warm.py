@@ -46,9 +46,9 @@ def space(recipes: list[str] | None = None) -> Space:
     return space_of(digits_task()[0], lr_searched=False, recipes=recipes)
 
 
-def warm(cold: Space, by: Recommender, seed: int = 0) -> Space:
+def warm(cold: Space, by: Recommender) -> Space:
     graph, task, own = digits_task()
-    return warmed(cold, graph, task, own, by, seed=seed)
+    return warmed(cold, graph, task, own, by)
 
 
 def test_recommended_and_well_known_ones_come_by_turns() -> None:
@@ -66,22 +66,10 @@ def test_recommended_and_well_known_ones_come_by_turns() -> None:
         assert hot.decode(hot.encode(recipe))[0] == recipe
 
 
-def test_seed_decides_what_is_drawn() -> None:
-    cold = space()
-    assert warm(cold, recommender(), 1).opening == warm(cold, recommender(), 1).opening
-    assert warm(cold, recommender(), 1).opening != warm(cold, recommender(), 2).opening
-
-
-def test_where_there_is_little_to_choose_the_owner_s_weights_are_no_candidate_again() -> None:
-    """Points of so small a space are drawn that are its recipe."""
-    model = nn.Sequential(nn.Linear(64, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 10), nn.LayerNorm(10))
-    graph = autoinit.trace(model, (torch.randn(64, 64), torch.arange(64) % 10)).restricted(only="0.weight")
-    small = space_of(graph, lr_searched=False)
-    task, own = digits_task()[1:]
-    for seed in range(5):
-        opening = warmed(small, graph, task, own, recommender(), seed=seed).opening
-        assert Recipe() not in opening
-        assert len(set(opening)) == len(opening)
+def test_the_owner_s_weights_are_no_candidate_again() -> None:
+    """They may be of the few recipes that do well together on all studied tasks."""
+    known = dataclasses.replace(recommender(), portfolio=(Recipe(), *recommender().portfolio))
+    assert Recipe() not in warm(space(), known).opening
 
 
 def test_listed_candidates_all_stay_and_are_only_put_in_order() -> None:
