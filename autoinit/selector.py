@@ -298,9 +298,10 @@ def _described(task: Task, graph: Graph, meter: Meter) -> tuple[Features, dict[s
 
     The pass of the owner's weights that tells some of it is paid for.
     """
-    told = task_features(task, graph)
+    own = own_scales(task.model, graph)
+    told = task_features(task, graph, own)
     meter.spend(steps=1)
-    return told | pass_features(task, graph, told, once=True), own_scales(task.model, graph)
+    return told | pass_features(task, graph, told, once=True), own
 
 
 def _bench(stack: contextlib.ExitStack, task: Task, graph: Graph, seed: int, kind: str) -> Bench:

@@ -17,7 +17,7 @@ from scipy.special import ndtr
 from ..activations import Array
 from .examples import HARM, Examples, Results
 from .forest import Forest, grown
-from .learner import COVERED, PROMISED, Answer, Predicted, bounded, folds, weighted_quantile
+from .learner import CAUTION, COVERED, PROMISED, Answer, Predicted, bounded, folds, weighted_quantile
 
 STEPS = 16
 """Of a short training."""
@@ -256,7 +256,7 @@ def _choice(
     predicted = told.of(rows)
     found = forests.tried(
         predicted,
-        predicted.place - predicted.harm,
+        predicted.worth(CAUTION),
         lambda place: float(leads[place]),
         float(levels[0]),
         own=0,

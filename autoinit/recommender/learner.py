@@ -63,6 +63,10 @@ class Predicted:
         """The share of other candidates that a recipe beats."""
         return np.asarray(self.places.mean(1))
 
+    def worth(self, caution: float) -> Array:
+        """Returns what recipes are ranked by, higher first: the place, less what the risk of harm costs."""
+        return self.place - caution * self.harm
+
     def doubts(self, own: int) -> Array:
         """Returns for each recipe the share of the trees that put it no higher than as-is, which is at `own`."""
         return np.asarray((self.places <= self.places[own]).mean(1))
@@ -139,7 +143,7 @@ class Learner:
 
     def worth(self, predicted: Predicted) -> Array:
         """Returns what recipes are ranked by, higher first: the place, less what the risk of harm costs."""
-        return predicted.place - self.caution * predicted.harm
+        return predicted.worth(self.caution)
 
     def verdict(self, predicted: Predicted, own: int, count: int, far: bool = False) -> Verdict:
         """Returns what is to be done on a task.
@@ -272,7 +276,7 @@ def _doubt(examples: Examples, told: Predicted) -> float:
     for task in range(len(examples.results)):
         rows = examples.rows(task)
         predicted = told.of(rows)
-        worth = predicted.place - CAUTION * predicted.harm
+        worth = predicted.worth(CAUTION)
         likeliest = likeliest_of(worth, 0)
         if not keeps(worth, predicted.gain, likeliest, 0):
             harmed = bool(examples.gain[rows][likeliest] < -HARM)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from itertools import chain, zip_longest
+from typing import TypeVar
 
 from ..errors import RecipeError
 from ..graph import Graph
@@ -13,6 +14,8 @@ from ..plans.rules import resolve
 from ..recipes.recipe import OWN, Recipe
 from ..recipes.space import Space
 from .model import Recommender
+
+T = TypeVar("T", bound=Hashable)
 
 FIRST = 8
 """Recipes that the recommender adds: those that promise most together, well-known or not."""
@@ -47,8 +50,13 @@ def warmed(space: Space, graph: Graph, task: Features, own: Mapping[str, float],
     predicted = recommender.predict(task, list(numbers.values()))
     # By what is expected, and not by what is sure: a search finds out, and its gate keeps what is no gain.
     order = predicted.first(predicted.place, len(recipes) if space.listed else FIRST)
-    turns = chain.from_iterable(zip_longest((recipes[place] for place in order), space.opening))
-    return dataclasses.replace(space, opening=tuple(dict.fromkeys(one for one in turns if one is not None)))
+    return dataclasses.replace(space, opening=tuple(by_turns([recipes[place] for place in order], space.opening)))
+
+
+def by_turns(first: Iterable[T], second: Iterable[T]) -> list[T]:
+    """Returns one of each in turns, without what came before; where one ends, the rest of the other."""
+    turns = chain.from_iterable(zip_longest(first, second))
+    return list(dict.fromkeys(one for one in turns if one is not None))
 
 
 def _features(recipe: Recipe, graph: Graph, own: Mapping[str, float]) -> Features | None:

@@ -28,12 +28,18 @@ COLUMNS = 256
 NO_DECAY = -8.0
 
 
-def task_features(task: Task, graph: Graph) -> Features:
-    """Returns all that describes a task: `autoinit.knowledge.features.FEATURES` says what each number is."""
+def task_features(task: Task, graph: Graph, own: Mapping[str, float] | None = None) -> Features:
+    """Returns all that describes a task: `autoinit.knowledge.features.FEATURES` says what each number is.
+
+    Args:
+        task: what will be trained.
+        graph: its architecture.
+        own: `own_scales` of its model, where they are known already.
+    """
     optimizer, _ = task.build_optimizer()
     found = {
         **architecture_features(graph),
-        **own_features(graph, own_scales(task.model, graph)),
+        **own_features(graph, own_scales(task.model, graph) if own is None else own),
         **data_features(task.train, () if task.independent_labels else task.label_prior, task.reference),
         **training_features(optimizer, task.lr),
     }

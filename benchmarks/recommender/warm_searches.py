@@ -10,7 +10,6 @@ No training is run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from autoinit.recommender.examples import SMALLEST_SCALE, Examples, Results
 from autoinit.recommender.informed import leads_of
 from autoinit.recommender.learner import Learner, folds
 from autoinit.recommender.model import fit_examples
+from autoinit.recommender.warm import by_turns
 from autoinit.study.toml_file import read_study
 from autoinit.study.workbench import Workbench
 
@@ -92,12 +92,11 @@ def _orders(
     known = [found.keys.index(key) for key in opening if key in found.keys]
     predicted = learner.predict(rows)
     recommended = [place for place in predicted.first(predicted.place, len(rows)) if place != 0]
-    turns = [place for place in chain.from_iterable(zip_longest(recommended, known)) if place is not None]
     drawn = np.random.default_rng(int(found.task.fingerprint, 16) % 2**32).permutation(np.arange(1, len(found.keys)))
     return [
         ("well-known", known),
         ("recommended", recommended),
-        ("by turns", list(dict.fromkeys(turns))),
+        ("by turns", by_turns(recommended, known)),
         ("random", drawn.tolist()),
     ]
 
