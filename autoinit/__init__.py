@@ -21,7 +21,7 @@ What to call; `help(autoinit.select)` and so on say the rest:
 What comes back or is passed: Selection, Diagnosis, Finding, Recommendation, CoordinateCheck, Plan (of Fill), Graph
 (of Layer), Recipe, Budget, Task, Recommender, Study. Every error is an AutoInitError: ArgumentError, BudgetError,
 CalibrationError, DataError, DeviceError, FactoryError, KnowledgeError, ModelError, OptimizerError, PlanFileError,
-PlanMismatchError, RecipeError, StepError, StorageError.
+PlanMismatchError, RecipeError, SourceError, StepError, StorageError.
 
 Public names are loaded on first use, so that `import autoinit` loads neither torch nor optuna nor pandas.
 """
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .errors import PlanFileError as PlanFileError
     from .errors import PlanMismatchError as PlanMismatchError
     from .errors import RecipeError as RecipeError
+    from .errors import SourceError as SourceError
     from .errors import StepError as StepError
     from .errors import StorageError as StorageError
     from .findings.finding import Finding as Finding
@@ -103,6 +104,7 @@ _HOMES = {
     "Recommendation": "recommender.answer",
     "Recommender": "recommender.model",
     "Selection": "search.selection",
+    "SourceError": "errors",
     "StepError": "errors",
     "StorageError": "errors",
     "Study": "study.spec",

@@ -59,6 +59,10 @@ class KnowledgeError(AutoInitError, ValueError):
     """A file of what studies have found is damaged, of another kind, or from another version."""
 
 
+class SourceError(AutoInitError, ValueError):
+    """Trained weights that a model is to inherit cannot be used: damaged, foreign, incomplete, of another shape."""
+
+
 class DeviceError(AutoInitError, ValueError):
     """A device is asked for that this machine does not have."""
 
