@@ -10,6 +10,7 @@ What to call; `help(autoinit.select)` and so on say the rest:
     diagnose          says what is the matter with a model as it is, by one forward and backward pass
     recommend         names what suits a model, by what was learned from others, without a training step
     apply_            sets the weights of a model by a recipe's name, a recipe, a plan or a selection
+    restore_          gives trained weights back what a start of adapters took from them
     catalogue         lists every initialization that has a name
     report            writes a page about a selection, a diagnosis or a study
     trace, resolve    read a model's architecture; tell what a recipe would do to it
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from . import init as init
     from . import testing as testing
     from .apply import apply_ as apply_
+    from .apply import restore_ as restore_
     from .coordinates import CoordinateCheck as CoordinateCheck
     from .coordinates import coordinate_check as coordinate_check
     from .diagnosis import Diagnosis as Diagnosis
@@ -115,6 +117,7 @@ _HOMES = {
     "recommend": "recommendation",
     "report": "reports.reporting",
     "resolve": "plans.rules",
+    "restore_": "apply",
     "run_study": "study.runner",
     "select": "selector",
     "smaller": "proxies.miniatures",

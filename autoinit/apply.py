@@ -14,8 +14,11 @@ from .calibrations.methods import CALIBRATIONS
 from .calibrations.subject import Subject
 from .drawing.generators import check_draw_on
 from .drawing.memory import Drawn, Memory, room_beside
+from .drawing.given import check_origins, give_back
 from .drawing.weights import check_plan_fits, located, overwritten, set_weights, with_results
 from .errors import RecipeError
+from .inheritance.adapters import Watched
+from .inheritance.starts import needs_data, worked_out
 from .plans.plan import HasPlan, Plan
 from .plans.rules import resolve
 from .recipes.catalogue import NAMED, as_recipe, entry_name
@@ -63,6 +66,8 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory 
         memory: of costly draws, as in `apply_plan`.
     """
     model = subject.model
+    if plan.pending:
+        plan = _worked_out(subject, plan, rewind, memory)
     if plan.recipe.calibration == "none":
         apply_plan(model, plan, memory)
         return plan
@@ -75,6 +80,18 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory 
     rewind(overwritten(model, plan))
     set_weights(model, plan, memory, drawn)
     return plan
+
+
+def _worked_out(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory | None) -> Plan:
+    """Returns a plan with the values that no formula gives, the model as its owner made it."""
+
+    def work() -> Plan:
+        whole = worked_out(subject.model, plan, Watched(subject.task, subject.seed, subject.spend))
+        if needs_data(plan.recipe):
+            rewind(())  # passes have trodden on the model
+        return whole
+
+    return work() if memory is None else memory.worked_out(plan, work)
 
 
 def realize_for_good(subject: Subject, plan: Plan) -> Plan:
@@ -169,19 +186,72 @@ def apply_(
     plan = _as_plan(what)
     if plan is not None:
         check_plan_fits(inner, plan)
+        check_origins(inner, plan)
         plan = located(plan, kind)
         set_weights(inner, plan)
         return plan
     recipe = as_recipe(what)
     check_seed(seed)
-    if recipe.calibration != "none" and data is None:
+    if (recipe.calibration != "none" or needs_data(recipe)) and data is None:
         raise RecipeError(f"Recipe {recipe.key!r} is calibrated on data. Pass data=, batches or one example input.")
-    if recipe.calibration != "none" or (recipe.head_bias == "label_prior" and data is not None):
+    if recipe.calibration != "none" or needs_data(recipe) or (recipe.head_bias == "label_prior" and data is not None):
         return _apply_measured(example_task(inner, data, loss=loss, step=step, whole=True), recipe, seed, kind)
     plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss=loss, step=step)), seed=seed)
-    plan = dataclasses.replace(plan, drawn_on=kind)
+    plan = worked_out(inner, dataclasses.replace(plan, drawn_on=kind))
     apply_plan(inner, plan)
     return with_results(inner, plan)
+
+
+def restore_(model: nn.Module, what: str | os.PathLike[str] | Plan | HasPlan) -> tuple[str, ...]:
+    """Gives trained weights back what a start of adapters has taken from them, in place.
+
+    PiSSA, OLoRA, LoRA-GA and CorDA start an adapter at a part of the trained weight beside it, and take that part from
+    the weight, so that both together are what the weight was. Afterwards the weight is the trained one again, up to a
+    rounding in its last place. An adapter that has not been trained since is set to add nothing. One that has been
+    trained stays as it is: it belongs to the weight that is no more, and the model is another one than it was, unless
+    you take what the adapter started as from it (its plan has that; in peft:
+    `save_pretrained(path, path_initial_model_for_weight_conversion=…)`).
+
+    Args:
+        model: The weights of this module are set; those that the plan took nothing from stay.
+        what: This plan was applied to the model: a `Plan`, a `Selection`, or the path of a saved plan.
+
+    Returns:
+        The names of the weights that hold the very bits that they held before the plan; of the others an entry may
+        differ in its last place.
+
+    Raises:
+        PlanMismatchError: The plan is of another architecture, or the weights are not those that it left. Nothing is
+            changed.
+        PlanFileError: The file of the plan, or that beside it, cannot be used.
+        RecipeError: What was given is no plan.
+
+    Example:
+        A model as peft makes it, with a low-rank pair beside a trained layer:
+
+        >>> import autoinit, torch
+        >>> from torch import nn
+        >>> class Adapted(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.base = nn.Linear(32, 16).requires_grad_(False)
+        ...         self.down, self.up = nn.Linear(32, 4, bias=False), nn.Linear(4, 16, bias=False)
+        ...     def forward(self, x):
+        ...         return self.base(x) + 2 * self.up(self.down(x))
+        >>> model = Adapted()
+        >>> trained = model.base.weight.clone()
+        >>> plan = autoinit.apply_(model, "pissa", torch.randn(8, 32))
+        >>> torch.allclose(model.base.weight, trained)
+        False
+        >>> _ = autoinit.restore_(model, plan)
+        >>> torch.allclose(model.base.weight, trained)
+        True
+    """
+    inner, plan = unwrap(model), _as_plan(what)
+    if plan is None:
+        raise RecipeError(f"restore_ takes the plan that was applied, a selection or the path of one. Got {what!r}.")
+    check_plan_fits(inner, plan)
+    return tuple(give_back(inner, plan))
 
 
 def _as_plan(what: object) -> Plan | None:

@@ -71,7 +71,17 @@ MATRIX_KINDS = frozenset({"linear", "conv", "conv_transposed", "bilinear", "recu
 """Kinds that contract their input, so that fans and a variance make sense."""
 
 
-ADDED = {"copy_of": "", "interleaved": False, "mixed": False, "multiplier": 1.0, "offset": 0.0}
+ADDED = {
+    "copy_of": "",
+    "interleaved": False,
+    "mixed": False,
+    "multiplier": 1.0,
+    "offset": 0.0,
+    "adapter": "",
+    "lends": False,
+    "less": (),
+    "origin": "",
+}
 """Fields of layers and fills that came later, with what was true before: files and fingerprints leave that out."""
 
 
@@ -114,7 +124,7 @@ class Layer:
         stack: "encoder" for what makes the keys of cross attentions, "decoder" for what else they depend on and for
             what comes after them; empty without cross attention, and for what is part of both.
         of: the weight that it belongs to: for a bias, the one whose output it shifts; for a multiplier of a residual
-            branch (role "layer_scale") or of its skip, the one that closes the branch.
+            branch (role "layer_scale") or of its skip, the one that closes the branch; for an adapter, the one beside.
         on_skip: it multiplies the skip of a residual add (Admin's ω, a learned DeepNorm α).
         multiplier: the constant that multiplies it on its way into its product (equalized learning rates); of a
             tensor, such as a mask, the root mean square.
@@ -124,6 +134,9 @@ class Layer:
         keep: why it must stay as the owner made it; empty where it is free.
         copy_of: the parameter that it equals and is to equal, as no gradient reaches it: of a target network, the one
             of the network that is trained; empty where it is no copy.
+        adapter: the part that it has in a low-rank addition to the weight `of`: "down" reads that one's input, "up"
+            gives its output; empty elsewhere.
+        lends: it is a trained weight beside such a pair, which may take from it what the pair adds.
     """
 
     name: str
@@ -160,6 +173,8 @@ class Layer:
     parametrized: str = ""
     keep: str = ""
     copy_of: str = ""
+    adapter: Literal["", "down", "up"] = ""
+    lends: bool = False
 
     @property
     def is_matrix(self) -> bool:
@@ -242,7 +257,7 @@ class Graph(Mapping[str, Layer]):
     @property
     def weights(self) -> tuple[Layer, ...]:
         """The free matrices: what an initializer of variances may draw."""
-        return tuple(layer for layer in self.layers if layer.is_matrix and not layer.keep)
+        return tuple(layer for layer in self.layers if layer.is_matrix and not (layer.keep or layer.adapter))
 
     @property
     def weight_depths(self) -> tuple[int, int]:
@@ -326,9 +341,9 @@ class Graph(Mapping[str, Layer]):
         layers = []
         for layer in self.layers:
             if wanted is not None and layer.name not in wanted:
-                layer = dataclasses.replace(layer, keep=layer.keep or "not among the names given by `only`")
+                layer = dataclasses.replace(layer, keep=layer.keep or "not among the names given by `only`", lends=False)
             elif unwanted is not None and layer.name in unwanted:
-                layer = dataclasses.replace(layer, keep=layer.keep or "excluded by name")
+                layer = dataclasses.replace(layer, keep=layer.keep or "excluded by name", lends=False)
             layers.append(layer)
         if all(layer.keep for layer in layers):
             raise ModelError(f"`only` = {only!r} and `exclude` = {exclude!r} leave no parameter to initialize.")

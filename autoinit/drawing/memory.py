@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from ..plans.plan import Plan
 from ..task.machine import bytes_of, free_bytes
 
 ON_CPU = 2**28
@@ -34,6 +37,7 @@ class Memory:
     def __init__(self, room: int = ON_CPU) -> None:
         self._room = room
         self._values: dict[tuple[int, str, str, str], Tensor] = {}
+        self._given: dict[str, Plan] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -55,6 +59,23 @@ class Memory:
                 return
             self._room -= size
         self._values[seed, name, distribution, tensor.device.type] = tensor.clone()
+
+
+    def worked_out(self, plan: Plan, work: Callable[[], Plan]) -> Plan:
+        """Returns a plan with the values that no formula gives: those of an earlier plan of the same start, or new ones.
+
+        Args:
+            plan: that has values to work out.
+            work: works them out.
+        """
+        key = plan.recipe.adapter
+        known = self._given.get(key)
+        if known is None:
+            self._given[key] = work()
+            return self._given[key]
+        origins = {fill.name: fill.origin for fill in known.fills if fill.origin}
+        fills = (dataclasses.replace(one, origin=origins.get(one.name, "")) for one in plan.fills)
+        return dataclasses.replace(plan, fills=tuple(fills), given=known.given)
 
 
 class Drawn:

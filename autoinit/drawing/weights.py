@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +16,13 @@ from ..initializers.draws import COSTLY, INDEPENDENT
 from ..initializers.filling import drawn_dtype, full_float32, is_plain
 from ..plans.fill import Fill
 from ..plans.plan import Plan
-from ..task.assign import assign, is_parametrized, padding_rows, read, shapes
+from ..task.assign import assign, digest, is_parametrized, padding_rows, read, shapes
 from ..task.machine import using_threads
 from ..text import few
 from ..version import __version__
 from .fills import Source, Work, fill_whole, in_pieces, pieces
 from .generators import CHUNK, is_there, kind_of, place
+from .given import GIVEN, checked_values, set_given
 from .memory import Drawn, Memory
 
 WORTH_THREADS, WORTH_THREADS_COSTLY = 2**20, 2**16
@@ -50,14 +50,19 @@ def set_weights(
         drawn: likewise, of the two passes of a calibration.
         but: parameters that hold what the plan says already.
     """
+    if plan.pending:
+        raise PlanMismatchError(_PENDING)
     kind = plan.drawn_on if plan.drawn_on and is_there(plan.drawn_on) else kind_of(model) or "cpu"
     source = Source(plan.seed, Memory(room=0) if memory is None else memory, drawn)
     changed = [fill for fill in plan.fills if not (fill.untouched or fill.copy_of)]
     if but:
         done = {id(parameter) for parameter in but}
         changed = [fill for fill in changed if id(read(model, fill.name)) not in done]
+    values = checked_values(model, plan, changed)  # first: nothing is set where a file is damaged
+    drawn_ones = [fill for fill in changed if fill.distribution not in GIVEN]
     with torch.no_grad(), full_float32(torch.device(kind)):
-        _carry_out(_works(model, changed, source, kind), changed, on_cpu=kind == "cpu")
+        _carry_out(_works(model, drawn_ones, source, kind), drawn_ones, on_cpu=kind == "cpu")
+        set_given(model, values, changed)
         for fill in plan.fills:
             if fill.copy_of and not read(model, fill.name).is_meta:
                 assign(model, fill.name, read(model, fill.copy_of))
@@ -69,7 +74,11 @@ def overwritten(model: nn.Module, plan: Plan) -> list[nn.Parameter]:
 
     A weight behind a parametrization is none: a row of zeros keeps its old direction there.
     """
-    anew = [fill.name for fill in plan.fills if fill.distribution != "keep" and not (fill.untouched or fill.copy_of)]
+    anew = [
+        fill.name
+        for fill in plan.fills
+        if fill.distribution not in ("keep", "remainder") and not (fill.untouched or fill.copy_of)
+    ]
     found = [read(model, name) for name in anew if not is_parametrized(model, name)]
     return [tensor for tensor in found if isinstance(tensor, nn.Parameter)]
 
@@ -147,6 +156,10 @@ def check_plan_fits(model: nn.Module, plan: Plan) -> None:
         raise PlanMismatchError(f"The plan does not fit the model: {'; '.join(problems)}. {remedy}")
 
 
+_PENDING = (
+    "The plan has values that are not worked out yet: they come from a model's own weights, and from data. Apply its "
+    "recipe: apply_(model, plan.recipe, data)."
+)
 _UNTIED = (
     "If they were tied to others when the plan was made, tie them again (in transformers: model.tie_weights()) and "
     "apply it once more: model.to_empty(device=…) takes tied weights apart."
@@ -158,12 +171,6 @@ def _is_placed(fill: Fill, present: Mapping[str, tuple[int, ...]]) -> bool:
     if fill.distribution != "copy":
         return not fill.copy_of
     return present.get(fill.copy_of) == fill.shape
-
-
-def digest(tensor: Tensor) -> str:
-    """Returns a short fingerprint of a tensor's bits."""
-    content = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.blake2b(content.numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def with_results(model: nn.Module, plan: Plan) -> Plan:
@@ -181,7 +188,7 @@ def with_results(model: nn.Module, plan: Plan) -> Plan:
 
 
 def _with_result(model: nn.Module, fill: Fill) -> Fill:
-    if fill.untouched or fill.distribution != "keep":
+    if fill.untouched or fill.distribution not in ("keep", *GIVEN):
         return fill
     tensor = read(model, fill.name)
     return fill if tensor.is_meta else dataclasses.replace(fill, result=digest(tensor))

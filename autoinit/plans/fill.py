@@ -25,7 +25,8 @@ class Fill:
         shape: shape of the tensor.
         role: what the parameter is for.
         distribution: distribution of its entries; "keep" is the owner's own draw, times `factor` and `slice_factors`,
-            "copy" the values of `copy_of`.
+            "copy" the values of `copy_of`, "given" values that no formula gives, which stand beside the plan, and
+            "remainder" the owner's own less what an adapter adds to it (`less`).
         std: standard deviation of the entries before `factor`; None where the draw is kept.
         values: values of a constant: one for all entries, one per slice, or one per entry.
         factor: multiplies the draw; a calibration sets it.
@@ -39,7 +40,10 @@ class Fill:
             (queries and keys) shares a stream.
         lr_adam, lr_sgd: factor on the parameter's learning rate (μP), under Adam and its kin, and under SGD.
         copy_of: the parameter whose values it takes once they are set; empty for none.
-        result: fingerprint of what a rescaled draw became; tells it from a fresh one.
+        less: of a remainder, the two matrices "up" and "down" of the adapter, whose product times `scale` is taken
+            from the owner's values; empty elsewhere.
+        origin: fingerprint of the owner's values that a remainder was taken from.
+        result: fingerprint of what a rescaled draw, given values or a remainder became; tells it from a fresh one.
         reason: why, in words.
     """
 
@@ -64,6 +68,8 @@ class Fill:
     lr_adam: float = 1.0
     lr_sgd: float = 1.0
     copy_of: str = ""
+    less: tuple[str, ...] = ()
+    origin: str = ""
     result: str = ""
     reason: str
 

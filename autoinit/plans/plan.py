@@ -17,6 +17,7 @@ from ..recipes.catalogue import entry_of
 from ..recipes.recipe import Recipe
 from ..screen import chart, markup
 from ..screen.columns import wrapped
+from .beside import SavedValues
 from .fill import Adjustment, Fill, adjusted
 from .rates import HasParameters, decayed, family_of, matched
 from .table import COLUMNS, coverage, fill_rows, fill_table
@@ -27,6 +28,17 @@ _OWNERS = (
 )
 
 FORMAT, VERSION = "autoinit-plan", 1
+BESIDE = ".safetensors"
+
+
+class Values(Protocol):
+    """Tensors by the names of parameters, in memory or in a file: what the fills of a plan call given."""
+
+    def tensor(self, name: str) -> Any:
+        """Returns the tensor of a parameter."""
+
+    def write(self, path: Path) -> None:
+        """Writes all of them as safetensors."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,6 +58,8 @@ class Plan(Mapping[str, Fill]):
         drawn_with: versions and device of the draws that the plan stands for; empty before a draw.
         drawn_on: the kind of device that its random numbers are made on, "cpu" or "cuda"; empty before a draw, which is
             made where the parameters lie, and in files of before.
+        given: the values that no formula gives, which a saved plan has in a file beside it; None where there are none,
+            or they are not worked out yet.
         notes: what the reader of the architecture could not see, and what the recipe's paper asks for beside weights,
             in words.
         made_with: the version of autoinit that resolved the recipe; empty where a file of an earlier one does not say.
@@ -58,6 +72,7 @@ class Plan(Mapping[str, Fill]):
     notes: tuple[str, ...] = ()
     made_with: str = field(default="", compare=False)
     drawn_on: str = ""
+    given: Values | None = field(default=None, compare=False)
     _by_name: dict[str, Fill] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +107,11 @@ class Plan(Mapping[str, Fill]):
             *(markup.facts([("note", note)]) for note in self._all_notes),
             markup.folded("What each parameter gets", markup.table(COLUMNS, fill_rows(self.fills))),
         )
+
+    @property
+    def pending(self) -> bool:
+        """Whether values are yet to be worked out, from a model's own weights and its data."""
+        return self.given is None and any(fill.distribution in ("given", "remainder") for fill in self.fills)
 
     @property
     def _title(self) -> str:
@@ -160,11 +180,26 @@ class Plan(Mapping[str, Fill]):
     def save(self, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> None:
         """Writes the plan as JSON; a crash on the way leaves an older file as it was.
 
+        Values that no formula gives, as of adapters that start from trained weights, are written as safetensors beside
+        it, under the same name with that ending: a plan travels with both.
+
         Args:
             path: of the file.
             provenance: whatever should stand beside the plan and the version that made it (JSON values).
+
+        Raises:
+            ArgumentError: the plan is of `resolve`, and has values that only a model's own weights give.
         """
+        if self.pending:
+            raise ArgumentError(
+                "The plan has values that are not worked out yet, from a model's own weights: save the plan that "
+                "apply_(model, recipe, data) returns, or a selection."
+            )
+        beside = Path(path).with_suffix(BESIDE)
+        if self.given is not None:
+            self.given.write(beside)
         data = {
+            **({"values": beside.name} if self.given is not None else {}),
             "format": FORMAT,
             "version": VERSION,
             "plan": _to_data(self),
@@ -184,7 +219,7 @@ class Plan(Mapping[str, Fill]):
             content = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as problem:
             raise PlanFileError(f"{what} cannot be read: {problem}.") from None
-        return _from_data(jsonfile.parse(content, PlanFileError, what), what)
+        return _from_data(jsonfile.parse(content, PlanFileError, what), what, os.fspath(path))
 
 
 @runtime_checkable
@@ -207,7 +242,7 @@ def _to_data(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _from_data(data: dict[str, Any], what: str) -> Plan:
+def _from_data(data: dict[str, Any], what: str, path: str) -> Plan:
     if data.get("format") != FORMAT:
         raise PlanFileError(f"{what} is not an autoinit plan: its format is {data.get('format')!r}, not {FORMAT!r}.")
     version = data.get("version")
@@ -220,12 +255,16 @@ def _from_data(data: dict[str, Any], what: str) -> Plan:
         raise PlanFileError(f"{what} is damaged: its 'plan' lacks a recipe, a seed or a list of fills.")
     provenance = data.get("provenance")
     made_with = provenance.get("autoinit", "") if isinstance(provenance, dict) else ""
+    beside = data.get("values")
+    if beside is not None and (not isinstance(beside, str) or Path(beside).name != beside):
+        raise PlanFileError(f"{what} is damaged: its 'values' name no file beside it.")
     return Plan(
         recipe=jsonfile.from_data(Recipe, body["recipe"], PlanFileError, what),
         seed=jsonfile.from_data(int, body["seed"], PlanFileError, what),
         fills=tuple(jsonfile.from_data(Fill, fill, PlanFileError, what) for fill in body["fills"]),
         drawn_with=jsonfile.from_data(str, body.get("drawn_with", ""), PlanFileError, what),
         drawn_on=jsonfile.from_data(str, body.get("drawn_on", ""), PlanFileError, what),
+        given=None if beside is None else SavedValues(Path(path).parent / beside, path),
         notes=jsonfile.from_data(tuple[str, ...], body.get("notes", ()), PlanFileError, what),
         made_with=made_with if isinstance(made_with, str) else "",
     )

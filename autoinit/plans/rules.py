@@ -15,6 +15,7 @@ from ..recipes.recipe import Recipe
 from ..recipes.schemes import Scheme, scheme
 from ..seeds import check_seed
 from ..version import __version__
+from .adapters import adapter, remainder
 from .bias import bias
 from .depth import depth_scale, is_zeroed, left_out, multiplies
 from .fill import Fill, constant, copied, kept, make
@@ -142,10 +143,14 @@ def _rated(fill: Fill, layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
 
 
 def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
+    if layer.lends and (taken := remainder(layer, recipe, graph)):
+        return taken
     if layer.keep:
         return kept(layer, layer.keep)
     if not layer.size:
         return kept(layer, "it has no entries")
+    if layer.adapter:
+        return adapter(layer, recipe, graph)
     if layer.role == "layer_scale" and is_zeroed(layer, recipe, graph):
         return constant(layer, (0.0,), "the residual branch starts at zero by its multiplier (ReZero, SkipInit)")
     if recipe.depth_rule == "fixup" and multiplies(layer, graph):
@@ -162,7 +167,7 @@ def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
 def _unmultiplied(fill: Fill, layer: Layer) -> Fill:
     """Returns the fill of what a constant multiplies at use: with that, it has the scale that the rules ask for."""
     size = layer.multiplier
-    if size == 1.0 or fill.distribution in ("keep", "chrono") or not (fill.std or any(fill.values) or fill.std is None):
+    if size == 1.0 or layer.adapter or fill.distribution in ("keep", "chrono", "remainder") or not (fill.std or any(fill.values) or fill.std is None):
         return fill
     reason = f"{fill.reason}; ÷ {text.number(size)} (the constant that multiplies it)"
     if fill.distribution == "constant":

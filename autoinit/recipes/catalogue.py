@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import RecipeError, did_you_mean
 from ..graph import Graph
 from .about import About
+from .adapters import ADAPTER_ROWS, Adapter
 from .calibrations import CALIBRATION_ROWS, Calibration
 from .needs import NEEDS, check_needs
 from .recipe import Recipe
@@ -18,8 +19,9 @@ from .schemes import SCHEMES, Scheme, scheme, spelled, which_of
 if TYPE_CHECKING:
     import pandas as pd
 
-EntryKind = Literal["scheme", "recipe", "calibration"]
-"""scheme: a formula for each weight; recipe: rules by role and depth; calibration: measured on batches."""
+EntryKind = Literal["scheme", "recipe", "calibration", "inheritance"]
+"""scheme: a formula for each weight; recipe: rules by role and depth; calibration: measured on batches; inheritance: what
+is new beside trained weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,14 @@ def _calibration_entry(row: Calibration) -> Entry:
     recipe = Recipe(base=row.base, calibration=row.name)
     return Entry(name=row.name, kind="calibration", recipe=recipe, about=row.about)
 
+
+def _adapter_entry(row: Adapter) -> Entry:
+    name = row.name if row.name in ALONE else f"lora_{row.name}"
+    return Entry(name=name, kind="inheritance", recipe=Recipe(adapter=row.name), about=row.about)
+
+
+ALONE = frozenset({"pissa", "olora", "eva", "lora_ga", "corda"})
+"""Starts of adapters that people know by that name; of the others it says nothing without "lora"."""
 
 _RECIPES = (
     Entry(
@@ -202,6 +212,7 @@ ENTRIES: dict[str, Entry] = {
         *map(_scheme_entry, SCHEMES.values()),
         *_RECIPES,
         *map(_calibration_entry, CALIBRATION_ROWS.values()),  # Admin for the second time: it keeps its first place
+        *map(_adapter_entry, ADAPTER_ROWS.values()),
     )
 }
 """Every whole-network recipe that has a name."""
@@ -289,14 +300,14 @@ def catalogue() -> pd.DataFrame:
 
     These are the names that `apply_`, `select` and `recommend` take as recipes: formulas for each weight (He, Xavier,
     orthogonal), recipes by role and depth (Fixup, μP, GPT-2's), and calibrations that measure on batches (LSUV,
-    GradInit). Look up here what a method is for, what it asks of the architecture, and what it costs. Nothing is run,
+    GradInit), and starts of what is new beside trained weights (LoRA, PiSSA). Look up here what a method is for, what it asks of the architecture, and what it costs. Nothing is run,
     and no torch is loaded.
 
     Names that PyTorch and Keras have for the same thing, such as kaiming_normal and glorot_uniform, are understood too.
     `autoinit catalogue NAME` prints one row on the command line.
 
     Returns:
-        A pandas.DataFrame with the columns name, kind (scheme, recipe or calibration), recipe (its fields as one text),
+        A pandas.DataFrame with the columns name, kind (scheme, recipe, calibration or inheritance), recipe (its fields as one text),
         title, purpose, formula, source (author, year, arXiv number), prefer (when to take it rather than another),
         cost, left_out (the part of the paper that is no weight, and so is not done) and needs (what the architecture
         must have, in words; empty for nothing).
@@ -309,7 +320,7 @@ def catalogue() -> pd.DataFrame:
         >>> table.loc["fixup", "needs"]
         'residual branches'
         >>> sorted(set(table["kind"]))
-        ['calibration', 'recipe', 'scheme']
+        ['calibration', 'inheritance', 'recipe', 'scheme']
     """
     from .listing import Listing  # pandas takes a while to load
 

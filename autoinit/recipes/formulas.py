@@ -33,6 +33,8 @@ Distribution = Literal[
     "mimetic_out",
     "mimetic_qkv",
     "chrono",
+    "given",
+    "remainder",
 ]
 Mode = Literal["fan_in", "fan_out", "fan_avg", "fan_geometric"]
 

@@ -13,6 +13,7 @@ _SHOWN = [Column(name) for name in ("name", "title", "purpose", "prefer", "cost"
 _PRINTED = [Column("name"), Column("title", rank=2, least=12), Column("purpose", rank=1, least=30)]
 _USE = 'Give a name to apply_, select or resolve: autoinit.apply_(model, "lsuv", data)'
 _KINDS = {"scheme": "Schemes: a formula for every weight matrix", "recipe": "Recipes: rules by role, depth and width"}
+_KINDS["inheritance"] = "Inheritance: what is new beside trained weights"
 _MEASURED = "Calibrations: drawn, then measured on batches and corrected"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..text import number
+from .adapters import ADAPTER_ROWS
 from .calibrations import CALIBRATION_ROWS
 from .catalogue import entry_of
 from .recipe import OWN, Recipe
@@ -45,6 +46,7 @@ _SAID: dict[str, Callable[[Any], str] | dict[str, str]] = {
     "base_width": lambda width: f"base width {width}",
     "rules": lambda rules: ", ".join(f"{role} {name}" for role, name in rules),
     "calibration": {"lsuv": "LSUV", "lsuv_centred": "centred LSUV", "within_layer": "within-layer"},
+    "adapter": lambda name: f"adapters {ADAPTER_ROWS[name].about.title}",
 }
 """Field of a recipe → how it is said where it is not at its default, in the order in which it is."""
 
@@ -65,6 +67,7 @@ _MEANINGS = {
     "μP": "scales and learning rates follow the width, so that what suits a narrow model suits a wide one",
     "centred LSUV": "each layer's output is brought to mean 0 and variance 1, measured on a batch",
     "LSUV": "each layer's output is brought to variance 1, measured on a batch",
+    "adapters": "the pairs of low-rank matrices beside trained weights",
     "within-layer": "every unit's output is brought to mean 0 and variance 1, measured on a batch",
 }
 """Words of titles → what they mean, for who has never seen them."""

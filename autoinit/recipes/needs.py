@@ -73,6 +73,15 @@ def _has_classes(graph: Graph) -> bool:
     return any(bias.size == len(graph.label_prior) for bias in graph.output_biases)
 
 
+def _has_adapters(graph: Graph) -> bool:
+    return any(layer.adapter and not layer.keep for layer in graph.layers)
+
+
+def _has_lenders(graph: Graph) -> bool:
+    free = {layer.of for layer in graph.layers if layer.adapter and not layer.keep}
+    return bool(free) and all(name in graph and graph[name].lends for name in free if name)
+
+
 NEEDS: dict[str, Need] = {
     "residuals": Need(_has_residuals, "residual branches", "he_normal or orthogonal on a plain network"),
     "attention": Need(
@@ -119,6 +128,16 @@ NEEDS: dict[str, Need] = {
         "data= so that the sequence length can be read",
     ),
     "spikes": Need(_has_activation("spike"), "spiking neurons", "lsuv for networks of continuous units"),
+    "adapters": Need(
+        _has_adapters,
+        "low-rank adapters that train (peft's LoRA, DoRA and rsLoRA layers, or pairs of the same shape)",
+        "a recipe for whole networks elsewhere",
+    ),
+    "bases": Need(
+        _has_lenders,
+        "low-rank adapters beside plain weights that may change, since it takes from them what the adapter adds",
+        "lora_default, lora_gaussian, lora_orthogonal or eva, which leave the weights beside as they are",
+    ),
     "classes": Need(
         _has_classes,
         "an output bias, and class labels in the data by cross-entropy, binary or not",

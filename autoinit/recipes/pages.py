@@ -22,6 +22,7 @@ KINDS: dict[EntryKind, tuple[str, str]] = {
     "scheme": ("Schemes", "one formula for every weight matrix; also for one role: Recipe(rules={role: scheme})"),
     "recipe": ("Recipes", "rules by role, depth and width"),
     "calibration": ("Calibrations", "drawn, then measured on batches of your data and corrected"),
+    "inheritance": ("Inheritance", "what is new beside trained weights: low-rank adapters"),
 }
 """Kind → its heading and what it means."""
 

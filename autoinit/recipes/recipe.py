@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from .. import jsonfile
 from ..errors import RecipeError, did_you_mean
 from ..graph import ROLES
+from .adapters import AdapterName
 from .calibrations import CalibrationName
 from .schemes import SCHEMES, scheme, scheme_name
 
@@ -59,6 +60,8 @@ class Recipe:
         widths: how scales and learning rates follow the width: as the base has it, or μP.
         base_width: under μP, the head's fan_in at which both are the same.
         calibration: a rescaling measured on batches, after the draw.
+        adapter: how low-rank adapters beside trained weights start: as their owner drew them, or a name of
+            `autoinit.recipes.adapters.ADAPTER_ROWS`.
         rules: (role, scheme) pairs: matrices of that role follow that scheme and not the base.
     """
 
@@ -79,6 +82,7 @@ class Recipe:
     widths: Widths = "standard"
     base_width: int = 64
     calibration: CalibrationName = "none"
+    adapter: AdapterName = "same"
     rules: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -152,6 +156,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "recurrent": get_args(Recurrent),
     "bias": get_args(Bias),
     "calibration": get_args(CalibrationName),
+    "adapter": get_args(AdapterName),
 }
 _WITHOUT_FANS = frozenset({"bias", "norm_scale", "layer_scale", "scalar", "position"})
 _NUMBERS = ("log2_gain", "depth_slope", "branch_power", "qk_log2")

@@ -14,6 +14,7 @@ import numpy as np
 from ..activations import LINEAR
 from ..errors import RecipeError
 from ..graph import Graph
+from .adapters import ADAPTER_ROWS
 from .calibrations import CALIBRATION_ROWS
 from .catalogue import ENTRIES, as_recipe, check_fits
 from .needs import NEEDS, meets
@@ -149,7 +150,11 @@ def _drawn(dimension: Dimension, generator: np.random.Generator) -> float | int 
 
 def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
     """Returns the dimensions of the table in the order that people read them."""
-    found = [Dimension("base", "as_is", choices=_bases(graph))]
+    adapted = NEEDS["adapters"].met(graph)
+    only_adapters = adapted and not graph.weights
+    found = [] if only_adapters else [Dimension("base", "as_is", choices=_bases(graph))]
+    if adapted:
+        found.append(Dimension("adapter", "same", choices=("same", *_adapters(graph))))
     if any(not layer.normalized for layer in graph.weights):
         found.append(Dimension("log2_gain", 0.0, low=-3.0, high=3.0))
     if len({layer.depth for layer in graph.weights}) > 2:
@@ -173,8 +178,14 @@ def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
         found.append(Dimension("attention", "same", choices=("same", "mimetic")))
     if graph.has_role("recurrent"):
         found.append(Dimension("recurrent", "same", choices=_recurrent_rules(graph)))
-    found.append(Dimension("calibration", "none", choices=_calibrations(graph, allowance)))
+    if not only_adapters:
+        found.append(Dimension("calibration", "none", choices=_calibrations(graph, allowance)))
     return found
+
+
+def _adapters(graph: Graph) -> tuple[str, ...]:
+    """Returns the starts of adapters that fit the network."""
+    return tuple(name for name, row in ADAPTER_ROWS.items() if meets(graph, row.about.needs))
 
 
 def _bases(graph: Graph) -> tuple[str, ...]:
@@ -226,7 +237,7 @@ _SPECIALISTS = (
 
 def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
     """Returns the recipes that people know, as far as this architecture has their roles; the likeliest first."""
-    bases = [name for name in _bases(graph) if name != "as_is"]
+    bases = [name for name in _bases(graph) if name != "as_is"] if "base" in names else []
     known = [Recipe(base=name) for name in ("looks_linear", "dynamical_isometry") if name in bases]
     special = [recipe for recipe, need in _SPECIALISTS if NEEDS[need].met(graph)]
     measured = [Recipe(base="orthogonal", calibration="lsuv"), Recipe(base="orthogonal", calibration="lsuv_centred")]
@@ -248,6 +259,7 @@ def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
         found.append(Recipe(base="he_normal", branch_power=0.5, residual_out="zero", head="zero"))
     if "head" in names:
         found.append(Recipe(head="zero"))
+    found = [*(Recipe(adapter=name) for name in _adapters(graph)), *found]
     named = [ENTRIES[name] for name in _ALONE]
     alone = [entry.recipe for entry in named if meets(graph, entry.about.needs)]
     return [*alone, *(recipe for recipe in found if recipe not in alone)]

@@ -76,8 +76,10 @@ def search(
     with contextlib.ExitStack() as stack:
         last = campaign
         try:
-            # Of what somebody lists, or asks a learning rate of, each is wanted whatever it costs.
-            campaign.spares = campaign.spares and not (space.listed or space.has("lr_step"))
+            # Of what somebody lists, or asks a learning rate of, each is wanted whatever it costs; and what is known of
+            # leads is of networks that are trained from scratch, not of adapters.
+            asked = space.listed or space.has("lr_step") or space.has("adapter")
+            campaign.spares = campaign.spares and not asked
             with stored(storage, study_name) as (study, write):
                 explore(campaign, space, study, write)
             if finalists(campaign.trials)[1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import cast
 
 import torch
@@ -47,6 +48,12 @@ def read(model: nn.Module, name: str) -> Tensor:
     finally:
         for part in training:
             part.training = True
+
+
+def digest(tensor: Tensor) -> str:
+    """Returns a short fingerprint of a tensor's bits."""
+    content = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.blake2b(content.numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def padding_rows(model: nn.Module) -> dict[str, int]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import Graph, Layer
+from ..inheritance.pairs import with_pairs
 from ..task.assign import read
 from ..text import numberless
 from .inventory import FROZEN, UNREACHED, UNTRAINED
@@ -42,7 +43,8 @@ def keep_choices(model: nn.Module, graph: Graph) -> Graph:
     and a table of positions with rows of one length (sines and cosines, zeros), which no random draw has. A model
     whose weights are all set so is left free: it could not train.
 
-    What is a copy of others and gets no gradient (a target network) is marked as such, to stay equal to them.
+    Low-rank additions to trained weights are marked, and free as far as they train, whatever they hold: a zero is how
+    they usually start. What is a copy of others and gets no gradient (a target network) is marked as such, to stay equal to them.
     """
     graph = _with_copies(model, graph)
     chosen: dict[str, str] = {}
@@ -57,7 +59,7 @@ def keep_choices(model: nn.Module, graph: Graph) -> Graph:
             chosen[layer.name] = SET
         elif layer.role == "position" and not layer.keep and _is_pattern(read(model, layer.name)):
             chosen[layer.name] = "its owner sets it to a pattern (zeros, sines and cosines)"
-    return graph.keeping(chosen)
+    return with_pairs(model, graph.keeping(chosen))
 
 
 def _with_copies(model: nn.Module, graph: Graph) -> Graph:

@@ -1,0 +1,68 @@
+"""What a plan's recipe asks of trained weights and data becomes values: the plan is whole afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import nn
+
+from ..errors import RecipeError
+from ..plans.fill import Fill
+from ..plans.plan import Plan
+from ..recipes.adapters import ADAPTER_ROWS
+from ..recipes.recipe import Recipe
+from ..task.assign import digest, read
+from .adapters import Watched, started
+from .given import Given
+from .pairs import find_pairs
+from .values import HeldValues
+
+HALF = "In half precision what was taken from a weight is rounded: the output moves by about the rounding of the weight."
+
+
+def needs_data(recipe: Recipe) -> bool:
+    """Whether values of a recipe that no formula gives are measured on batches."""
+    row = ADAPTER_ROWS.get(recipe.adapter)
+    return row is not None and bool(row.watches)
+
+
+def worked_out(model: nn.Module, plan: Plan, seen: Watched | None = None) -> Plan:
+    """Returns a plan with the values that no formula gives, made from a model's own weights and its data.
+
+    Nothing of the model is changed, but for what passes over the data leave in it: the caller puts that back.
+
+    Args:
+        model: with its owner's weights in place.
+        plan: as `resolve` made it; one that has nothing to work out is returned as it is.
+        seen: what is measured on; None where there are no data.
+
+    Raises:
+        RecipeError: the start asks for data and there are none, or is for other ranks, shapes or weights.
+        CalibrationError: a weight was not used by the data.
+    """
+    if not plan.pending:
+        return plan
+    if seen is None and needs_data(plan.recipe):
+        raise RecipeError(
+            f"Recipe {plan.recipe.key!r} is measured on data. Pass data=, batches or one example input."
+        )
+    chosen = {fill.name for fill in plan.fills if fill.distribution == "given"}
+    pairs = [pair for pair in find_pairs(model) if pair.up in chosen]
+    found = started(model, pairs, plan.recipe.adapter, plan.seed, seen)
+    return _whole(model, plan, found)
+
+
+def _whole(model: nn.Module, plan: Plan, found: Given) -> Plan:
+    fills = tuple(_with_origin(model, fill, found) for fill in plan.fills)
+    taken = [fill.name for fill in fills if fill.distribution == "remainder"]
+    half = any(model.get_parameter(name).element_size() < 4 for name in taken)
+    values = {name: value.detach().to("cpu", copy=True) for name, value in found.values.items()}
+    notes = (*plan.notes, *found.notes, *[HALF] * half)
+    return dataclasses.replace(plan, fills=fills, notes=notes, given=HeldValues(values))
+
+
+def _with_origin(model: nn.Module, fill: Fill, found: Given) -> Fill:
+    """Returns a fill with the reason that was found for it, or with the fingerprint of what is taken from."""
+    if fill.distribution == "remainder":
+        return dataclasses.replace(fill, origin=digest(read(model, fill.name)))
+    return dataclasses.replace(fill, reason=found.why[fill.name]) if fill.name in found.why else fill
