@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from .calibrations.methods import CALIBRATIONS
 from .calibrations.subject import Subject
 from .drawing.generators import check_draw_on
-from .drawing.memory import Drawn, Memory, room_beside
 from .drawing.given import check_origins, give_back
+from .drawing.memory import Drawn, Memory, room_beside
 from .drawing.weights import check_plan_fits, located, overwritten, set_weights, with_results
 from .errors import RecipeError
 from .inheritance.adapters import Watched
@@ -203,7 +203,7 @@ def apply_(
 
 
 def restore_(model: nn.Module, what: str | os.PathLike[str] | Plan | HasPlan) -> tuple[str, ...]:
-    """Gives trained weights back what a start of adapters has taken from them, in place.
+    """Sets trained weights to what they were before a start of adapters took from them, in place.
 
     PiSSA, OLoRA, LoRA-GA and CorDA start an adapter at a part of the trained weight beside it, and take that part from
     the weight, so that both together are what the weight was. Afterwards the weight is the trained one again, up to a

@@ -340,11 +340,12 @@ class Graph(Mapping[str, Layer]):
             return self
         layers = []
         for layer in self.layers:
+            why = ""
             if wanted is not None and layer.name not in wanted:
-                layer = dataclasses.replace(layer, keep=layer.keep or "not among the names given by `only`", lends=False)
+                why = "not among the names given by `only`"
             elif unwanted is not None and layer.name in unwanted:
-                layer = dataclasses.replace(layer, keep=layer.keep or "excluded by name", lends=False)
-            layers.append(layer)
+                why = "excluded by name"
+            layers.append(dataclasses.replace(layer, keep=layer.keep or why, lends=False) if why else layer)
         if all(layer.keep for layer in layers):
             raise ModelError(f"`only` = {only!r} and `exclude` = {exclude!r} leave no parameter to initialize.")
         return dataclasses.replace(self, layers=tuple(layers))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from autoinit.activations import GRID, Activation
 from autoinit.graph import Graph, Layer
+from autoinit.recipes.catalogue import ENTRIES
 
 RELU, TANH = Activation("relu"), Activation("tanh")
 
@@ -121,6 +123,18 @@ def spiking(width: int = 6) -> Graph:
     return Graph((linear("0.weight", width, 3, activation=spike), linear("1.weight", 2, width, activation=spike)))
 
 
+def adapted(width: int = 8, rank: int = 2) -> Graph:
+    """A network of ReLUs with a trained layer that stays, and a low-rank adapter beside that."""
+    own = mlp(RELU, width=width)
+    part: dict[str, Any] = {"role": "lora", "of": "trained.weight", "depth": 2}
+    beside = (
+        linear("trained.weight", width, width, keep="frozen (requires_grad is False)", lends=True, depth=2),
+        linear("trained.down", rank, width, adapter="down", **part),
+        linear("trained.up", width, rank, adapter="up", multiplier=2.0, **part),
+    )
+    return dataclasses.replace(own, layers=(*own.layers, *beside))
+
+
 GRAPHS = {
     "relu": mlp(RELU),
     "tanh": mlp(TANH),
@@ -131,11 +145,13 @@ GRAPHS = {
     "lstm": lstm(),
     "relu_rnn": relu_rnn(),
     "spiking": spiking(),
+    "adapted": adapted(),
 }
 ONLY_FOR = {
+    **{entry.name: {"adapted"} for entry in ENTRIES.values() if entry.kind == "inheritance"},
     "siren": {"sine"},
     "selu": {"selu"},
-    "looks_linear": {"relu", "pre_ln", "post_ln", "relu_rnn"},
+    "looks_linear": {"relu", "adapted", "pre_ln", "post_ln", "relu_rnn"},
     "dynamical_isometry": {"tanh", "sine", "lstm"},
     "edge_of_chaos": set(GRAPHS) - {"spiking"},
     "gpt2": {"pre_ln", "post_ln"},
@@ -147,6 +163,6 @@ ONLY_FOR = {
     "mimetic": {"pre_ln", "post_ln"},
     "irnn": {"relu_rnn"},
     "chrono": {"lstm"},
-    "label_prior": {"relu", "tanh", "sine", "selu"},
+    "label_prior": {"relu", "adapted", "tanh", "sine", "selu"},
     "fluctuation_driven": {"spiking"},
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapted import ByHand
 from helpers import unchanged
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from autoinit.drawing.memory import Memory
 from autoinit.errors import ArgumentError, AutoInitError, DataError, ModelError, PlanMismatchError, RecipeError
 from autoinit.plans.plan import Plan
 from autoinit.plans.rules import resolve
-from autoinit.recipes.catalogue import NAMED
+from autoinit.recipes.catalogue import ENTRIES, NAMED
 from autoinit.recipes.recipe import Recipe
 from autoinit.tracing.tracing import trace
 
@@ -59,6 +60,13 @@ def selu() -> nn.Sequential:
 
 
 TRANSFORMERS = dict.fromkeys(("gpt2", "zero_residual", "fixup", "t_fixup", "deepnorm", "admin", "mimetic"))
+
+
+def adapted() -> nn.Module:
+    """A trained layer with a low-rank adapter beside it, under a new head."""
+    return nn.Sequential(ByHand(BATCH[0].shape[1], 20), nn.ReLU(), nn.Linear(20, 10))
+
+
 HOMES: dict[str, str] = {
     **dict.fromkeys(TRANSFORMERS, "encoder_post_ln"),
     "siren": "siren",
@@ -72,6 +80,8 @@ HOMES: dict[str, str] = {
 def at_home(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Returns a fresh model that a recipe is for, its data, and what else `apply_` takes."""
     torch.manual_seed(0)
+    if ENTRIES[name].kind == "inheritance":
+        return adapted(), BATCH, {}
     if name in HOMES:
         case = ZOO[HOMES[name]]()
         return case.model, case.batch, {"step": case.loss}

@@ -60,9 +60,8 @@ class Memory:
             self._room -= size
         self._values[seed, name, distribution, tensor.device.type] = tensor.clone()
 
-
     def worked_out(self, plan: Plan, work: Callable[[], Plan]) -> Plan:
-        """Returns a plan with the values that no formula gives: those of an earlier plan of the same start, or new ones.
+        """Returns a plan with the values that no formula gives: those of an earlier plan of the same start, or new.
 
         Args:
             plan: that has values to work out.

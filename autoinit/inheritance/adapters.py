@@ -50,10 +50,12 @@ class Beside:
 
 
 def orthogonal(beside: Beside) -> Factors:
-    """Returns a pair whose product is zero though neither matrix is: rows of one orthogonal matrix, odd and even ones."""
+    """Returns a pair whose product is zero, though neither is: by odd and even rows of one orthogonal matrix."""
     rank, (out, inside) = beside.rank, beside.weight.shape
     if rank % 2:
-        raise RecipeError(f"lora_orthogonal halves the rank, which has to be even. Got {rank}. Use lora_default or eva.")
+        raise RecipeError(
+            f"lora_orthogonal halves the rank, which has to be even. Got {rank}. Use lora_default or eva."
+        )
     turned, _ = torch.linalg.qr(torch.randn(rank, rank, generator=beside.generator))
     down = torch.randn(inside, rank // 2, generator=beside.generator) @ turned[0::2]
     up = torch.randn(out, rank // 2, generator=beside.generator) @ turned[1::2]

@@ -206,17 +206,22 @@ def _marked(model: nn.Module, graph: Graph, pair: Pair, beside: int) -> Iterator
     """
     base, down, up = graph[pair.base], graph[pair.down], graph[pair.up]
     trains = [model.get_parameter(name).requires_grad for name in (pair.down, pair.up)]
-    free = {"kind": "linear", "role": "lora", "of": pair.base, "keep": "", "out_axes": (0,), "in_axes": (1,)}
-    free |= {"closes_branch": False, "in_branch": False, "normalized": False, "copy_of": ""}
-    for layer, part, train in ((down, "down", trains[0]), (up, "up", trains[1])):
-        rest = free if train else {**free, "keep": layer.keep}
-        scale = pair.scale if part == "up" else 1.0
-        fans = {"fan_in": layer.shape[1], "fan_out": layer.shape[0]}
-        yield dataclasses.replace(layer, adapter=part, multiplier=scale, **fans, **rest)  # type: ignore[arg-type]
+    yield _part(down, "down", pair.base, 1.0, free=trains[0])
+    yield _part(up, "up", pair.base, pair.scale, free=trains[1])
     kind = pair.kind if pair.kind != "linear" or base.kind == "other" else base.kind
-    axes = {"out_axes": (1,), "in_axes": (0,)} if pair.transposed else {"out_axes": (0,), "in_axes": (1,)}
     lends = pair.kind == "linear" and beside == 1 and all(trains) and not why_not_lent(model, pair.base)
-    yield dataclasses.replace(base, kind=kind, lends=lends, **axes)
+    out, inside = ((1,), (0,)) if pair.transposed else ((0,), (1,))
+    yield dataclasses.replace(base, kind=kind, lends=lends, out_axes=out, in_axes=inside)
+
+
+def _part(layer: Layer, part: Literal["down", "up"], base: str, scale: float, *, free: bool) -> Layer:
+    """Returns the layer of one matrix of a pair: nothing but that matters of its place."""
+    return Layer(
+        name=layer.name, shape=layer.shape, kind="linear", role="lora",
+        fan_in=layer.shape[1], fan_out=layer.shape[0], out_axes=(0,), in_axes=(1,),
+        depth=layer.depth, residual_depth=layer.residual_depth, of=base, multiplier=scale,
+        tied_to=layer.tied_to, parametrized=layer.parametrized, keep="" if free else layer.keep, adapter=part,
+    )  # fmt: skip
 
 
 def why_not_lent(model: nn.Module, name: str) -> str:
@@ -228,5 +233,4 @@ def why_not_lent(model: nn.Module, name: str) -> str:
     weight = owner._parameters.get(attribute)
     if weight is None or weight.dtype not in _FLOATS or weight.dim() != 2:
         return QUANTIZED
-    plain = type(weight) in (nn.Parameter, Tensor)
-    return "" if plain or isinstance(weight.data, Tensor) and type(weight.data) is Tensor else QUANTIZED
+    return "" if type(weight) is nn.Parameter and type(weight.data) is Tensor else QUANTIZED

@@ -17,7 +17,7 @@ from .given import Given
 from .pairs import find_pairs
 from .values import HeldValues
 
-HALF = "In half precision what was taken from a weight is rounded: the output moves by about the rounding of the weight."
+HALF = "In half precision what was taken from a weight is rounded: the output moves by about that rounding."
 
 
 def needs_data(recipe: Recipe) -> bool:
@@ -43,9 +43,7 @@ def worked_out(model: nn.Module, plan: Plan, seen: Watched | None = None) -> Pla
     if not plan.pending:
         return plan
     if seen is None and needs_data(plan.recipe):
-        raise RecipeError(
-            f"Recipe {plan.recipe.key!r} is measured on data. Pass data=, batches or one example input."
-        )
+        raise RecipeError(f"Recipe {plan.recipe.key!r} is measured on data. Pass data=, batches or one example input.")
     chosen = {fill.name for fill in plan.fills if fill.distribution == "given"}
     pairs = [pair for pair in find_pairs(model) if pair.up in chosen]
     found = started(model, pairs, plan.recipe.adapter, plan.seed, seen)

@@ -133,7 +133,9 @@ def _width(model: nn.Module, pair: Pair) -> int:
 def _moments(model: nn.Module, pair: Pair) -> Moments:
     device, width = model.get_parameter(pair.base).device, _width(model, pair)
     dtype = torch.float64 if device.type == "cpu" else torch.float32
-    return Moments(torch.zeros(width, width, dtype=dtype, device=device), torch.zeros(width, dtype=dtype, device=device))
+    return Moments(
+        torch.zeros(width, width, dtype=dtype, device=device), torch.zeros(width, dtype=dtype, device=device)
+    )
 
 
 @contextlib.contextmanager

@@ -27,7 +27,8 @@ def adapter(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     row = ADAPTER_ROWS[recipe.adapter]
     if not row.drawn:
         return make(layer, "given", row.down if layer.adapter == "down" else row.up)
-    table = graph[layer.of].kind == "embedding" if layer.of in graph else False
+    base = graph.get(layer.of or "")
+    table = base is not None and base.kind == "embedding"
     if (layer.adapter == "up") != table:
         return constant(layer, (0.0,), row.up if not table else "LoRA beside a table: zero")
     if row.name == "gaussian":

@@ -40,8 +40,8 @@ class Fill:
             (queries and keys) shares a stream.
         lr_adam, lr_sgd: factor on the parameter's learning rate (μP), under Adam and its kin, and under SGD.
         copy_of: the parameter whose values it takes once they are set; empty for none.
-        less: of a remainder, the two matrices "up" and "down" of the adapter, whose product times `scale` is taken
-            from the owner's values; empty elsewhere.
+        less: the matrices "up" and "down" of the adapter whose product, times `scale`, a remainder leaves out
+            of the owner's values; empty elsewhere.
         origin: fingerprint of the owner's values that a remainder was taken from.
         result: fingerprint of what a rescaled draw, given values or a remainder became; tells it from a fresh one.
         reason: why, in words.

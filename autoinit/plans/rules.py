@@ -167,7 +167,8 @@ def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
 def _unmultiplied(fill: Fill, layer: Layer) -> Fill:
     """Returns the fill of what a constant multiplies at use: with that, it has the scale that the rules ask for."""
     size = layer.multiplier
-    if size == 1.0 or layer.adapter or fill.distribution in ("keep", "chrono", "remainder") or not (fill.std or any(fill.values) or fill.std is None):
+    sized = fill.std is None or fill.std or any(fill.values)
+    if size == 1.0 or layer.adapter or fill.distribution in ("keep", "chrono", "remainder") or not sized:
         return fill
     reason = f"{fill.reason}; ÷ {text.number(size)} (the constant that multiplies it)"
     if fill.distribution == "constant":

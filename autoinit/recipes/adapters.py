@@ -51,7 +51,7 @@ _ROWS = (
         about=About(
             title="LoRA",
             purpose="low-rank adapters beside trained weights",
-            formula="A from U(−1/√fan_in, 1/√fan_in), B = 0 (an embedding's the other way round: A = 0, B from N(0, 1))",
+            formula="A from U(−1/√fan_in, 1/√fan_in), B = 0 (beside an embedding A = 0, B from N(0, 1))",
             source="Hu et al. 2021, arXiv:2106.09685; as in its code and in peft",
             prefer="the usual start, and the one to compare others with at rates of their own",
             cost=_NO_PASS,

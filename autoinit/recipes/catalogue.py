@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EntryKind = Literal["scheme", "recipe", "calibration", "inheritance"]
-"""scheme: a formula for each weight; recipe: rules by role and depth; calibration: measured on batches; inheritance: what
-is new beside trained weights."""
+"""scheme: a formula for each weight; recipe: rules by role and depth; calibration: measured on batches; inheritance:
+beside trained weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,13 @@ def _calibration_entry(row: Calibration) -> Entry:
     return Entry(name=row.name, kind="calibration", recipe=recipe, about=row.about)
 
 
+def adapter_name(name: str) -> str:
+    """Returns the name of the entry of a row of `ADAPTER_ROWS`."""
+    return name if name in ALONE else f"lora_{name}"
+
+
 def _adapter_entry(row: Adapter) -> Entry:
-    name = row.name if row.name in ALONE else f"lora_{row.name}"
-    return Entry(name=name, kind="inheritance", recipe=Recipe(adapter=row.name), about=row.about)
+    return Entry(name=adapter_name(row.name), kind="inheritance", recipe=Recipe(adapter=row.name), about=row.about)
 
 
 ALONE = frozenset({"pissa", "olora", "eva", "lora_ga", "corda"})
@@ -293,24 +297,26 @@ def check_fits(recipe: Recipe, graph: Graph) -> None:
         check_needs(name, scheme(name).about.needs, graph)
     if recipe.calibration != "none":
         check_needs(recipe.calibration, CALIBRATION_ROWS[recipe.calibration].about.needs, graph)
+    if recipe.adapter != "same":
+        check_needs(adapter_name(recipe.adapter), ADAPTER_ROWS[recipe.adapter].about.needs, graph)
 
 
 def catalogue() -> pd.DataFrame:
     """Returns every initialization that has a name, one a row.
 
     These are the names that `apply_`, `select` and `recommend` take as recipes: formulas for each weight (He, Xavier,
-    orthogonal), recipes by role and depth (Fixup, μP, GPT-2's), and calibrations that measure on batches (LSUV,
-    GradInit), and starts of what is new beside trained weights (LoRA, PiSSA). Look up here what a method is for, what it asks of the architecture, and what it costs. Nothing is run,
-    and no torch is loaded.
+    orthogonal), recipes by role and depth (Fixup, μP, GPT-2's), calibrations that measure on batches (LSUV, GradInit),
+    and starts of what is new beside trained weights (PiSSA). Look up here what a method is for, what it asks of the
+    architecture, and what it costs. Nothing is run, and no torch is loaded.
 
     Names that PyTorch and Keras have for the same thing, such as kaiming_normal and glorot_uniform, are understood too.
     `autoinit catalogue NAME` prints one row on the command line.
 
     Returns:
-        A pandas.DataFrame with the columns name, kind (scheme, recipe, calibration or inheritance), recipe (its fields as one text),
-        title, purpose, formula, source (author, year, arXiv number), prefer (when to take it rather than another),
-        cost, left_out (the part of the paper that is no weight, and so is not done) and needs (what the architecture
-        must have, in words; empty for nothing).
+        A pandas.DataFrame with the columns name, kind (scheme, recipe, calibration or inheritance), recipe (its fields
+        as one text), title, purpose, formula, source (author, year, arXiv number), prefer (when to take it rather than
+        another), cost, left_out (the part of the paper that is no weight, and so is not done) and needs (what the
+        architecture must have, in words; empty for nothing).
 
     Example:
         >>> import autoinit

@@ -44,7 +44,8 @@ def keep_choices(model: nn.Module, graph: Graph) -> Graph:
     whose weights are all set so is left free: it could not train.
 
     Low-rank additions to trained weights are marked, and free as far as they train, whatever they hold: a zero is how
-    they usually start. What is a copy of others and gets no gradient (a target network) is marked as such, to stay equal to them.
+    they usually start. What is a copy of others and gets no gradient (a target network) is marked as such, to stay
+    equal to them.
     """
     graph = _with_copies(model, graph)
     chosen: dict[str, str] = {}

@@ -38,6 +38,8 @@ def test_a_recipe_spelled_out_is_refused_as_its_name_is() -> None:
         check_fits(Recipe(rules=(("hidden", "siren"),)), mlp())
     with pytest.raises(RecipeError, match="'admin' is for networks with a normalization right after"):
         check_fits(Recipe(base="he_normal", calibration="admin"), transformer())
+    with pytest.raises(RecipeError, match="'pissa' is for networks with low-rank adapters"):
+        check_fits(Recipe(base="he_normal", adapter="pissa"), transformer())
 
 
 def test_what_was_read_without_data_says_so() -> None:
@@ -62,6 +64,6 @@ def test_other_names_are_no_names_of_the_catalogue_and_stand_for_one() -> None:
 def test_the_table_has_a_row_for_each() -> None:
     table = autoinit.catalogue()
     assert list(table["name"]) == list(NAMED)
-    assert set(table["kind"]) == {"scheme", "recipe", "calibration"}
+    assert set(table["kind"]) == {"scheme", "recipe", "calibration", "inheritance"}
     row = table.set_index("name").loc["he_normal"]
     assert (row["recipe"], row["source"]) == ("he_normal", "He et al. 2015, arXiv:1502.01852")

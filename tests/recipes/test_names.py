@@ -4,6 +4,7 @@ from typing import get_args
 import pytest
 
 from autoinit.recipes import recipe as recipes
+from autoinit.recipes.adapters import ADAPTER_ROWS
 from autoinit.recipes.calibrations import CALIBRATION_ROWS
 from autoinit.recipes.catalogue import ENTRIES
 from autoinit.recipes.names import OWN_TITLE, glossary, meanings, recipe_of, recipe_titles, title
@@ -53,6 +54,7 @@ VALUES = {
     "widths": ["mup"],
     "base_width": [128],
     "rules": [(("output", "he_normal"),)],
+    "adapter": list(ADAPTER_ROWS),
     "calibration": [name for name in CALIBRATION_ROWS if name != "none"],
 }
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from graphs import RELU, TANH, bias, linear, lstm, mlp, relu_rnn, spiking, transformer
+from graphs import RELU, TANH, adapted, bias, linear, lstm, mlp, relu_rnn, spiking, transformer
 
 from autoinit.activations import Activation
 from autoinit.errors import RecipeError
@@ -21,6 +21,10 @@ GRAPHS = {
     "lstm": lstm(),
     "relu_rnn": relu_rnn(),
     "spiking": spiking(),
+    "adapted": adapted(),
+    "packed": dataclasses.replace(
+        adapted(), layers=tuple(dataclasses.replace(layer, lends=False) for layer in adapted().layers)
+    ),
     "empty": Graph(()),
 }
 MET = {
@@ -30,11 +34,13 @@ MET = {
     "post_norm": {"post_ln"},
     "sines": {"sine"},
     "selu": {"selu"},
-    "straight": {"relu", "gelu", "pre_ln", "post_ln", "relu_rnn"},
+    "adapters": {"adapted", "packed"},
+    "bases": {"adapted"},
+    "straight": {"relu", "adapted", "packed", "gelu", "pre_ln", "post_ln", "relu_rnn"},
     "relu_rnn": {"relu_rnn"},
     "gates": {"lstm"},
     "spikes": {"spiking"},
-    "classes": {"relu", "tanh", "gelu", "sine", "selu"},
+    "classes": {"relu", "adapted", "packed", "tanh", "gelu", "sine", "selu"},
 }
 
 
