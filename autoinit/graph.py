@@ -64,6 +64,12 @@ WITHOUT_VALUES = (
 )
 """A note of a graph, and of a plan that keeps something."""
 
+TRAINED = "trained"
+"""How the reason begins why a parameter must stay that somebody has trained before."""
+
+BESIDE_ADAPTERS = f"{TRAINED}, as what is beside adapters is; if it is new, name it in only="
+"""Why other parameters than adapters stay where a model has those: nothing tells a new head from a trained one."""
+
 Globs = str | Sequence[str] | None
 
 ROLES: tuple[str, ...] = get_args(Role)
@@ -270,6 +276,11 @@ class Graph(Mapping[str, Layer]):
         heads = {layer.name for layer in self.layers if layer.role in HEADS}
         return tuple(layer for layer in self.layers if layer.role == "bias" and layer.of in heads and not layer.keep)
 
+    @property
+    def trained(self) -> tuple[Layer, ...]:
+        """What somebody has trained before, as far as that is known: it stays, or lends to an adapter."""
+        return tuple(layer for layer in self.layers if layer.lends or layer.keep.startswith(TRAINED))
+
     def has_role(self, *roles: str) -> bool:
         """Whether a free parameter has one of these roles."""
         return any(layer.role in roles and not layer.keep for layer in self.layers)
@@ -341,6 +352,8 @@ class Graph(Mapping[str, Layer]):
         layers = []
         for layer in self.layers:
             why = ""
+            if wanted is not None and layer.name in wanted and layer.keep == BESIDE_ADAPTERS:
+                layer = dataclasses.replace(layer, keep="")
             if wanted is not None and layer.name not in wanted:
                 why = "not among the names given by `only`"
             elif unwanted is not None and layer.name in unwanted:

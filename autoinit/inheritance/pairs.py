@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..graph import Graph, Layer
+from ..graph import BESIDE_ADAPTERS, TRAINED, Graph, Layer
 
 QUANTIZED = "quantized or packed: it cannot be taken from"
 ROWS = 8
@@ -191,8 +191,17 @@ def with_pairs(model: nn.Module, graph: Graph) -> Graph:
         return graph
     counts = Counter(pair.base for pair in pairs if not graph[pair.up].keep.startswith("frozen"))
     marked = {layer.name: layer for pair in pairs for layer in _marked(model, graph, pair, counts[pair.base])}
-    layers = tuple(marked.get(layer.name, layer) for layer in graph.layers)
+    layers = tuple(marked.get(layer.name) or _beside(layer) for layer in graph.layers)
     return dataclasses.replace(graph, layers=layers)
+
+
+def _beside(layer: Layer) -> Layer:
+    """Returns what is no adapter in a model that has some: trained, as far as one can know.
+
+    peft keeps the trained module beside one that it trains further: that one is a copy, and must not follow it.
+    """
+    copy_of = "" if ".original_module." in layer.name else layer.copy_of
+    return dataclasses.replace(layer, keep=layer.keep or BESIDE_ADAPTERS, copy_of=copy_of)
 
 
 def _marked(model: nn.Module, graph: Graph, pair: Pair, beside: int) -> Iterator[Layer]:
@@ -211,7 +220,8 @@ def _marked(model: nn.Module, graph: Graph, pair: Pair, beside: int) -> Iterator
     kind = pair.kind if pair.kind != "linear" or base.kind == "other" else base.kind
     lends = pair.kind == "linear" and beside == 1 and all(trains) and not why_not_lent(model, pair.base)
     out, inside = ((1,), (0,)) if pair.transposed else ((0,), (1,))
-    yield dataclasses.replace(base, kind=kind, lends=lends, out_axes=out, in_axes=inside)
+    keep = f"{TRAINED}: an adapter is beside it" if base.keep else BESIDE_ADAPTERS
+    yield dataclasses.replace(base, kind=kind, lends=lends, out_axes=out, in_axes=inside, keep=keep)
 
 
 def _part(layer: Layer, part: Literal["down", "up"], base: str, scale: float, *, free: bool) -> Layer:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from .. import jsonfile
 from ..errors import ArgumentError, ModelError, PlanFileError
@@ -29,6 +29,9 @@ _OWNERS = (
 
 FORMAT, VERSION = "autoinit-plan", 1
 BESIDE = ".safetensors"
+
+
+Base = Literal["own", "trained"]
 
 
 class Values(Protocol):
@@ -58,6 +61,8 @@ class Plan(Mapping[str, Fill]):
         drawn_with: versions and device of the draws that the plan stands for; empty before a draw.
         drawn_on: the kind of device that its random numbers are made on, "cpu" or "cuda"; empty before a draw, which is
             made where the parameters lie, and in files of before.
+        base: what stays, or is started from: the "own" weights of a model as its owner drew them, or "trained" ones,
+            which another instance of the model has to have before the plan is applied to it.
         given: the values that no formula gives, which a saved plan has in a file beside it; None where there are none,
             or they are not worked out yet.
         notes: what the reader of the architecture could not see, and what the recipe's paper asks for beside weights,
@@ -72,6 +77,7 @@ class Plan(Mapping[str, Fill]):
     notes: tuple[str, ...] = ()
     made_with: str = field(default="", compare=False)
     drawn_on: str = ""
+    base: Base = "own"
     given: Values | None = field(default=None, compare=False)
     _by_name: dict[str, Fill] = field(init=False, repr=False, compare=False)
 
@@ -237,6 +243,7 @@ def _to_data(plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "drawn_with": plan.drawn_with,
         **({"drawn_on": plan.drawn_on} if plan.drawn_on else {}),
+        **({"base": plan.base} if plan.base != "own" else {}),
         "notes": list(plan.notes),
         "fills": [jsonfile.as_before(jsonfile.to_data(fill), ADDED) for fill in plan.fills],
     }
@@ -264,6 +271,7 @@ def _from_data(data: dict[str, Any], what: str, path: str) -> Plan:
         fills=tuple(jsonfile.from_data(Fill, fill, PlanFileError, what) for fill in body["fills"]),
         drawn_with=jsonfile.from_data(str, body.get("drawn_with", ""), PlanFileError, what),
         drawn_on=jsonfile.from_data(str, body.get("drawn_on", ""), PlanFileError, what),
+        base=jsonfile.from_data(Base, body.get("base", "own"), PlanFileError, what),  # type: ignore[arg-type]
         given=None if beside is None else SavedValues(Path(path).parent / beside, path),
         notes=jsonfile.from_data(tuple[str, ...], body.get("notes", ()), PlanFileError, what),
         made_with=made_with if isinstance(made_with, str) else "",

@@ -19,7 +19,7 @@ from .adapters import adapter, remainder
 from .bias import bias
 from .depth import depth_scale, is_zeroed, left_out, multiplies
 from .fill import Fill, constant, copied, kept, make
-from .plan import Plan
+from .plan import Base, Plan
 from .width import mup, mup_left_out
 
 
@@ -74,8 +74,23 @@ def resolve(recipe: Recipe | str, graph: Graph, *, seed: int = 0) -> Plan:
     fills = {layer.name: _rated(fill, layer, recipe, graph) for fill, layer in drawn}
     fills |= {layer.name: _copied(layer, fills[layer.copy_of], recipe) for layer in graph.layers if layer.copy_of}
     keeps = any(fill.distribution == "keep" for fill in fills.values())
-    notes = (*(note for note in graph.notes if keeps or note != WITHOUT_VALUES), *_notes(recipe, graph))
-    return Plan(recipe, seed, tuple(fills.values()), notes=notes, made_with=__version__)
+    base: Base = "trained" if graph.trained else "own"
+    notes = (*(note for note in graph.notes if keeps or note != WITHOUT_VALUES), *_taken_for(graph), *_notes(recipe, graph))
+    return Plan(recipe, seed, tuple(fills.values()), notes=notes, made_with=__version__, base=base)
+
+
+def _taken_for(graph: Graph) -> Iterator[str]:
+    """Yields what was taken for trained, and what for new, where a graph tells them apart."""
+    if not graph.trained:
+        return
+    stays = [layer for layer in graph.layers if layer.keep]
+    new = [layer for layer in graph.layers if not layer.keep]
+    adapters = sum(bool(layer.adapter) for layer in new)
+    which = f", {adapters} of them of adapters" if 0 < adapters < len(new) else ", all of adapters" * bool(adapters)
+    yield (
+        f"Taken for trained: {len(stays)} parameters ({text.count(sum(one.size for one in stays))} values); "
+        f"for new: {len(new)} ({text.count(sum(one.size for one in new))} values{which})."
+    )
 
 
 def _copied(layer: Layer, original: Fill, recipe: Recipe) -> Fill:
