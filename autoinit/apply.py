@@ -18,6 +18,7 @@ from .drawing.memory import Drawn, Memory, room_beside
 from .drawing.weights import check_plan_fits, located, overwritten, set_weights, with_results
 from .errors import RecipeError
 from .inheritance.adapters import Watched
+from .inheritance.checkpoints import Source
 from .inheritance.starts import needs_data, worked_out
 from .plans.plan import HasPlan, Plan
 from .plans.rules import resolve
@@ -117,6 +118,7 @@ def apply_(
     loss: Callable[..., Tensor] | None = None,
     step: Callable[[nn.Module, Any], Tensor] | None = None,
     draw_on: str | torch.device | None = None,
+    checkpoint: Source | None = None,
 ) -> Plan:
     """Sets the weights of a model in place and returns the plan of what was done.
 
@@ -148,6 +150,8 @@ def apply_(
         draw_on: The random numbers are made on the device of each parameter, "cpu" or "cuda", whose numbers differ;
             a plan's are made where it was drawn, if this machine has such a device. "cpu" makes them on the CPU
             wherever the model lies: bits that travel, at the CPU's speed.
+        checkpoint: The model holds trained weights of this, of the kinds that `select` takes: what it has stays, bit
+            for bit, and what it lacks is set. None means that none is known. A plan does not use it.
 
     Returns:
         A `Plan`, a mapping from the parameter's name to its `Fill`. Print it for the table of what was drawn and why,
@@ -162,6 +166,7 @@ def apply_(
         DataError: The model cannot take the data, or a calibration cannot measure on them (NaN, infinity).
         CalibrationError: The model cannot be differentiated twice, where a calibration needs that.
         PlanFileError: A plan file cannot be read.
+        SourceError: The checkpoint cannot be read, or is of another architecture.
         PlanMismatchError: A plan is of another architecture. After this and any other error the model is unchanged.
 
     Example:
@@ -195,8 +200,9 @@ def apply_(
     if (recipe.calibration != "none" or needs_data(recipe)) and data is None:
         raise RecipeError(f"Recipe {recipe.key!r} is calibrated on data. Pass data=, batches or one example input.")
     if recipe.calibration != "none" or needs_data(recipe) or (recipe.head_bias == "label_prior" and data is not None):
-        return _apply_measured(example_task(inner, data, loss=loss, step=step, whole=True), recipe, seed, kind)
-    plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss=loss, step=step)), seed=seed)
+        task = example_task(inner, data, loss=loss, step=step, whole=True)
+        return _apply_measured(task, recipe, seed, kind, checkpoint)
+    plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss=loss, step=step), checkpoint), seed=seed)
     plan = worked_out(inner, dataclasses.replace(plan, drawn_on=kind))
     apply_plan(inner, plan)
     return with_results(inner, plan)
@@ -272,8 +278,8 @@ def _is_path(name: str) -> bool:
     return name.endswith(".json") or os.sep in name or os.path.exists(name)
 
 
-def _apply_measured(task: Task, recipe: Recipe, seed: int, kind: str) -> Plan:
+def _apply_measured(task: Task, recipe: Recipe, seed: int, kind: str, checkpoint: Source | None) -> Plan:
     """Applies a recipe that looks at the data: at outputs and gradients, or at the frequency of labels."""
-    graph = keep_choices(task.model, trace_task(task))
+    graph = keep_choices(task.model, trace_task(task), checkpoint)
     plan = dataclasses.replace(resolve(recipe, graph, seed=seed), drawn_on=kind)
     return realize_for_good(Subject(task, graph, seed=seed), plan)

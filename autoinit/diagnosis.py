@@ -20,6 +20,8 @@ from .findings.table_rows import table_rows
 from .findings.told_apart import told_apart
 from .findings.units import units
 from .graph import Graph
+from .inheritance.checkpoints import Source
+from .inheritance.trained import with_trained
 from .jsonfile import finite
 from .probing.signals import Signals, measure
 from .screen import chart, markup
@@ -92,6 +94,7 @@ def diagnose(
     loss: Callable[[Any, Any], Tensor] | None = None,
     step: Callable[[nn.Module, Any], Tensor] | None = None,
     optimizer: Any = None,
+    checkpoint: Source | None = None,
 ) -> Diagnosis:
     """Returns how signals and gradients pass through the model as it is, and what stands out.
 
@@ -115,6 +118,8 @@ def diagnose(
         optimizer: The model will be trained with this: a callable (params) -> Optimizer, or an existing one, which is
             left alone. Only its kind counts: what holds up SGD is a note for Adam and its like, whose steps have one
             size whatever the gradient's. None means that it is not known, and what would hold up SGD is a warning.
+        checkpoint: The model holds trained weights of this, of the kinds that `select` takes: the graph of the answer
+            tells what is trained, and what is new. None means that none is known.
 
     Returns:
         A `Diagnosis`. Print it for a row of each weight and the findings with their remedies; `healthy` is false where
@@ -125,6 +130,7 @@ def diagnose(
         ModelError: Nothing is trainable, no gradient arrives, or the model is on the meta device.
         StepError: The loss or the step cannot be called or returns no scalar, or the step trains the model itself.
         OptimizerError: The optimizer is none and makes none.
+        SourceError: The checkpoint cannot be read, or is of another architecture.
 
     Example:
         >>> import autoinit, torch
@@ -145,7 +151,7 @@ def diagnose(
         14.weight reads (0.000... of it); SGD hardly moves such a net away from a constant guess
     """
     task = measured_task(model, data, loss=loss, step=step, optimizer=optimizer)
-    graph = trace_task(task)
+    graph = with_trained(task.model, trace_task(task), checkpoint)
     signals = measure(task, graph)
     return Diagnosis(signals, graph, find(task, graph, signals), task.reference)
 

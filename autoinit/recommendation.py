@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .errors import USER_ERRORS, ArgumentError, RecipeError
 from .graph import Globs, Graph
+from .inheritance.checkpoints import Source as Weights
 from .knowledge.features import Features, architecture_features, own_features, ratio_features, recipe_features
 from .plans.rules import resolve
 from .probing.beside import beside
@@ -26,7 +27,7 @@ from .task.features import own_scales, training_features
 from .task.optimizers import OptimizerBuilder
 from .task.snapshot import preserved_random
 from .task.task import Task, example_task, make_task
-from .tracing.choices import keep_choices, keep_untrained
+from .tracing.choices import Parts, keep_untrained
 from .tracing.glimpse import glimpse
 from .tracing.tracing import trace_task
 
@@ -44,6 +45,7 @@ def recommend(
     recipes: str | Recipe | Sequence[str | Recipe] | None = None,
     only: Globs = None,
     exclude: Globs = None,
+    checkpoint: Weights | None = None,
     recommender: Source = None,
 ) -> Recommendation:
     """Returns which recipes suit a model, by what studies have found on others. The model is left as it was.
@@ -84,6 +86,8 @@ def recommend(
         only: Only parameters whose names match these globs may change; one text or several. None means all.
         exclude: Parameters whose names match these globs stay as they are; one text or several. None means that none
             has to.
+        checkpoint: The model holds trained weights of this, of the kinds that `select` takes: what it has stays, and
+            what it lacks is new. None means that none is known.
         recommender: This one is asked: a `Recommender`, or the path of a fitted one (.npz), of knowledge (.jsonl.xz) or
             of records of studies, which are added to the shipped ones. None or "default" means the one that is fitted
             to what ships.
@@ -101,6 +105,7 @@ def recommend(
         ModelError: Nothing is trainable, no gradient arrives, or a glob matches nothing.
         StepError: The loss or the step cannot be called, or returns no scalar.
         OptimizerError: The optimizer is none and makes none, or the learning rate is no positive number.
+        SourceError: The checkpoint cannot be read, or is of another architecture.
 
     Reference:
         The forests are those of Geurts, Ernst & Wehenkel 2006, "Extremely randomized trees"; the bound on harm is that
@@ -143,7 +148,8 @@ def recommend(
         with torch.inference_mode(False), preserved_random():
             builder = OptimizerBuilder(model, optimizer, lr)
     untrained = builder.untrained if builder else ()
-    graph = keep_choices(model, keep_untrained(seen.graph, untrained)).restricted(only, exclude)
+    parts = Parts(only, exclude, checkpoint)
+    graph = parts.free(model, keep_untrained(seen.graph, untrained))
     own = own_scales(model, graph)
     described = {**architecture_features(graph), **own_features(graph, own), **seen.data}
     described |= ratio_features(described) | (_training(builder) if builder else {})
@@ -155,7 +161,7 @@ def recommend(
     tried = None
     if probes and learned.informed is not None:
         task = make_task(model, data, loss=loss, step=step, optimizer=optimizer, lr=lr)
-        traced = keep_choices(task.model, trace_task(task)).restricted(only, exclude)
+        traced = parts.free(task.model, trace_task(task))
         with beside(task, traced, steps=STEPS) as trainings:
             level = trainings.own - described.get("data_reference", math.nan)
             tried = learned.informed.tried(

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from .apply import apply_plan
 from .drawing.generators import check_draw_on
 from .executors.choice import ExecutorName, check_executor
-from .graph import Globs, Graph
+from .graph import Graph
+from .inheritance.checkpoints import Source
 from .judging.budget import WORTH_FINALS, Allotted, Budget, Meter, allotted
 from .judging.curves import kept_curves
 from .judging.trials import Candidate
@@ -50,7 +51,7 @@ from .task.features import own_scales, task_features
 from .task.machine import PeakMemory, peak_memory
 from .task.snapshot import preserved_random
 from .task.task import Task, make_task
-from .tracing.choices import keep_choices
+from .tracing.choices import Parts, keep_choices
 from .tracing.tracing import trace_task
 
 STOPPED = "select was stopped before it had an answer; the model is as it was."
@@ -71,6 +72,7 @@ def select(
     epochs: float | None = None,
     only: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
+    checkpoint: Source | None = None,
     recipes: str | Recipe | Sequence[str | Recipe] | None = None,
     storage: str | None = None,
     study_name: str | None = None,
@@ -127,6 +129,10 @@ def select(
             means all.
         exclude: Parameters whose names match these globs stay as they are; one text or several. None means that none
             has to.
+        checkpoint: The model holds trained weights of this: a file of safetensors or of `torch.save` (read without
+            running code in it), a folder of transformers with its shards, a mapping of names to tensors, or a module.
+            What it has stays, bit for bit; what it lacks is new. None means that only frozen parameters, those that the
+            optimizer does not hold, and weights beside low-rank adapters are known to be trained.
         recipes: These are the only candidates beside your own weights, by name or as `Recipe`, one or several. None
             means those that are known to suit the architecture, and variations of them.
         storage: The trials are kept in this Optuna storage, a URL such as "sqlite:///trials.db". None means in memory.
@@ -178,6 +184,7 @@ def select(
         ArgumentError: The seed, executor, concurrency, training_steps, epochs, draw_on or recommender is out of range,
             or the storage cannot be opened.
         KnowledgeError: The recommender's file cannot be used.
+        SourceError: The checkpoint cannot be read, or is of another architecture.
 
     Example:
         Fifteen tanh layers do not train from PyTorch's default weights. Four hundred training steps find weights that
@@ -216,7 +223,8 @@ def select(
         stack.enter_context(_stopped_in_words())  # first, so that it speaks when all is as it was
         report = progress if callable(progress) else stack.enter_context(progress_shown(progress))
         report(ProgressEvent("reading", 0.0, "the data and the model"))
-        task, graph, original = _traced(make, model, proxy, optimizer, only, exclude)
+        parts = Parts(only, exclude, checkpoint)
+        task, graph, original = _traced(make, model, proxy, optimizer, parts)
         setup = Setup(_bench(stack, task, graph, seed, kind), executor, concurrency)
         judge = setup
         if original is not None and original.measurable:
@@ -276,20 +284,19 @@ def _traced(
     model: nn.Module,
     proxy: nn.Module | str | None,
     optimizer: Any,
-    only: Globs,
-    exclude: Globs,
+    parts: Parts,
 ) -> tuple[Task, Graph, Original | None]:
     """Returns the task of a model, its architecture and None; with a proxy, those of the proxy and what that is for."""
     options = {name: make.keywords[name] for name in ("lr", "device")}
     small = proxy_for(model, proxy, make.keywords["seed"])
     if small is None:
         task = make(model, optimizer=optimizer)
-        return task, keep_choices(task.model, trace_task(task)).restricted(only, exclude), None
+        return task, parts.free(task.model, trace_task(task)), None
     with proxy_meant(made=isinstance(proxy, str)):
         own, other = optimizers_of(model, small, optimizer)
         task = make(small, optimizer=other)
         graph = keep_choices(task.model, trace_task(task))
-    original = original_of(model, task, graph, optimizer=own, only=only, exclude=exclude, **options)
+    original = original_of(model, task, graph, optimizer=own, parts=parts, **options)
     return task, original.proxy, original
 
 

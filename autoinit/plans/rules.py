@@ -75,7 +75,8 @@ def resolve(recipe: Recipe | str, graph: Graph, *, seed: int = 0) -> Plan:
     fills |= {layer.name: _copied(layer, fills[layer.copy_of], recipe) for layer in graph.layers if layer.copy_of}
     keeps = any(fill.distribution == "keep" for fill in fills.values())
     base: Base = "trained" if graph.trained else "own"
-    notes = (*(note for note in graph.notes if keeps or note != WITHOUT_VALUES), *_taken_for(graph), *_notes(recipe, graph))
+    read = (note for note in graph.notes if keeps or note != WITHOUT_VALUES)
+    notes = (*read, *_taken_for(graph), *_notes(recipe, graph))
     return Plan(recipe, seed, tuple(fills.values()), notes=notes, made_with=__version__, base=base)
 
 

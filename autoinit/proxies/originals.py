@@ -28,7 +28,7 @@ from ..task.optimizers import OptimizerBuilder
 from ..task.snapshot import preserved_random
 from ..task.task import Task
 from ..text import numberless
-from ..tracing.choices import keep_choices
+from ..tracing.choices import ALL, Parts, keep_choices
 from ..tracing.tracing import trace_task
 
 _SHALLOWER = "without skips, what suits few layers may be too much or too little for many"
@@ -110,8 +110,7 @@ def original_of(
     optimizer: Any = None,
     lr: float | str | None = None,
     device: str | torch.device | None = None,
-    only: Globs = None,
-    exclude: Globs = None,
+    parts: Parts = ALL,
 ) -> Original:
     """Returns the model that a proxy stands for, its architecture read on one of the proxy's batches.
 
@@ -122,8 +121,7 @@ def original_of(
         optimizer: of the model: a callable, an Optimizer of its parameters, or None for AdamW.
         lr: as of `select`.
         device: where the model is trained, if it has weights; where None, where it is.
-        only: globs of the parameters of `model` that may change; in the proxy those that they match as well.
-        exclude: globs of those that must stay; in the proxy likewise.
+        parts: which parameters of `model` may change; in the proxy what its globs match there as well.
 
     Raises:
         ModelError: the two are not of one kind, the proxy is the larger one or `model` itself, or `model` cannot be
@@ -152,11 +150,11 @@ def original_of(
         with preserved_random():
             task._builder = builder = OptimizerBuilder(inner, optimizer, lr)
         task.lr, task.untrained = builder.lr, builder.untrained
-    graph = keep_choices(inner, trace_task(task))
+    graph = keep_choices(inner, trace_task(task), parts.checkpoint)
     check_kind((inner, graph), (proxy.model, proxy_graph))
     _check_size(graph, proxy_graph)
-    small = proxy_graph.restricted(_met(only, proxy_graph), _met(exclude, proxy_graph))
-    return Original(task, graph.restricted(only, exclude), small)
+    small = proxy_graph.restricted(_met(parts.only, proxy_graph), _met(parts.exclude, proxy_graph))
+    return Original(task, graph.restricted(parts.only, parts.exclude), small)
 
 
 def _untrained(model: nn.Module, proxy: Task) -> frozenset[str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..graph import Graph, Layer
+from ..graph import Globs, Graph, Layer
+from ..inheritance.checkpoints import Source
 from ..inheritance.pairs import with_pairs
+from ..inheritance.trained import with_trained
 from ..task.assign import read
 from ..text import numberless
 from .inventory import FROZEN, UNREACHED, UNTRAINED
@@ -25,6 +28,34 @@ ENOUGH_VALUES = 64
 """Of a tensor that are looked at to tell a random draw from a constant or an identity."""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Which parameters of a model may change, as its owner says.
+
+    Attributes:
+        only: globs of names that may; None for all.
+        exclude: globs of names that may not; None for none.
+        checkpoint: what it has is trained, and may not; None where none is known.
+    """
+
+    only: Globs = None
+    exclude: Globs = None
+    checkpoint: Source | None = None
+
+    def free(self, model: nn.Module, graph: Graph) -> Graph:
+        """Returns a model's graph in which everything else must stay, what its owner has set on purpose too.
+
+        Raises:
+            ModelError: a glob matches nothing, or nothing is left to initialize.
+            SourceError: the checkpoint cannot be read, or is of another architecture.
+        """
+        return keep_choices(model, graph, self.checkpoint).restricted(self.only, self.exclude)
+
+
+ALL = Parts()
+"""All that nothing else speaks against."""
+
+
 def keep_untrained(graph: Graph, names: Iterable[str]) -> Graph:
     """Returns the graph in which what the optimizer does not hold must stay: a trained body, under a new head.
 
@@ -35,7 +66,7 @@ def keep_untrained(graph: Graph, names: Iterable[str]) -> Graph:
     return graph.keeping(dict.fromkeys(names, UNTRAINED))
 
 
-def keep_choices(model: nn.Module, graph: Graph) -> Graph:
+def keep_choices(model: nn.Module, graph: Graph, checkpoint: Source | None = None) -> Graph:
     """Returns the graph in which what its owner has set on purpose must stay.
 
     That is a weight that is all zeros (a zero head, an adapter, the last convolution of a branch) or one other number
@@ -45,7 +76,16 @@ def keep_choices(model: nn.Module, graph: Graph) -> Graph:
 
     Low-rank additions to trained weights are marked, and free as far as they train, whatever they hold: a zero is how
     they usually start. What is a copy of others and gets no gradient (a target network) is marked as such, to stay
-    equal to them.
+    equal to them. With a checkpoint, what that has is trained, and must stay; what it lacks is new.
+
+    Args:
+        model: as its owner made it.
+        graph: its architecture.
+        checkpoint: the trained weights that the model holds, whatever `read_checkpoint` reads; None where none is
+            known.
+
+    Raises:
+        SourceError: the checkpoint cannot be read, or is of another architecture.
     """
     graph = _with_copies(model, graph)
     chosen: dict[str, str] = {}
@@ -60,7 +100,7 @@ def keep_choices(model: nn.Module, graph: Graph) -> Graph:
             chosen[layer.name] = SET
         elif layer.role == "position" and not layer.keep and _is_pattern(read(model, layer.name)):
             chosen[layer.name] = "its owner sets it to a pattern (zeros, sines and cosines)"
-    return with_pairs(model, graph.keeping(chosen))
+    return with_trained(model, with_pairs(model, graph.keeping(chosen)), checkpoint)
 
 
 def _with_copies(model: nn.Module, graph: Graph) -> Graph:
