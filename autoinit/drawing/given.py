@@ -122,5 +122,5 @@ def _added(model: nn.Module, fill: Fill) -> Tensor:
 
 
 def _product(fill: Fill, up: Tensor, down: Tensor) -> Tensor:
-    product = fill.scale * (up.double() @ down.double())
-    return product.T if fill.out_axes == (1,) else product
+    product = fill.scale * (up.double().flatten(1) @ down.double().flatten(1))
+    return (product.T if fill.out_axes == (1,) else product).reshape(fill.shape)

@@ -216,4 +216,5 @@ def _beside(model: nn.Module, pair: Pair, seed: int, told: Moments | Tensor | No
 
 def _upright(matrix: Tensor, pair: Pair) -> Tensor:
     """Returns a weight, or its gradient, as [out, in]."""
-    return matrix.detach().T if pair.transposed else matrix.detach()
+    flat = matrix.detach().flatten(1)
+    return flat.T if pair.transposed else flat

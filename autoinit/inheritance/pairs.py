@@ -38,7 +38,7 @@ class Pair:
         up: name of B, [out, r].
         scale: s.
         module: path of the module whose input is what W multiplies.
-        kind: what W is.
+        kind: what W is; "linear" is a convolution of one tap too, whose matrices have further axes of length 1.
         transposed: whether W is stored [in, out] (transformers' Conv1D), or is an embedding's [rows, out].
     """
 
@@ -101,7 +101,10 @@ def _members(module: nn.Module, name: str) -> Mapping[str, object]:
 
 
 def _kind(base: nn.Module) -> Kind:
-    return "conv" if isinstance(base, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) else "linear"
+    """Returns what a layer is: a convolution of one tap and one group multiplies positions as a linear layer does."""
+    if not isinstance(base, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return "linear"
+    return "linear" if set(base.kernel_size) == {1} and base.groups == 1 else "conv"
 
 
 def _of_shape(path: str, module: nn.Module) -> Iterator[Pair]:
@@ -241,6 +244,6 @@ def why_not_lent(model: nn.Module, name: str) -> str:
     if parametrize.is_parametrized(owner, attribute):
         return "it is derived by a parametrization"
     weight = owner._parameters.get(attribute)
-    if weight is None or weight.dtype not in _FLOATS or weight.dim() != 2:
+    if weight is None or weight.dtype not in _FLOATS or weight.dim() < 2 or any(n > 1 for n in weight.shape[2:]):
         return QUANTIZED
     return "" if type(weight) is nn.Parameter and type(weight.data) is Tensor else QUANTIZED

@@ -36,9 +36,9 @@ class Moments:
     total: Tensor
     count: int = 0
 
-    def add(self, inputs: Tensor) -> None:
-        """Adds inputs of any leading shape, [..., in]."""
-        rows = inputs.detach().reshape(-1, inputs.shape[-1]).to(self.outer.dtype)
+    def add(self, inputs: Tensor, axis: int = -1) -> None:
+        """Adds inputs, of which one axis is that of the features."""
+        rows = inputs.detach().movedim(axis, -1).reshape(-1, inputs.shape[axis]).to(self.outer.dtype)
         self.outer.addmm_(rows.T, rows)
         self.total.add_(rows.sum(0))
         self.count += rows.shape[0]
@@ -54,6 +54,9 @@ class Moments:
         mean = self.total / max(1, self.count)
         return self.second - torch.outer(mean, mean)
 
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Their features are the second axis, and not the last one."""
 
 Spend = Callable[..., None]
 
@@ -145,7 +148,7 @@ def _hooked(model: nn.Module, moments: dict[str, Moments]) -> Iterator[None]:
     def watch(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def seen(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if inputs and isinstance(inputs[0], Tensor) and inputs[0].is_floating_point():
-                moments[path].add(inputs[0])
+                moments[path].add(inputs[0], 1 if isinstance(module, _CONVOLUTIONS) else -1)
 
         return seen
 

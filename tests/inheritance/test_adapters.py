@@ -226,3 +226,34 @@ def test_bad_requests_say_what_to_do() -> None:
     for model, name, data, words in cases:
         with pytest.raises(autoinit.RecipeError, match=words), unchanged(model):
             autoinit.apply_(model, name, data)
+
+
+class Pointwise(nn.Module):
+    """Convolutions of one tap, strided ones too, as in mobile networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen, self.squeeze = nn.Conv2d(3, 24, 1), nn.Conv2d(24, 16, 1, stride=2)
+        self.depthwise, self.head = nn.Conv2d(24, 24, 3, padding=1, groups=24), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.squeeze(self.depthwise(self.widen(x).relu()).relu()).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", WORKED_OUT)
+def test_convolutions_of_one_tap_are_linear_layers(name: str) -> None:
+    model = get_peft_model(Pointwise(), LoraConfig(r=2, lora_alpha=4, target_modules=["squeeze"])).eval()
+    images, labels = torch.randn(16, 3, 8, 8), torch.randint(5, (16,))
+    with torch.no_grad():
+        before = model(images)
+    trained = model.get_parameter(find_pairs(model)[0].base).detach().clone()
+    plan = autoinit.apply_(model, autoinit.Recipe(adapter=name), (images, labels))
+    with torch.no_grad():
+        assert change(model(images), before) <= 1e-5
+    if name == "eva":
+        seen = model.base_model.model.depthwise(model.base_model.model.widen(images).relu()).relu()
+        rows = seen.detach().movedim(1, -1).reshape(-1, 24)
+        directions = torch.linalg.svd(rows - rows.mean(0))[2][:2]
+        assert angle(model.get_parameter(find_pairs(model)[0].down).flatten(1), directions) < 1e-3
+    autoinit.restore_(model, plan)
+    torch.testing.assert_close(model.get_parameter(find_pairs(model)[0].base).detach(), trained, rtol=0, atol=1e-6)

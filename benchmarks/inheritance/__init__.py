@@ -1,0 +1,1 @@
+"""What do starts from trained weights reach, beside fresh ones?"""

