@@ -10,6 +10,7 @@ What to call; `help(autoinit.select)` and so on say the rest:
     diagnose          says what is the matter with a model as it is, by one forward and backward pass
     recommend         names what suits a model, by what was learned from others, without a training step
     apply_            sets the weights of a model by a recipe's name, a recipe, a plan or a selection
+    inherit_          sets a model's weights from a trained network of another size
     restore_          gives trained weights back what a start of adapters took from them
     catalogue         lists every initialization that has a name
     report            writes a page about a selection, a diagnosis or a study
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from . import init as init
     from . import testing as testing
     from .apply import apply_ as apply_
-    from .apply import restore_ as restore_
     from .coordinates import CoordinateCheck as CoordinateCheck
     from .coordinates import coordinate_check as coordinate_check
     from .diagnosis import Diagnosis as Diagnosis
@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from .findings.finding import Finding as Finding
     from .graph import Graph as Graph
     from .graph import Layer as Layer
+    from .inherit import inherit_ as inherit_
+    from .inherit import restore_ as restore_
     from .judging.budget import Budget as Budget
     from .plans.fill import Fill as Fill
     from .plans.plan import Plan as Plan
@@ -114,10 +116,11 @@ _HOMES = {
     "apply_": "apply",
     "coordinate_check": "coordinates",
     "diagnose": "diagnosis",
+    "inherit_": "inherit",
     "recommend": "recommendation",
     "report": "reports.reporting",
     "resolve": "plans.rules",
-    "restore_": "apply",
+    "restore_": "inherit",
     "run_study": "study.runner",
     "select": "selector",
     "smaller": "proxies.miniatures",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .calibrations.methods import CALIBRATIONS
 from .calibrations.subject import Subject
 from .drawing.generators import check_draw_on
-from .drawing.given import check_origins, give_back
+from .drawing.given import check_origins
 from .drawing.memory import Drawn, Memory, room_beside
 from .drawing.weights import check_plan_fits, located, overwritten, set_weights, with_results
 from .errors import RecipeError
@@ -188,7 +188,7 @@ def apply_(
         Sets 4 and rescales 0 of 4 parameters (100 % of 131 values); keeps 0.
     """
     inner, kind = unwrap(model), check_draw_on(draw_on)
-    plan = _as_plan(what)
+    plan = as_plan(what)
     if plan is not None:
         check_plan_fits(inner, plan)
         check_origins(inner, plan)
@@ -208,59 +208,7 @@ def apply_(
     return with_results(inner, plan)
 
 
-def restore_(model: nn.Module, what: str | os.PathLike[str] | Plan | HasPlan) -> tuple[str, ...]:
-    """Sets trained weights to what they were before a start of adapters took from them, in place.
-
-    PiSSA, OLoRA, LoRA-GA and CorDA start an adapter at a part of the trained weight beside it, and take that part from
-    the weight, so that both together are what the weight was. Afterwards the weight is the trained one again, up to a
-    rounding in its last place. An adapter that has not been trained since is set to add nothing. One that has been
-    trained stays as it is: it belongs to the weight that is no more, and the model is another one than it was, unless
-    you take what the adapter started as from it (its plan has that; in peft:
-    `save_pretrained(path, path_initial_model_for_weight_conversion=…)`).
-
-    Args:
-        model: The weights of this module are set; those that the plan took nothing from stay.
-        what: This plan was applied to the model: a `Plan`, a `Selection`, or the path of a saved plan.
-
-    Returns:
-        The names of the weights that hold the very bits that they held before the plan; of the others an entry may
-        differ in its last place.
-
-    Raises:
-        PlanMismatchError: The plan is of another architecture, or the weights are not those that it left. Nothing is
-            changed.
-        PlanFileError: The file of the plan, or that beside it, cannot be used.
-        RecipeError: What was given is no plan.
-
-    Example:
-        A model as peft makes it, with a low-rank pair beside a trained layer:
-
-        >>> import autoinit, torch
-        >>> from torch import nn
-        >>> class Adapted(nn.Module):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.base = nn.Linear(32, 16).requires_grad_(False)
-        ...         self.down, self.up = nn.Linear(32, 4, bias=False), nn.Linear(4, 16, bias=False)
-        ...     def forward(self, x):
-        ...         return self.base(x) + 2 * self.up(self.down(x))
-        >>> model = Adapted()
-        >>> trained = model.base.weight.clone()
-        >>> plan = autoinit.apply_(model, "pissa", torch.randn(8, 32))
-        >>> torch.allclose(model.base.weight, trained)
-        False
-        >>> _ = autoinit.restore_(model, plan)
-        >>> torch.allclose(model.base.weight, trained)
-        True
-    """
-    inner, plan = unwrap(model), _as_plan(what)
-    if plan is None:
-        raise RecipeError(f"restore_ takes the plan that was applied, a selection or the path of one. Got {what!r}.")
-    check_plan_fits(inner, plan)
-    return tuple(give_back(inner, plan))
-
-
-def _as_plan(what: object) -> Plan | None:
+def as_plan(what: object) -> Plan | None:
     """Returns the plan that `what` is, holds, or is the path of; None where it is a recipe or its name."""
     if isinstance(what, Plan):
         return what

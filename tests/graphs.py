@@ -148,7 +148,8 @@ GRAPHS = {
     "adapted": adapted(),
 }
 ONLY_FOR = {
-    **{entry.name: {"adapted"} for entry in ENTRIES.values() if entry.kind == "inheritance"},
+    **{entry.name: {"adapted"} for entry in ENTRIES.values() if entry.recipe.adapter != "same"},
+    **{entry.name: set() for entry in ENTRIES.values() if entry.recipe.growth != "none"},  # those are inherit_'s
     "siren": {"sine"},
     "selu": {"selu"},
     "looks_linear": {"relu", "adapted", "pre_ln", "post_ln", "relu_rnn"},

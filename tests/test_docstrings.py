@@ -75,7 +75,7 @@ def test_a_verb_explains_every_argument_in_whole_sentences(name: str) -> None:
     assert fragments == {}, "a sentence begins with a capital letter and ends with a full stop"
 
 
-SUBJECTS = {"model", "make_model", "what", "data", "recipe", "graph", "study", "path"}
+SUBJECTS = {"model", "make_model", "what", "source", "data", "recipe", "graph", "study", "path"}
 """Arguments without which a verb means nothing: they are given by their place, all others by name alone."""
 
 

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "autoinit"
 FLOORS = (
     "version errors seeds text screen jsonfile factories activations graph",
     "recipes plans judging knowledge recommender",
-    "task inheritance tracing proxies initializers init drawing calibrations apply",
+    "task inheritance growth tracing proxies initializers init drawing calibrations apply inherit",
     "probing stacks findings executors search",
     "selector recommendation diagnosis coordinates demo testing",
     "study reports cli __main__",
@@ -115,6 +115,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "plans.adapters": "inheritance/test_adapters.py",
     "plans.beside": "inheritance/test_starts.py",
     "recipes.adapters": "inheritance/test_adapters.py",
+    "recipes.growths": "growth/test_methods.py",
     "recipes.calibrations": "recipes/test_calibration_rows.py",
     "search.costs": "search/test_finals.py",
     "search.duel": "search/test_finals.py",

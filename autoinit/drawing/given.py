@@ -28,8 +28,11 @@ def checked_values(model: nn.Module, plan: Plan, fills: Sequence[Fill]) -> dict[
     Raises:
         PlanFileError: the file beside the plan is missing, or its values are not those that the plan was saved with.
     """
+    if plan.given is None:
+        return {}
     wanted = [fill for fill in fills if fill.distribution == "given" and not _is_set(model, fill)]
-    return {fill.name: _checked(fill, plan.given.tensor(fill.name)) for fill in wanted if plan.given is not None}
+    values = {fill.name: _checked(fill, plan.given.tensor(fill.name)) for fill in wanted}
+    return values | {name: plan.given.tensor(name) for name in plan.buffers}
 
 
 def set_given(model: nn.Module, values: Mapping[str, Tensor], fills: Sequence[Fill]) -> None:
@@ -42,8 +45,12 @@ def set_given(model: nn.Module, values: Mapping[str, Tensor], fills: Sequence[Fi
         values: from `checked_values`.
         fills: of the plan, all that are to be set.
     """
+    buffers = dict(model.named_buffers())
     for name, value in values.items():
-        assign(model, name, value)
+        if name in buffers:
+            buffers[name].copy_(value)
+        else:
+            assign(model, name, value)
     for fill in fills:
         if fill.distribution == "remainder" and not _is_set(model, fill):
             weight = read(model, fill.name)

@@ -63,6 +63,7 @@ class Plan(Mapping[str, Fill]):
             made where the parameters lie, and in files of before.
         base: what stays, or is started from: the "own" weights of a model as its owner drew them, or "trained" ones,
             which another instance of the model has to have before the plan is applied to it.
+        buffers: names of buffers that are set too, as statistics that come with trained weights.
         given: the values that no formula gives, which a saved plan has in a file beside it; None where there are none,
             or they are not worked out yet.
         notes: what the reader of the architecture could not see, and what the recipe's paper asks for beside weights,
@@ -78,6 +79,7 @@ class Plan(Mapping[str, Fill]):
     made_with: str = field(default="", compare=False)
     drawn_on: str = ""
     base: Base = "own"
+    buffers: tuple[str, ...] = ()
     given: Values | None = field(default=None, compare=False)
     _by_name: dict[str, Fill] = field(init=False, repr=False, compare=False)
 
@@ -244,6 +246,7 @@ def _to_data(plan: Plan) -> dict[str, Any]:
         "drawn_with": plan.drawn_with,
         **({"drawn_on": plan.drawn_on} if plan.drawn_on else {}),
         **({"base": plan.base} if plan.base != "own" else {}),
+        **({"buffers": list(plan.buffers)} if plan.buffers else {}),
         "notes": list(plan.notes),
         "fills": [jsonfile.as_before(jsonfile.to_data(fill), ADDED) for fill in plan.fills],
     }
@@ -272,6 +275,7 @@ def _from_data(data: dict[str, Any], what: str, path: str) -> Plan:
         drawn_with=jsonfile.from_data(str, body.get("drawn_with", ""), PlanFileError, what),
         drawn_on=jsonfile.from_data(str, body.get("drawn_on", ""), PlanFileError, what),
         base=jsonfile.from_data(Base, body.get("base", "own"), PlanFileError, what),  # type: ignore[arg-type]
+        buffers=jsonfile.from_data(tuple[str, ...], body.get("buffers", ()), PlanFileError, what),
         given=None if beside is None else SavedValues(Path(path).parent / beside, path),
         notes=jsonfile.from_data(tuple[str, ...], body.get("notes", ()), PlanFileError, what),
         made_with=made_with if isinstance(made_with, str) else "",

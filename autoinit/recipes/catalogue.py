@@ -12,6 +12,7 @@ from ..graph import Graph
 from .about import About
 from .adapters import ADAPTER_ROWS, Adapter
 from .calibrations import CALIBRATION_ROWS, Calibration
+from .growths import GROWTH_ROWS, Growth
 from .needs import NEEDS, check_needs
 from .recipe import Recipe
 from .schemes import SCHEMES, Scheme, scheme, spelled, which_of
@@ -49,6 +50,15 @@ def _scheme_entry(row: Scheme) -> Entry:
 def _calibration_entry(row: Calibration) -> Entry:
     recipe = Recipe(base=row.base, calibration=row.name)
     return Entry(name=row.name, kind="calibration", recipe=recipe, about=row.about)
+
+
+def growth_name(name: str) -> str:
+    """Returns the name of the entry of a row of `GROWTH_ROWS`."""
+    return name if GROWTH_ROWS[name].narrower else f"grow_{name}"
+
+
+def _growth_entry(row: Growth) -> Entry:
+    return Entry(name=growth_name(row.name), kind="inheritance", recipe=Recipe(growth=row.name), about=row.about)
 
 
 def adapter_name(name: str) -> str:
@@ -217,6 +227,7 @@ ENTRIES: dict[str, Entry] = {
         *_RECIPES,
         *map(_calibration_entry, CALIBRATION_ROWS.values()),  # Admin for the second time: it keeps its first place
         *map(_adapter_entry, ADAPTER_ROWS.values()),
+        *map(_growth_entry, GROWTH_ROWS.values()),
     )
 }
 """Every whole-network recipe that has a name."""
@@ -297,6 +308,8 @@ def check_fits(recipe: Recipe, graph: Graph) -> None:
         check_needs(name, scheme(name).about.needs, graph)
     if recipe.calibration != "none":
         check_needs(recipe.calibration, CALIBRATION_ROWS[recipe.calibration].about.needs, graph)
+    if recipe.growth != "none":
+        check_needs(growth_name(recipe.growth), GROWTH_ROWS[recipe.growth].about.needs, graph)
     if recipe.adapter != "same":
         check_needs(adapter_name(recipe.adapter), ADAPTER_ROWS[recipe.adapter].about.needs, graph)
 

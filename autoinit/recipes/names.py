@@ -13,6 +13,7 @@ from ..text import number
 from .adapters import ADAPTER_ROWS
 from .calibrations import CALIBRATION_ROWS
 from .catalogue import entry_of
+from .growths import GROWTH_ROWS
 from .recipe import OWN, Recipe
 
 OWN_TITLE = "own weights"
@@ -46,6 +47,7 @@ _SAID: dict[str, Callable[[Any], str] | dict[str, str]] = {
     "base_width": lambda width: f"base width {width}",
     "rules": lambda rules: ", ".join(f"{role} {name}" for role, name in rules),
     "calibration": {"lsuv": "LSUV", "lsuv_centred": "centred LSUV", "within_layer": "within-layer"},
+    "growth": lambda name: f"from a trained network by {GROWTH_ROWS[name].about.title}",
     "adapter": lambda name: f"adapters {ADAPTER_ROWS[name].about.title}",
 }
 """Field of a recipe → how it is said where it is not at its default, in the order in which it is."""

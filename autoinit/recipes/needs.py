@@ -138,6 +138,11 @@ NEEDS: dict[str, Need] = {
         "low-rank adapters beside plain weights that may change, since it takes from them what the adapter adds",
         "lora_default, lora_gaussian, lora_orthogonal or eva, which leave the weights beside as they are",
     ),
+    "source": Need(
+        lambda graph: False,  # it is no matter of the architecture: only inherit_ has one
+        "a trained source of another size, which inherit_ takes",
+        "autoinit.inherit_(model, source, data, method=…)",
+    ),
     "classes": Need(
         _has_classes,
         "an output bias, and class labels in the data by cross-entropy, binary or not",

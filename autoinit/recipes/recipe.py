@@ -14,6 +14,7 @@ from ..errors import RecipeError, did_you_mean
 from ..graph import ROLES
 from .adapters import AdapterName
 from .calibrations import CalibrationName
+from .growths import GrowthName
 from .schemes import SCHEMES, scheme, scheme_name
 
 FanMode = Literal["own", "fan_in", "fan_out", "fan_avg", "fan_geometric"]
@@ -62,6 +63,8 @@ class Recipe:
         calibration: a rescaling measured on batches, after the draw.
         adapter: how low-rank adapters beside trained weights start: as their owner drew them, or a name of
             `autoinit.recipes.adapters.ADAPTER_ROWS`.
+        growth: how it comes from a trained network of another size, a name of `autoinit.recipes.growths.GROWTH_ROWS`:
+            of plans that `inherit_` makes.
         rules: (role, scheme) pairs: matrices of that role follow that scheme and not the base.
     """
 
@@ -83,6 +86,7 @@ class Recipe:
     base_width: int = 64
     calibration: CalibrationName = "none"
     adapter: AdapterName = "same"
+    growth: GrowthName = "none"
     rules: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -157,6 +161,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "bias": get_args(Bias),
     "calibration": get_args(CalibrationName),
     "adapter": get_args(AdapterName),
+    "growth": get_args(GrowthName),
 }
 _WITHOUT_FANS = frozenset({"bias", "norm_scale", "layer_scale", "scalar", "position"})
 _NUMBERS = ("log2_gain", "depth_slope", "branch_power", "qk_log2")

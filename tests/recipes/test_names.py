@@ -7,6 +7,7 @@ from autoinit.recipes import recipe as recipes
 from autoinit.recipes.adapters import ADAPTER_ROWS
 from autoinit.recipes.calibrations import CALIBRATION_ROWS
 from autoinit.recipes.catalogue import ENTRIES
+from autoinit.recipes.growths import GROWTH_ROWS
 from autoinit.recipes.names import OWN_TITLE, glossary, meanings, recipe_of, recipe_titles, title
 from autoinit.recipes.recipe import OWN, Recipe
 
@@ -55,6 +56,7 @@ VALUES = {
     "base_width": [128],
     "rules": [(("output", "he_normal"),)],
     "adapter": list(ADAPTER_ROWS),
+    "growth": list(GROWTH_ROWS),
     "calibration": [name for name in CALIBRATION_ROWS if name != "none"],
 }
 

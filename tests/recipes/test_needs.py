@@ -36,6 +36,7 @@ MET = {
     "selu": {"selu"},
     "adapters": {"adapted", "packed"},
     "bases": {"adapted"},
+    "source": set(),
     "straight": {"relu", "adapted", "packed", "gelu", "pre_ln", "post_ln", "relu_rnn"},
     "relu_rnn": {"relu_rnn"},
     "gates": {"lstm"},
