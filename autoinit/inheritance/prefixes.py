@@ -113,10 +113,8 @@ class _Ranked:
         self.names = names
         self.found = {name: stored for name in shapes if (stored := names.of(name))}
         kept = checkpoint.shapes
-        # One that has two places counts once: an accident gives a tensor's name to another that is new.
-        fit = {stored for name, stored in self.found.items() if _fits(shapes[name], kept[stored])}
-        self.fit = len(fit)
-        self.rank = (self.fit, len(set(self.found.values())), -names.prefix.parts)
+        self.fit = sum(_fits(shapes[name], kept[stored]) for name, stored in self.found.items())
+        self.rank = (self.fit, len(self.found), -names.prefix.parts)
 
 
 def _fits(shape: _Shape, kept: _Shape) -> bool:

@@ -1,0 +1,309 @@
+"""New rows of tables and heads: what they get, and that nothing else is touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from helpers import bits, observed
+from torch import Tensor, nn
+
+from autoinit.errors import ArgumentError, AutoInitError, ModelError, SourceError
+from autoinit.inheritance.row_fills import SMALL
+from autoinit.inheritance.rows import new_rows, rows_
+
+METHODS = ("mean", "mean_cov", "zero", "small")
+
+
+def language(rows: int = 12, columns: int = 5, **settings: Any) -> nn.Sequential:
+    return nn.Sequential(nn.Embedding(rows, columns, **settings), nn.Linear(columns, rows))
+
+
+def gpt2(rows: int = 60) -> transformers.GPT2LMHeadModel:
+    config = transformers.GPT2Config(vocab_size=rows, n_positions=16, n_embd=32, n_layer=1, n_head=2)
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def others(model: nn.Module, new: slice | list[int], tables: tuple[str, ...]) -> dict[str, bytes | None]:
+    """Returns the bytes of everything that is not to change: all other tensors, and the old rows of these."""
+    found = {}
+    for name, tensor in model.state_dict().items():
+        kept = torch.ones(len(tensor), dtype=torch.bool) if tensor.dim() else None
+        if kept is not None and name in tables:
+            kept[new] = False
+        found[name] = bits(tensor if kept is None else tensor[kept])
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_the_new_rows_change(method: Any) -> None:
+    model = language()
+    tables = ("0.weight", "1.weight", "1.bias")
+    before = others(model, [3, 10, 11], tables)
+    drawn = new_rows(model, method=method, rows=[11, 3, 10]).values
+    assert others(model, [3, 10, 11], tables) == before
+    told = rows_(model, method=method, rows=[11, 3, 10])
+    assert list(told) == list(tables)
+    assert all("3 new rows (3, 10, 11) of 12" in why for why in told.values())
+    assert others(model, [3, 10, 11], tables) == before
+    assert all(bits(model.state_dict()[name]) == bits(drawn[name]) for name in tables)
+
+
+def test_nothing_is_changed_by_what_only_computes() -> None:
+    model = gpt2()
+    before = observed(model)
+    new_rows(model, method="mean_cov", old=50)
+    assert observed(model) == before
+
+
+@pytest.mark.parametrize("rows", [[9, 10, 11], slice(9, None), slice(-3, 12), range(9, 12)])
+def test_rows_are_named_in_many_ways(rows: Any) -> None:
+    model = language()
+    by_number = new_rows(model, old=9)
+    named = new_rows(model, rows=rows)
+    assert named.why == by_number.why
+    assert {name: bits(value) for name, value in named.values.items()} == {
+        name: bits(value) for name, value in by_number.values.items()
+    }
+    assert by_number.why["1.weight"] == "3 new rows (9 to 11) of 12: the mean of 9 old rows"
+
+
+def test_the_mean_is_that_of_the_old_rows() -> None:
+    model = language(2000, 7)
+    given = new_rows(model, old=1990)
+    for name, tensor in given.values.items():
+        expected = dict(model.named_parameters())[name].detach().numpy()[:1990].astype(np.float64).mean(0)
+        np.testing.assert_allclose(tensor[1990:].numpy(), np.broadcast_to(expected, tensor[1990:].shape), atol=1e-7)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["few at a time", "more than columns"])
+def test_draws_have_mean_and_covariance_of_the_old_rows(many: bool) -> None:
+    generator = np.random.default_rng(0)
+    mixing = generator.normal(size=(6, 6)) * np.array([3.0, 1.0, 1.0, 0.3, 0.1, 0.0])  # one direction has no spread
+    old = generator.normal(size=(300, 6)) @ mixing.T + 5.0
+    count = 20000 if many else 5
+    table = nn.Embedding(300 + count, 6)
+    table.weight.data[:300] = torch.from_numpy(old)
+    seeds = range(1 if many else 1500)
+    drawn = np.concatenate(
+        [new_rows(table, method="mean_cov", old=300, seed=seed).values["weight"][300:].numpy() for seed in seeds]
+    ).astype(np.float64)
+    covariance = np.cov(old.T, bias=True)
+    error = np.cov(drawn.T) - covariance
+    # Entries of a sample covariance of n draws have the variance (σ_ii σ_jj + σ_ij²)/n.
+    spread = np.sqrt((np.outer(np.diag(covariance), np.diag(covariance)) + covariance**2) / len(drawn))
+    assert (abs(error) < 5 * spread + 1e-6).all()
+    assert (abs(drawn.mean(0) - old.mean(0)) < 5 * np.sqrt(np.diag(covariance) / len(drawn)) + 1e-5).all()
+    along = np.linalg.svd(drawn - drawn.mean(0), compute_uv=False) / np.sqrt(len(drawn))
+    assert along[4] > 20 * along[5], "old rows leave one direction out"
+    assert not (abs(error + 0.1 * covariance) < 5 * spread + 1e-6).all(), "a covariance of nine tenths is told apart"
+
+
+def test_rows_read_in_pieces_are_drawn_like_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = language(200, 5)
+    whole = new_rows(model, method="mean", old=190).values["0.weight"]
+    monkeypatch.setattr("autoinit.inheritance.row_fills.CHUNK", 7)
+    torch.testing.assert_close(new_rows(model, method="mean", old=190).values["0.weight"], whole)
+    drawn = new_rows(model, method="mean_cov", rows=slice(60, None)).values["0.weight"][60:]
+    old = model[0].weight.detach()[:60]
+    torch.testing.assert_close(drawn.T.cov(), old.T.cov(correction=0), atol=0.6, rtol=0)
+
+
+def test_spread_is_in_standard_deviations() -> None:
+    model = language()
+    mean = new_rows(model, old=9).values["0.weight"]
+    full = new_rows(model, method="mean_cov", old=9).values["0.weight"]
+    half = new_rows(model, method="mean_cov", old=9, spread=0.5).values["0.weight"]
+    torch.testing.assert_close(half - mean, 0.5 * (full - mean))
+    assert bits(new_rows(model, method="mean_cov", old=9, spread=0.0).values["0.weight"]) == bits(mean)
+
+
+def test_draws_depend_on_the_seed_and_the_name_alone() -> None:
+    model = language(12, 12)
+    model[1].weight.data.copy_(model[0].weight.data)
+    first, again, other = (new_rows(model, method="mean_cov", old=9, seed=seed).values for seed in (1, 1, 2))
+    assert bits(first["0.weight"]) == bits(again["0.weight"]) != bits(other["0.weight"])
+    assert bits(first["0.weight"]) != bits(first["1.weight"])
+
+
+def test_nearest_takes_the_rows_that_pairs_name() -> None:
+    model = language()
+    given = new_rows(model, method="nearest", pairs={9: 2, 10: [0, 4, 5]}, old=9)
+    for name, value in given.values.items():
+        old = dict(model.named_parameters())[name].detach()[:9]
+        assert bits(value[9]) == bits(old[2])
+        torch.testing.assert_close(value[10], old[[0, 4, 5]].mean(0))
+        torch.testing.assert_close(value[11], old.mean(0))
+    assert given.notes == tuple(f"pairs name no old row for 11 of {name}: these get the mean." for name in TABLES)
+    alone = new_rows(model, method="nearest", pairs={10: 2})
+    assert alone.notes == ()
+    assert bits(alone.values["0.weight"][9]) == bits(model[0].weight[9])
+
+
+TABLES = ("0.weight", "1.weight")
+
+
+def test_small_rows_are_a_share_of_the_old_ones() -> None:
+    model = language(3000, 40)
+    value = new_rows(model, method="small", old=1000).values["1.weight"]
+    size = value[:1000].square().mean().sqrt()
+    drawn = value[1000:].square().mean().sqrt()
+    assert abs(drawn / size - SMALL) < 5 * SMALL / (2 * 80000) ** 0.5
+    zero = new_rows(model, method="zero", old=1000).values
+    assert not zero["1.weight"][1000:].any()
+    assert not zero["1.bias"][1000:].any()
+
+
+def test_biases_get_what_the_rows_get() -> None:
+    model = language()
+    assert torch.allclose(new_rows(model, old=9).values["1.bias"][9:], model[1].bias[:9].mean())
+    assert torch.allclose(new_rows(model, method="mean_cov", old=9).values["1.bias"][9:], model[1].bias[:9].mean())
+    assert not new_rows(model, method="small", old=9).values["1.bias"][9:].any()
+
+
+def test_a_padding_row_stays_zero_and_out_of_the_mean() -> None:
+    model = language(padding_idx=0)
+    given = new_rows(model, old=9)
+    torch.testing.assert_close(given.values["0.weight"][9], model[0].weight.detach()[1:9].mean(0))
+    assert not given.values["0.weight"][0].any()
+    late = language(padding_idx=11)
+    given = new_rows(late, old=9)
+    assert not given.values["0.weight"][11].any()
+    assert given.values["0.weight"][10].all()
+    assert given.notes == ("Row 11 of 0.weight stands for padding and is zero.",)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_statistics_of_half_precision_are_taken_in_float32(dtype: torch.dtype) -> None:
+    """Sums of 20,000 rows of ones overflow float16 at 65,504 and stand still in bfloat16 at 256."""
+    model = nn.Embedding(100_004, 3).to(dtype)
+    model.weight.data[:] = 1.5
+    for method in ("mean", "mean_cov"):
+        value = new_rows(model, method=method, old=100_000).values["weight"]
+        assert value.dtype == dtype
+        assert (value[100_000:] == 1.5).all()
+
+
+def test_a_resized_gpt2_keeps_its_old_scores() -> None:
+    model = gpt2()
+    inputs = torch.randint(60, (2, 9))
+    with torch.no_grad():
+        before = model(inputs).logits
+    model.resize_token_embeddings(67, mean_resizing=False)
+    fresh = _surprise(model, inputs, before)
+    before_rows = others(model, slice(60, None), ("transformer.wte.weight", "lm_head.weight"))
+    told = rows_(model, old=60)
+    assert list(told) == ["transformer.wte.weight"], "a tied table is set once"
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert others(model, slice(60, None), ("transformer.wte.weight", "lm_head.weight")) == before_rows
+    with torch.no_grad():
+        after = model(inputs).logits
+    torch.testing.assert_close(after[..., :60], before)
+    # Hewitt (2021): each of 7 rows at the mean takes at most a 60th of the old rows' probability.
+    assert _surprise(model, inputs, before) <= np.log(1 + 7 / 60) + 1e-5
+    assert _surprise(model, inputs, before) < fresh
+
+
+def _surprise(model: nn.Module, inputs: Tensor, before: Tensor) -> float:
+    """Returns the most that the log-probability of an old token has lost."""
+    with torch.no_grad():
+        after = model(inputs).logits
+    lost = before.log_softmax(-1) - after.log_softmax(-1)[..., :60]
+    return float(lost.max())
+
+
+def test_rows_inside_a_padded_vocabulary_are_set() -> None:
+    model = gpt2(64)
+    before = others(model, [57, 58, 59], ("transformer.wte.weight", "lm_head.weight"))
+    rows_(model, rows=[57, 58, 59], method="mean_cov")
+    assert others(model, [57, 58, 59], ("transformer.wte.weight", "lm_head.weight")) == before
+    padded = new_rows(model, old=57).values["transformer.wte.weight"]
+    torch.testing.assert_close(padded[60], model.transformer.wte.weight.detach()[:57].mean(0))
+
+
+def test_a_resized_bert_has_its_decoders_bias_set_too() -> None:
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    model = transformers.BertForMaskedLM(config)
+    model.cls.predictions.bias.data.normal_()
+    model.resize_token_embeddings(43, mean_resizing=False)
+    told = rows_(model, old=40)
+    assert list(told) == ["bert.embeddings.word_embeddings.weight", "cls.predictions.bias"]
+    table = model.bert.embeddings.word_embeddings.weight.detach()
+    torch.testing.assert_close(table[42], table[1:40].mean(0), msg="row 0 is padding")
+    assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
+    bias = model.cls.predictions.decoder.bias.detach()
+    torch.testing.assert_close(bias[40:], bias[:40][1:].mean().expand(3))
+
+
+def test_new_classes_of_a_head_alone() -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 12))
+    told = rows_(model, method="zero", old=10, tables="2")
+    assert list(told) == ["2.weight", "2.bias"]
+    assert not model[2].weight[10:].any()
+    assert model[2].weight[:10].all()
+
+
+WRONG: list[tuple[dict[str, Any], type[AutoInitError], str]] = [
+    ({}, ArgumentError, "Say which rows are new"),
+    ({"old": 13}, SourceError, "0.weight has 12 rows, fewer than the 13 old ones. Rows that shrink"),
+    ({"old": 12}, ArgumentError, "No row of 0.weight is new: it has 12 rows"),
+    ({"old": 0}, ArgumentError, "1 or more. Got 0"),
+    ({"old": True}, ArgumentError, "Got True"),
+    ({"old": 9, "rows": [9]}, ArgumentError, "not by both"),
+    ({"rows": [12]}, ArgumentError, "from 0 to 11. Got 12"),
+    ({"rows": [-1]}, ArgumentError, "Got -1"),
+    ({"rows": [1.5]}, ArgumentError, "Got 1.5"),
+    ({"rows": []}, ArgumentError, "No row of 0.weight is new"),
+    ({"rows": slice(20, None)}, ArgumentError, "No row of 0.weight is new"),
+    ({"rows": range(12)}, ArgumentError, "no old row is left"),
+    ({"old": 9, "method": "median"}, ArgumentError, "'median' is not known. Did you mean 'mean'"),
+    ({"old": 9, "method": "nearest"}, ArgumentError, "pairs go with"),
+    ({"old": 9, "pairs": {9: 1}}, ArgumentError, "pairs go with"),
+    ({"old": 9, "method": "nearest", "pairs": {9: 10}}, ArgumentError, "row 10 is new itself"),
+    ({"old": 9, "method": "nearest", "pairs": {3: 1}}, ArgumentError, "row 3 is not among the new ones"),
+    ({"method": "nearest", "pairs": {10: 12}}, ArgumentError, "old rows in pairs of 0.weight are .* Got 12"),
+    ({"method": "nearest", "pairs": {12: 1}}, ArgumentError, "new rows of 0.weight .* Got 12"),
+    ({"method": "nearest", "pairs": {10: []}}, ArgumentError, "no old row for row 10"),
+    ({"method": "nearest", "pairs": {}}, ArgumentError, "Say which rows are new"),
+    ({"old": 9, "spread": -1.0}, ArgumentError, "spread"),
+    ({"old": 9, "seed": -1}, ArgumentError, "seed"),
+    ({"old": 9, "tables": "2"}, ArgumentError, "tables names '2'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "words"), WRONG, ids=[words[:24] for *_, words in WRONG])
+def test_what_is_wrong_is_said_and_nothing_is_changed(
+    arguments: dict[str, Any], kind: type[AutoInitError], words: str
+) -> None:
+    model = language()
+    before = observed(model)
+    with pytest.raises(kind, match=words):
+        rows_(model, **arguments)
+    assert observed(model) == before
+
+
+def test_a_later_table_that_is_too_short_leaves_the_first_alone() -> None:
+    model = nn.Sequential(nn.Embedding(12, 5), nn.Linear(5, 10))
+    before = observed(model)
+    with pytest.raises(SourceError, match=r"1\.weight has 10 rows"):
+        rows_(model, old=11, tables=["0", "1"])
+    assert observed(model) == before
+
+
+def test_old_rows_that_are_not_finite_are_refused() -> None:
+    model = language()
+    model[0].weight.data[3, 1] = torch.inf
+    for method in ("mean", "mean_cov", "small"):
+        with pytest.raises(SourceError, match=r"Old rows of 0\.weight are not finite"):
+            new_rows(model, method=method, old=9)
+    assert not new_rows(model, method="zero", old=9).values["0.weight"][9:].any()
+
+
+def test_a_model_without_tables_is_refused() -> None:
+    with pytest.raises(ModelError, match="no table of embeddings"):
+        rows_(nn.Sequential(nn.Linear(3, 4)), old=2)
