@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import get_args
 
 from torch import Tensor, nn
@@ -33,18 +34,19 @@ def rows_(
     """Sets the new rows of a table of embeddings and of the head that goes with it; all other rows stay, bit for bit.
 
     Rows are new where tokens or classes were added to a trained model, and inside the padding of a vocabulary, which
-    no training ever touched: GPT-2 has 50,257 tokens, and its table often 50,304 rows. Drawn like a fresh network's
-    they are longer than trained rows and take probability from every token that the model knows; at the mean of the
-    old ones they take at most one part in the number of old rows for each (Hewitt 2021, "Initializing New Word
-    Embeddings for Pretrained Language Models"). A tied tensor is set once, a padding row of `nn.Embedding` stays zero,
-    and statistics of tables in half precision are taken in float32.
+    no training ever touched: GPT-2 has 50,257 tokens, and its table often 50,304 rows. A row as in a fresh network has
+    scores around zero, which may be far above those of trained rows, and so takes probability from every token that
+    the model knows. At the mean of the old ones it takes at most one part in their number (Hewitt 2021, "Initializing
+    New Word Embeddings for Pretrained Language Models"). A tied tensor is set once, a padding row of `nn.Embedding`
+    stays zero, and statistics of tables in half precision are taken in float32.
 
     Args:
         model: Any module; one of transformers after `resize_token_embeddings`, for example.
         method: What the rows get. "mean" is the mean of the old rows. "mean_cov" is a draw from the normal distribution
             with their mean and covariance. "nearest" is, for each new row, the old one that `pairs` names, or the mean
             of several: of a word's pieces, for example. "zero" is for heads. "small" is normal around zero, a tenth as
-            large as the old rows. Biases get the mean of the old ones, of those in `pairs`, or zero, respectively.
+            large as the old rows. Biases get the mean of the old ones, of those in `pairs` with "nearest", and zero
+            with "zero" and "small".
         old: The number of rows that were trained; all after them are new.
         rows: The rows that are new, as whole numbers or a slice, in the place of `old`.
         pairs: New row → old row, or several, for "nearest". It tells by itself which rows are new; where `old` or
@@ -120,8 +122,10 @@ def _check(
         raise ArgumentError("Which rows are new is said by old, how many were trained, or by rows, not by both.")
     if old is None and rows is None and not pairs:
         raise ArgumentError("Say which rows are new: old=, how many were trained, rows=, or pairs= for 'nearest'.")
-    if old is not None and (isinstance(old, bool) or not isinstance(old, int) or old < 1):
+    if old is not None and not _is_whole(old, 1):
         raise ArgumentError(f"old is the number of rows that were trained, 1 or more. Got {old!r}.")
+    if rows is not None and not isinstance(rows, (Sequence, slice)):
+        raise ArgumentError(f"rows is a sequence of whole numbers, or a slice. Got {type(rows).__name__}.")
     if isinstance(spread, bool) or not isinstance(spread, (int, float)) or not 0 <= spread < math.inf:
         raise ArgumentError(f"spread is a factor of standard deviations, 0 or more. Got {spread!r}.")
 
@@ -144,20 +148,24 @@ def _new(table: Table, old: int | None, rows: Sequence[int] | slice | None, pair
         raise ArgumentError(f"No row of {table.name} is new: it has {table.rows} rows.")
     if len(set(found)) == table.rows:
         raise ArgumentError(f"All {table.rows} rows of {table.name} are named as new: no old row is left to go by.")
-    return sorted(set(found))
+    return sorted({int(row) for row in found})
 
 
 def _check_rows(rows: Sequence[object], table: Table, what: str) -> None:
-    wrong = [row for row in rows if isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < table.rows]
+    wrong = [row for row in rows if not _is_whole(row, below=table.rows)]
     if wrong:
         raise ArgumentError(
             f"{what} of {table.name} are whole numbers from 0 to {table.rows - 1}. Got {few(list(map(repr, wrong)))}."
         )
 
 
+def _is_whole(value: object, least: int = 0, below: float = math.inf) -> bool:
+    return isinstance(value, Integral) and type(value) is not bool and least <= int(value) < below
+
+
 def _sources(table: Table, new: Sequence[int], pairs: Pairs) -> dict[int, list[int]]:
     """Returns new row → the old rows that it is the mean of."""
-    found = {row: [old] if isinstance(old, int) else list(old) for row, old in pairs.items()}
+    found = {row: list(old) if isinstance(old, Sequence) else [old] for row, old in pairs.items()}
     named = [row for old in found.values() for row in old]
     _check_rows(named, table, "old rows in pairs")
     are_new = sorted(set(named) & set(new))

@@ -59,7 +59,7 @@ def test_nothing_is_changed_by_what_only_computes() -> None:
     assert observed(model) == before
 
 
-@pytest.mark.parametrize("rows", [[9, 10, 11], slice(9, None), slice(-3, 12), range(9, 12)])
+@pytest.mark.parametrize("rows", [[9, 10, 11], slice(9, None), slice(-3, 12), range(9, 12), list(np.arange(9, 12))])
 def test_rows_are_named_in_many_ways(rows: Any) -> None:
     model = language()
     by_number = new_rows(model, old=9)
@@ -181,6 +181,11 @@ def test_statistics_of_half_precision_are_taken_in_float32(dtype: torch.dtype) -
     """Sums of 20,000 rows of ones overflow float16 at 65,504 and stand still in bfloat16 at 256."""
     model = nn.Embedding(100_004, 3).to(dtype)
     model.weight.data[:] = 1.5
+    if dtype == torch.float16:
+        model.weight.data[:] = 300.0  # the squares are above its largest number
+        small = new_rows(model, method="small", old=100_000).values["weight"][100_000:]
+        assert 3 < small.float().square().mean().sqrt() < 300
+    model.weight.data[:] = 1.5
     for method in ("mean", "mean_cov"):
         value = new_rows(model, method=method, old=100_000).values["weight"]
         assert value.dtype == dtype
@@ -259,6 +264,10 @@ WRONG: list[tuple[dict[str, Any], type[AutoInitError], str]] = [
     ({"rows": [-1]}, ArgumentError, "Got -1"),
     ({"rows": [1.5]}, ArgumentError, "Got 1.5"),
     ({"rows": []}, ArgumentError, "No row of 0.weight is new"),
+    ({"rows": 3}, ArgumentError, "a sequence of whole numbers, or a slice. Got int"),
+    ({"rows": {3}}, ArgumentError, "or a slice. Got set"),
+    ({"method": "nearest", "pairs": {10: 1.5}}, ArgumentError, "whole numbers from 0 to 11. Got 1.5"),
+    ({"method": "nearest", "pairs": {10: "a"}}, ArgumentError, "Got 'a'"),
     ({"rows": slice(20, None)}, ArgumentError, "No row of 0.weight is new"),
     ({"rows": range(12)}, ArgumentError, "no old row is left"),
     ({"old": 9, "method": "median"}, ArgumentError, "'median' is not known. Did you mean 'mean'"),
