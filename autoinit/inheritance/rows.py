@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import get_args
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from ..seeds import check_seed
 from ..task.assign import assign
 from ..text import few
 from .given import Given
-from .row_fills import NewRows, RowMethod
+from .row_fills import SPREAD, NewRows, RowMethod
 from .tables import Table, tables_of
 
 Pairs = Mapping[int, int | Sequence[int]]
@@ -28,7 +28,7 @@ def rows_(
     rows: Sequence[int] | slice | None = None,
     pairs: Pairs | None = None,
     tables: str | Sequence[str] | None = None,
-    spread: float = 1.0,
+    spread: float = SPREAD,
     seed: int = 0,
 ) -> dict[str, str]:
     """Sets the new rows of a table of embeddings and of the head that goes with it; all other rows stay, bit for bit.
@@ -53,7 +53,8 @@ def rows_(
             `rows` name more, those without a pair get the mean.
         tables: Paths of embeddings and linear layers, or names of their weights. Without it, the table of tokens and
             the head that is tied to it or comes last with as many rows.
-        spread: Standard deviations of "mean_cov" in those of the old rows; transformers has √1e-9.
+        spread: Standard deviations of "mean_cov" in those of the old rows. With one, the new rows' scores vary as much
+            as the old ones' and take probability from them; transformers' resizing has √1e-9.
         seed: Seed of the draws; no global random state is used.
 
     Returns:
@@ -87,7 +88,7 @@ def new_rows(
     rows: Sequence[int] | slice | None = None,
     pairs: Pairs | None = None,
     tables: str | Sequence[str] | None = None,
-    spread: float = 1.0,
+    spread: float = SPREAD,
     seed: int = 0,
 ) -> Given:
     """Returns what `rows_` sets: whole tables and biases with their new rows; nothing is changed.
@@ -159,8 +160,8 @@ def _check_rows(rows: Sequence[object], table: Table, what: str) -> None:
         )
 
 
-def _is_whole(value: object, least: int = 0, below: float = math.inf) -> bool:
-    return isinstance(value, Integral) and type(value) is not bool and least <= int(value) < below
+def _is_whole(value: Any, least: int = 0, below: float = math.inf) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and least <= int(value) < below
 
 
 def _sources(table: Table, new: Sequence[int], pairs: Pairs) -> dict[int, list[int]]:

@@ -89,7 +89,10 @@ def test_draws_have_mean_and_covariance_of_the_old_rows(many: bool) -> None:
     table.weight.data[:300] = torch.from_numpy(old)
     seeds = range(1 if many else 1500)
     drawn = np.concatenate(
-        [new_rows(table, method="mean_cov", old=300, seed=seed).values["weight"][300:].numpy() for seed in seeds]
+        [
+            new_rows(table, method="mean_cov", old=300, seed=seed, spread=1.0).values["weight"][300:].numpy()
+            for seed in seeds
+        ]
     ).astype(np.float64)
     covariance = np.cov(old.T, bias=True)
     error = np.cov(drawn.T) - covariance
@@ -107,7 +110,7 @@ def test_rows_read_in_pieces_are_drawn_like_all_at_once(monkeypatch: pytest.Monk
     whole = new_rows(model, method="mean", old=190).values["0.weight"]
     monkeypatch.setattr("autoinit.inheritance.row_fills.CHUNK", 7)
     torch.testing.assert_close(new_rows(model, method="mean", old=190).values["0.weight"], whole)
-    drawn = new_rows(model, method="mean_cov", rows=slice(60, None)).values["0.weight"][60:]
+    drawn = new_rows(model, method="mean_cov", rows=slice(60, None), spread=1.0).values["0.weight"][60:]
     old = model[0].weight.detach()[:60]
     torch.testing.assert_close(drawn.T.cov(), old.T.cov(correction=0), atol=0.6, rtol=0)
 
@@ -115,7 +118,7 @@ def test_rows_read_in_pieces_are_drawn_like_all_at_once(monkeypatch: pytest.Monk
 def test_spread_is_in_standard_deviations() -> None:
     model = language()
     mean = new_rows(model, old=9).values["0.weight"]
-    full = new_rows(model, method="mean_cov", old=9).values["0.weight"]
+    full = new_rows(model, method="mean_cov", old=9, spread=1.0).values["0.weight"]
     half = new_rows(model, method="mean_cov", old=9, spread=0.5).values["0.weight"]
     torch.testing.assert_close(half - mean, 0.5 * (full - mean))
     assert bits(new_rows(model, method="mean_cov", old=9, spread=0.0).values["0.weight"]) == bits(mean)
