@@ -25,6 +25,9 @@ def class_means(model: nn.Module, batches: Iterable[Batch], head: str) -> Given:
     softmax is as sure as it is right, have the smallest cross-entropy on rows that the rest was not made of, a fifth
     at a time.
 
+    The features are those of evaluation mode. Training with normalization by each batch's own statistics gives others,
+    where the new data are unlike the old; keep such normalizations in evaluation mode at first.
+
     Args:
         model: whose head it is; what it does after the head must leave the largest score the largest.
         batches: (inputs, labels) each, or a mapping with labels; whole numbers, of which −100 is left out.
@@ -43,7 +46,7 @@ def class_means(model: nn.Module, batches: Iterable[Batch], head: str) -> Given:
     features, labels, classes = _classes(inputs, head)
     found = discriminant(features, labels, classes)
     weight, bias = found.weight, found.bias
-    absent = [str(number) for number in range(classes) if not bool((labels == number).any())]
+    absent = [str(label) for label in range(classes) if not bool((labels == label).any())]
     notes = [f"There is no row of {few(absent, 8)}: of such classes the head's weights are zero."] if absent else []
     if len(inputs.names) == 1:
         notes.append(f"{head or 'The head'} has no bias, so that the shares of the classes are left out.")
