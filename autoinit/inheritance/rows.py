@@ -44,9 +44,9 @@ def rows_(
         model: Any module; one of transformers after `resize_token_embeddings`, for example.
         method: What the rows get. "mean" is the mean of the old rows. "mean_cov" is a draw from the normal distribution
             with their mean and covariance. "nearest" is, for each new row, the old one that `pairs` names, or the mean
-            of several: of a word's pieces, for example. "zero" is for heads. "small" is normal around zero, a tenth as
-            large as the old rows. Biases get the mean of the old ones, of those in `pairs` with "nearest", and zero
-            with "zero" and "small".
+            of several: of a word's pieces, for example; in a head, a copy is as probable as its original. "zero" is
+            for heads. "small" is normal around zero, a tenth as large as the old rows. Biases get the mean of the old
+            ones, of those in `pairs` with "nearest", and zero with "zero" and "small".
         old: The number of rows that were trained; all after them are new.
         rows: The rows that are new, as whole numbers or a slice, in the place of `old`.
         pairs: New row → old row, or several, for "nearest". It tells by itself which rows are new; where `old` or

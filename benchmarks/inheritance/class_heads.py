@@ -35,7 +35,7 @@ PATH = Path(__file__).with_name("class_heads.jsonl")
 SIDE = 64
 TRAIN, TEST = 1000, 1000
 STEPS, BATCH = 50, 32
-RATES = {"head": (1e-4, 1e-3, 1e-2), "all": (1e-4, 1e-3)}
+RATES = {"head": (1e-5, 1e-4, 1e-3, 1e-2), "all": (1e-5, 3e-5, 1e-4, 1e-3)}
 SMALL = 0.01
 """Standard deviation of a small head."""
 DRAWS = {"class means": 1, "zero": 1, "default": 3, "small": 3}

@@ -34,7 +34,7 @@ SEEDS = (0, 1)
 STARTS: dict[str, dict[str, Any] | None] = {
     "fresh, normal 0.02": None,
     "mean": {"method": "mean"},
-    "mean_cov, spread 1": {"method": "mean_cov"},
+    "mean_cov, spread 1": {"method": "mean_cov", "spread": 1.0},
     "mean_cov, spread 0.1": {"method": "mean_cov", "spread": 0.1},
     "small": {"method": "small"},
     "nearest: the token they were": {"method": "nearest", "pairs": dict.fromkeys(range(OLD, OLD + NEW), 0)},
