@@ -26,7 +26,8 @@ def class_means(model: nn.Module, batches: Iterable[Batch], head: str) -> Given:
     at a time.
 
     The features are those of evaluation mode. Training with normalization by each batch's own statistics gives others,
-    where the new data are unlike the old; keep such normalizations in evaluation mode at first.
+    where the new data are unlike the old; keep such normalizations in evaluation mode at first. The body's learning
+    rate is to be small: a step that would teach a head of zeros moves features away from what this one knows.
 
     Args:
         model: whose head it is; what it does after the head must leave the largest score the largest.

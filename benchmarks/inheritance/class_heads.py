@@ -8,7 +8,7 @@ The body is EfficientNet-Lite0 with the weights of its package; digits are enlar
 colours. A thousand of them are trained on, another thousand judges. From each start 50 steps of 32 rows are trained
 with Adam: the head alone, or everything. Both are done in evaluation mode, so that normalizations keep their statistics
 of ImageNet: fifty steps are too few to learn those of digits. A row is the best learning rate of a start by the final
-loss. PyTorch's default and small heads are means of three draws.
+loss. PyTorch's default and small heads are means of several draws.
 """
 
 from __future__ import annotations
