@@ -11,6 +11,7 @@ What to call; `help(autoinit.select)` and so on say the rest:
     recommend         names what suits a model, by what was learned from others, without a training step
     apply_            sets the weights of a model by a recipe's name, a recipe, a plan or a selection
     inherit_          sets a model's weights from a trained network of another size
+    rows_, head_      set the new rows of a trained table; a new head on a trained body
     restore_          gives trained weights back what a start of adapters took from them
     catalogue         lists every initialization that has a name
     report            writes a page about a selection, a diagnosis or a study
@@ -61,8 +62,10 @@ if TYPE_CHECKING:
     from .findings.finding import Finding as Finding
     from .graph import Graph as Graph
     from .graph import Layer as Layer
+    from .inherit import head_ as head_
     from .inherit import inherit_ as inherit_
     from .inherit import restore_ as restore_
+    from .inheritance.rows import rows_ as rows_
     from .judging.budget import Budget as Budget
     from .plans.fill import Fill as Fill
     from .plans.plan import Plan as Plan
@@ -116,11 +119,13 @@ _HOMES = {
     "apply_": "apply",
     "coordinate_check": "coordinates",
     "diagnose": "diagnosis",
+    "head_": "inherit",
     "inherit_": "inherit",
     "recommend": "recommendation",
     "report": "reports.reporting",
     "resolve": "plans.rules",
     "restore_": "inherit",
+    "rows_": "inheritance.rows",
     "run_study": "study.runner",
     "select": "selector",
     "smaller": "proxies.miniatures",

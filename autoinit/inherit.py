@@ -1,27 +1,30 @@
-"""Starts that come from trained weights: a network of another size, and what an adapter has taken given back."""
+"""Starts that come from trained weights: of another size, under a new head; and what an adapter took, given back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from .apply import apply_plan, as_plan
 from .drawing.given import give_back
 from .drawing.weights import check_plan_fits, with_results
-from .errors import RecipeError, SourceError
+from .errors import ArgumentError, RecipeError, SourceError, did_you_mean
 from .graph import Graph
 from .growth.growth import growth
 from .inheritance.checkpoints import Source, read_checkpoint
 from .inheritance.given import Given
+from .inheritance.heads import class_means, least_squares
 from .inheritance.values import HeldValues
 from .plans.fill import kept, make
 from .plans.plan import HasPlan, Plan
 from .recipes.recipe import Recipe
 from .seeds import check_seed
+from .task.assign import assign
 from .task.checks import unwrap
+from .task.task import example_task
 from .tracing.tracing import trace
 from .version import __version__
 
@@ -128,6 +131,62 @@ def _planned(model: nn.Module, graph: Graph, found: Given, recipe: Recipe, seed:
     return Plan(
         recipe, seed, fills, notes=found.notes, made_with=__version__, base="trained", buffers=buffers, given=held
     )
+
+
+def head_(
+    model: nn.Module,
+    data: Any,
+    *,
+    head: str,
+    method: Literal["class_means", "least_squares"] = "class_means",
+) -> dict[str, str]:
+    """Sets a new head on a trained body in closed form, from the features that the body has for the data, in place.
+
+    A head that is drawn begins with a guess, and its first steps train the body towards nothing. "class_means" begins
+    where linear discriminant analysis ends: with each class's mean, weighed by what varies inside of classes (Fisher
+    1936, shrunk as in Friedman 1989), and with scores as sure as they are right. "least_squares" is ridge regression,
+    for numbers. Nothing is trained: it takes a forward pass over the data, and all else of the model stays, bit for
+    bit.
+
+    The features are those of evaluation mode. Train on with a small learning rate of the body: at larger ones a head of
+    zeros overtakes it (docs/rows_and_heads.md has what was measured).
+
+    Args:
+        model: The head of this module is set.
+        data: The features are taken on this, of the kinds that `select` takes, with labels or numbers as targets. A
+            thousand rows do.
+        head: This is the path of the head, a linear layer, such as "classifier" or "fc".
+        method: This names the way: "class_means" for whole numbers as labels, "least_squares" for numbers.
+
+    Returns:
+        Name of each tensor that was set → what it got and why.
+
+    Raises:
+        ArgumentError: There is no such layer, or no such method.
+        ModelError: The layer shares its weight, or is not called once in a pass.
+        DataError: The data are empty or not finite, labels are no classes of the head, or the model cannot take them.
+
+    Example:
+        >>> import autoinit, torch
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> pixels, labels = load_digits(return_X_y=True)
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+        >>> told = autoinit.head_(model, (pixels / 16, labels), head="2")
+        >>> scores = model(torch.tensor(pixels / 16, dtype=torch.float32))
+        >>> bool((scores.argmax(1).numpy() == labels).mean() > 0.9)
+        True
+    """
+    ways = {"class_means": class_means, "least_squares": least_squares}
+    if method not in ways:
+        raise ArgumentError(f"method is {method!r}. {did_you_mean(str(method), ways)}")
+    inner = unwrap(model)
+    task = example_task(inner, data, whole=True)
+    found = ways[method](inner, task.train, head)
+    for name, value in found.values.items():
+        assign(inner, name, value)
+    return dict(found.why)
 
 
 def restore_(model: nn.Module, what: str | os.PathLike[str] | Plan | HasPlan) -> tuple[str, ...]:

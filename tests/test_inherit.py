@@ -134,3 +134,42 @@ def test_the_source_stays_apart_from_the_model() -> None:
     optimizer.step()
     assert all(torch.equal(value, before[name]) for name, value in weights(small).items())
     assert not torch.equal(copy.deepcopy(large)[0].weight, small[0].weight)
+
+
+def test_a_head_in_closed_form_leaves_the_rest(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    x, y = torch.tensor(pixels / 16, dtype=torch.float32), torch.tensor(labels)
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 10)).train()
+    before = weights(model)
+    random_state = torch.get_rng_state()
+    told = autoinit.head_(model, (x[:1000], y[:1000]), head="3")
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert model.training
+    assert set(told) == {"3.weight", "3.bias"}
+    assert {name for name, value in weights(model).items() if not torch.equal(value, before[name])} == set(told)
+    held_back = model.eval()(x[1000:]).argmax(1) == y[1000:]
+    assert held_back.float().mean() > 0.85
+
+
+def test_a_head_for_numbers_is_ridge_regression() -> None:
+    from sklearn.datasets import load_diabetes
+
+    rows, numbers = load_diabetes(return_X_y=True)
+    x = torch.tensor(rows / rows.std(0), dtype=torch.float32)
+    y = torch.tensor((numbers - numbers.mean()) / numbers.std(), dtype=torch.float32)[:, None]
+    model = nn.Sequential(nn.Linear(10, 32), nn.Tanh(), nn.Linear(32, 1))
+    autoinit.head_(model, (x, y), head="2", method="least_squares")
+    assert float((model(x).detach() - y).square().mean()) < 0.6
+
+
+def test_a_head_that_is_none_is_refused() -> None:
+    model, data = network(8), (ROWS, torch.randint(3, (64,)))
+    for options, error, words in (
+        ({"head": "6"}, autoinit.ArgumentError, "6"),
+        ({"head": "5", "method": "means"}, autoinit.ArgumentError, "class_means"),
+        ({"head": "0"}, autoinit.AutoInitError, ""),
+    ):
+        with pytest.raises(error, match=words or None), unchanged(model):
+            autoinit.head_(model, data, **options)
