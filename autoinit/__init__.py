@@ -12,6 +12,7 @@ What to call; `help(autoinit.select)` and so on say the rest:
     apply_            sets the weights of a model by a recipe's name, a recipe, a plan or a selection
     inherit_          sets a model's weights from a trained network of another size
     rows_, head_      set the new rows of a trained table; a new head on a trained body
+    renew_            brings weights back that have become stale
     restore_          gives trained weights back what a start of adapters took from them
     catalogue         lists every initialization that has a name
     report            writes a page about a selection, a diagnosis or a study
@@ -22,7 +23,7 @@ What to call; `help(autoinit.select)` and so on say the rest:
     init, testing     draws as functions of one tensor; a suite for draws of your own
 
 What comes back or is passed: Selection, Diagnosis, Finding, Recommendation, CoordinateCheck, Plan (of Fill), Graph
-(of Layer), Recipe, Budget, Task, Recommender, Study. Every error is an AutoInitError: ArgumentError, BudgetError,
+(of Layer), Recipe, Renewal, Budget, Task, Recommender, Study. Every error is an AutoInitError: ArgumentError, BudgetError,
 CalibrationError, DataError, DeviceError, FactoryError, KnowledgeError, ModelError, OptimizerError, PlanFileError,
 PlanMismatchError, RecipeError, SourceError, StepError, StorageError.
 
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
     from .recommendation import recommend as recommend
     from .recommender.answer import Recommendation as Recommendation
     from .recommender.model import Recommender as Recommender
+    from .renew import renew_ as renew_
+    from .renewal.dormant import Renewal as Renewal
     from .reports.reporting import report as report
     from .search.selection import Selection as Selection
     from .selector import select as select
@@ -110,6 +113,7 @@ _HOMES = {
     "RecipeError": "errors",
     "Recommendation": "recommender.answer",
     "Recommender": "recommender.model",
+    "Renewal": "renewal.dormant",
     "Selection": "search.selection",
     "SourceError": "errors",
     "StepError": "errors",
@@ -125,6 +129,7 @@ _HOMES = {
     "report": "reports.reporting",
     "resolve": "plans.rules",
     "restore_": "inherit",
+    "renew_": "renew",
     "rows_": "inheritance.rows",
     "run_study": "study.runner",
     "select": "selector",

@@ -25,7 +25,7 @@ from .seeds import check_seed
 from .task.assign import assign
 from .task.checks import unwrap
 from .task.task import example_task
-from .tracing.tracing import trace
+from .tracing.tracing import trace, trace_task
 from .version import __version__
 
 
@@ -137,7 +137,7 @@ def head_(
     model: nn.Module,
     data: Any,
     *,
-    head: str,
+    head: str | None = None,
     method: Literal["class_means", "least_squares"] = "class_means",
 ) -> dict[str, str]:
     """Sets a new head on a trained body in closed form, from the features that the body has for the data, in place.
@@ -155,7 +155,8 @@ def head_(
         model: The head of this module is set.
         data: The features are taken on this, of the kinds that `select` takes, with labels or numbers as targets. A
             thousand rows do.
-        head: This is the path of the head, a linear layer, such as "classifier" or "fc".
+        head: This is the path of the head, a linear layer, such as "classifier" or "fc". None means the layer that
+            gives the output, as it is read from a step.
         method: This names the way: "class_means" for whole numbers as labels, "least_squares" for numbers.
 
     Returns:
@@ -173,7 +174,7 @@ def head_(
         >>> pixels, labels = load_digits(return_X_y=True)
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-        >>> told = autoinit.head_(model, (pixels / 16, labels), head="2")
+        >>> told = autoinit.head_(model, (pixels / 16, labels))
         >>> scores = model(torch.tensor(pixels / 16, dtype=torch.float32))
         >>> bool((scores.argmax(1).numpy() == labels).mean() > 0.9)
         True
@@ -183,10 +184,22 @@ def head_(
         raise ArgumentError(f"method is {method!r}. {did_you_mean(str(method), ways)}")
     inner = unwrap(model)
     task = example_task(inner, data, whole=True)
-    found = ways[method](inner, task.train, head)
+    found = ways[method](inner, task.train, head or _output_of(trace_task(task)))
     for name, value in found.values.items():
         assign(inner, name, value)
     return dict(found.why)
+
+
+def _output_of(graph: Graph) -> str:
+    """Returns the path of the one layer that gives a model's output.
+
+    Raises:
+        ArgumentError: there is none, or several.
+    """
+    found = [layer.name.rpartition(".")[0] for layer in graph.layers if layer.role == "output"]
+    if len(found) != 1:
+        raise ArgumentError(f"Which layer is the head? {', '.join(found) or 'None'} could be read; name it: head=….")
+    return found[0]
 
 
 def restore_(model: nn.Module, what: str | os.PathLike[str] | Plan | HasPlan) -> tuple[str, ...]:

