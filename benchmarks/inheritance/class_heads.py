@@ -31,7 +31,7 @@ from studies.real_data import whole_mnist_images
 from ..common import jobs
 from ..common.jobs import Row
 
-PATH = Path(__file__).with_name("class_heads.jsonl")
+PATH = Path(__file__).parents[1] / "results" / "class_heads.jsonl"
 SIDE = 64
 TRAIN, TEST = 1000, 1000
 STEPS, BATCH = 50, 32
