@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.inheritance.renewing import fresh_of, set_values
+from helpers import bits, unchanged
+from renewing import fresh_of, set_values
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +15,6 @@ import autoinit
 from autoinit.errors import ArgumentError
 from autoinit.graph import Graph
 from autoinit.renewal.dormant import Dormancy, Renewal, find_dormant, renew_dormant
-from tests.helpers import bits, unchanged
 
 DEAD = {"0.weight": (1, 4), "2.weight": (0, 3, 5)}
 

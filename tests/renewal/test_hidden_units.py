@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from tests.inheritance.renewing import fresh_of, set_values
+from renewing import fresh_of, set_values
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zoo import ZOO
 
 import autoinit
 from autoinit.renewal.dormant import find_dormant, renew_dormant
-from tests.zoo import ZOO
 
 
 def test_a_gated_unit_is_renewed_in_both_factors() -> None:

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import bits, unchanged
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zoo import ZOO
 
 import autoinit
 from autoinit.errors import ArgumentError, SourceError
 from autoinit.graph import Graph
 from autoinit.renewal.renewal import shrink_and_perturb
 from autoinit.tracing.choices import keep_choices
-from tests.helpers import bits, unchanged
-from tests.zoo import ZOO
 
 
 class Reader(nn.Module):

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.inheritance.renewing import fresh_of, set_values
+from helpers import unchanged
+from renewing import fresh_of, set_values
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zoo import ZOO
 
 import autoinit
 from autoinit.renewal.dormant import Dormancy, find_dormant, renew_dormant
-from tests.helpers import unchanged
-from tests.zoo import ZOO
 
 
 def _chosen(found: Dormancy) -> Dormancy:
