@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 
+import torch
 from torch import nn
 
 from ..graph import BESIDE_ADAPTERS, TRAINED, Graph, Layer
+from ..task.assign import assign, read
 from ..text import few
 from .checkpoints import Source
 from .matching import Matching, matched
@@ -63,3 +65,27 @@ def _notes(model: nn.Module, found: Matching) -> list[str]:
     if found.unused:
         notes.append(f"{shown} has {len(found.unused)} tensors that the model has no place for: {few(found.unused)}.")
     return notes
+
+
+@torch.no_grad()
+def load_trained(model: nn.Module, checkpoint: Source) -> Matching:
+    """Sets what of a model a checkpoint has, first rows of longer tables included, and returns what was matched.
+
+    Args:
+        model: whose parameters and buffers are set.
+        checkpoint: whatever `read_checkpoint` reads.
+
+    Raises:
+        SourceError: the checkpoint cannot be read, or is of another architecture; nothing is changed.
+    """
+    found = matched(model, checkpoint)
+    values = {name: found.checkpoint.tensor(stored) for name, stored in (*found.same.items(), *found.rows.items())}
+    buffers = dict(model.named_buffers())
+    for name, value in values.items():
+        if name in buffers:
+            buffers[name].copy_(value)
+        elif name in found.rows:
+            read(model, name)[: len(value)].copy_(value)
+        else:
+            assign(model, name, value)
+    return found

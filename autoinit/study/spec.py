@@ -122,6 +122,8 @@ class TaskSpec(Spec):
         step: module:callable, the step itself: (model, batch) -> scalar loss.
         optimizer: module:callable; called with the parameters and `optimizer_args`.
         optimizer_args: keyword arguments; the learning rate `lr` is one of them.
+        checkpoint: trained weights that the model is loaded with, a file or a folder, beside the study's file where its
+            path is relative. What it has stays, and what it lacks is new.
     """
 
     name: Name
@@ -136,6 +138,7 @@ class TaskSpec(Spec):
     step: Factory | None = None
     optimizer: Factory = "torch.optim:AdamW"
     optimizer_args: Arguments = Field(default_factory=dict)
+    checkpoint: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> TaskSpec:

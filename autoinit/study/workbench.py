@@ -18,6 +18,7 @@ from ..errors import ArgumentError, ModelError
 from ..executors import stacked
 from ..factories import called, named
 from ..graph import Graph
+from ..inheritance.trained import load_trained
 from ..judging.score import Reference
 from ..knowledge.features import recipe_features
 from ..knowledge.lines import rounded
@@ -63,7 +64,8 @@ class Workbench:
         self._stack.enter_context(preserved_random())
         try:
             task = _task(spec, seed, folders, device)
-            self.graph = keep_choices(task.model, trace_task(task))
+            checkpoint = None if spec.checkpoint is None else _place(spec.checkpoint, folders)
+            self.graph = keep_choices(task.model, trace_task(task), checkpoint)
             snapshot = self._stack.enter_context(task.preserved())
             self.bench = Bench(task, self.graph, snapshot, seed_of_use(seed, "study"))
             self.reference = self._reference()
@@ -111,6 +113,8 @@ def _task(spec: TaskSpec, seed: int, folders: Sequence[Path], device: str | None
         raise ModelError(
             f"tasks {spec.name}: model {spec.model} returned a {type(model).__name__}, no torch.nn.Module."
         )
+    if spec.checkpoint is not None:
+        load_trained(model, _place(spec.checkpoint, folders))
     seed_generators(0, torch.device("cpu"))  # the data of a task are the same for every seed of its model
     data = called(spec.data, f"tasks {spec.name}: data", spec.data_args, folders=folders)
     optimizer = named(spec.optimizer, f"tasks {spec.name}: optimizer", folders=folders)
@@ -126,6 +130,12 @@ def _task(spec: TaskSpec, seed: int, folders: Sequence[Path], device: str | None
         device=device,
         seed=0,
     )
+
+
+def _place(path: str, folders: Sequence[Path]) -> Path:
+    """Returns a path as it is, or beside the study's file where it is there."""
+    found = (Path(folder) / path for folder in folders if (Path(folder) / path).exists())
+    return next(found, Path(path))
 
 
 def _batched(data: Any, size: int | None) -> Any:
@@ -145,7 +155,8 @@ def _batched(data: Any, size: int | None) -> Any:
 
 def spec_fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
     """Returns a hash of what decides a training, but not of the task's name."""
-    return task_fingerprint(task, graph, spec.model_dump(mode="json", exclude={"name", "family", "dataset"}))
+    left_out = {"name", "family", "dataset"} | ({"checkpoint"} if spec.checkpoint is None else set())
+    return task_fingerprint(task, graph, spec.model_dump(mode="json", exclude=left_out))
 
 
 def features(task: Task, graph: Graph) -> dict[str, float | int | str | None]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from study_plans import TASK, plan
 from torch import Tensor, nn
 
-from autoinit.errors import ArgumentError, FactoryError, ModelError
+from autoinit.errors import ArgumentError, FactoryError, ModelError, SourceError
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.seeds import seed_of_use
 from autoinit.study.jobs import Described, StudyJob, dense_jobs
@@ -113,6 +114,23 @@ def test_batches_have_the_size_that_the_study_says() -> None:
     at = Workbench(spec(batch_size=48), 0, [])
     assert {len(batch[0]) for batch in at.bench.task.train} == {48}
     at.close()
+
+
+def test_a_task_starts_from_its_checkpoint_and_what_that_has_stays(tmp_path: Path) -> None:
+    at = Workbench(spec(), 0, [])
+    first = {name: value.clone() for name, value in at.bench.task.model.state_dict().items() if name.startswith("0.")}
+    told = at.described(plan()).fingerprint
+    at.close()
+    save_file(first, tmp_path / "body.safetensors")
+    at = Workbench(spec(checkpoint="body.safetensors"), 7, [tmp_path])
+    assert torch.equal(at.bench.task.model[0].weight, first["0.weight"])
+    assert {layer.name for layer in at.graph.trained} == {"0.weight", "0.bias"}
+    at.bench.draw(Recipe(base="orthogonal"))
+    assert torch.equal(at.bench.task.model[0].weight, first["0.weight"])
+    assert at.described(plan()).fingerprint != told
+    at.close()
+    with pytest.raises(SourceError, match=r"There is no .*lost\.safetensors"):
+        Workbench(spec(checkpoint="lost.safetensors"), 0, [tmp_path])
 
 
 def test_reference_is_a_constant_guess_or_the_owners_own_training() -> None:
