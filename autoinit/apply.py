@@ -17,6 +17,7 @@ from .drawing.given import check_origins
 from .drawing.memory import Drawn, Memory, room_beside
 from .drawing.weights import check_plan_fits, located, overwritten, set_weights, with_results
 from .errors import RecipeError
+from .growth.sources import grown
 from .inheritance.adapters import Watched
 from .inheritance.checkpoints import Source
 from .inheritance.starts import needs_data, worked_out
@@ -69,7 +70,7 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory 
     model = subject.model
     if plan.pending:
         plan = _worked_out(subject, plan, rewind, memory)
-    if plan.recipe.calibration == "none":
+    if plan.recipe.calibration == "none" or plan.recipe.growth != "none":  # what is trained needs no measuring
         apply_plan(model, plan, memory)
         return plan
     check_plan_fits(model, plan)
@@ -85,6 +86,8 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory 
 
 def _worked_out(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory | None) -> Plan:
     """Returns a plan with the values that no formula gives, the model as its owner made it."""
+    if plan.recipe.growth != "none":
+        return grown(subject.model, plan, subject.task.source, subject.graph)
 
     def work() -> Plan:
         whole = worked_out(subject.model, plan, Watched(subject.task, subject.seed, subject.spend))

@@ -85,6 +85,7 @@ ADDED = {
     "offset": 0.0,
     "adapter": "",
     "lends": False,
+    "inherits": False,
     "less": (),
     "origin": "",
 }
@@ -143,6 +144,7 @@ class Layer:
         adapter: the part that it has in a low-rank addition to the weight `of`: "down" reads that one's input, "up"
             gives its output; empty elsewhere.
         lends: it is a trained weight beside such a pair, which may take from it what the pair adds.
+        inherits: a trained network of another size, which the model may take after, has something for it.
     """
 
     name: str
@@ -181,6 +183,7 @@ class Layer:
     copy_of: str = ""
     adapter: Literal["", "down", "up"] = ""
     lends: bool = False
+    inherits: bool = False
 
     @property
     def is_matrix(self) -> bool:
@@ -231,6 +234,7 @@ class Graph(Mapping[str, Layer]):
         independent_labels: whether each of them is a label by itself (binary cross-entropy) and no class.
         sequence_length: time steps that the recurrent layers run over; None where there are none, or it is unknown.
         notes: what the reader could not see, in words.
+        grows: ways in which it can take after a trained network that was given, names of `GROWTH_ROWS`.
     """
 
     layers: tuple[Layer, ...]
@@ -240,6 +244,7 @@ class Graph(Mapping[str, Layer]):
     sequence_length: int | None = None
     notes: tuple[str, ...] = ()
     independent_labels: bool = False
+    grows: tuple[str, ...] = ()
     _by_name: dict[str, Layer] = field(init=False, repr=False, compare=False)
     _depths: tuple[int, int] = field(init=False, repr=False, compare=False)
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from .apply import apply_plan, as_plan
 from .drawing.given import give_back
 from .drawing.weights import check_plan_fits, with_results
-from .errors import ArgumentError, RecipeError, SourceError, did_you_mean
+from .errors import ArgumentError, RecipeError, did_you_mean
 from .graph import Graph
 from .growth.growth import growth
-from .inheritance.checkpoints import Source, read_checkpoint
+from .growth.sources import carried
+from .inheritance.checkpoints import Source, tensors_of
 from .inheritance.given import Given
 from .inheritance.heads import class_means, least_squares
-from .inheritance.values import HeldValues
 from .plans.fill import kept, make
 from .plans.plan import HasPlan, Plan
 from .recipes.recipe import Recipe
@@ -99,7 +99,7 @@ def inherit_(
     """
     inner = unwrap(model)
     check_seed(seed)
-    trained = unwrap(source) if isinstance(source, nn.Module) else _tensors(source)
+    trained = unwrap(source) if isinstance(source, nn.Module) else tensors_of(source)
     graph = trace(inner, data, loss=loss, step=step)
     told = None
     if isinstance(trained, nn.Module):
@@ -110,14 +110,6 @@ def inherit_(
     return with_results(inner, plan)
 
 
-def _tensors(source: Source) -> dict[str, Tensor]:
-    """Returns all tensors of trained weights by name."""
-    checkpoint = read_checkpoint(source)
-    if not checkpoint.names:
-        raise SourceError(f"{checkpoint.title} has no tensors.")
-    return {name: checkpoint.tensor(name) for name in checkpoint.names}
-
-
 def _planned(model: nn.Module, graph: Graph, found: Given, recipe: Recipe, seed: int) -> Plan:
     """Returns the plan by which a model gets given values, and keeps all else."""
     fills = tuple(
@@ -126,11 +118,7 @@ def _planned(model: nn.Module, graph: Graph, found: Given, recipe: Recipe, seed:
         else kept(layer, layer.keep or "the source has nothing like it")
         for layer in graph.layers
     )
-    buffers = tuple(name for name, _ in model.named_buffers() if name in found.values)
-    held = HeldValues({name: value.detach().to("cpu", copy=True) for name, value in found.values.items()})
-    return Plan(
-        recipe, seed, fills, notes=found.notes, made_with=__version__, base="trained", buffers=buffers, given=held
-    )
+    return carried(Plan(recipe, seed, fills, made_with=__version__), model, found)
 
 
 def head_(

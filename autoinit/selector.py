@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from .apply import apply_plan
 from .drawing.generators import check_draw_on
+from .errors import ArgumentError
 from .executors.choice import ExecutorName, check_executor
 from .graph import Graph
-from .inheritance.checkpoints import Source
+from .growth.sources import with_source
+from .inheritance.checkpoints import Source, tensors_of
 from .judging.budget import WORTH_FINALS, Allotted, Budget, Meter, allotted
 from .judging.curves import kept_curves
 from .judging.trials import Candidate
@@ -46,13 +48,14 @@ from .search.selection import Selection, trial_table
 from .search.staging import Setup, judging, searching, timed
 from .seeds import check_seed
 from .task.batches import Batch
+from .task.checks import unwrap
 from .task.data import length_of_training
 from .task.features import own_scales, task_features
 from .task.machine import PeakMemory, peak_memory
 from .task.snapshot import preserved_random
-from .task.task import Task, make_task
+from .task.task import Task, Trained, make_task
 from .tracing.choices import Parts, keep_choices
-from .tracing.tracing import trace_task
+from .tracing.tracing import trace, trace_task
 
 STOPPED = "select was stopped before it had an answer; the model is as it was."
 """What is said where Ctrl-C comes before the search, or once more behind it."""
@@ -73,6 +76,7 @@ def select(
     only: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
     checkpoint: Source | None = None,
+    source: Source | None = None,
     recipes: str | Recipe | Sequence[str | Recipe] | None = None,
     storage: str | None = None,
     study_name: str | None = None,
@@ -133,6 +137,9 @@ def select(
             running code in it), a folder of transformers with its shards, a mapping of names to tensors, or a module.
             What it has stays, bit for bit; what it lacks is new. None means that only frozen parameters, those that the
             optimizer does not hold, and weights beside low-rank adapters are known to be trained.
+        source: The model may take after this trained network of the same kind and another size, a module or whatever
+            `checkpoint` may be: the ways of growing that fit it are candidates, beside those from scratch. None means
+            that there is none.
         recipes: These are the only candidates beside your own weights, by name or as `Recipe`, one or several. None
             means those that are known to suit the architecture, and variations of them.
         storage: The trials are kept in this Optuna storage, a URL such as "sqlite:///trials.db". None means in memory.
@@ -184,7 +191,7 @@ def select(
         ArgumentError: The seed, executor, concurrency, training_steps, epochs, draw_on or recommender is out of range,
             or the storage cannot be opened.
         KnowledgeError: The recommender's file cannot be used.
-        SourceError: The checkpoint cannot be read, or is of another architecture.
+        SourceError: The checkpoint or the source cannot be read, or is of another architecture.
 
     Example:
         Fifteen tanh layers do not train from PyTorch's default weights. Four hundred training steps find weights that
@@ -225,6 +232,8 @@ def select(
         report(ProgressEvent("reading", 0.0, "the data and the model"))
         parts = Parts(only, exclude, checkpoint)
         task, graph, original = _traced(make, model, proxy, optimizer, parts)
+        if source is not None:
+            graph = _growing(task, graph, source, loss, step, proxy)
         setup = Setup(_bench(stack, task, graph, seed, kind), executor, concurrency)
         judge = setup
         if original is not None and original.measurable:
@@ -298,6 +307,18 @@ def _traced(
         graph = keep_choices(task.model, trace_task(task))
     original = original_of(model, task, graph, optimizer=own, parts=parts, **options)
     return task, original.proxy, original
+
+
+def _growing(task: Task, graph: Graph, source: Source, loss: Any, step: Any, proxy: Any) -> Graph:
+    """Returns the graph of a model that may take after a trained network."""
+    if proxy is not None:
+        raise ArgumentError("A source is for the model itself, and a proxy has another size. Leave one of them out.")
+    if isinstance(source, nn.Module):
+        inner = unwrap(source)
+        trained = Trained(inner, trace(inner, [task.train[0]], loss=loss, step=step))
+    else:
+        trained = Trained(tensors_of(source))
+    return with_source(task, graph, trained)
 
 
 def _described(task: Task, graph: Graph, meter: Meter) -> tuple[Features, dict[str, float]]:

@@ -114,6 +114,21 @@ def read_checkpoint(what: Source) -> Checkpoint:
     return _checkpoint(str(path), stored)
 
 
+def tensors_of(source: Source) -> dict[str, Tensor]:
+    """Returns all tensors of trained weights by name.
+
+    Args:
+        source: whatever `read_checkpoint` reads.
+
+    Raises:
+        SourceError: it cannot be read, or has no tensors.
+    """
+    checkpoint = read_checkpoint(source)
+    if not checkpoint.names:
+        raise SourceError(f"{checkpoint.title} has no tensors.")
+    return {name: checkpoint.tensor(name) for name in checkpoint.names}
+
+
 def _checkpoint(title: str, stored: Stored) -> Checkpoint:
     return Checkpoint(title, stored.shapes, stored.notes, _stored=stored)
 

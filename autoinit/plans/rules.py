@@ -11,6 +11,7 @@ from ..errors import ArgumentError
 from ..graph import TABLES, WITHOUT_VALUES, Graph, Layer
 from ..recipes.catalogue import as_recipe, check_fits, entry_of
 from ..recipes.formulas import LayerDraw, fan, mimetic, rows_and_columns
+from ..recipes.growths import GROWTH_ROWS
 from ..recipes.recipe import Recipe
 from ..recipes.schemes import Scheme, scheme
 from ..seeds import check_seed
@@ -107,7 +108,12 @@ def _notes(recipe: Recipe, graph: Graph) -> Iterator[str]:
     unattended = recipe.widths == "mup" and not any(layer.attention for layer in graph.layers)
     if missing := left_out(recipe.depth_rule, graph):
         yield missing
-    elif entry is not None and entry.about.left_out and recipe.depth_rule == "none" and not (multiplied or unattended):
+    elif (
+        entry is not None
+        and entry.about.left_out
+        and (recipe.depth_rule, recipe.growth) == ("none", "none")  # a grown plan says what holds for it
+        and not (multiplied or unattended)
+    ):
         yield f"{entry.about.title}, left out here: {entry.about.left_out}."
     closers = [layer for layer in graph.weights if layer.closes_branch]
     if recipe.residual_out == "zero" and (stuck := sum(layer.rectified for layer in closers)):
@@ -161,6 +167,8 @@ def _rated(fill: Fill, layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
 def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if layer.lends and (taken := remainder(layer, recipe, graph)):
         return taken
+    if layer.inherits and recipe.growth != "none":
+        return make(layer, "given", f"from the source ({GROWTH_ROWS[recipe.growth].about.title})")
     if layer.keep:
         return kept(layer, layer.keep)
     if not layer.size:

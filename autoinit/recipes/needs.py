@@ -139,8 +139,8 @@ NEEDS: dict[str, Need] = {
         "lora_default, lora_gaussian, lora_orthogonal or eva, which leave the weights beside as they are",
     ),
     "source": Need(
-        lambda graph: False,  # it is no matter of the architecture: only inherit_ has one
-        "a trained source of another size, which inherit_ takes",
+        lambda graph: bool(graph.grows),  # no matter of the architecture: inherit_ and select are given it
+        "a trained source of another size, which inherit_ and select take",
         "autoinit.inherit_(model, source, data, method=…)",
     ),
     "classes": Need(

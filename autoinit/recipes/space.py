@@ -153,6 +153,8 @@ def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
     adapted = NEEDS["adapters"].met(graph)
     only_adapters = adapted and not graph.weights
     found = [] if only_adapters else [Dimension("base", "as_is", choices=_bases(graph))]
+    if graph.grows:
+        found.append(Dimension("growth", "none", choices=("none", *graph.grows)))
     if adapted:
         found.append(Dimension("adapter", "same", choices=("same", *_adapters(graph))))
     if any(not layer.normalized for layer in graph.weights):
@@ -259,6 +261,7 @@ def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
         found.append(Recipe(base="he_normal", branch_power=0.5, residual_out="zero", head="zero"))
     if "head" in names:
         found.append(Recipe(head="zero"))
+    found = [*(Recipe(growth=name) for name in graph.grows), *found]
     found = [*(Recipe(adapter=name) for name in _adapters(graph)), *found]
     named = [ENTRIES[name] for name in _ALONE]
     alone = [entry.recipe for entry in named if meets(graph, entry.about.needs)]

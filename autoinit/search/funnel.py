@@ -77,8 +77,8 @@ def search(
         last = campaign
         try:
             # Of what somebody lists, or asks a learning rate of, each is wanted whatever it costs; and what is known of
-            # leads is of networks that are trained from scratch, not of adapters.
-            asked = space.listed or space.has("lr_step") or space.has("adapter")
+            # leads is of networks that are trained from scratch.
+            asked = space.listed or space.has("lr_step") or space.has("adapter") or space.has("growth")
             campaign.spares = campaign.spares and not asked
             with stored(storage, study_name) as (study, write):
                 explore(campaign, space, study, write)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import USER_ERRORS, AutoInitError, DataError, DeviceError, ModelError, StepError, described, hint
+from ..graph import Graph
 from .batches import Batch, clone, describe, halves, move, regrouped, rows, select_rows, signature, tensors
 from .casting import Numbers
 from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
@@ -50,6 +51,19 @@ ROUNDING, HALF_ROUNDING = 1e-5, 3e-3
 """By how much a loss may differ from that of its halves, which are added up in another order; in half precision."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A trained network of the same kind and another size, which a model may take after.
+
+    Attributes:
+        weights: the module, or its tensors by name.
+        graph: its architecture; None where only tensors are known.
+    """
+
+    weights: nn.Module | Mapping[str, Tensor]
+    graph: Graph | None = None
+
+
 @dataclass(kw_only=True)
 class Task:
     """What will be trained.
@@ -77,6 +91,7 @@ class Task:
         optimizer_name: name of the optimizer's class.
         untrained: names of the trainable parameters that the optimizer does not hold: their weights must stay.
         manner: how held-back batches are evaluated.
+        source: a trained network that candidates may take after; None where there is none.
     """
 
     model: nn.Module
@@ -97,6 +112,7 @@ class Task:
     untrained: frozenset[str] = frozenset()
     manner: Manner = MANNERS[0]
     seed: int = 0
+    source: Trained | None = field(default=None, repr=False)
     _loss: Loss = field(repr=False)
     _builder: OptimizerBuilder | None = field(default=None, repr=False)
     _own_backward: bool = False
