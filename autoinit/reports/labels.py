@@ -32,6 +32,8 @@ FIELD_TITLES = {
     "widths": "rule for wide networks",
     "base_width": "base width",
     "calibration": "calibration on batches",
+    "growth": "growing from a trained network",
+    "adapter": "start of low-rank adapters",
     "rules": "schemes by role",
     "learning rate": "learning rate",
 }

@@ -19,6 +19,8 @@ from .problems import FACTORY, LOSS, NAME, Misplaced, Spec
 
 DIMENSIONS = (
     "base",
+    "growth",
+    "adapter",
     "log2_gain",
     "depth_slope",
     "branch_power",
@@ -124,6 +126,7 @@ class TaskSpec(Spec):
         optimizer_args: keyword arguments; the learning rate `lr` is one of them.
         checkpoint: trained weights that the model is loaded with, a file or a folder, beside the study's file where its
             path is relative. What it has stays, and what it lacks is new.
+        source: a trained network of another size, likewise a file or a folder, that candidates may take after.
     """
 
     name: Name
@@ -139,6 +142,7 @@ class TaskSpec(Spec):
     optimizer: Factory = "torch.optim:AdamW"
     optimizer_args: Arguments = Field(default_factory=dict)
     checkpoint: str | None = None
+    source: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> TaskSpec:

@@ -18,6 +18,8 @@ from ..errors import ArgumentError, ModelError
 from ..executors import stacked
 from ..factories import called, named
 from ..graph import Graph
+from ..growth.sources import with_source
+from ..inheritance.checkpoints import tensors_of
 from ..inheritance.trained import load_trained
 from ..judging.score import Reference
 from ..knowledge.features import recipe_features
@@ -30,7 +32,7 @@ from ..recipes.recipe import Recipe
 from ..seeds import seed_of_use
 from ..task.features import own_scales, task_features, task_fingerprint
 from ..task.snapshot import preserved_random, seed_generators
-from ..task.task import Task, make_task
+from ..task.task import Task, Trained, make_task
 from ..tracing.choices import keep_choices
 from ..tracing.tracing import trace_task
 from .candidates import allowed_space, candidates_of
@@ -66,6 +68,8 @@ class Workbench:
             task = _task(spec, seed, folders, device)
             checkpoint = None if spec.checkpoint is None else _place(spec.checkpoint, folders)
             self.graph = keep_choices(task.model, trace_task(task), checkpoint)
+            if spec.source is not None:
+                self.graph = with_source(task, self.graph, Trained(tensors_of(_place(spec.source, folders))))
             snapshot = self._stack.enter_context(task.preserved())
             self.bench = Bench(task, self.graph, snapshot, seed_of_use(seed, "study"))
             self.reference = self._reference()
@@ -155,7 +159,8 @@ def _batched(data: Any, size: int | None) -> Any:
 
 def spec_fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
     """Returns a hash of what decides a training, but not of the task's name."""
-    left_out = {"name", "family", "dataset"} | ({"checkpoint"} if spec.checkpoint is None else set())
+    unused = {name for name in ("checkpoint", "source") if spec.model_dump()[name] is None}
+    left_out = {"name", "family", "dataset", *unused}
     return task_fingerprint(task, graph, spec.model_dump(mode="json", exclude=left_out))
 
 

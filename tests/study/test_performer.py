@@ -133,6 +133,20 @@ def test_a_task_starts_from_its_checkpoint_and_what_that_has_stays(tmp_path: Pat
         Workbench(spec(checkpoint="lost.safetensors"), 0, [tmp_path])
 
 
+def test_a_task_may_take_after_a_trained_network(tmp_path: Path) -> None:
+    at = Workbench(spec(), 0, [])
+    small = {name: value[..., :4].clone() if name == "2.weight" else value.clone() for name, value in
+             at.bench.task.model.state_dict().items()}  # fmt: skip
+    small |= {"0.weight": small["0.weight"][:4].clone(), "0.bias": small["0.bias"][:4].clone()}
+    at.close()
+    save_file(small, tmp_path / "small.safetensors")
+    at = Workbench(spec(source="small.safetensors"), 0, [tmp_path])
+    assert "clone" in at.graph.grows
+    at.bench.draw(Recipe(growth="zero_pad"))
+    assert torch.equal(at.bench.task.model[0].weight[:4], small["0.weight"])
+    at.close()
+
+
 def test_reference_is_a_constant_guess_or_the_owners_own_training() -> None:
     at = Workbench(spec(), 0, [])
     assert (at.reference.loss, at.reference.guess) == (pytest.approx(math.log(10), abs=0.01), True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -118,7 +119,8 @@ def test_every_calibration_is_allowed(calibration: str) -> None:
 
 def test_dimensions_are_all_that_any_architecture_has() -> None:
     """A dimension that is added to the space must be known to study files."""
-    nets = [graphs.mlp(), graphs.transformer(), graphs.lstm(), graphs.relu_rnn(), graphs.spiking()]
+    nets = [graphs.mlp(), graphs.transformer(), graphs.lstm(), graphs.relu_rnn(), graphs.spiking(), graphs.adapted()]
+    nets.append(dataclasses.replace(graphs.mlp(), grows=("clone",)))
     found = {dimension.name for graph in nets for dimension in space_of(graph, lr_searched=False).dimensions}
     assert found == set(DIMENSIONS)
 
