@@ -86,7 +86,7 @@ ADDED = {
     "adapter": "",
     "lends": False,
     "inherits": False,
-    "less": (),
+    "less": [],
     "origin": "",
 }
 """Fields of layers and fills that came later, with what was true before: files and fingerprints leave that out."""

@@ -61,6 +61,7 @@ def after_select(selection: Selection, out: Path | None) -> str:
 def selection_data(selection: Selection) -> dict[str, Any]:
     """Returns what `select --json` prints."""
     from ..jsonfile import finite
+    from ..plans.plan import told
     from ..recipes.names import title
 
     return {
@@ -84,7 +85,7 @@ def selection_data(selection: Selection) -> dict[str, Any]:
         "on_proxy": selection.on_proxy,
         "payback": data_of(selection.payback) if selection.payback else None,
         "trials": finite(json.loads(selection.trials.to_json(orient="records"))),
-        "plan": data_of(selection.plan),
+        "plan": finite(told(selection.plan)),
     }
 
 

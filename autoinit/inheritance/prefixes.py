@@ -113,8 +113,9 @@ class _Ranked:
         self.names = names
         self.found = {name: stored for name in shapes if (stored := names.of(name))}
         kept = checkpoint.shapes
-        self.fit = sum(_fits(shapes[name], kept[stored]) for name, stored in self.found.items())
-        self.rank = (self.fit, len(self.found), -names.prefix.parts)
+        # Each tensor of the checkpoint counts once: one that two layers could be is no better met than one of a layer.
+        self.fit = len({stored for name, stored in self.found.items() if _fits(shapes[name], kept[stored])})
+        self.rank = (self.fit, len(set(self.found.values())), -names.prefix.parts)
 
 
 def _fits(shape: _Shape, kept: _Shape) -> bool:

@@ -14,7 +14,7 @@ from .. import jsonfile
 from ..errors import ArgumentError, ModelError, PlanFileError
 from ..graph import ADDED
 from ..recipes.catalogue import entry_of
-from ..recipes.recipe import Recipe
+from ..recipes.recipe import LATER, Recipe
 from ..screen import chart, markup
 from ..screen.columns import wrapped
 from .beside import SavedValues
@@ -239,9 +239,20 @@ class HasPlan(Protocol):
         """The plan that it carries."""
 
 
-def _to_data(plan: Plan) -> dict[str, Any]:
+def told(plan: Plan) -> dict[str, Any]:
+    """Returns all that a plan says, as JSON values: everything but the given values themselves."""
     return {
         "recipe": jsonfile.to_data(plan.recipe),
+        "fills": [jsonfile.to_data(fill) for fill in plan.fills],
+        "notes": list(plan.notes),
+        "buffers": list(plan.buffers),
+        **{name: vars(plan)[name] for name in ("seed", "drawn_with", "drawn_on", "made_with", "base")},
+    }
+
+
+def _to_data(plan: Plan) -> dict[str, Any]:
+    return {
+        "recipe": jsonfile.as_before(jsonfile.to_data(plan.recipe), LATER),
         "seed": plan.seed,
         "drawn_with": plan.drawn_with,
         **({"drawn_on": plan.drawn_on} if plan.drawn_on else {}),

@@ -197,5 +197,8 @@ def _check(recipe: Recipe) -> None:
         scheme(name)
 
 
+LATER = {"adapter": "same", "growth": "none"}
+"""Fields of recipes that came later, with what was true before: files leave that out."""
+
 OWN = Recipe()
 """The owner's own weights: candidate 0."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from autoinit.errors import SourceError
 from autoinit.inheritance.checkpoints import read_checkpoint
+from autoinit.inheritance.matching import matched
 from autoinit.inheritance.prefixes import Names, Prefix, best_names, has_more_rows
 
 
@@ -69,3 +71,13 @@ def test_more_rows_are_a_longer_first_axis(shape: tuple[int, ...], kept: tuple[i
 def test_a_tie_is_an_error_that_names_both() -> None:
     with pytest.raises(SourceError, match=r"begin with 'a\.', which the model's lack\. Or: .* 'b\.'"):
         best_names({"weight": (2, 2)}, stored({"a.weight": (2, 2), "b.weight": (2, 2)}))
+
+
+def test_a_part_of_a_model_of_like_layers_is_found_under_its_own_names() -> None:
+    """Its names are the model's as they are; no layer beside it is taken for it."""
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(5)))
+    part = {name: value for name, value in model.state_dict().items() if name.startswith("0.")}
+    found = matched(model, part)
+    assert dict(found.same) == {name: name for name in part}
+    assert len(found.new) == 8
+    assert found.notes == ()

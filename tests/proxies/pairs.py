@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from autoinit.proxies.originals import Original, original_of
 from autoinit.task.task import make_task
-from autoinit.tracing.choices import keep_choices
+from autoinit.tracing.choices import Parts, keep_choices
 from autoinit.tracing.tracing import trace_task
 
 DIGITS = load_digits()
@@ -93,4 +93,5 @@ def sgd(parameters: Any) -> torch.optim.Optimizer:
 
 def stands_for(model: nn.Module, proxy: nn.Module, data: Any = DATA, **rest: Any) -> Original:
     task = make_task(proxy, data, optimizer=sgd)
-    return original_of(model, task, keep_choices(task.model, trace_task(task)), optimizer=sgd, **rest)
+    parts = Parts(rest.pop("only", None), rest.pop("exclude", None))
+    return original_of(model, task, keep_choices(task.model, trace_task(task)), optimizer=sgd, parts=parts, **rest)
