@@ -131,8 +131,14 @@ def _gpt_with_adapters(seed: int) -> nn.Module:
     return adapted(model, seed, ["c_attn", "c_fc", "c_proj"], fan_in_fan_out=True)
 
 
+def vocabulary() -> int:
+    """Returns how many characters the prose has."""
+    return _halves()[2]
+
+
 @functools.cache
-def _second_half() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def second_half() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns windows of the second half of the prose and what follows each character, of training and held back."""
     rows, targets = _windows(_halves()[1])
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     held, rest = order[:HELD_BACK], order[HELD_BACK:]
@@ -191,7 +197,7 @@ def _classes(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 TASKS = {
     task.name: task
     for task in (
-        Adapted("gpt_prose", _gpt_with_adapters, _second_half, _next_character, rate=5e-4, steps=120, rows=8),
+        Adapted("gpt_prose", _gpt_with_adapters, second_half, _next_character, rate=5e-4, steps=120, rows=8),
         Adapted("efficientnet_mnist", _efficientnet, _digits, _classes, rate=2e-3, steps=50, rows=8),
     )
 }

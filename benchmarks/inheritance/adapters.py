@@ -161,8 +161,8 @@ def _difference(runs: dict[int, Row], others: dict[int, Row], key: str) -> str:
     gaps = [math.log(one) - math.log(other) for one, other in pairs]
     if not all(map(math.isfinite, gaps)):
         return "diverged"
-    low, high = paired_interval(gaps) if len(gaps) > 1 else (math.nan, math.nan)
-    return f"{mean(gaps):+.3f} [{low:+.3f}, {high:+.3f}]"
+    found = paired_interval(gaps, confidence=0.95)
+    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def _said(row: Row) -> str:
