@@ -162,7 +162,7 @@ def _difference(runs: dict[int, Row], others: dict[int, Row], key: str) -> str:
     if not all(map(math.isfinite, gaps)):
         return "diverged"
     found = paired_interval(gaps, confidence=0.95)
-    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def _said(row: Row) -> str:
