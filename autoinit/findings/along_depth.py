@@ -105,7 +105,9 @@ def _no_gradient(model: nn.Module, graph: Graph, signals: Signals) -> Iterator[F
             f"look for zero weights in series, or draw anew: {drawn_anew(model, graph, zeros)}",
         )
         return
-    zero = [s.name for s in signals.layers if s.grad_norm == 0]
+    # The first matrix of an adapter waits for one step: the second one starts at zero, on purpose, and has a gradient.
+    waits = any(signal.role == "lora" and signal.grad_norm for signal in signals.layers)
+    zero = [s.name for s in signals.layers if s.grad_norm == 0 and not (waits and s.role == "lora")]
     if zero:
         yield Finding(
             "warning",

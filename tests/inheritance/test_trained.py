@@ -158,3 +158,19 @@ def test_what_peft_trains_further_is_trained_and_its_copy_does_not_follow() -> N
     before = model.get_parameter(original).clone()
     autoinit.apply_(model, "xavier_normal", batches())
     assert torch.equal(before, model.get_parameter(original))
+
+
+def test_adapters_as_they_are_are_healthy_and_nothing_is_claimed_to_be_known_of_their_starts() -> None:
+    model = peft_model()
+    diagnosis = autoinit.diagnose(model, batches())
+    assert not any("exactly zero" in finding.text for finding in diagnosis.findings)
+    found = autoinit.recommend(model, batches())
+    assert all(recipe.adapter == "same" for recipe in found.recipes)
+
+
+def test_adapters_that_get_no_gradient_at_all_are_told() -> None:
+    model = peft_model()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            nn.init.zeros_(parameter)
+    assert any("exactly zero" in finding.text for finding in autoinit.diagnose(model, batches()).findings)
