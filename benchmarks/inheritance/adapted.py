@@ -198,6 +198,6 @@ TASKS = {
     task.name: task
     for task in (
         Adapted("gpt_prose", _gpt_with_adapters, second_half, _next_character, rate=5e-4, steps=120, rows=8),
-        Adapted("efficientnet_mnist", _efficientnet, _digits, _classes, rate=2e-3, steps=50, rows=8),
+        Adapted("efficientnet_mnist", _efficientnet, _digits, _classes, rate=2e-3, steps=80, rows=8),
     )
 }

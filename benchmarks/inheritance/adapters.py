@@ -58,7 +58,7 @@ def run_one(name: str, start: str, rate: float, seed: int) -> Row:
     losses = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model.train()
+        _begin_training(model)
         for batch in task.batches(seed, task.steps):
             loss = task.loss(model, batch)
             optimizer.zero_grad()
@@ -74,6 +74,14 @@ def run_one(name: str, start: str, rate: float, seed: int) -> Row:
         "val": _held_back(model, task) if done else math.inf,
         "seconds": time.perf_counter() - began, **jobs.provenance(),
     }  # fmt: skip
+
+
+def _begin_training(model: nn.Module) -> None:
+    """Sets the mode of training, but for normalizations by a batch, of which eight images make noise."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 @torch.no_grad()
@@ -162,7 +170,8 @@ def _difference(runs: dict[int, Row], others: dict[int, Row], key: str) -> str:
     if not all(map(math.isfinite, gaps)):
         return "diverged"
     found = paired_interval(gaps, confidence=0.95)
-    return f"{found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    interval = f"{found.low:+.3f}, {found.high:+.3f}" if len(gaps) > 1 else "one seed"
+    return f"{found.estimate:+.3f} [{interval}]"
 
 
 def _said(row: Row) -> str:
