@@ -22,9 +22,9 @@ from .plans.fill import kept, make
 from .plans.plan import HasPlan, Plan
 from .recipes.recipe import Recipe
 from .seeds import check_seed
-from .task.assign import assign
+from .task.assign import assign_all
 from .task.checks import unwrap
-from .task.task import example_task
+from .task.task import Trained, example_task
 from .tracing.tracing import trace, trace_task
 from .version import __version__
 
@@ -99,15 +99,30 @@ def inherit_(
     """
     inner = unwrap(model)
     check_seed(seed)
-    trained = unwrap(source) if isinstance(source, nn.Module) else tensors_of(source)
+    trained = trained_network(source, data, loss=loss, step=step)
     graph = trace(inner, data, loss=loss, step=step)
-    told = None
-    if isinstance(trained, nn.Module):
-        told = trace(trained, data, loss=loss, step=step)
-    found = growth(inner, trained, method, graph, seed=seed, source_graph=told, noise=noise, exact=exact)
+    weights, told = trained.weights, trained.graph
+    found = growth(inner, weights, method, graph, seed=seed, source_graph=told, noise=noise, exact=exact)
     plan = _planned(inner, graph, found, Recipe(growth=method), seed)
     apply_plan(inner, plan)
     return with_results(inner, plan)
+
+
+def trained_network(
+    source: Source,
+    data: Any,
+    *,
+    loss: Callable[..., Tensor] | None = None,
+    step: Callable[[nn.Module, Any], Tensor] | None = None,
+) -> Trained:
+    """Returns a trained network that others may take after; a module's architecture is read as `trace` reads it.
+
+    Args: as of `inherit_`.
+    """
+    if not isinstance(source, nn.Module):
+        return Trained(tensors_of(source))
+    inner = unwrap(source)
+    return Trained(inner, trace(inner, data, loss=loss, step=step))
 
 
 def _planned(model: nn.Module, graph: Graph, found: Given, recipe: Recipe, seed: int) -> Plan:
@@ -173,8 +188,7 @@ def head_(
     inner = unwrap(model)
     task = example_task(inner, data, whole=True)
     found = ways[method](inner, task.train, head or _output_of(trace_task(task)))
-    for name, value in found.values.items():
-        assign(inner, name, value)
+    assign_all(inner, found.values)
     return dict(found.why)
 
 

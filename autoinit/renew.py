@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from .apply import realize
@@ -18,7 +17,7 @@ from .recipes.recipe import Recipe
 from .renewal.dormant import Renewal, find_dormant, renew_dormant
 from .renewal.renewal import shrink_and_perturb
 from .seeds import check_seed
-from .task.assign import assign, read, shapes
+from .task.assign import assign_all, read, shapes
 from .task.checks import unwrap
 from .task.task import Task, example_task
 from .text import few
@@ -101,13 +100,7 @@ def renew_(
     else:
         given = shrink_and_perturb(inner, drawn, graph, shrink=shrink, perturb=perturb)
         renewal = Renewal(given, (), dict(inner.named_parameters()))
-    buffers = dict(inner.named_buffers())
-    with torch.no_grad():
-        for name, value in renewal.given.values.items():
-            if name in buffers:
-                buffers[name].copy_(value)
-            else:
-                assign(inner, name, value)
+    assign_all(inner, renewal.given.values)
     return renewal
 
 

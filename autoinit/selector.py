@@ -18,7 +18,8 @@ from .errors import ArgumentError
 from .executors.choice import ExecutorName, check_executor
 from .graph import Graph
 from .growth.sources import with_source
-from .inheritance.checkpoints import Source, tensors_of
+from .inherit import trained_network
+from .inheritance.checkpoints import Source
 from .judging.budget import WORTH_FINALS, Allotted, Budget, Meter, allotted
 from .judging.curves import kept_curves
 from .judging.trials import Candidate
@@ -48,14 +49,13 @@ from .search.selection import Selection, trial_table
 from .search.staging import Setup, judging, searching, timed
 from .seeds import check_seed
 from .task.batches import Batch
-from .task.checks import unwrap
 from .task.data import length_of_training
 from .task.features import own_scales, task_features
 from .task.machine import PeakMemory, peak_memory
 from .task.snapshot import preserved_random
-from .task.task import Task, Trained, make_task
+from .task.task import Task, make_task
 from .tracing.choices import Parts, keep_choices
-from .tracing.tracing import trace, trace_task
+from .tracing.tracing import trace_task
 
 STOPPED = "select was stopped before it had an answer; the model is as it was."
 """What is said where Ctrl-C comes before the search, or once more behind it."""
@@ -313,12 +313,7 @@ def _growing(task: Task, graph: Graph, source: Source, loss: Any, step: Any, pro
     """Returns the graph of a model that may take after a trained network."""
     if proxy is not None:
         raise ArgumentError("A source is for the model itself, and a proxy has another size. Leave one of them out.")
-    if isinstance(source, nn.Module):
-        inner = unwrap(source)
-        trained = Trained(inner, trace(inner, [task.train[0]], loss=loss, step=step))
-    else:
-        trained = Trained(tensors_of(source))
-    return with_source(task, graph, trained)
+    return with_source(task, graph, trained_network(source, [task.train[0]], loss=loss, step=step))
 
 
 def _described(task: Task, graph: Graph, meter: Meter) -> tuple[Features, dict[str, float]]:

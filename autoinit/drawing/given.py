@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import PlanFileError, PlanMismatchError
 from ..plans.fill import Fill
 from ..plans.plan import Plan
-from ..task.assign import assign, digest, read
+from ..task.assign import assign_all, digest, read
 from ..text import few
 
 GIVEN = ("given", "remainder")
@@ -45,12 +45,7 @@ def set_given(model: nn.Module, values: Mapping[str, Tensor], fills: Sequence[Fi
         values: from `checked_values`.
         fills: of the plan, all that are to be set.
     """
-    buffers = dict(model.named_buffers())
-    for name, value in values.items():
-        if name in buffers:
-            buffers[name].copy_(value)
-        else:
-            assign(model, name, value)
+    assign_all(model, values)
     for fill in fills:
         if fill.distribution == "remainder" and not _is_set(model, fill):
             weight = read(model, fill.name)

@@ -143,8 +143,7 @@ def check_plan_fits(model: nn.Module, plan: Plan) -> None:
     if missing := [name for name in present if name not in plan]:
         problems.append(f"the plan says nothing about {few(missing, 5)}")
     differ = [name for name in plan if name in present and plan[name].shape != present[name]]
-    held = {name: tuple(buffer.shape) for name, buffer in model.named_buffers()}
-    if plan.buffers and (lost := [name for name in plan.buffers if name not in held]):
+    if plan.buffers and (lost := sorted(set(plan.buffers) - {name for name, _ in model.named_buffers()})):
         problems.append(f"the model has no buffer {few(lost, 5)}")
     if differ:
         shown = [f"{name} (plan {plan[name].shape}, model {present[name]})" for name in differ]

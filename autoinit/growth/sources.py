@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ArgumentError, SourceError
 from ..graph import Graph
 from ..inheritance.given import Given
 from ..inheritance.values import HeldValues
-from ..plans.fill import Fill
 from ..plans.plan import Plan
 from ..task.task import Task, Trained
 from .growth import growth
@@ -70,11 +69,8 @@ def grown(model: nn.Module, plan: Plan, source: Trained | None, graph: Graph) ->
     if source is None:
         raise ArgumentError("There is no trained network. Call inherit_(model, source), or select(…, source=…).")
     found = growth(model, source.weights, plan.recipe.growth, graph, seed=plan.seed, source_graph=source.graph)
-    return carried(dataclasses.replace(plan, fills=tuple(_told(fill, found) for fill in plan.fills)), model, found)
-
-
-def _told(fill: Fill, found: Given) -> Fill:
-    return dataclasses.replace(fill, reason=found.why[fill.name]) if fill.distribution == "given" else fill
+    fills = tuple(found.told(fill) if fill.distribution == "given" else fill for fill in plan.fills)
+    return carried(dataclasses.replace(plan, fills=fills), model, found)
 
 
 def carried(plan: Plan, model: nn.Module, found: Given) -> Plan:
@@ -85,7 +81,6 @@ def carried(plan: Plan, model: nn.Module, found: Given) -> Plan:
         model: whose buffers they are.
         found: by `growth`.
     """
-    held: dict[str, Tensor] = {name: value.detach().to("cpu", copy=True) for name, value in found.values.items()}
-    buffers = tuple(name for name, _ in model.named_buffers() if name in held)
-    notes = (*plan.notes, *found.notes)
-    return dataclasses.replace(plan, given=HeldValues(held), buffers=buffers, notes=notes, base="trained")
+    buffers = tuple(name for name, _ in model.named_buffers() if name in found.values)
+    held, notes = HeldValues.of(found.values), (*plan.notes, *found.notes)
+    return dataclasses.replace(plan, given=held, buffers=buffers, notes=notes, base="trained")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from ..plans.fill import Fill
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,7 @@ class Given:
     values: Mapping[str, Tensor]
     why: Mapping[str, str]
     notes: tuple[str, ...] = ()
+
+    def told(self, fill: Fill) -> Fill:
+        """Returns a fill with the reason that was found for it, if one was."""
+        return dataclasses.replace(fill, reason=self.why[fill.name]) if fill.name in self.why else fill

@@ -60,7 +60,10 @@ def find_pairs(model: nn.Module) -> tuple[Pair, ...]:
     changes.
     """
     found: dict[str, Pair] = {}
+    frozen = any(not parameter.requires_grad for parameter in model.parameters())
     for path, module in model.named_modules():
+        if not (frozen or _is_peft(module)):
+            continue  # a pair of one's own is beside a frozen weight
         pairs = _of_peft(path, module) if _is_peft(module) else _of_shape(path, module)
         found |= {pair.up: pair for pair in pairs if pair.up not in found}
     return tuple(found.values())
@@ -192,7 +195,7 @@ def with_pairs(model: nn.Module, graph: Graph) -> Graph:
     pairs = [pair for pair in find_pairs(model) if {pair.base, pair.down, pair.up} <= graph.keys()]
     if not pairs:
         return graph
-    counts = Counter(pair.base for pair in pairs if not graph[pair.up].keep.startswith("frozen"))
+    counts = Counter(pair.base for pair in pairs if model.get_parameter(pair.up).requires_grad)
     marked = {layer.name: layer for pair in pairs for layer in _marked(model, graph, pair, counts[pair.base])}
     layers = tuple(marked.get(layer.name) or _beside(layer) for layer in graph.layers)
     return dataclasses.replace(graph, layers=layers)

@@ -54,13 +54,12 @@ def _whole(model: nn.Module, plan: Plan, found: Given) -> Plan:
     fills = tuple(_with_origin(model, fill, found) for fill in plan.fills)
     taken = [fill.name for fill in fills if fill.distribution == "remainder"]
     half = any(model.get_parameter(name).element_size() < 4 for name in taken)
-    values = {name: value.detach().to("cpu", copy=True) for name, value in found.values.items()}
     notes = (*plan.notes, *found.notes, *[HALF] * half)
-    return dataclasses.replace(plan, fills=fills, notes=notes, given=HeldValues(values))
+    return dataclasses.replace(plan, fills=fills, notes=notes, given=HeldValues.of(found.values))
 
 
 def _with_origin(model: nn.Module, fill: Fill, found: Given) -> Fill:
     """Returns a fill with the reason that was found for it, or with the fingerprint of what is taken from."""
     if fill.distribution == "remainder":
         return dataclasses.replace(fill, origin=digest(read(model, fill.name)))
-    return dataclasses.replace(fill, reason=found.why[fill.name]) if fill.name in found.why else fill
+    return found.told(fill)

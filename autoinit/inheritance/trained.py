@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..graph import BESIDE_ADAPTERS, TRAINED, Graph, Layer
-from ..task.assign import assign, read
+from ..task.assign import assign_all, read
 from ..text import few
 from .checkpoints import Source
 from .matching import Matching, matched
@@ -79,13 +79,10 @@ def load_trained(model: nn.Module, checkpoint: Source) -> Matching:
         SourceError: the checkpoint cannot be read, or is of another architecture; nothing is changed.
     """
     found = matched(model, checkpoint)
-    values = {name: found.checkpoint.tensor(stored) for name, stored in (*found.same.items(), *found.rows.items())}
-    buffers = dict(model.named_buffers())
-    for name, value in values.items():
-        if name in buffers:
-            buffers[name].copy_(value)
-        elif name in found.rows:
-            read(model, name)[: len(value)].copy_(value)
-        else:
-            assign(model, name, value)
+    same, rows = (
+        {name: found.checkpoint.tensor(stored) for name, stored in part.items()} for part in (found.same, found.rows)
+    )
+    assign_all(model, same)
+    for name, value in rows.items():
+        read(model, name)[: len(value)].copy_(value)
     return found

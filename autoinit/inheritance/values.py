@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ..jsonfile import replacing
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,16 @@ class HeldValues:
 
     tensors: Mapping[str, Tensor] = field(repr=False)
 
+    @staticmethod
+    def of(values: Mapping[str, Tensor]) -> HeldValues:
+        """Returns copies of values that lie anywhere."""
+        return HeldValues({name: value.detach().to("cpu", copy=True) for name, value in values.items()})
+
     def tensor(self, name: str) -> Tensor:
         """Returns the tensor of a parameter."""
         return self.tensors[name]
 
     def write(self, path: Path) -> None:
         """Writes all of them as safetensors, whole or not at all: a crash leaves an older file as it was."""
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
+        with replacing(path) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, temporary)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # as any other file; temporary ones are readable by their owner only
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise

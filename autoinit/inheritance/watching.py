@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CalibrationError
+from ..recipes.adapters import PASSES
 from ..task.evaluation import evaluating
 from ..task.snapshot import preserved_random, seed_generators
 from ..task.task import Task
 from .pairs import Pair
 
-BATCHES = 8
-"""Training batches that are looked at."""
 ROOM = 2**30
 """Bytes of what is measured at a time: where a model needs more, its weights are looked at group by group."""
 
@@ -78,7 +77,7 @@ def seen_inputs(task: Task, pairs: Sequence[Pair], seed: int, spend: Spend) -> I
     for group in _groups(pairs, lambda pair: _width(task.model, pair) ** 2 * 8):
         moments = {pair.module: _moments(task.model, pair) for pair in group}
         with _hooked(task.model, moments), preserved_random(), torch.no_grad():
-            for batch in task.order(seed, BATCHES):
+            for batch in task.order(seed, PASSES):
                 seed_generators(seed, task.device)
                 with evaluating(task.model, task.manner):
                     task.loss(batch)
@@ -101,7 +100,7 @@ def seen_gradients(task: Task, pairs: Sequence[Pair], seed: int, spend: Spend) -
     for group in _groups(pairs, lambda pair: task.model.get_parameter(pair.base).numel() * 4):
         weights = {pair.base: task.model.get_parameter(pair.base) for pair in group}
         with _only_trained(task.model, list(weights.values())), preserved_random(), torch.enable_grad():
-            for batch in task.order(seed, BATCHES):
+            for batch in task.order(seed, PASSES):
                 seed_generators(seed, task.device)
                 task.model.train()
                 task.backward(batch)
@@ -112,7 +111,7 @@ def seen_gradients(task: Task, pairs: Sequence[Pair], seed: int, spend: Spend) -
             if gradient is None or not bool(gradient.isfinite().all()):
                 why = "gets no gradient on the data" if gradient is None else "gets a gradient that is not finite"
                 raise CalibrationError(f"{pair.base} {why}: its adapter cannot start from it. Use lora_default.")
-            yield pair, gradient / BATCHES
+            yield pair, gradient / PASSES
 
 
 def _groups(pairs: Sequence[Pair], size: Callable[[Pair], int]) -> Iterator[list[Pair]]:

@@ -251,16 +251,11 @@ def told(plan: Plan) -> dict[str, Any]:
 
 
 def _to_data(plan: Plan) -> dict[str, Any]:
-    return {
-        "recipe": jsonfile.as_before(jsonfile.to_data(plan.recipe), LATER),
-        "seed": plan.seed,
-        "drawn_with": plan.drawn_with,
-        **({"drawn_on": plan.drawn_on} if plan.drawn_on else {}),
-        **({"base": plan.base} if plan.base != "own" else {}),
-        **({"buffers": list(plan.buffers)} if plan.buffers else {}),
-        "notes": list(plan.notes),
-        "fills": [jsonfile.as_before(jsonfile.to_data(fill), ADDED) for fill in plan.fills],
-    }
+    body = told(plan)
+    del body["made_with"]  # it is told beside the plan
+    body["recipe"] = jsonfile.as_before(body["recipe"], LATER)
+    body["fills"] = [jsonfile.as_before(fill, ADDED) for fill in body["fills"]]
+    return jsonfile.as_before(body, {"drawn_on": "", "base": "own", "buffers": []})
 
 
 def _from_data(data: dict[str, Any], what: str, path: str) -> Plan:

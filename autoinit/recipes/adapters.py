@@ -20,7 +20,6 @@ class Adapter:
         takes: whether it takes from the weight W beside it, which is then W − s·B·A, so that the output stays.
         drawn: whether formulas of each matrix by itself give it; else its values are worked out where it is applied.
         watches: what it measures on batches.
-        steps: what that costs in training steps.
         down: what A gets, in words.
         up: what B gets, in words.
         about: its formula, its source, what it is for, and what it needs.
@@ -30,7 +29,6 @@ class Adapter:
     takes: bool = False
     drawn: bool = False
     watches: Watched = ""
-    steps: int = 0
     down: str
     up: str
     about: About
@@ -39,8 +37,8 @@ class Adapter:
 _NEEDS = ("adapters",)
 _WHOLE_NEEDS = ("adapters", "bases")
 _NO_PASS = "one pass over the adapters"
-_PASSES = 8
-"""Batches that are looked at, for the costs that stand here; `autoinit.inheritance.watching` has the number."""
+PASSES = 8
+"""Training batches that are looked at by those that measure."""
 
 _ROWS = (
     Adapter(
@@ -120,7 +118,6 @@ _ROWS = (
     Adapter(
         name="eva",
         watches="inputs",
-        steps=3,
         down="EVA: the principal directions of what the weight multiplies, on batches",
         up="LoRA: zero, so that the adapter adds nothing at the start",
         about=About(
@@ -129,7 +126,7 @@ _ROWS = (
             formula="A = the first r principal directions of the weight's inputs, B = 0",
             source="Paischer et al. 2024, arXiv:2410.07170",
             prefer="where the new data lie in few directions, and the weights beside must not move",
-            cost=f"{_PASSES} forward passes",
+            cost=f"{PASSES} forward passes",
             left_out="ranks that are moved from layer to layer: every adapter has the rank that its owner gave it",
             needs=_NEEDS,
         ),
@@ -138,7 +135,6 @@ _ROWS = (
         name="lora_ga",
         takes=True,
         watches="gradients",
-        steps=_PASSES,
         down="LoRA-GA: right singular vectors of the weight's gradient, the 1st to the rth",
         up="LoRA-GA: left singular vectors of the weight's gradient, the next r, × ⁴√fan_out/√γ",
         about=About(
@@ -147,7 +143,7 @@ _ROWS = (
             formula="∇W = U·Σ·Vᵀ; A = V_{1…r}ᵀ·⁴√d_out/√γ, B = U_{r+1…2r}·⁴√d_out/√γ, γ = 16; W becomes W − s·B·A",
             source="Wang et al. 2024, arXiv:2407.05000",
             prefer="where the first steps shall go where full training would go",
-            cost=f"{_PASSES} training steps, and a decomposition for each weight with an adapter",
+            cost=f"{PASSES} training steps, and a decomposition for each weight with an adapter",
             needs=_WHOLE_NEEDS,
         ),
     ),
@@ -155,7 +151,6 @@ _ROWS = (
         name="corda",
         takes=True,
         watches="inputs",
-        steps=3,
         down="CorDA: √(σ/s)·Vᵀ·C⁻¹ of W·C, C the inputs' second moments on batches",
         up="CorDA: U·√(σ/s) of W·C, C the inputs' second moments on batches",
         about=About(
@@ -164,7 +159,7 @@ _ROWS = (
             formula="W·C = U·Σ·Vᵀ, C = E[x·xᵀ]; B = U_r·√(Σ_r/s), A = √(Σ_r/s)·V_rᵀ·C⁻¹; W becomes W − s·B·A",
             source="Yang et al. 2024, arXiv:2406.05223 (instruction-previewed)",
             prefer="as PiSSA, weighed by the data that are at hand",
-            cost=f"{_PASSES} forward passes, and two decompositions for each weight with an adapter",
+            cost=f"{PASSES} forward passes, and two decompositions for each weight with an adapter",
             left_out="the knowledge-preserved mode, which adapts the smallest components",
             needs=_WHOLE_NEEDS,
         ),
@@ -179,8 +174,3 @@ if TYPE_CHECKING:
 else:
     # A Literal made of the rows: files and their schema are validated against it, and no name is written twice.
     AdapterName = Literal["same", *ADAPTER_ROWS]
-
-
-def adapter_steps(name: str) -> int:
-    """Returns what a start of adapters costs in training steps; 0 for "same"."""
-    return 0 if name == "same" else ADAPTER_ROWS[name].steps

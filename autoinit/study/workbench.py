@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from .. import jsonfile
 from ..errors import ArgumentError, ModelError
 from ..executors import stacked
 from ..factories import called, named
@@ -159,9 +160,8 @@ def _batched(data: Any, size: int | None) -> Any:
 
 def spec_fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
     """Returns a hash of what decides a training, but not of the task's name."""
-    unused = {name for name in ("checkpoint", "source") if spec.model_dump()[name] is None}
-    left_out = {"name", "family", "dataset", *unused}
-    return task_fingerprint(task, graph, spec.model_dump(mode="json", exclude=left_out))
+    told = spec.model_dump(mode="json", exclude={"name", "family", "dataset"})
+    return task_fingerprint(task, graph, jsonfile.as_before(told, {"checkpoint": None, "source": None}))
 
 
 def features(task: Task, graph: Graph) -> dict[str, float | int | str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -102,6 +103,17 @@ def assign(model: nn.Module, name: str, value: Tensor) -> None:
         zero = torch.norm_except_dim(value, 2, norms[0].dim) == 0
         steps.right_inverse(torch.where(zero, steps.get_parameter("original1"), value))
         steps.get_parameter("original0").masked_fill_(zero, 0.0)
+
+
+def assign_all(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Sets parameters, as `assign` does, and buffers by name in place."""
+    buffers = dict(model.named_buffers())
+    with torch.no_grad():
+        for name, value in values.items():
+            if name in buffers:
+                buffers[name].copy_(value)
+            else:
+                assign(model, name, value)
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

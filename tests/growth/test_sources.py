@@ -58,6 +58,7 @@ def test_a_trained_network_wins_against_a_start_from_scratch(small: nn.Module, e
     assert not selection.kept, selection.why
     assert selection.recipe.growth != "none"
     assert selection.plan.base == "trained"
+    assert "20×64 → 40×64" in selection.plan["0.weight"].reason
     assert preserved(small, large, DATA[0]) < 1e-4
     selection.save(tmp_path / "large.json", full=True)
     autoinit.apply_(other, tmp_path / "large.json")
