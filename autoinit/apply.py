@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .calibrations.closed_head import head_names, with_head, without_head
 from .calibrations.methods import CALIBRATIONS
 from .calibrations.subject import Subject
 from .drawing.generators import check_draw_on
 from .drawing.given import check_origins
 from .drawing.memory import Drawn, Memory, room_beside
+from .drawing.renewed import renewed
 from .drawing.weights import check_plan_fits, located, overwritten, set_weights, with_results
 from .errors import RecipeError
 from .growth.sources import grown
@@ -68,6 +70,9 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory 
         memory: of costly draws, as in `apply_plan`.
     """
     model = subject.model
+    if heads := head_names(plan, subject):
+        body = set_calibrated(subject, without_head(plan, heads), rewind, memory)
+        return with_head(subject, body, heads)
     if plan.pending:
         plan = _worked_out(subject, plan, rewind, memory)
     if plan.recipe.calibration == "none" or plan.recipe.growth != "none":  # what is trained needs no measuring
@@ -89,8 +94,12 @@ def _worked_out(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory | N
     if plan.recipe.growth != "none":
         return grown(subject.model, plan, subject.task.source, subject.graph)
 
+    if plan.recipe.renewal != "none":
+        task, graph = subject.task, subject.graph
+        return renewed(task, plan, graph, lambda: rewind(()), seed=subject.seed, spend=subject.spend, memory=memory)
+
     def work() -> Plan:
-        whole = worked_out(subject.model, plan, Watched(subject.task, subject.seed, subject.spend))
+        whole = worked_out(subject.model, plan, subject.graph, Watched(subject.task, subject.seed, subject.spend))
         if needs_data(plan.recipe):
             rewind(())  # passes have trodden on the model
         return whole
@@ -205,8 +214,8 @@ def apply_(
     if recipe.calibration != "none" or needs_data(recipe) or (recipe.head_bias == "label_prior" and data is not None):
         task = example_task(inner, data, loss=loss, step=step, whole=True)
         return _apply_measured(task, recipe, seed, kind, checkpoint)
-    plan = resolve(recipe, keep_choices(inner, trace(inner, data, loss=loss, step=step), checkpoint), seed=seed)
-    plan = worked_out(inner, dataclasses.replace(plan, drawn_on=kind))
+    graph = keep_choices(inner, trace(inner, data, loss=loss, step=step), checkpoint)
+    plan = worked_out(inner, dataclasses.replace(resolve(recipe, graph, seed=seed), drawn_on=kind), graph)
     apply_plan(inner, plan)
     return with_results(inner, plan)
 

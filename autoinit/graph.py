@@ -86,6 +86,7 @@ ADDED = {
     "adapter": "",
     "lends": False,
     "inherits": False,
+    "new_rows": 0,
     "less": [],
     "origin": "",
 }
@@ -145,6 +146,7 @@ class Layer:
             gives its output; empty elsewhere.
         lends: it is a trained weight beside such a pair, which may take from it what the pair adds.
         inherits: a trained network of another size, which the model may take after, has something for it.
+        new_rows: its first row that its checkpoint does not have; 0 where it has all of them, or none.
     """
 
     name: str
@@ -184,6 +186,7 @@ class Layer:
     adapter: Literal["", "down", "up"] = ""
     lends: bool = False
     inherits: bool = False
+    new_rows: int = 0
 
     @property
     def is_matrix(self) -> bool:
@@ -363,8 +366,9 @@ class Graph(Mapping[str, Layer]):
                 why = "not among the names given by `only`"
             elif unwanted is not None and layer.name in unwanted:
                 why = "excluded by name"
-            layers.append(dataclasses.replace(layer, keep=layer.keep or why, lends=False) if why else layer)
-        if all(layer.keep for layer in layers):
+            stays = dataclasses.replace(layer, keep=layer.keep or why, lends=False, new_rows=0)
+            layers.append(stays if why else layer)
+        if all(layer.keep and not layer.new_rows for layer in layers):
             raise ModelError(f"`only` = {only!r} and `exclude` = {exclude!r} leave no parameter to initialize.")
         return dataclasses.replace(self, layers=tuple(layers))
 

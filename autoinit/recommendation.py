@@ -208,8 +208,8 @@ def _candidates(
     space = space_of(graph, lr_searched=False, recipes=recipes)
     if recipes is not None:
         return list(space.listed)
-    # No study was of adapters, nor of networks that take after others: nothing is known of such starts.
-    opening = [one for one in space.opening if (one.adapter, one.growth) == ("same", "none")]
+    # No study was of what trained weights give: nothing is known of such starts.
+    opening = [one for one in space.opening if not one.inherited]
     found = dict.fromkeys([OWN, *opening, *(one for one in portfolio if _fits(one, graph))])
     return [one for one in found if measured or one.calibration == "none"]
 

@@ -150,6 +150,8 @@ GRAPHS = {
 ONLY_FOR = {
     **{entry.name: {"adapted"} for entry in ENTRIES.values() if entry.recipe.adapter != "same"},
     **{entry.name: set() for entry in ENTRIES.values() if entry.recipe.growth != "none"},  # those are inherit_'s
+    **{entry.name: set() for entry in ENTRIES.values() if entry.recipe.rows != "same"},  # no checkpoint is shorter
+    "class_means": {"relu", "adapted", "tanh", "sine", "selu"},
     "siren": {"sine"},
     "selu": {"selu"},
     "looks_linear": {"relu", "adapted", "pre_ln", "post_ln", "relu_rnn"},

@@ -116,6 +116,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "plans.beside": "inheritance/test_starts.py",
     "recipes.adapters": "inheritance/test_adapters.py",
     "recipes.growths": "growth/test_methods.py",
+    "recipes.inherited": "plans/test_inherited.py",
     "recipes.calibrations": "recipes/test_calibration_rows.py",
     "search.costs": "search/test_finals.py",
     "search.duel": "search/test_finals.py",

@@ -67,7 +67,7 @@ class Memory:
             plan: that has values to work out.
             work: works them out.
         """
-        key = plan.recipe.adapter
+        key = f"{plan.recipe.adapter} {plan.recipe.rows}"
         known = self._given.get(key)
         if known is None:
             self._given[key] = work()

@@ -180,7 +180,7 @@ def with_results(model: nn.Module, plan: Plan) -> Plan:
 
     By that an owner's draw that carries the plan's factors already is told from a fresh one, and not rescaled again.
     """
-    fills = tuple(_with_result(model, fill) for fill in plan.fills)
+    fills = tuple(_with_result(model, plan, fill) for fill in plan.fills)
     kind = plan.drawn_on or kind_of(model)
     if not kind:
         return dataclasses.replace(plan, fills=fills)
@@ -189,11 +189,15 @@ def with_results(model: nn.Module, plan: Plan) -> Plan:
     return dataclasses.replace(plan, fills=fills, drawn_on=kind, drawn_with=drawn_with)
 
 
-def _with_result(model: nn.Module, fill: Fill) -> Fill:
+def _with_result(model: nn.Module, plan: Plan, fill: Fill) -> Fill:
     if fill.untouched or fill.distribution not in ("keep", *GIVEN):
         return fill
     tensor = read(model, fill.name)
-    return fill if tensor.is_meta else dataclasses.replace(fill, result=digest(tensor))
+    if tensor.is_meta:
+        return fill
+    if fill.distribution == "given" and plan.given is not None:
+        tensor = plan.given.tensor(fill.name)  # behind a parametrization, what was set reads otherwise by a rounding
+    return dataclasses.replace(fill, result=digest(tensor))
 
 
 def located(plan: Plan, kind: str = "") -> Plan:

@@ -26,6 +26,11 @@ class Given:
     why: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
+    def beside(self, other: Given) -> Given:
+        """Returns both together; neither has a value for what the other one has."""
+        values, why = {**self.values, **other.values}, {**self.why, **other.why}
+        return Given(values, why, (*self.notes, *other.notes))
+
     def told(self, fill: Fill) -> Fill:
         """Returns a fill with the reason that was found for it, if one was."""
         return dataclasses.replace(fill, reason=self.why[fill.name]) if fill.name in self.why else fill

@@ -71,6 +71,16 @@ def tables_of(model: nn.Module, chosen: str | Sequence[str] | None = None) -> li
     return [_table(shared, names) for shared in sharing.values()]
 
 
+def with_rows(model: nn.Module) -> set[str]:
+    """Returns the names of all weights and biases of a model that can be set row by row."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = [
+        module for module in model.modules() if isinstance(module, _KINDS) and not parametrize.is_parametrized(module)
+    ]
+    tensors = [tensor for module in found for tensor in module._parameters.values() if tensor is not None]
+    return {names[id(tensor)] for tensor in tensors}
+
+
 def _table(modules: Sequence[TableModule], names: Mapping[int, str]) -> Table:
     weight = modules[0].weight
     biases = [module.bias for module in modules if isinstance(module, nn.Linear) and module.bias is not None]

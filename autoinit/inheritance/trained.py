@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from ..task.assign import assign_all, read
 from ..text import few
 from .checkpoints import Source
 from .matching import Matching, matched
+from .tables import with_rows
 
 IN_CHECKPOINT = f"{TRAINED}: it is in the checkpoint"
 """Why a parameter stays that a checkpoint has."""
@@ -35,11 +37,12 @@ def with_trained(model: nn.Module, graph: Graph, checkpoint: Source | None) -> G
     if checkpoint is None:
         return graph
     found = matched(model, checkpoint)
-    layers = tuple(_told(layer, found) for layer in graph.layers)
+    tables = with_rows(model)
+    layers = tuple(_told(layer, found, tables) for layer in graph.layers)
     return dataclasses.replace(graph, layers=layers, notes=(*graph.notes, *_notes(model, found)))
 
 
-def _told(layer: Layer, found: Matching) -> Layer:
+def _told(layer: Layer, found: Matching, tables: Collection[str]) -> Layer:
     """Returns a layer as a checkpoint has it: trained, trained in its first rows, or new."""
     names = (layer.name, *layer.tied_to)
     if any(name in found.same for name in names):
@@ -47,7 +50,9 @@ def _told(layer: Layer, found: Matching) -> Layer:
     stored = next((found.rows[name] for name in names if name in found.rows), None)
     if stored is not None:
         rows = found.checkpoint.shapes[stored][0]
-        why = f"{TRAINED}: its first {rows:,} rows are in the checkpoint; rows_ sets the others"
+        why = f"{TRAINED}: its first {rows:,} rows are in the checkpoint; recipes of rows set the others"
+        if layer.keep in ("", BESIDE_ADAPTERS) and layer.name in tables:
+            return dataclasses.replace(layer, keep=why, new_rows=rows)
         return dataclasses.replace(layer, keep=layer.keep or why)
     return dataclasses.replace(layer, keep="") if layer.keep == BESIDE_ADAPTERS else layer
 

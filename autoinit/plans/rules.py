@@ -20,6 +20,7 @@ from .adapters import adapter, remainder
 from .bias import bias
 from .depth import depth_scale, is_zeroed, left_out, multiplies
 from .fill import Fill, constant, copied, kept, make
+from .inherited import closed_head, is_closed, new_rows, renewed
 from .plan import Base, Plan
 from .width import mup, mup_left_out
 
@@ -93,6 +94,10 @@ def _taken_for(graph: Graph) -> Iterator[str]:
         f"Taken for trained: {len(stays)} parameters ({text.count(sum(one.size for one in stays))} values); "
         f"for new: {len(new)} ({text.count(sum(one.size for one in new))} values{which})."
     )
+    for layer in graph.layers:
+        if layer.new_rows and layer.role != "bias":
+            rows = layer.shape[0]
+            yield f"Rows {layer.new_rows:,} to {rows - 1:,} of {layer.name} are new, the others are trained."
 
 
 def _copied(layer: Layer, original: Fill, recipe: Recipe) -> Fill:
@@ -169,8 +174,14 @@ def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return taken
     if layer.inherits and recipe.growth != "none":
         return make(layer, "given", f"from the source ({GROWTH_ROWS[recipe.growth].about.title})")
+    if layer.new_rows and recipe.rows != "same":
+        return new_rows(layer, recipe)
     if layer.keep:
         return kept(layer, layer.keep)
+    if is_closed(layer, recipe, graph):
+        return closed_head(layer, recipe)
+    if recipe.renewal != "none":
+        return renewed(_fill(layer, dataclasses.replace(recipe, renewal="none"), graph), layer, recipe)
     if not layer.size:
         return kept(layer, "it has no entries")
     if layer.adapter:
@@ -192,7 +203,7 @@ def _unmultiplied(fill: Fill, layer: Layer) -> Fill:
     """Returns the fill of what a constant multiplies at use: with that, it has the scale that the rules ask for."""
     size = layer.multiplier
     sized = fill.std is None or fill.std or any(fill.values)
-    if size == 1.0 or layer.adapter or fill.distribution in ("keep", "chrono", "remainder") or not sized:
+    if size == 1.0 or layer.adapter or fill.distribution in ("keep", "chrono", "given", "remainder") or not sized:
         return fill
     reason = f"{fill.reason}; ÷ {text.number(size)} (the constant that multiplies it)"
     if fill.distribution == "constant":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from .about import About
 from .adapters import ADAPTER_ROWS, Adapter
 from .calibrations import CALIBRATION_ROWS, Calibration
 from .growths import GROWTH_ROWS, Growth
+from .inherited import CLOSED_HEADS, NEW_ROWS, RENEWALS
 from .needs import NEEDS, check_needs
 from .recipe import Recipe
 from .schemes import SCHEMES, Scheme, scheme, spelled, which_of
@@ -68,6 +70,15 @@ def adapter_name(name: str) -> str:
 
 def _adapter_entry(row: Adapter) -> Entry:
     return Entry(name=adapter_name(row.name), kind="inheritance", recipe=Recipe(adapter=row.name), about=row.about)
+
+
+def _inherited_entries() -> Iterator[Entry]:
+    """Yields the entries of new rows, heads and renewals."""
+    recipes = {name: Recipe(rows=name) for name in NEW_ROWS}
+    recipes |= {name: Recipe(head=name) for name in CLOSED_HEADS}  # type: ignore[arg-type]
+    recipes |= {name: Recipe(base="he_normal", renewal=name) for name in RENEWALS}
+    for row in (NEW_ROWS | CLOSED_HEADS | RENEWALS).values():
+        yield Entry(name=row.name, kind="inheritance", recipe=recipes[row.value], about=row.about)
 
 
 ALONE = frozenset({"pissa", "olora", "eva", "lora_ga", "corda"})
@@ -228,6 +239,7 @@ ENTRIES: dict[str, Entry] = {
         *map(_calibration_entry, CALIBRATION_ROWS.values()),  # Admin for the second time: it keeps its first place
         *map(_adapter_entry, ADAPTER_ROWS.values()),
         *map(_growth_entry, GROWTH_ROWS.values()),
+        *_inherited_entries(),
     )
 }
 """Every whole-network recipe that has a name."""
@@ -310,6 +322,10 @@ def check_fits(recipe: Recipe, graph: Graph) -> None:
         check_needs(recipe.calibration, CALIBRATION_ROWS[recipe.calibration].about.needs, graph)
     if recipe.growth != "none":
         check_needs(growth_name(recipe.growth), GROWTH_ROWS[recipe.growth].about.needs, graph)
+    if recipe.rows != "same":
+        check_needs(NEW_ROWS[recipe.rows].name, NEW_ROWS[recipe.rows].about.needs, graph)
+    if recipe.head in CLOSED_HEADS:
+        check_needs(recipe.head, CLOSED_HEADS[recipe.head].about.needs, graph)
     if recipe.adapter != "same":
         check_needs(adapter_name(recipe.adapter), ADAPTER_ROWS[recipe.adapter].about.needs, graph)
 

@@ -14,6 +14,7 @@ from .adapters import ADAPTER_ROWS
 from .calibrations import CALIBRATION_ROWS
 from .catalogue import entry_of
 from .growths import GROWTH_ROWS
+from .inherited import NEW_ROWS, RENEWALS
 from .recipe import OWN, Recipe
 
 OWN_TITLE = "own weights"
@@ -31,7 +32,7 @@ _SAID: dict[str, Callable[[Any], str] | dict[str, str]] = {
     "branch_power": lambda power: f"branches / L^{number(power, 2)}",
     "residual_out": {"scaled": "branch ends / √L", "zero": "branch ends zero"},
     "depth_rule": {"fixup": "Fixup", "t_fixup": "T-Fixup", "deepnorm": "DeepNorm"},
-    "head": {"eighth": "head / 8", "zero": "head zero"},
+    "head": {"eighth": "head / 8", "zero": "head zero", "class_means": "head of class means"},
     "head_bias": {"zero": "head bias zero", "label_prior": "label prior"},
     "embedding": {"small": "embeddings 0.02", "inverse_sqrt": "embeddings 1/√width"},
     "qk_log2": lambda log2: f"q and k {_factor(log2)}",
@@ -49,6 +50,8 @@ _SAID: dict[str, Callable[[Any], str] | dict[str, str]] = {
     "calibration": {"lsuv": "LSUV", "lsuv_centred": "centred LSUV", "within_layer": "within-layer"},
     "growth": lambda name: f"from a trained network by {GROWTH_ROWS[name].about.title}",
     "adapter": lambda name: f"adapters {ADAPTER_ROWS[name].about.title}",
+    "rows": lambda name: NEW_ROWS[name].about.title,
+    "renewal": lambda name: RENEWALS[name].about.title,
 }
 """Field of a recipe → how it is said where it is not at its default, in the order in which it is."""
 
@@ -69,6 +72,9 @@ _MEANINGS = {
     "μP": "scales and learning rates follow the width, so that what suits a narrow model suits a wide one",
     "centred LSUV": "each layer's output is brought to mean 0 and variance 1, measured on a batch",
     "LSUV": "each layer's output is brought to variance 1, measured on a batch",
+    "new rows": "rows of a table that its checkpoint does not have",
+    "shrink": "the model's own weights and a fresh draw, added up",
+    "ReDo": "units that are dormant on the data are drawn anew",
     "adapters": "the pairs of low-rank matrices beside trained weights",
     "within-layer": "every unit's output is brought to mean 0 and variance 1, measured on a batch",
 }

@@ -73,6 +73,19 @@ def _has_classes(graph: Graph) -> bool:
     return any(bias.size == len(graph.label_prior) for bias in graph.output_biases)
 
 
+def _has_class_head(graph: Graph) -> bool:
+    """Whether one linear layer of its own gives a score for each class."""
+    heads = [layer for layer in graph.layers if layer.role == "output" and layer.is_matrix]
+    return (
+        len(heads) == 1
+        and heads[0].kind == "linear"
+        and not (heads[0].keep or heads[0].adapter or heads[0].tied_to or heads[0].parametrized)
+        and heads[0].shape[0] == len(graph.label_prior)
+        and heads[0].multiplier == 1.0
+        and not graph.independent_labels
+    )
+
+
 def _has_adapters(graph: Graph) -> bool:
     return any(layer.adapter and not layer.keep for layer in graph.layers)
 
@@ -142,6 +155,16 @@ NEEDS: dict[str, Need] = {
         lambda graph: bool(graph.grows),  # no matter of the architecture: inherit_ and select are given it
         "a trained source of another size, which inherit_ and select take",
         "autoinit.inherit_(model, source, data, method=…)",
+    ),
+    "rows": Need(
+        lambda graph: any(layer.new_rows for layer in graph.layers),
+        "a checkpoint whose tables have fewer rows than the model's",
+        "checkpoint=, or autoinit.rows_(model, old=…) where there is no file",
+    ),
+    "class_head": Need(
+        _has_class_head,
+        "one new linear head, and labels of single classes in the data",
+        "autoinit.head_(model, data, head=…) for a head that no loss tells, or he_normal",
     ),
     "classes": Need(
         _has_classes,

@@ -15,13 +15,14 @@ from ..graph import ROLES
 from .adapters import AdapterName
 from .calibrations import CalibrationName
 from .growths import GrowthName
+from .inherited import CLOSED_HEADS, RenewalName, RowsName
 from .schemes import SCHEMES, scheme, scheme_name
 
 FanMode = Literal["own", "fan_in", "fan_out", "fan_avg", "fan_geometric"]
 ResidualOut = Literal["same", "scaled", "zero"]
 DepthRule = Literal["none", "fixup", "t_fixup", "deepnorm"]
 Attention = Literal["same", "mimetic"]
-Head = Literal["same", "eighth", "zero"]
+Head = Literal["same", "eighth", "zero", "class_means"]
 HeadBias = Literal["as_is", "zero", "label_prior"]
 Embedding = Literal["same", "small", "inverse_sqrt"]
 Recurrent = Literal["same", "orthogonal", "orthogonal_forget", "identity", "chrono"]
@@ -49,7 +50,8 @@ class Recipe:
         residual_out: last weight of each residual branch: the same rule, times 1/√L ("scaled"), or zero. Where the
             branch ends in a multiplier of its own (ReZero, SkipInit, LayerScale), zero means that multiplier.
         depth_rule: how a paper scales residual branches with depth: Fixup, T-Fixup or DeepNorm.
-        head: the output weight: the same rule, times 1/8 ("eighth"), or zero.
+        head: the output weight: the same rule, times 1/8 ("eighth"), zero, or with its bias from the means of each
+            class's features ("class_means").
         head_bias: the output bias: as other biases ("as_is"), zero, or the log frequencies of the labels.
         embedding: embeddings of tokens and tables of positions: the base's rule, std 0.02 ("small"), or 1/√width
             ("inverse_sqrt").
@@ -65,6 +67,10 @@ class Recipe:
             `autoinit.recipes.adapters.ADAPTER_ROWS`.
         growth: how it comes from a trained network of another size, a name of `autoinit.recipes.growths.GROWTH_ROWS`:
             of plans that `inherit_` makes.
+        rows: what rows of a table get that the checkpoint's has not: what they hold, or a name of
+            `autoinit.recipes.inherited.NEW_ROWS`.
+        renewal: how the model's own weights, which are trained, are mixed with what the other fields draw: a name of
+            `autoinit.recipes.inherited.RENEWALS`.
         rules: (role, scheme) pairs: matrices of that role follow that scheme and not the base.
     """
 
@@ -87,6 +93,8 @@ class Recipe:
     calibration: CalibrationName = "none"
     adapter: AdapterName = "same"
     growth: GrowthName = "none"
+    rows: RowsName = "same"
+    renewal: RenewalName = "none"
     rules: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -105,6 +113,13 @@ class Recipe:
         """A stable, readable name: the base and every field that is not at its default."""
         parts = [f"{name}={_short(value)}" for name, value in _changed(self).items() if name != "base"]
         return " ".join([self.base, *parts])
+
+    @property
+    def inherited(self) -> tuple[str, ...]:
+        """What it takes from trained weights, a text for each such field; nothing of a start from scratch."""
+        fields = {"adapter": self.adapter, "growth": self.growth, "rows": self.rows, "renewal": self.renewal}
+        closed = {"head": self.head} if self.head in CLOSED_HEADS else {}
+        return tuple(f"{name}={value}" for name, value in (fields | closed).items() if value != LATER.get(name))
 
     def to_json(self) -> str:
         """Returns the recipe as JSON, fields at their default left out."""
@@ -162,6 +177,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "calibration": get_args(CalibrationName),
     "adapter": get_args(AdapterName),
     "growth": get_args(GrowthName),
+    "rows": get_args(RowsName),
+    "renewal": get_args(RenewalName),
 }
 _WITHOUT_FANS = frozenset({"bias", "norm_scale", "layer_scale", "scalar", "position"})
 _NUMBERS = ("log2_gain", "depth_slope", "branch_power", "qk_log2")
@@ -180,6 +197,11 @@ def _check(recipe: Recipe) -> None:
             raise RecipeError(f"Recipe field {name!r} must be a number from -30 to 30. Got {value!r}.")
     if not (isinstance(recipe.base_width, int) and recipe.base_width >= 1):
         raise RecipeError(f"Recipe field 'base_width' must be a whole number from 1. Got {recipe.base_width!r}.")
+    if recipe.renewal != "none" and (recipe.base == "as_is" or recipe.calibration != "none"):
+        raise RecipeError(
+            f"Recipe field 'renewal' is {recipe.renewal!r}, which adds a fresh draw: name a base other than 'as_is', "
+            f"and no calibration. Got base {recipe.base!r} and calibration {recipe.calibration!r}."
+        )
     if recipe.mode != "own" and scheme(recipe.base).mode is None:
         modes = [name for name, row in SCHEMES.items() if row.mode is not None]
         raise RecipeError(
@@ -197,7 +219,7 @@ def _check(recipe: Recipe) -> None:
         scheme(name)
 
 
-LATER = {"adapter": "same", "growth": "none"}
+LATER = {"adapter": "same", "growth": "none", "rows": "same", "renewal": "none"}
 """Fields of recipes that came later, with what was true before: files leave that out."""
 
 OWN = Recipe()

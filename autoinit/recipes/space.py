@@ -17,6 +17,7 @@ from ..graph import Graph
 from .adapters import ADAPTER_ROWS
 from .calibrations import CALIBRATION_ROWS
 from .catalogue import ENTRIES, as_recipe, check_fits
+from .inherited import NEW_ROWS
 from .needs import NEEDS, meets
 from .recipe import Recipe
 from .schemes import SCHEMES
@@ -151,12 +152,14 @@ def _drawn(dimension: Dimension, generator: np.random.Generator) -> float | int 
 def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
     """Returns the dimensions of the table in the order that people read them."""
     adapted = NEEDS["adapters"].met(graph)
-    only_adapters = adapted and not graph.weights
-    found = [] if only_adapters else [Dimension("base", "as_is", choices=_bases(graph))]
+    beside = (adapted or NEEDS["rows"].met(graph)) and not graph.weights  # nothing that a scheme could draw
+    found = [] if beside else [Dimension("base", "as_is", choices=_bases(graph))]
     if graph.grows:
         found.append(Dimension("growth", "none", choices=("none", *graph.grows)))
     if adapted:
         found.append(Dimension("adapter", "same", choices=("same", *_adapters(graph))))
+    if NEEDS["rows"].met(graph):
+        found.append(Dimension("rows", "same", choices=("same", *NEW_ROWS)))
     if any(not layer.normalized for layer in graph.weights):
         found.append(Dimension("log2_gain", 0.0, low=-3.0, high=3.0))
     if len({layer.depth for layer in graph.weights}) > 2:
@@ -169,7 +172,8 @@ def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
     if NEEDS["transformer"].met(graph):
         found.append(Dimension("depth_rule", "none", choices=("none", "t_fixup", "deepnorm")))
     if graph.has_role("output"):
-        found.append(Dimension("head", "same", choices=("same", "eighth", "zero")))
+        closed = ("class_means",) if _learned_by(graph) else ()
+        found.append(Dimension("head", "same", choices=("same", "eighth", "zero", *closed)))
     if graph.output_biases:
         prior = ("label_prior",) if graph.label_prior else ()
         found.append(Dimension("head_bias", "as_is", choices=("as_is", "zero", *prior)))
@@ -180,9 +184,14 @@ def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
         found.append(Dimension("attention", "same", choices=("same", "mimetic")))
     if graph.has_role("recurrent"):
         found.append(Dimension("recurrent", "same", choices=_recurrent_rules(graph)))
-    if not only_adapters:
+    if not beside:
         found.append(Dimension("calibration", "none", choices=_calibrations(graph, allowance)))
     return found
+
+
+def _learned_by(graph: Graph) -> bool:
+    """Whether a new head can be worked out from features that somebody has trained."""
+    return bool(graph.trained) and NEEDS["class_head"].met(graph)
 
 
 def _adapters(graph: Graph) -> tuple[str, ...]:
@@ -261,6 +270,10 @@ def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
         found.append(Recipe(base="he_normal", branch_power=0.5, residual_out="zero", head="zero"))
     if "head" in names:
         found.append(Recipe(head="zero"))
+    if NEEDS["rows"].met(graph):
+        found = [*(Recipe(rows=name) for name in NEW_ROWS), *found]
+    if "head" in names and _learned_by(graph):
+        found.insert(0, Recipe(head="class_means"))
     found = [*(Recipe(growth=name) for name in graph.grows), *found]
     found = [*(Recipe(adapter=name) for name in _adapters(graph)), *found]
     named = [ENTRIES[name] for name in _ALONE]

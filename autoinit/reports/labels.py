@@ -34,6 +34,8 @@ FIELD_TITLES = {
     "calibration": "calibration on batches",
     "growth": "growing from a trained network",
     "adapter": "start of low-rank adapters",
+    "rows": "new rows of tables",
+    "renewal": "stale weights",
     "rules": "schemes by role",
     "learning rate": "learning rate",
 }

@@ -68,8 +68,9 @@ def _moves(space: Space) -> Iterator[Recipe]:
 def _weights(recipe: Recipe, graph: Graph) -> Hashable:
     """Returns what tells the weights of two recipes apart: what is set and how, and what is measured on it."""
     fills = [fill for fill in resolve(recipe, graph).fills if not fill.untouched]
-    start = (recipe.adapter, recipe.growth) if any(fill.distribution == "given" for fill in fills) else ()
-    measured = "none" if recipe.growth != "none" else _measured(recipe.calibration, graph)
+    given = {fill.name: "it is given" for fill in fills if fill.distribution == "given"}  # after any calibration
+    start = recipe.inherited if any(fill.distribution == "given" for fill in fills) else ()
+    measured = "none" if recipe.growth != "none" else _measured(recipe.calibration, graph.keeping(given))
     return measured, start, tuple(map(_drawn, fills))
 
 

@@ -78,7 +78,7 @@ def search(
         try:
             # Of what somebody lists, or asks a learning rate of, each is wanted whatever it costs; and what is known of
             # leads is of networks that are trained from scratch.
-            asked = space.listed or space.has("lr_step") or space.has("adapter") or space.has("growth")
+            asked = space.listed or any(map(space.has, ("lr_step", "adapter", "growth", "rows")))
             campaign.spares = campaign.spares and not asked
             with stored(storage, study_name) as (study, write):
                 explore(campaign, space, study, write)

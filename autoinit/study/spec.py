@@ -21,6 +21,7 @@ DIMENSIONS = (
     "base",
     "growth",
     "adapter",
+    "rows",
     "log2_gain",
     "depth_slope",
     "branch_power",

@@ -15,8 +15,10 @@ import autoinit
 from autoinit.inheritance.pairs import find_pairs
 from autoinit.inheritance.starts import HALF, needs_data, worked_out
 from autoinit.recipes.adapters import ADAPTER_ROWS
+from autoinit.recipes.catalogue import NAMED
 from autoinit.tracing.choices import keep_choices
 
+NEEDING = {"class_means", "shrink_and_perturb", "redo"}
 TAKING = [name for name, row in ADAPTER_ROWS.items() if row.takes]
 
 
@@ -138,12 +140,13 @@ def test_in_half_precision_the_plan_says_that_it_rounds() -> None:
 def test_only_what_is_measured_needs_data() -> None:
     needing = {name for name in ADAPTER_ROWS if needs_data(autoinit.Recipe(adapter=name))}
     assert needing == {"eva", "lora_ga", "corda"}
+    assert {name for name, recipe in NAMED.items() if needs_data(recipe)} - needing == NEEDING
     model = peft_model()
     graph = keep_choices(model, autoinit.trace(model, batches()))
     with pytest.raises(autoinit.RecipeError, match="Pass data="), unchanged(model):
-        worked_out(model, autoinit.resolve("eva", graph))
+        worked_out(model, autoinit.resolve("eva", graph), graph)
     with unchanged(model):
-        assert not worked_out(model, autoinit.resolve("pissa", graph)).pending
+        assert not worked_out(model, autoinit.resolve("pissa", graph), graph).pending
 
 
 def adapted_task() -> tuple[nn.Module, list[dict[str, Tensor]]]:
@@ -215,3 +218,78 @@ def test_stacks_are_not_made_where_adapters_take_from_frozen_weights() -> None:
     data = (torch.randn(128, 6), torch.randint(3, (128,)))
     with pytest.raises(autoinit.ArgumentError, match="may take from the frozen weights"):
         autoinit.select(model, data, budget=autoinit.Budget(steps=200), executor="stacked", apply=False)
+
+
+def longer(rows: int = 4) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Returns a GPT-2 with more tokens than its checkpoint, and the checkpoint."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2, n_positions=16)).eval()
+    stored = {name: value.clone() for name, value in model.state_dict().items()}
+    model.resize_token_embeddings(64 + rows, mean_resizing=False)
+    return model, stored
+
+
+@pytest.mark.parametrize("rows", ["mean", "mean_cov", "small", "zero"])
+def test_rows_beyond_a_checkpoint_are_set_and_no_others(rows: str, tmp_path: Path) -> None:
+    model, stored = longer()
+    other = longer()[0]
+    tokens = torch.randint(0, 64, (4, 12), generator=torch.Generator().manual_seed(1))
+    before = weights(model)
+    plan = autoinit.apply_(model, f"rows_{rows}", {"input_ids": tokens, "labels": tokens}, checkpoint=stored, seed=2)
+    by_hand, _ = longer()
+    autoinit.rows_(by_hand, method=rows, old=64, seed=2)
+    assert equal(weights(model), weights(by_hand))
+    assert not torch.equal(weights(model)["transformer.wte.weight"][64:], before["transformer.wte.weight"][64:])
+    assert all(torch.equal(weights(model)[name][: len(value)], value) for name, value in stored.items())
+    plan.save(tmp_path / "plan.json")
+    autoinit.apply_(other, tmp_path / "plan.json")
+    assert equal(weights(model), weights(other))
+
+
+def test_a_search_chooses_what_new_rows_start_from() -> None:
+    model, stored = longer()
+    tokens = torch.randint(0, 68, (64, 12), generator=torch.Generator().manual_seed(1))
+    data = [{"input_ids": part, "labels": part} for part in tokens.split(8)]
+    with unchanged(model):
+        found = autoinit.select(
+            model, data, step=lambda net, batch: net(**batch).loss, checkpoint=stored, apply=False,
+            budget=autoinit.Budget(steps=600),
+        )  # fmt: skip
+    assert {f"as_is rows={rows}" for rows in ("mean", "mean_cov", "small", "zero")} <= set(found.trials["recipe"])
+    assert "failed" not in set(found.trials["state"])
+
+
+class Tagger(nn.Module):
+    """A table of tokens with two new rows, and a linear map with a low-rank pair beside."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.table, self.tagged = nn.Embedding(tokens, 24), ByHand()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.tagged(self.table(tokens))
+
+
+def test_rows_beside_adapters_are_set_with_them() -> None:
+    torch.manual_seed(0)
+    model, stored = Tagger(22), {}
+    for name, value in model.state_dict().items():
+        if name.startswith("table") or "base" in name:
+            stored[name] = value[:20].clone() if name.startswith("table") else value.clone()
+    plan = autoinit.apply_(
+        model, autoinit.Recipe(adapter="pissa", rows="mean"), torch.randint(0, 22, (4, 5)), checkpoint=stored
+    )
+    table = model.table.weight.detach()
+    assert torch.equal(table[:20], stored["table.weight"])
+    assert torch.allclose(table[20:], table[:20].mean(0).expand(2, -1), atol=1e-6)
+    assert any(fill.distribution == "remainder" for fill in plan.fills)
+
+
+def test_a_frozen_table_has_no_new_rows() -> None:
+    model, stored = longer()
+    model.transformer.wte.weight.requires_grad_(False)
+    tokens = torch.randint(0, 64, (4, 12))
+    with pytest.raises(autoinit.RecipeError, match="fewer rows than the model's"), unchanged(model):
+        autoinit.apply_(model, "rows_mean", {"input_ids": tokens, "labels": tokens}, checkpoint=stored)

@@ -8,6 +8,7 @@ from autoinit.recipes.adapters import ADAPTER_ROWS
 from autoinit.recipes.calibrations import CALIBRATION_ROWS
 from autoinit.recipes.catalogue import ENTRIES
 from autoinit.recipes.growths import GROWTH_ROWS
+from autoinit.recipes.inherited import NEW_ROWS, RENEWALS
 from autoinit.recipes.names import OWN_TITLE, glossary, meanings, recipe_of, recipe_titles, title
 from autoinit.recipes.recipe import OWN, Recipe
 
@@ -45,7 +46,7 @@ VALUES = {
     "branch_power": [0.5],
     "residual_out": ["scaled", "zero"],
     "depth_rule": ["fixup", "t_fixup", "deepnorm"],
-    "head": ["eighth", "zero"],
+    "head": ["eighth", "zero", "class_means"],
     "head_bias": ["zero", "label_prior"],
     "embedding": ["small", "inverse_sqrt"],
     "qk_log2": [0.5],
@@ -57,6 +58,8 @@ VALUES = {
     "rules": [(("output", "he_normal"),)],
     "adapter": list(ADAPTER_ROWS),
     "growth": list(GROWTH_ROWS),
+    "rows": list(NEW_ROWS),
+    "renewal": list(RENEWALS),
     "calibration": [name for name in CALIBRATION_ROWS if name != "none"],
 }
 

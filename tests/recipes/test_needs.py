@@ -37,6 +37,8 @@ MET = {
     "adapters": {"adapted", "packed"},
     "bases": {"adapted"},
     "source": set(),
+    "rows": set(),
+    "class_head": {"relu", "adapted", "packed", "tanh", "gelu", "sine", "selu"},
     "straight": {"relu", "adapted", "packed", "gelu", "pre_ln", "post_ln", "relu_rnn"},
     "relu_rnn": {"relu_rnn"},
     "gates": {"lstm"},
@@ -73,6 +75,26 @@ def test_a_prior_needs_a_bias_of_its_size() -> None:
     layers = (linear("head", 10, 8, role="output"), bias("head.bias", "head", 10))
     for prior, count, met in (((0.1,) * 10, 2, True), ((0.1,) * 10, 1, False), ((0.5, 0.5), 2, False), ((), 2, False)):
         assert NEEDS["classes"].met(Graph(layers[:count], label_prior=prior)) is met
+
+
+def test_a_head_of_class_means_is_one_plain_layer_with_a_score_for_each_class() -> None:
+    head, classes = linear("head", 3, 8, role="output"), (0.5, 0.25, 0.25)
+    whole = Graph((head,), label_prior=classes)
+    assert NEEDS["class_head"].met(whole)
+    others = [{"keep": "frozen"}, {"tied_to": ("table",)}, {"parametrized": "weight_norm"}, {"multiplier": 0.5}]
+    for change in (*others, {"kind": "conv"}, {"role": "hidden"}):
+        assert not NEEDS["class_head"].met(dataclasses.replace(whole, layers=(dataclasses.replace(head, **change),)))
+    second = dataclasses.replace(head, name="other")
+    assert not NEEDS["class_head"].met(dataclasses.replace(whole, layers=(head, second)))
+    assert not NEEDS["class_head"].met(dataclasses.replace(whole, label_prior=()))
+    assert not NEEDS["class_head"].met(dataclasses.replace(whole, independent_labels=True))
+
+
+def test_rows_are_new_where_a_checkpoint_is_shorter() -> None:
+    table = dataclasses.replace(linear("head", 3, 8, role="output"), keep="trained", new_rows=2)
+    assert NEEDS["rows"].met(Graph((table,)))
+    other = linear("other", 8, 8)
+    assert not NEEDS["rows"].met(Graph((other, table)).restricted(exclude="head"))
 
 
 def test_the_error_says_what_is_missing_and_what_to_use() -> None:

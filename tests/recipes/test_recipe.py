@@ -44,7 +44,7 @@ def test_rules_may_be_a_mapping_and_have_one_order() -> None:
     ("fields", "said"),
     [
         ({"base": "he_norml"}, "Did you mean 'he_normal'"),
-        ({"head": "tiny"}, "must be one of same, eighth, zero. Got 'tiny'"),
+        ({"head": "tiny"}, "must be one of same, eighth, zero, class_means. Got 'tiny'"),
         ({"log2_gain": float("nan")}, "number from -30 to 30. Got nan"),
         ({"log2_gain": 99.0}, "Got 99.0"),
         ({"rules": (("qwery", "as_is"),)}, "Did you mean 'query'"),
