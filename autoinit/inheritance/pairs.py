@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class Pair:
         up: name of B, [out, r].
         scale: s.
         module: path of the module whose input is what W multiplies.
-        kind: what W is; "linear" is a convolution of one tap too, whose matrices have further axes of length 1.
+        kind: what W is; "linear" is a convolution too whose kernels look at all channels, W and A then with the axes of
+            the kernel behind and B with as many of length 1.
         transposed: whether W is stored [in, out] (transformers' Conv1D), or is an embedding's [rows, out].
     """
 
@@ -104,10 +106,14 @@ def _members(module: nn.Module, name: str) -> Mapping[str, object]:
 
 
 def _kind(base: nn.Module) -> Kind:
-    """Returns what a layer is: a convolution of one tap and one group multiplies positions as a linear layer does."""
+    """Returns what a layer is: a convolution of one group multiplies patches as a linear layer does.
+
+    peft's adapters have its kernel, stride and padding, and no dilation.
+    """
     if not isinstance(base, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return "linear"
-    return "linear" if set(base.kernel_size) == {1} and base.groups == 1 else "conv"
+    plain = base.groups == 1 and set(base.dilation) == {1} and base.padding_mode == "zeros"
+    return "linear" if plain else "conv"
 
 
 def _of_shape(path: str, module: nn.Module) -> Iterator[Pair]:
@@ -225,7 +231,7 @@ def _marked(model: nn.Module, graph: Graph, pair: Pair, beside: int) -> Iterator
     yield _part(up, "up", pair.base, pair.scale, free=trains[1])
     kind = pair.kind if pair.kind != "linear" or base.kind == "other" else base.kind
     lends = pair.kind == "linear" and beside == 1 and all(trains) and not why_not_lent(model, pair.base)
-    out, inside = ((1,), (0,)) if pair.transposed else ((0,), (1,))
+    out, inside = ((1,), (0,)) if pair.transposed else ((0,), tuple(range(1, max(2, len(base.shape)))))
     keep = f"{TRAINED}: an adapter is beside it" if base.keep else BESIDE_ADAPTERS
     yield dataclasses.replace(base, kind=kind, lends=lends, out_axes=out, in_axes=inside, keep=keep)
 
@@ -234,7 +240,8 @@ def _part(layer: Layer, part: Literal["down", "up"], base: str, scale: float, *,
     """Returns the layer of one matrix of a pair: nothing but that matters of its place."""
     return Layer(
         name=layer.name, shape=layer.shape, kind="linear", role="lora",
-        fan_in=layer.shape[1], fan_out=layer.shape[0], out_axes=(0,), in_axes=(1,),
+        fan_in=math.prod(layer.shape[1:]), fan_out=layer.shape[0],
+        out_axes=(0,), in_axes=tuple(range(1, len(layer.shape))),
         depth=layer.depth, residual_depth=layer.residual_depth, of=base, multiplier=scale,
         tied_to=layer.tied_to, parametrized=layer.parametrized, keep="" if free else layer.keep, adapter=part,
     )  # fmt: skip
@@ -247,6 +254,6 @@ def why_not_lent(model: nn.Module, name: str) -> str:
     if parametrize.is_parametrized(owner, attribute):
         return "it is derived by a parametrization"
     weight = owner._parameters.get(attribute)
-    if weight is None or weight.dtype not in _FLOATS or weight.dim() < 2 or any(n > 1 for n in weight.shape[2:]):
+    if weight is None or weight.dtype not in _FLOATS or weight.dim() < 2:
         return QUANTIZED
     return "" if type(weight) is nn.Parameter and type(weight.data) is Tensor else QUANTIZED

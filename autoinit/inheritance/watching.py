@@ -35,9 +35,9 @@ class Moments:
     total: Tensor
     count: int = 0
 
-    def add(self, inputs: Tensor, axis: int = -1) -> None:
-        """Adds inputs, of which one axis is that of the features."""
-        rows = inputs.detach().movedim(axis, -1).reshape(-1, inputs.shape[axis]).to(self.outer.dtype)
+    def add(self, inputs: Tensor) -> None:
+        """Adds inputs, of which the last axis is that of the features."""
+        rows = inputs.detach().reshape(-1, len(self.total)).to(self.outer.dtype)
         self.outer.addmm_(rows.T, rows)
         self.total.add_(rows.sum(0))
         self.count += rows.shape[0]
@@ -55,7 +55,7 @@ class Moments:
 
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Their features are the second axis, and not the last one."""
+"""What they multiply are patches of their inputs."""
 
 Spend = Callable[..., None]
 
@@ -129,7 +129,7 @@ def _groups(pairs: Sequence[Pair], size: Callable[[Pair], int]) -> Iterator[list
 
 
 def _width(model: nn.Module, pair: Pair) -> int:
-    return model.get_parameter(pair.down).shape[1]
+    return model.get_parameter(pair.down)[0].numel()
 
 
 def _moments(model: nn.Module, pair: Pair) -> Moments:
@@ -140,6 +140,18 @@ def _moments(model: nn.Module, pair: Pair) -> Moments:
     )
 
 
+def _patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, inputs: Tensor) -> Iterator[Tensor]:
+    """Yields what a convolution's kernels see, [places…, channels · taps], row by row: all at once may have no room."""
+    places = len(module.kernel_size)
+    rows = inputs if inputs.dim() == places + 2 else inputs[None]
+    ends: list[int] = module._reversed_padding_repeated_twice  # before and after, "same" included, the last axis first
+    for row in rows.detach():
+        seen = nn.functional.pad(row, ends)
+        for axis in range(places):
+            seen = seen.unfold(1 + axis, module.kernel_size[axis], module.stride[axis])
+        yield seen.movedim(0, places).flatten(places)
+
+
 @contextlib.contextmanager
 def _hooked(model: nn.Module, moments: dict[str, Moments]) -> Iterator[None]:
     """Has the inputs of modules added up while the block runs."""
@@ -147,7 +159,8 @@ def _hooked(model: nn.Module, moments: dict[str, Moments]) -> Iterator[None]:
     def watch(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def seen(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if inputs and isinstance(inputs[0], Tensor) and inputs[0].is_floating_point():
-                moments[path].add(inputs[0], 1 if isinstance(module, _CONVOLUTIONS) else -1)
+                for part in _patches(module, inputs[0]) if isinstance(module, _CONVOLUTIONS) else inputs[:1]:
+                    moments[path].add(part)
 
         return seen
 

@@ -32,7 +32,7 @@ def adapter(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     if (layer.adapter == "up") != table:
         return constant(layer, (0.0,), row.up if not table else "LoRA beside a table: zero")
     if row.name == "gaussian":
-        std = 1 / max(1, min(layer.shape[:2]))
+        std = 1 / max(1, layer.shape[1 if layer.adapter == "up" else 0])
         return make(layer, "normal", f"{row.down} = {text.number(std)}", std=std)
     if table:
         return make(layer, "normal", f"LoRA beside a table: std = {EMBEDDING_STD:g}", std=EMBEDDING_STD)

