@@ -70,6 +70,9 @@ TRAINED = "trained"
 BESIDE_ADAPTERS = f"{TRAINED}, as what is beside adapters is; if it is new, name it in only="
 """Why other parameters than adapters stay where a model has those: nothing tells a new head from a trained one."""
 
+IN_CHECKPOINT = f"{TRAINED}: it is in the checkpoint"
+"""Why a parameter stays that a checkpoint has."""
+
 Globs = str | Sequence[str] | None
 
 ROLES: tuple[str, ...] = get_args(Role)
@@ -342,6 +345,11 @@ class Graph(Mapping[str, Layer]):
         if not reasons:
             return self
         layers = (dataclasses.replace(one, keep=one.keep or reasons.get(one.name, "")) for one in self.layers)
+        return dataclasses.replace(self, layers=tuple(layers))
+
+    def stale(self) -> Graph:
+        """Returns the graph in which what a checkpoint has may change: that is what a renewal is asked for."""
+        layers = (dataclasses.replace(one, keep="") if one.keep == IN_CHECKPOINT else one for one in self.layers)
         return dataclasses.replace(self, layers=tuple(layers))
 
     def restricted(self, only: Globs = None, exclude: Globs = None) -> Graph:

@@ -127,7 +127,7 @@ def test_what_is_printed_is_compared() -> None:
         "docs/guide.md": 6,
         "docs/large_models.md": 3,
         "docs/reference.md": 1,
-        "docs/rows_and_heads.md": 2,
+        "docs/rows_and_heads.md": 3,
         "docs/running.md": 1,
         "docs/stale_weights.md": 1,
     }

@@ -50,6 +50,7 @@ def renewed(
         spend: told the forward passes of that.
         memory: of costly draws.
     """
+    graph = graph.stale()
     fresh = dataclasses.replace(resolve(_anew(plan), graph, seed=plan.seed), drawn_on=plan.drawn_on)
     set_weights(task.model, fresh, memory)
     with torch.no_grad():

@@ -9,15 +9,12 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from ..graph import BESIDE_ADAPTERS, TRAINED, Graph, Layer
+from ..graph import BESIDE_ADAPTERS, IN_CHECKPOINT, TRAINED, Graph, Layer
 from ..task.assign import assign_all, read
 from ..text import few
 from .checkpoints import Source
 from .matching import Matching, matched
 from .tables import with_rows
-
-IN_CHECKPOINT = f"{TRAINED}: it is in the checkpoint"
-"""Why a parameter stays that a checkpoint has."""
 
 
 def with_trained(model: nn.Module, graph: Graph, checkpoint: Source | None) -> Graph:

@@ -72,11 +72,12 @@ def resolve(recipe: Recipe | str, graph: Graph, *, seed: int = 0) -> Plan:
     check_seed(seed)
     recipe = as_recipe(recipe)
     check_fits(recipe, graph)
+    base: Base = "trained" if graph.trained else "own"
+    graph = graph.stale() if recipe.renewal != "none" else graph
     drawn = ((_unmultiplied(_fill(layer, recipe, graph), layer), layer) for layer in graph.layers)
     fills = {layer.name: _rated(fill, layer, recipe, graph) for fill, layer in drawn}
     fills |= {layer.name: _copied(layer, fills[layer.copy_of], recipe) for layer in graph.layers if layer.copy_of}
     keeps = any(fill.distribution == "keep" for fill in fills.values())
-    base: Base = "trained" if graph.trained else "own"
     read = (note for note in graph.notes if keeps or note != WITHOUT_VALUES)
     notes = (*read, *_taken_for(graph), *_notes(recipe, graph))
     return Plan(recipe, seed, tuple(fills.values()), notes=notes, made_with=__version__, base=base)

@@ -70,7 +70,7 @@ class Recipe:
         rows: what rows of a table get that the checkpoint's has not: what they hold, or a name of
             `autoinit.recipes.inherited.NEW_ROWS`.
         renewal: how the model's own weights, which are trained, are mixed with what the other fields draw: a name of
-            `autoinit.recipes.inherited.RENEWALS`.
+            `autoinit.recipes.inherited.RENEWALS`. It alone moves what is in a checkpoint.
         rules: (role, scheme) pairs: matrices of that role follow that scheme and not the base.
     """
 

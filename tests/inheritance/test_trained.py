@@ -14,8 +14,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import autoinit
-from autoinit.graph import BESIDE_ADAPTERS
-from autoinit.inheritance.trained import IN_CHECKPOINT, with_trained
+from autoinit.graph import BESIDE_ADAPTERS, IN_CHECKPOINT
+from autoinit.inheritance.trained import with_trained
 from autoinit.tracing.choices import keep_choices
 
 X, Y = load_digits(return_X_y=True)

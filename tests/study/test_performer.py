@@ -17,6 +17,7 @@ from study_plans import TASK, plan
 from torch import Tensor, nn
 
 from autoinit.errors import ArgumentError, FactoryError, ModelError, SourceError
+from autoinit.recipes.catalogue import as_recipe
 from autoinit.recipes.recipe import OWN, Recipe
 from autoinit.seeds import seed_of_use
 from autoinit.study.jobs import Described, StudyJob, dense_jobs
@@ -131,6 +132,28 @@ def test_a_task_starts_from_its_checkpoint_and_what_that_has_stays(tmp_path: Pat
     at.close()
     with pytest.raises(SourceError, match=r"There is no .*lost\.safetensors"):
         Workbench(spec(checkpoint="lost.safetensors"), 0, [tmp_path])
+
+
+def test_a_task_has_candidates_for_longer_tables_and_for_stale_weights(tmp_path: Path) -> None:
+    at = Workbench(spec(), 0, [])
+    trained = {name: value.clone() for name, value in at.bench.task.model.state_dict().items()}
+    at.close()
+    save_file(trained, tmp_path / "stale.safetensors")
+    at = Workbench(spec(checkpoint="stale.safetensors"), 7, [tmp_path])
+    plan = at.bench.draw(as_recipe("shrink_and_perturb"))
+    assert plan.base == "trained"
+    found = at.bench.task.model[0].weight.detach()
+    assert float(torch.corrcoef(torch.stack([found.flatten(), trained["0.weight"].flatten()]))[0, 1]) > 0.3
+    at.bench.draw(OWN)
+    assert torch.equal(at.bench.task.model[0].weight, trained["0.weight"])
+    at.close()
+    shorter = {name: value[:8].clone() if name.startswith("2.") else value for name, value in trained.items()}
+    save_file(shorter, tmp_path / "shorter.safetensors")
+    at = Workbench(spec(checkpoint="shorter.safetensors"), 7, [tmp_path])
+    at.bench.draw(as_recipe("rows_zero"))
+    assert torch.equal(at.bench.task.model[2].weight[:8], shorter["2.weight"])
+    assert not at.bench.task.model[2].weight[8:].any()
+    at.close()
 
 
 def test_a_task_may_take_after_a_trained_network(tmp_path: Path) -> None:
