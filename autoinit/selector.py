@@ -135,8 +135,9 @@ def select(
             has to.
         checkpoint: The model holds trained weights of this: a file of safetensors or of `torch.save` (read without
             running code in it), a folder of transformers with its shards, a mapping of names to tensors, or a module.
-            What it has stays, bit for bit; what it lacks is new. None means that only frozen parameters, those that the
-            optimizer does not hold, and weights beside low-rank adapters are known to be trained.
+            What it has stays, bit for bit, but under recipes that renew; what it lacks is new. None means that only
+            frozen parameters, those that the optimizer does not hold, and weights beside low-rank adapters are known to
+            be trained.
         source: The model may take after this trained network of the same kind and another size, a module or whatever
             `checkpoint` may be: the ways of growing that fit it are candidates, beside those from scratch. None means
             that there is none.

@@ -201,7 +201,7 @@ VOICES = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo",
 """Folders of recorded speech: four people, one of them in two languages."""
 SOUNDS = Path("/usr/share/asterisk/sounds")
 """Where Debian's packages asterisk-core-sounds-{en,es,fr,it,ru}-wav have them."""
-FRAME, FRAMES, OF_EACH = 1024, 4, 300
+FRAME, FRAMES, OF_EACH = 1024, 6, 600
 """Samples of a frame at 16 kHz, frames of a row, rows of each voice."""
 
 
@@ -213,9 +213,9 @@ class Hearing(nn.Module):
         self.crepe, self.head = _crepe(), nn.Linear(256, len(VOICES))
 
     def forward(self, heard: Tensor) -> Tensor:
-        """Returns a score for each voice: what the first layer gives, [rows, frames, channels, places] → [rows, 5]."""
+        """Returns a score for each voice: what two layers give, [rows, frames, channels, places] → [rows, 5]."""
         seen = heard.flatten(0, 1)[..., None]
-        for number in range(2, 7):
+        for number in range(3, 7):
             convolution, norm = (self.crepe.get_submodule(f"conv{number}{tail}") for tail in ("", "_BN"))
             seen = self.crepe.layer(seen, convolution, norm)
         scores: Tensor = self.head(seen.flatten(1).reshape(*heard.shape[:2], -1).mean(1))
@@ -246,7 +246,7 @@ def _hearing(seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Hearing()
-    return adapted(model, seed, [f"conv{number}" for number in range(2, 7)], modules_to_save=["head"])
+    return adapted(model, seed, [f"conv{number}" for number in range(3, 7)], modules_to_save=["head"])
 
 
 @functools.cache
@@ -254,7 +254,7 @@ def _voices() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns what is heard in loud rows of frames, and their voices; no recording is in both parts."""
     parts: dict[bool, list[tuple[Tensor, int]]] = {False: [], True: []}
     for label, voice in enumerate(VOICES):
-        counts = {False: OF_EACH, True: HELD_BACK // (2 * len(VOICES))}
+        counts = {False: OF_EACH, True: HELD_BACK // len(VOICES)}
         paths = sorted((SOUNDS / voice).glob("*.wav"))
         order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(label)).tolist()
         for place, number in enumerate(order):
@@ -270,13 +270,12 @@ def _voices() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def _heard(rows: Tensor) -> Tensor:
-    """Returns what the first layer, which has no adapter, makes of rows of frames."""
-    crepe = _crepe().eval()
-    parts = [
-        crepe.layer(part[:, None, :, None], crepe.conv1, crepe.conv1_BN, (0, 0, 254, 254))
-        for part in rows.flatten(0, 1).split(64)
-    ]
-    return torch.cat(parts).reshape(*rows.shape[:2], 128, -1)
+    """Returns what the first two layers, which have no adapters, make of rows of frames."""
+    crepe, parts = _crepe().eval(), []
+    for part in rows.flatten(0, 1).split(64):
+        first = crepe.layer(part[:, None, :, None], crepe.conv1, crepe.conv1_BN, (0, 0, 254, 254))
+        parts.append(crepe.layer(first, crepe.conv2, crepe.conv2_BN))
+    return torch.cat(parts).reshape(*rows.shape[:2], 16, -1)
 
 
 def _rows_of(path: Path) -> list[Tensor]:
@@ -305,6 +304,6 @@ TASKS = {
     for task in (
         Adapted("gpt_prose", _gpt_with_adapters, second_half, _next_character, rate=5e-4, steps=120, rows=8),
         Adapted("efficientnet_mnist", _efficientnet, _digits, _classes, rate=2e-3, steps=80, rows=8),
-        Adapted("crepe_voices", _hearing, _voices, _classes, rate=5e-3, steps=100, rows=8),
+        Adapted("crepe_voices", _hearing, _voices, _classes, rate=5e-3, steps=150, rows=16),
     )
 }
