@@ -13,6 +13,7 @@ What to call; `help(autoinit.select)` and so on say the rest:
     inherit_          sets a model's weights from a trained network of another size
     rows_, head_      set the new rows of a trained table; a new head on a trained body
     renew_            brings weights back that have become stale
+    ticket            chooses which of a model's weights are trained at all: a lottery ticket
     restore_          gives trained weights back what a start of adapters took from them
     catalogue         lists every initialization that has a name
     report            writes a page about a selection, a diagnosis or a study
@@ -23,7 +24,7 @@ What to call; `help(autoinit.select)` and so on say the rest:
     init, testing     draws as functions of one tensor; a suite for draws of your own
 
 What comes back or is passed: Selection, Diagnosis, Finding, Recommendation, CoordinateCheck, Plan (of Fill), Graph
-(of Layer), Recipe, Renewal, Budget, Task, Recommender, Study. Every error is an AutoInitError: ArgumentError,
+(of Layer), Recipe, Renewal, Ticket, Budget, Task, Recommender, Study. Every error is an AutoInitError: ArgumentError,
 BudgetError, CalibrationError, DataError, DeviceError, FactoryError, KnowledgeError, ModelError, OptimizerError,
 PlanFileError, PlanMismatchError, RecipeError, SourceError, StepError, StorageError.
 
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from .inherit import restore_ as restore_
     from .inheritance.rows import rows_ as rows_
     from .judging.budget import Budget as Budget
+    from .lottery import ticket as ticket
     from .plans.fill import Fill as Fill
     from .plans.plan import Plan as Plan
     from .plans.rules import resolve as resolve
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from .study.runner import run_study as run_study
     from .study.spec import Study as Study
     from .task.task import Task as Task
+    from .tickets.ticket import Ticket as Ticket
     from .tracing.tracing import trace as trace
 
 _HOMES = {
@@ -120,6 +123,7 @@ _HOMES = {
     "StorageError": "errors",
     "Study": "study.spec",
     "Task": "task.task",
+    "Ticket": "tickets.ticket",
     "apply_": "apply",
     "coordinate_check": "coordinates",
     "diagnose": "diagnosis",
@@ -134,6 +138,7 @@ _HOMES = {
     "run_study": "study.runner",
     "select": "selector",
     "smaller": "proxies.miniatures",
+    "ticket": "lottery",
     "trace": "tracing.tracing",
 }
 """Public name → the module it lives in."""

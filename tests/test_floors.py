@@ -19,7 +19,7 @@ PACKAGE = ROOT / "autoinit"
 FLOORS = (
     "version errors seeds text screen jsonfile factories activations graph",
     "recipes plans judging knowledge recommender",
-    "task inheritance growth renewal tracing proxies initializers init drawing calibrations apply inherit renew",
+    "task inheritance growth renewal tickets tracing proxies initializers init drawing calibrations apply inherit renew lottery",
     "probing stacks findings executors search",
     "selector recommendation diagnosis coordinates demo testing",
     "study reports cli __main__",
