@@ -19,7 +19,8 @@ PACKAGE = ROOT / "autoinit"
 FLOORS = (
     "version errors seeds text screen jsonfile factories activations graph",
     "recipes plans judging knowledge recommender",
-    "task inheritance growth renewal tickets tracing proxies initializers init drawing calibrations apply inherit renew lottery",
+    "task inheritance growth renewal tickets tracing proxies initializers init drawing",
+    "calibrations apply inherit renew lottery",
     "probing stacks findings executors search",
     "selector recommendation diagnosis coordinates demo testing",
     "study reports cli __main__",
@@ -122,6 +123,8 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "search.duel": "search/test_finals.py",
     "search.explore": "search/test_funnel.py",
     "task.features": "task/test_task_features.py",
+    "tickets.files": "tickets/test_ticket.py",
+    "tickets.wearing": "tickets/test_ticket.py",
 }
 """Modules without a test file of their own, and where they are tested."""
 

@@ -7,8 +7,8 @@
 A ReLU network 784-300-100-10 of PyTorch's own draw is trained by Adam (1.2e-3, batches of 60, as in the paper) on 4,000
 MNIST digits. Each method chooses masks at 80 and at 95 %; every ticket is then trained for as many steps, on the same
 batches in the same order, as the dense network. "Re-drawn" are the masks of the magnitude ticket on fresh weights,
-"random, its densities" as many entries of each layer at random, on the ticket's own weights. Magnitude prunes all layers
-together, in as many rounds as remove a fifth each, each of as many steps. Nothing was tuned.
+"random, its densities" as many entries of each layer at random, on the ticket's own weights. Magnitude prunes all
+layers together, in as many rounds as remove a fifth each, each of as many steps. Nothing was tuned.
 
 The outcome is the accuracy on 1,000 held-back digits at the end. A finished (method, sparsity, seed) is one line in
 `results/tickets.jsonl`, and is not run again; `choosing` are the seconds that its choice took. What needs the masks of
