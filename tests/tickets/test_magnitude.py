@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import autoinit
 from autoinit.errors import ModelError
-from autoinit.tickets.magnitude import usual_rounds
+from autoinit.tickets.magnitude import masked, usual_rounds
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
@@ -101,3 +101,14 @@ def test_what_the_optimizer_does_not_hold_stays_whole() -> None:
     found = autoinit.ticket(dense(), data(), 0.5, steps=3, optimizer=lambda ps: adam(ps[:-2]))
     assert list(found.masks) == WEIGHTS[:2]
     assert "5.weight: stays whole (the optimizer does not train it)." in found.notes
+
+
+def test_no_gradient_reaches_what_is_removed_so_that_a_clipped_norm_knows_nothing_of_it() -> None:
+    model = dense()
+    mask = torch.rand(24, 8) < 0.3
+    with masked(model, {"0.weight": mask}):
+        assert torch.equal(model[0].weight != 0, mask)
+        F.cross_entropy(model(data()[0][0]), data()[0][1]).backward()
+    assert not model[0].weight.grad[~mask].any()
+    assert bool(model[0].weight.grad[mask].any())
+    assert not model[0].weight._backward_hooks
