@@ -14,6 +14,8 @@ What to call; `help(autoinit.select)` and so on say the rest:
     rows_, head_      set the new rows of a trained table; a new head on a trained body
     renew_            brings weights back that have become stale
     ticket            chooses which of a model's weights are trained at all: a lottery ticket
+    meta_learn        learns a start from many small tasks; evaluate_episodes says how far one comes in a few steps
+    episodes          makes such tasks from labelled rows
     restore_          gives trained weights back what a start of adapters took from them
     catalogue         lists every initialization that has a name
     report            writes a page about a selection, a diagnosis or a study
@@ -24,9 +26,9 @@ What to call; `help(autoinit.select)` and so on say the rest:
     init, testing     draws as functions of one tensor; a suite for draws of your own
 
 What comes back or is passed: Selection, Diagnosis, Finding, Recommendation, CoordinateCheck, Plan (of Fill), Graph
-(of Layer), Recipe, Renewal, Ticket, Budget, Task, Recommender, Study. Every error is an AutoInitError: ArgumentError,
-BudgetError, CalibrationError, DataError, DeviceError, FactoryError, KnowledgeError, ModelError, OptimizerError,
-PlanFileError, PlanMismatchError, RecipeError, SourceError, StepError, StorageError.
+(of Layer), Recipe, Renewal, Ticket, LearnedStart, Budget, Task, Recommender, Study. Every error is an AutoInitError:
+ArgumentError, BudgetError, CalibrationError, DataError, DeviceError, FactoryError, KnowledgeError, ModelError,
+OptimizerError, PlanFileError, PlanMismatchError, RecipeError, SourceError, StepError, StorageError.
 
 Public names are loaded on first use, so that `import autoinit` loads neither torch nor optuna nor pandas.
 """
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from .coordinates import coordinate_check as coordinate_check
     from .diagnosis import Diagnosis as Diagnosis
     from .diagnosis import diagnose as diagnose
+    from .episodic.learned import LearnedStart as LearnedStart
+    from .episodic.sampling import episodes as episodes
     from .errors import ArgumentError as ArgumentError
     from .errors import AutoInitError as AutoInitError
     from .errors import BudgetError as BudgetError
@@ -70,6 +74,8 @@ if TYPE_CHECKING:
     from .inheritance.rows import rows_ as rows_
     from .judging.budget import Budget as Budget
     from .lottery import ticket as ticket
+    from .meta_learning import evaluate_episodes as evaluate_episodes
+    from .meta_learning import meta_learn as meta_learn
     from .plans.fill import Fill as Fill
     from .plans.plan import Plan as Plan
     from .plans.rules import resolve as resolve
@@ -107,6 +113,7 @@ _HOMES = {
     "Graph": "graph",
     "Layer": "graph",
     "KnowledgeError": "errors",
+    "LearnedStart": "episodic.learned",
     "ModelError": "errors",
     "OptimizerError": "errors",
     "Plan": "plans.plan",
@@ -127,8 +134,11 @@ _HOMES = {
     "apply_": "apply",
     "coordinate_check": "coordinates",
     "diagnose": "diagnosis",
+    "episodes": "episodic.sampling",
+    "evaluate_episodes": "meta_learning",
     "head_": "inherit",
     "inherit_": "inherit",
+    "meta_learn": "meta_learning",
     "recommend": "recommendation",
     "report": "reports.reporting",
     "resolve": "plans.rules",

@@ -75,7 +75,21 @@ def test_a_verb_explains_every_argument_in_whole_sentences(name: str) -> None:
     assert fragments == {}, "a sentence begins with a capital letter and ends with a full stop"
 
 
-SUBJECTS = {"model", "make_model", "what", "source", "data", "recipe", "graph", "study", "path", "sparsity"}
+SUBJECTS = {
+    "model",
+    "make_model",
+    "what",
+    "source",
+    "data",
+    "recipe",
+    "graph",
+    "study",
+    "path",
+    "sparsity",
+    "tasks",
+    "inputs",
+    "labels",
+}
 """Arguments without which a verb means nothing: they are given by their place, all others by name alone."""
 
 
@@ -96,7 +110,8 @@ def test_an_argument_of_several_verbs_has_one_default_and_one_meaning_of_none() 
     several = {argument: found for argument, found in defaults.items() if len(found) > 1}
     assert {"loss", "step", "lr", "optimizer", "only", "exclude", "recipes", "seed", "data"} <= several.keys()
     own = {("optimizer", "coordinate_check")}  # by its name, whose learning rates μP has rules for
-    own |= {("method", verb) for verb in ("inherit_", "rows_", "head_", "renew_", "ticket")}  # each has ways of its own
+    ways = ("inherit_", "rows_", "head_", "renew_", "ticket", "meta_learn")
+    own |= {("method", verb) for verb in ways}  # each has ways of its own
     own |= {("steps", "ticket")}  # as many as the method needs
     odd = {
         argument: found

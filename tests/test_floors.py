@@ -19,8 +19,8 @@ PACKAGE = ROOT / "autoinit"
 FLOORS = (
     "version errors seeds text screen jsonfile factories activations graph",
     "recipes plans judging knowledge recommender",
-    "task inheritance growth renewal tickets tracing proxies initializers init drawing",
-    "calibrations apply inherit renew lottery",
+    "task inheritance growth renewal tickets episodic tracing proxies initializers init drawing",
+    "calibrations apply inherit renew lottery meta_learning",
     "probing stacks findings executors search",
     "selector recommendation diagnosis coordinates demo testing",
     "study reports cli __main__",
@@ -96,6 +96,7 @@ GLOBAL_RNG = {
 WHOLE = (
     "calibrations",
     "cli",
+    "episodic",
     "executors",
     "findings",
     "inheritance",
