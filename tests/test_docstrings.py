@@ -112,7 +112,7 @@ def test_an_argument_of_several_verbs_has_one_default_and_one_meaning_of_none() 
     own = {("optimizer", "coordinate_check")}  # by its name, whose learning rates μP has rules for
     ways = ("inherit_", "rows_", "head_", "renew_", "ticket", "meta_learn")
     own |= {("method", verb) for verb in ways}  # each has ways of its own
-    own |= {("steps", "ticket")}  # as many as the method needs
+    own |= {("steps", "ticket"), ("rounds", "ticket")}  # as many as the method needs
     odd = {
         argument: found
         for argument, found in several.items()
