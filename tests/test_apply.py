@@ -22,7 +22,7 @@ from autoinit.drawing.memory import Memory
 from autoinit.errors import ArgumentError, AutoInitError, DataError, ModelError, PlanMismatchError, RecipeError
 from autoinit.plans.plan import Plan
 from autoinit.plans.rules import resolve
-from autoinit.recipes.catalogue import ENTRIES, NAMED
+from autoinit.recipes.catalogue import NAMED
 from autoinit.recipes.recipe import Recipe
 from autoinit.tracing.tracing import trace
 
@@ -67,6 +67,20 @@ def adapted() -> nn.Module:
     return nn.Sequential(ByHand(BATCH[0].shape[1], 20), nn.ReLU(), nn.Linear(20, 10))
 
 
+def trained() -> nn.Module:
+    """A network with three units that are silent on all rows."""
+    model = mlp()
+    nn.init.constant_(next(one for one in model.modules() if isinstance(one, nn.Linear)).bias[:3], -100.0)
+    return model
+
+
+def shorter() -> dict[str, torch.Tensor]:
+    """Its weights without the last two rows of its head."""
+    torch.manual_seed(0)
+    state = trained().state_dict()
+    return {name: value[:-2] if len(value) == 10 else value for name, value in state.items()}
+
+
 HOMES: dict[str, str] = {
     **dict.fromkeys(TRANSFORMERS, "encoder_post_ln"),
     "siren": "siren",
@@ -80,8 +94,10 @@ HOMES: dict[str, str] = {
 def at_home(name: str) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Returns a fresh model that a recipe is for, its data, and what else `apply_` takes."""
     torch.manual_seed(0)
-    if ENTRIES[name].kind == "inheritance":
+    if NAMED[name].adapter != "same":
         return adapted(), BATCH, {}
+    if NAMED[name].inherited:
+        return trained(), BATCH, {"checkpoint": shorter()} if NAMED[name].rows != "same" else {}
     if name in HOMES:
         case = ZOO[HOMES[name]]()
         return case.model, case.batch, {"step": case.loss}
