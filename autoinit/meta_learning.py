@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .episodic.directions import Method, refused
 from .episodic.files import check_folder
 from .episodic.inner import copies, head_of
-from .episodic.learned import LearnedStart, lasting_buffers
+from .episodic.learned import LearnedStart
 from .episodic.learning import Learning, Progress
 from .episodic.objective import Objective, Tensors
 from .episodic.scoring import EpisodeScores, Scorer
@@ -22,6 +22,7 @@ from .episodic.state import State
 from .episodic.stream import Stream
 from .errors import USER_ERRORS, AutoInitError, ModelError
 from .seeds import check_seed
+from .task.assign import lasting_buffers
 from .task.checks import check_trainable, check_weights, unwrap
 from .task.evaluation import uncompiled
 from .task.machine import OUT_OF_MEMORY
@@ -250,10 +251,9 @@ def _inside(
 def _learned(model: nn.Module, settings: Settings, head: str, objective: Objective, progress: Progress) -> LearnedStart:
     frozen = {name: one for name, one in model.named_parameters() if not one.requires_grad}
     parameters = copies({**frozen, **progress.weights})
-    lasting = lasting_buffers(model)
     return LearnedStart(
         {name: parameters[name].cpu() for name, _ in model.named_parameters()},
-        {name: progress.buffers[name].detach().cpu().clone() for name in lasting},
+        {name: progress.buffers[name].detach().cpu().clone() for name, _ in lasting_buffers(model)},
         method=settings.method,
         inner_steps=settings.inner_steps,
         inner_lr=settings.inner_lr,

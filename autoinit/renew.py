@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .apply import realize
 from .calibrations.subject import Subject
+from .drawing.renewed import PERTURB, SHRINK, THRESHOLD
 from .errors import ArgumentError, did_you_mean
 from .graph import Graph
 from .plans.rules import resolve
@@ -31,9 +32,9 @@ def renew_(
     *,
     method: Literal["shrink_and_perturb", "redo"] = "shrink_and_perturb",
     fresh: nn.Module | str | Recipe = "he_normal",
-    shrink: float = 0.4,
-    perturb: float = 0.4,
-    threshold: float = 0.025,
+    shrink: float = SHRINK,
+    perturb: float = PERTURB,
+    threshold: float = THRESHOLD,
     seed: int = 0,
     loss: Callable[..., Tensor] | None = None,
     step: Callable[[nn.Module, Any], Tensor] | None = None,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
 from ..graph import Graph
+from ..growth.sources import carried
 from ..inheritance.given import Given
-from ..inheritance.values import HeldValues
 from ..plans.fill import Fill
 from ..plans.plan import Plan
 from ..plans.rules import resolve
-from ..recipes.recipe import Recipe
 from ..renewal.dormant import find_dormant, renew_dormant
 from ..renewal.renewal import shrink_and_perturb
 from ..task.assign import read
@@ -51,31 +51,25 @@ def renewed(
         memory: of costly draws.
     """
     graph = graph.stale()
-    fresh = dataclasses.replace(resolve(_anew(plan), graph, seed=plan.seed), drawn_on=plan.drawn_on)
-    set_weights(task.model, fresh, memory)
+    fresh = resolve(dataclasses.replace(plan.recipe, renewal="none"), graph, seed=plan.seed)
+    set_weights(task.model, dataclasses.replace(fresh, drawn_on=plan.drawn_on), memory)
     with torch.no_grad():
         draw = {name: read(task.model, name).detach().clone() for name in graph}
     rewind()
     if plan.recipe.renewal == "redo":
         spend(forwards=BATCHES)
         dormant = find_dormant(task.model, graph, list(task.order(seed, BATCHES)), threshold=THRESHOLD)
-        return _whole(task, plan, renew_dormant(task.model, graph, dormant, draw).given)
-    kept = {fill.name: fill.reason for fill in plan.fills if fill.distribution != "given"}
-    found = shrink_and_perturb(task.model, draw, graph.keeping(kept), shrink=SHRINK, perturb=PERTURB)
-    return _whole(task, plan, found)
-
-
-def _anew(plan: Plan) -> Recipe:
-    return dataclasses.replace(plan.recipe, renewal="none")
-
-
-def _whole(task: Task, plan: Plan, found: Given) -> Plan:
-    """Returns the plan with what was found; what nothing was found for stays as it is."""
+        found = renew_dormant(task.model, graph, dormant, draw).given
+    else:
+        found = _shrunk(task, plan, graph, draw)
     fills = tuple(_filled(fill, found) for fill in plan.fills)
-    buffers = tuple(name for name, _ in task.model.named_buffers() if name in found.values)
-    given = HeldValues.of({name: value for name, value in found.values.items() if name in buffers or name in plan})
-    notes = (*plan.notes, *found.notes)
-    return dataclasses.replace(plan, fills=fills, given=given, buffers=buffers, notes=notes, base="trained")
+    return carried(dataclasses.replace(plan, fills=fills), task.model, found)
+
+
+def _shrunk(task: Task, plan: Plan, graph: Graph, draw: Mapping[str, Tensor]) -> Given:
+    """Returns shrunk and perturbed values of all but what a fresh start keeps."""
+    kept = {fill.name: fill.reason for fill in plan.fills if fill.distribution != "given"}
+    return shrink_and_perturb(task.model, draw, graph.keeping(kept), shrink=SHRINK, perturb=PERTURB)
 
 
 def _filled(fill: Fill, found: Given) -> Fill:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ArgumentError, SourceError
-from ..inheritance.weight_files import read_file
-from ..jsonfile import finite, parse, replacing
+from ..inheritance.weight_files import facts_of, read_file, write_file
 from .objective import Tensors
 
 FORMAT = 1
 """Version of the form of these files."""
-_KEY = "autoinit"
 
 
 def check_folder(path: str | os.PathLike[str], name: str) -> Path:
@@ -42,14 +37,8 @@ def write(path: Path, kind: str, facts: Mapping[str, Any], parts: Mapping[str, M
         facts: that JSON can hold.
         parts: tensors by name, in parts that each have a name.
     """
-    tensors = {
-        f"{part}/{name}": value.detach().to("cpu", copy=True).contiguous()
-        for part, named in parts.items()
-        for name, value in named.items()
-    }
-    text = json.dumps(finite({"kind": kind, "format": FORMAT, **facts}), ensure_ascii=False)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: text})
+    tensors = {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
+    write_file(path, tensors, {"kind": kind, "format": FORMAT, **facts})
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensors]]:
@@ -59,10 +48,9 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensors]]:
         SourceError: it cannot be read, is damaged, something else, or from a newer version.
     """
     stored = read_file(path)
-    text = _metadata(path).get(_KEY)
-    if text is None:
+    facts = facts_of(path, f"the head of {path}")
+    if facts is None:
         raise SourceError(f"{path} holds weights, and is not {kind}. Weights are set by autoinit.inherit_ or by torch.")
-    facts = parse(text, SourceError, f"the head of {path}")
     if facts.get("kind") != kind:
         raise SourceError(f"{path} is {facts.get('kind', 'something else')}, where {kind} is needed.")
     if facts.get("format") != FORMAT:
@@ -71,12 +59,4 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensors]]:
     for key in stored.shapes:
         part, _, name = key.partition("/")
         parts.setdefault(part, {})[name] = stored.read(key).clone()
-    return facts, parts
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    try:
-        file: Any = safe_open(path, framework="pt")
-        return dict(file.metadata() or {})
-    except (SafetensorError, OSError):
-        return {}  # what torch.save wrote
+    return dict(facts), parts

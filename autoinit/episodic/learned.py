@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SourceError
+from ..task.assign import lasting_buffers
 from ..task.checks import unwrap
 from ..task.snapshot import uninterrupted
 from ..text import count, few, number
@@ -81,7 +82,7 @@ class LearnedStart:
         """
         inner = unwrap(model)
         mine = {**self.parameters, **self.buffers}
-        theirs = {**dict(inner.named_parameters()), **lasting_buffers(inner)}
+        theirs = {**dict(inner.named_parameters()), **dict(lasting_buffers(inner))}
         if differ := [_difference(name, mine, theirs) for name in {**mine, **theirs} if _differs(name, mine, theirs)]:
             raise SourceError(
                 f"the model has another architecture than the learned start: {few(differ)}. Pass an instance of the "
@@ -135,18 +136,6 @@ class LearnedStart:
             first, last = _means(self.history[:part]), _means(self.history[-part:])
             lines.append(f"Query loss before → after adaptation{rows}: {last}; in its first rounds {first}.")
         return "\n".join(lines)
-
-
-def lasting_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the buffers that belong to a model's state, by name, each once."""
-    found: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for path, module in model.named_modules():
-        for key, buffer in module._buffers.items():
-            if buffer is not None and key not in module._non_persistent_buffers_set and id(buffer) not in seen:
-                seen.add(id(buffer))
-                found[f"{path}.{key}" if path else key] = buffer
-    return found
 
 
 def _is(value: Any, kind: type) -> bool:

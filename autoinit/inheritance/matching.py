@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from ..errors import ModelError, SourceError
-from ..task.assign import derived_name, read
+from ..task.assign import derived_name, lasting_buffers, read
 from ..text import few
 from .checkpoints import Checkpoint, Source, read_checkpoint
 from .prefixes import Prefix, best_names, has_more_rows
@@ -114,7 +114,7 @@ def _tensors(model: nn.Module) -> dict[str, _Tensor]:
     """Returns what a model's state consists of, each tensor once, by its first name."""
     found: dict[int, list[str]] = defaultdict(list)
     held: dict[int, Tensor] = {}
-    for name, tensor in (*model.named_parameters(remove_duplicate=False), *_lasting_buffers(model)):
+    for name, tensor in (*model.named_parameters(remove_duplicate=False), *lasting_buffers(model, every_name=True)):
         if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
             raise ModelError(f"{name} gets its shape from the first batch. Pass one through the model before.")
         found[id(tensor)].append(name)
@@ -123,13 +123,6 @@ def _tensors(model: nn.Module) -> dict[str, _Tensor]:
         names[0]: _Tensor(tuple(names), tuple(held[key].shape), not isinstance(held[key], nn.Parameter))
         for key, names in found.items()
     }
-
-
-def _lasting_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for path, module in model.named_modules(remove_duplicate=False):
-        for key, buffer in module._buffers.items():
-            if buffer is not None and key not in module._non_persistent_buffers_set:
-                yield f"{path}.{key}" if path else key, buffer
 
 
 def _derived(tensors: Mapping[str, _Tensor]) -> dict[str, list[str]]:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..jsonfile import replacing
+from .weight_files import write_file
 
 
 @dataclass(frozen=True)
@@ -29,5 +28,4 @@ class HeldValues:
 
     def write(self, path: Path) -> None:
         """Writes all of them as safetensors, whole or not at all: a crash leaves an older file as it was."""
-        with replacing(path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, temporary)
+        write_file(path, self.tensors)

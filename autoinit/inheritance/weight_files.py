@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import struct
@@ -14,15 +15,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import SourceError, described
+from ..jsonfile import finite, parse, replacing
 from ..text import few
 
 NESTED = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 """Where trainers put the weights in what they save beside the optimizer; the first one that is there is taken."""
 
 _SAFE = "torch.save(model.state_dict(), path) or safetensors.torch.save_file(model.state_dict(), path)"
+_SAID = "autoinit"
 _AGAIN = "Copy or download it anew."
 _FOREIGN = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself: `git lfs pull` fetches that"),
@@ -76,6 +80,37 @@ def read_file(path: Path) -> Stored:
         f"{path} is {_foreign(start, path) or 'of a kind that is not known here'}. Weights are read from safetensors "
         f"and from what torch.save wrote: {_SAFE}."
     )
+
+
+def write_file(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
+    """Writes tensors as safetensors, whole or not at all: a crash leaves an older file as it was.
+
+    Args:
+        path: of the file.
+        tensors: by name, on any device.
+        facts: what is said of them, which JSON can hold; None for nothing.
+    """
+    said = None if facts is None else {_SAID: json.dumps(finite(facts), ensure_ascii=False)}
+    with replacing(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, said)
+
+
+def facts_of(path: Path, title: str) -> Mapping[str, Any] | None:
+    """Returns what `write_file` said of the tensors of a file; None where nothing is said, or something else wrote it.
+
+    Args:
+        path: of the file.
+        title: what it is called where what is said is damaged.
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_SAID)
+    except (SafetensorError, OSError):  # it is what torch.save wrote
+        return None
+    return None if text is None else parse(text, SourceError, title)
 
 
 def from_mapping(found: Any, title: str) -> Stored:

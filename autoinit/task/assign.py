@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
@@ -114,6 +114,17 @@ def assign_all(model: nn.Module, values: Mapping[str, Tensor]) -> None:
                 buffers[name].copy_(value)
             else:
                 assign(model, name, value)
+
+
+def lasting_buffers(model: nn.Module, *, every_name: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """Yields the buffers that belong to a model's state by name: each once, or under every name that it has."""
+    seen: set[int] = set()
+    for path, module in model.named_modules(remove_duplicate=not every_name):
+        for key, buffer in module._buffers.items():
+            if buffer is None or key in module._non_persistent_buffers_set or (id(buffer) in seen and not every_name):
+                continue
+            seen.add(id(buffer))
+            yield f"{path}.{key}" if path else key, buffer
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import SourceError
-from ..inheritance.weight_files import Stored, read_file
-from ..jsonfile import finite, from_data, parse, replacing, to_data
+from ..inheritance.weight_files import Stored, facts_of, read_file, write_file
+from ..jsonfile import from_data, to_data
 
-_KEY, _KIND, _VERSION = "autoinit", "ticket", 1
+_KIND, _VERSION = "ticket", 1
 _MASK, _WEIGHT = "mask/", "weight/"
 _REMEDY = "A ticket is what Ticket.save has written."
 
@@ -45,10 +42,9 @@ class Head:
 
 def write(path: Path, head: Head, masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     """Writes a ticket, whole or not at all; masks are bytes of 0 and 1."""
-    tensors = {f"{_MASK}{name}": mask.to("cpu", torch.uint8).contiguous() for name, mask in masks.items()}
-    tensors |= {f"{_WEIGHT}{name}": value.detach().cpu().contiguous() for name, value in weights.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {_KEY: json.dumps(finite(to_data(head)), ensure_ascii=False)})
+    tensors = {f"{_MASK}{name}": mask.to(torch.uint8) for name, mask in masks.items()}
+    tensors |= {f"{_WEIGHT}{name}": value for name, value in weights.items()}
+    write_file(path, tensors, to_data(head))
 
 
 def read(path: Path) -> tuple[Head, dict[str, Tensor], dict[str, Tensor]]:
@@ -78,15 +74,10 @@ def _mask(stored: Stored, name: str, path: Path) -> Tensor:
 
 
 def _head(path: Path) -> Head:
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-    except SafetensorError:  # it is what torch.save wrote
-        text = None
-    if text is None:
-        raise SourceError(f"{path} holds weights and no ticket. {_REMEDY}")
     what = f"The ticket {path}"
-    data = parse(text, SourceError, what)
+    data = facts_of(path, what)
+    if data is None:
+        raise SourceError(f"{path} holds weights and no ticket. {_REMEDY}")
     if data.get("kind") != _KIND or data.get("version") != _VERSION:
         raise SourceError(
             f"{path} says that it is {data.get('kind')!r} of version {data.get('version')!r}; this version of autoinit "

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..seeds import seed_of_use
+from ..task.assign import assign_all, lasting_buffers
 from ..task.optimizers import OptimizerBuilder, step_scheduler
 from ..task.snapshot import seed_generators
 from ..task.task import Task
@@ -107,7 +108,7 @@ def _trained(
     begin = 0
     if start is not None:
         begin = rounds.rewind_to
-        _put(task.model, start.tensors)
+        assign_all(task.model, start.tensors)
         if begin:
             optimizer.load_state_dict(copy.deepcopy(start.optimizer))
             if scheduler is not None and start.scheduler is not None:
@@ -156,14 +157,5 @@ def _stopper(mask: Tensor) -> Any:
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     """Returns copies of all parameters and saved buffers by name; tied ones under their first name only."""
-    saved = model.state_dict().keys()
-    buffers = {name: value for name, value in model.named_buffers() if name in saved}
-    return {name: value.detach().clone() for name, value in {**dict(model.named_parameters()), **buffers}.items()}
-
-
-def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Sets parameters and buffers by name, in place."""
-    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    with torch.no_grad():
-        for name, value in tensors.items():
-            held[name].copy_(value)
+    tensors = {**dict(model.named_parameters()), **dict(lasting_buffers(model))}
+    return {name: value.detach().clone() for name, value in tensors.items()}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from ..errors import SourceError
-from ..task.assign import assign_all, is_parametrized
+from ..task.assign import assign_all, is_parametrized, lasting_buffers
 from ..task.snapshot import Snapshot, uninterrupted
 from ..text import few
 from .prunable import places
@@ -35,9 +35,7 @@ def check_fits(model: nn.Module, masks: Mapping[str, Tensor], weights: Mapping[s
     if held := [name for name in masks if is_parametrized(model, name)]:
         raise SourceError(f"{few(held)}: parametrized in this model, on which torch.nn.utils.prune can put no mask.")
     if weights is not None:
-        saved = model.state_dict().keys()
-        buffers = {name: value for name, value in model.named_buffers() if name in saved}
-        mine = {**own, **buffers}
+        mine = {**own, **dict(lasting_buffers(model))}
         _check_same({**mine, **{name: mine.get(name) for name in weights}}, weights)
 
 
