@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import PlanMismatchError
 from ..initializers.draws import COSTLY, INDEPENDENT
-from ..initializers.filling import drawn_dtype, full_float32, is_plain
+from ..initializers.filling import drawn_dtype, exact_draws, is_plain
 from ..plans.fill import Fill
 from ..plans.plan import Plan
 from ..task.assign import assign, digest, is_parametrized, padding_rows, read, shapes
@@ -60,7 +60,7 @@ def set_weights(
         changed = [fill for fill in changed if id(read(model, fill.name)) not in done]
     values = checked_values(model, plan, changed)  # first: nothing is set where a file is damaged
     drawn_ones = [fill for fill in changed if fill.distribution not in GIVEN]
-    with torch.no_grad(), full_float32(torch.device(kind)):
+    with exact_draws(torch.device(kind)):
         _carry_out(_works(model, drawn_ones, source, kind), drawn_ones, on_cpu=kind == "cpu")
         set_given(model, values, changed)
         for fill in plan.fills:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import nn
 
 from ..errors import DeviceError
-from ..probing.agreement import Ways, seen_in, tolerance_of, trainings_differ
+from ..probing.agreement import Ways, rounding_alike, seen_in, tolerance_of, trainings_differ
 from ..probing.bench import Bench
 from ..probing.stepping import Eager
 from ..task.snapshot import Snapshot
@@ -62,7 +62,8 @@ def tried(task: Task, capture: Capture, compare: Callable[[Snapshot], str]) -> s
     try:
         with task.preserved() as snapshot:
             try:
-                return compare(snapshot)
+                with rounding_alike(task.device):
+                    return compare(snapshot)
             except Exception as problem:
                 why = in_words(problem)
             capture.recover()

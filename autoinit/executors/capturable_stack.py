@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import torch
 
-from ..initializers.filling import full_float32
 from ..judging.budget import Tally
 from ..judging.trials import Candidate, Job
 from ..probing.agreement import Seen, Ways, scale_weights, seen_in, tolerance_of, trainings_differ
 from ..probing.bench import Bench
 from ..probing.stepping import Eager
 from ..recipes.recipe import OWN
+from ..stacks.attention import plain_attention
 from ..stacks.elementwise import mixes_rates
 from ..stacks.lockstep import Lane, lockstep
 from ..stacks.stack import moving_buffers
@@ -51,7 +51,7 @@ def refusal(task: Task, capture: Capture) -> str:
     """Returns why a stack's training step cannot be recorded in some way; an empty text where it can."""
 
     def compare(snapshot: Snapshot) -> str:
-        with full_float32(task.device):  # TF32 rounds a stack's products elsewhere: that is no reason
+        with plain_attention():  # a fused one draws its dropout elsewhere: that is no reason
             return _compared(task, snapshot, capture)
 
     return known(task) or tried(task, capture, compare)

@@ -38,6 +38,9 @@ MEASURED_STEPS = 10
 MEASURED_SHARE = 0.02
 """Of the budget that ten steps may be; where they are more, nothing is measured."""
 
+MEASURED_SHARE_ON_DEVICE = 0.05
+"""The same on a device, where another way may be twenty times as fast, and not twice."""
+
 STACKS = {"cpu": (8,)}
 ACCELERATOR_STACKS = (32, 8)
 """Candidates at a time that are tried on a kind of device, and on all others, the most first."""
@@ -146,7 +149,7 @@ def choose(
         return Choice(Sequential(bench), threads, f"one job after the other, {asked}")
     if executor is not None:
         return _asked(bench, executor, concurrency, threads, repeatable, patience)
-    if affordable_steps * MEASURED_SHARE < MEASURED_STEPS:
+    if affordable_steps * _share(bench) < MEASURED_STEPS:
         return Choice(Sequential(bench), threads, "one job after the other: the budget is too small to measure others")
     refused: list[str] = []
     rivals = _rivals(bench, concurrency, threads, repeatable, affordable_steps, patience, refused)
@@ -246,8 +249,10 @@ def _rivals(
     if repeatable or (kind == "cpu" and patience < STACKING_SECONDS):  # stacked sums round otherwise
         return
     sizes = [concurrency] if concurrency else STACKS.get(kind, ACCELERATOR_STACKS)
-    # A stack may take as long as its candidates one by one, though it hardly does where it is worth anything.
-    sizes = [size for size in sizes if affordable_steps * MEASURED_SHARE >= MEASURED_STEPS * size / 4]
+    # A stack may take as long as its candidates one by one, though it hardly does where it is worth anything; on a
+    # device it takes as long as one of them, where starting kernels is what takes the time.
+    cost = 4 if kind == "cpu" else max(ACCELERATOR_STACKS)
+    sizes = [size for size in sizes if affordable_steps * _share(bench) >= MEASURED_STEPS * size / cost]
     if not sizes:
         return
     if kind != "cpu" and (large := _too_large(bench)):  # a stack gains by starting fewer kernels, and takes the memory
@@ -259,9 +264,12 @@ def _rivals(
     if reason:
         refused.append(f"; not stacked: {reason}")
         return
+    replayed = list(_replayed_stacks(bench, fitting, room, threads, refused))
+    yield from replayed
+    faster = {choice.executor.concurrency for choice in replayed}  # than the same stacks plain, which need no measuring
     for size in fitting:
-        yield Choice(Stacked(bench, size), threads, f"{size} stacked")
-    yield from _replayed_stacks(bench, fitting, room, threads, refused)
+        if size not in faster:
+            yield Choice(Stacked(bench, size), threads, f"{size} stacked")
 
 
 def _replayed_stacks(
@@ -302,6 +310,11 @@ def _replays(bench: Bench, threads: int, repeatable: bool, refused: list[str]) -
         refused.append(f"; not captured: {why_not}")
     else:
         yield Choice(Captured(bench), threads, "one replayed step after the other")
+
+
+def _share(bench: Bench) -> float:
+    """Returns what share of the budget the first ten steps of a way may be, for it to be measured."""
+    return MEASURED_SHARE if bench.task.device.type == "cpu" else MEASURED_SHARE_ON_DEVICE
 
 
 def _too_large(bench: Bench) -> str:

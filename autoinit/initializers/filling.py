@@ -29,7 +29,7 @@ def draw_into(tensor: Tensor, draw: Callable[[Tensor], None], device: torch.devi
         raise ArgumentError(f"Weights are floating-point or complex; got a tensor of {tensor.dtype}.")
     if tensor.is_meta or tensor.numel() == 0:
         return
-    with torch.no_grad(), full_float32(device):
+    with exact_draws(device):
         if is_plain(tensor, device):
             draw(tensor)
             return
@@ -46,6 +46,16 @@ def is_plain(tensor: Tensor, device: torch.device) -> bool:
 def drawn_dtype(tensor: Tensor) -> torch.dtype:
     """Returns in what a tensor's entries, or the parts of complex ones, are drawn."""
     return torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+@contextlib.contextmanager
+def exact_draws(device: torch.device) -> Iterator[None]:
+    """Lets what is drawn inside be the same whatever surrounds it: no gradients, no TF32, no autocast of the owner's.
+
+    Under autocast the products inside of a draw would be in half precision, and decompositions have no such form.
+    """
+    with torch.no_grad(), full_float32(device), torch.autocast(device.type, enabled=False):
+        yield
 
 
 @contextlib.contextmanager

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ..initializers.filling import full_float32
 from ..judging.score import Curve
+from ..task.machine import ordered_sums
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .probe import probe
@@ -55,6 +59,17 @@ class Seen:
     curve: Curve
     gradients: dict[str, Tensor]
     changes: dict[str, Tensor]
+
+
+@contextlib.contextmanager
+def rounding_alike(device: torch.device) -> Iterator[None]:
+    """Has two ways of training differ by nothing on a GPU that says nothing of them.
+
+    TF32 keeps three digits of a product, and the fastest sums take any order. A normalization divides by what is left
+    of such differences, and a few steps on no digit agrees.
+    """
+    with full_float32(device), ordered_sums():
+        yield
 
 
 def seen_in(task: Task, snapshot: Snapshot, factors: tuple[float, float], steps: int, stepper: MakeStepper) -> Seen:

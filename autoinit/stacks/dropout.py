@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -10,18 +11,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..task.interceptor import Interceptor
+from .attention import attention
 
 
 class SameDropout(Interceptor):
     """Draws one mask for all candidates as one candidate by itself would draw it.
 
     A mask is drawn in the order of memory, and on CUDA by a fused kernel; under `torch.vmap` it would be drawn in the
-    order of the axes, by another one. Dropout inside fused attention is not seen here.
+    order of the axes, by another one. Where attention drops weights, it is computed by its formula.
     """
 
     def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Returns what the function returns, and for dropout the input times a mask."""
-        return _dropout(*args, **kwargs) if func is F.dropout else func(*args, **kwargs)
+        return _SAME.get(func, func)(*args, **kwargs)
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -29,6 +31,11 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
         return F.dropout(input, p, training, inplace)
     mask: Tensor = _Mask.apply(input, p)  # type: ignore[no-untyped-call]
     return input.mul_(mask) if inplace else input * mask
+
+
+def _attention(*args: Any, **kwargs: Any) -> Tensor:
+    drops = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
+    return attention(_dropout, *args, **kwargs) if drops else F.scaled_dot_product_attention(*args, **kwargs)
 
 
 class _Mask(torch.autograd.Function):
@@ -46,3 +53,21 @@ class _Mask(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[int | None, None], input: Tensor, p: float) -> tuple[Tensor, None]:
         row = input if in_dims[0] is None else input.select(in_dims[0], 0)
         return F.dropout(torch.ones_like(row.detach()), p), None
+
+
+def _calling(function: Any, **others: Callable[..., Any]) -> FunctionType:
+    """Returns a copy of a function that calls others in the place of those that it finds by their names."""
+    made = FunctionType(function.__code__, {**function.__globals__, **others}, None, function.__defaults__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
+_SAME: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.dropout: _dropout,
+    F.scaled_dot_product_attention: _attention,
+    # What a function of torch calls itself goes past an interceptor that has seen the function.
+    F.multi_head_attention_forward: _calling(
+        F.multi_head_attention_forward, dropout=_dropout, scaled_dot_product_attention=_attention
+    ),
+}
+"""Functions that draw a mask, with what draws it as a training by itself does."""

@@ -107,7 +107,8 @@ def step_by_shares(optimizer: Optimizer, shares: Shares) -> None:
     """Takes a step, and takes back from each candidate's what its learning rate is smaller than the largest."""
     groups = optimizer.param_groups
     moved = [weight for group in groups for weight in group["params"] if weight.grad is not None]
-    before = dict(zip(moved, torch._foreach_clone([*moved]), strict=True)) if moved else {}
+    # Copies of all in one operation; releases of torch before 2.13 have none that is called so.
+    before = dict(zip(moved, torch._foreach_mul([*moved], 1.0), strict=True)) if moved else {}
     optimizer.step()
     for place, group in enumerate(groups):
         for weight in group["params"]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..task.batches import Batch
 from ..task.evaluation import evaluating
 from ..task.task import Task
+from .attention import plain_attention
 from .dropout import SameDropout
 from .elementwise import StackedOptimizer
 
@@ -155,7 +154,7 @@ class Stack:
             return found, {name: values[name] for name in buffers}
 
         # One dropout mask for all: that of a training by itself with the same seed.
-        with _plain_attention(), SameDropout():
+        with plain_attention(), SameDropout():
             losses, buffers = torch.vmap(loss, randomness="same")(self.leaves, self.buffers)
         self._put({name: values.detach().contiguous() for name, values in buffers.items()})
         return losses
@@ -163,18 +162,6 @@ class Stack:
     def _put(self, buffers: dict[str, Tensor]) -> None:
         """Takes the buffers that a pass has left: those that it began with, written to, or others."""
         self.buffers.update(buffers)
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Computes attention by its formula: the fused kernels have no rule for stacked weights."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _floats(losses: Tensor) -> list[float]:

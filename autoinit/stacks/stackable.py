@@ -7,7 +7,6 @@ import warnings
 from torch import Tensor, nn
 
 from ..errors import described
-from ..initializers.filling import full_float32
 from ..judging.budget import Tally
 from ..judging.score import Curve
 from ..judging.trials import Candidate, Job
@@ -16,6 +15,7 @@ from ..probing.agreement import (
     changed_attribute,
     gradients_differ,
     losses_differ,
+    rounding_alike,
     scale_weights,
     state_of,
     tolerance_of,
@@ -26,6 +26,7 @@ from ..recipes.recipe import OWN
 from ..task.assign import derived_name
 from ..task.snapshot import Snapshot
 from ..task.task import Task
+from .attention import plain_attention
 from .elementwise import why_not_elementwise
 from .lockstep import Lane, lockstep
 from .stack import Stack, moving_buffers
@@ -47,8 +48,9 @@ def why_not(bench: Bench) -> str:
     """
     if known := _known(bench.task) or _copies(bench):
         return known
-    exactly = full_float32(bench.task.device)  # TF32 rounds a stack's products elsewhere: that is no reason
-    with exactly, bench.task.preserved() as snapshot, warnings.catch_warnings(record=True) as seen:
+    # TF32 rounds a stack's products elsewhere, and a fused attention draws its dropout elsewhere: these are no reasons.
+    alike = rounding_alike(bench.task.device)
+    with alike, plain_attention(), bench.task.preserved() as snapshot, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         try:
             found = _compared(bench.task, snapshot)

@@ -32,6 +32,7 @@ from ..probing.probe import probe
 from ..recipes.recipe import Recipe
 from ..seeds import seed_of_use
 from ..task.features import own_scales, task_features, task_fingerprint
+from ..task.machine import ordered_sums
 from ..task.snapshot import preserved_random, seed_generators
 from ..task.task import Task, Trained, make_task
 from ..tracing.choices import keep_choices
@@ -65,6 +66,7 @@ class Workbench:
         self.spec, self.seed = spec, seed
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(preserved_random())
+        self._stack.enter_context(ordered_sums())  # a trial that is run again gives the same
         try:
             task = _task(spec, seed, folders, device)
             checkpoint = None if spec.checkpoint is None else _place(spec.checkpoint, folders)

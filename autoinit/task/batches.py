@@ -156,4 +156,11 @@ def row_counts(tree: Any) -> set[int]:
 def select_rows(tree: Any, index: Any) -> Any:
     """Returns the rows of every tensor that has as many as the first; others are passed whole."""
     count = rows(tree)
-    return map_tensors(lambda tensor: tensor[index] if tensor.dim() and tensor.shape[0] == count else tensor, tree)
+
+    def chosen(tensor: Tensor) -> Tensor:
+        if not tensor.dim() or tensor.shape[0] != count:
+            return tensor
+        here = index.to(tensor.device) if isinstance(index, Tensor) else index  # parts may lie on several devices
+        return tensor[here]
+
+    return map_tensors(chosen, tree)

@@ -362,7 +362,7 @@ def _batch_arrays(data: Any, numbers: Numbers, seed: int, name: str) -> list[Bat
     order = torch.randperm(count, generator=_generator(seed))[:total]
     if total >= 2 * size:
         order = order[: total - total % size]  # a ragged last batch of one row breaks batch normalization
-    return [select_rows(tree, index.to(parts[0].device)) for index in torch.split(order, size)]
+    return [select_rows(tree, index) for index in torch.split(order, size)]
 
 
 def _dataset_loader(data: Any, seed: int, name: str) -> DataLoader[Any]:

@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from .containers import Contents
 from .machine import bytes_of
 
+NEAR = 2**26
+"""Bytes of a GPU's tensors up to which their copies stay on it, from where they come back in one operation; so much is
+little beside what a step needs."""
+
 PINNED = 2**31
 """Bytes of a GPU's tensors up to which their copies on the host are locked in memory: a model is put back many times in
 a search, several times as fast from there. Of more the host might need its memory for other things."""
@@ -147,7 +151,7 @@ class _ModuleState:
 class Snapshot:
     """Everything that training may change in a model, as it was when this was made.
 
-    Weights and buffers are copied to the host, so that a device need not hold a model twice.
+    Weights and buffers of a large model are copied to the host, so that a device need not hold it twice.
 
     Attributes:
         left: the parameters that a `restore` has left as they were set.
@@ -168,20 +172,20 @@ class Snapshot:
 
     @property
     def bytes(self) -> int:
-        """What the host copies take."""
+        """What the copies take."""
         return bytes_of((*self._values, *self._grads[1]))
 
     def moved(self) -> list[nn.Parameter]:
         """Returns the parameters whose values are no longer what they were."""
         held = [state for state in self._parameters if state.data.device.type != "meta"]  # they are the first targets
         pairs = ((state.parameter, value) for state, value in zip(held, self._values, strict=False))
-        return [parameter for parameter, value in pairs if not _same(_dense(parameter.detach()).cpu(), value)]
+        return [parameter for parameter, value in pairs if not _same(_dense(parameter.detach()).cpu(), value.cpu())]
 
     def rewind(self, but: Collection[nn.Parameter] = ()) -> None:
         """Puts weights, buffers and module state back, and drops gradients; cheap, between trials.
 
         Args:
-            but: parameters that are about to be set as a whole: their values are not brought from the host.
+            but: parameters that are about to be set as a whole: their values are not brought back.
         """
         for module in self._modules:
             module.restore()
@@ -285,14 +289,17 @@ def _dense(tensor: Tensor) -> Tensor:
 
 
 def _copies(tensors: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """Returns views to write to and host copies of their values; meta tensors hold nothing to copy."""
+    """Returns views to write to and copies of their values; meta tensors hold nothing to copy."""
     targets = []
     for tensor in tensors:
         plain = tensor.detach()
         if plain.device.type != "meta":
             targets.append(_dense(plain))
-    pinned = bytes_of(targets) <= PINNED
-    return targets, [_on_host(target, pinned=pinned) for target in targets]
+    size = bytes_of(targets)
+    if size <= NEAR:
+        with contextlib.suppress(torch.OutOfMemoryError):  # then the host has to do
+            return targets, [target.clone() for target in targets]
+    return targets, [_on_host(target, pinned=size <= PINNED) for target in targets]
 
 
 def _on_host(tensor: Tensor, *, pinned: bool) -> Tensor:
@@ -306,7 +313,7 @@ def _on_host(tensor: Tensor, *, pinned: bool) -> Tensor:
 def _copy_back(targets: list[Tensor], values: list[Tensor]) -> None:
     if targets:
         with torch.no_grad():
-            # What lies on the host is never changed, so the program need not wait until a GPU has read it.
+            # The copies are never changed, so the program need not wait until a GPU has read them.
             torch._foreach_copy_(targets, values, non_blocking=targets[0].is_cuda)
 
 

@@ -16,6 +16,8 @@ OUTSIDE = Wanted(at_most=0.2)
 """Share of `select` that may be something else than forward, backward and optimizer steps."""
 SHARE = 0.7
 """Of a model's time: the search's budget, which leaves something for making the model and reading it."""
+WARMING = 3
+"""Plain steps before: the device loads its kernels at the first of them, as it does for any training."""
 SMOKE = autoinit.Budget(steps=160)
 
 
@@ -29,6 +31,7 @@ def run(session: Session) -> None:
 
 def _searched(session: Session, spec: Spec, budget: Any) -> None:
     subject = Subject(spec, session.device, small=session.smoke)
+    subject.train(subject.copied(), WARMING)
     selection, split, _ = select_watched(session, subject, budget)
     told(session, spec.name, selection, split, OUTSIDE)
 

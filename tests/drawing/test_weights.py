@@ -18,6 +18,7 @@ import autoinit
 from autoinit.apply import apply_plan
 from autoinit.drawing import weights
 from autoinit.drawing.generators import CHUNK
+from autoinit.initializers import orthogonal
 from autoinit.plans.plan import Plan
 from autoinit.probing.bench import Bench
 from autoinit.recipes.catalogue import NAMED
@@ -285,3 +286,19 @@ def test_a_search_draws_where_it_is_told() -> None:
     with task.preserved() as snapshot:
         bench = Bench(task, keep_choices(task.model, trace_task(task)), snapshot, 0, "cpu")
         assert bench.draw(autoinit.Recipe(base="he_normal")).drawn_on == "cpu"
+
+
+@pytest.mark.parametrize("by", ["recipe", "function"])
+def test_an_autocast_around_a_draw_changes_nothing(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products inside of a draw would be in half precision, and decompositions have no such form on a device."""
+    monkeypatch.setattr(torch.linalg, "householder_product", orthogonal._product)  # as a device has it
+    found = []
+    for autocast in (False, True):
+        model = net()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast), using_threads(1):
+            if by == "recipe":
+                autoinit.apply_(model, "orthogonal")
+            else:
+                autoinit.init.orthogonal_(model[3].weight, generator=torch.Generator().manual_seed(1))
+        found.append(state(model))
+    assert all(map(torch.equal, *found))

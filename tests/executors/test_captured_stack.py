@@ -50,7 +50,7 @@ from torch.utils._pytree import tree_leaves
 
 import autoinit
 from autoinit.errors import DeviceError
-from autoinit.executors import capturable_stack, captured_stack, choice
+from autoinit.executors import capturable, captured_stack, choice
 from autoinit.executors.capturable_stack import refusal, why_not
 from autoinit.executors.captured_stack import CapturedStack
 from autoinit.executors.choice import Choice
@@ -369,7 +369,7 @@ def test_it_is_compared_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None
             said.append("record")
             return super().record(work)
 
-    monkeypatch.setattr(capturable_stack, "full_float32", noted)
+    monkeypatch.setattr(capturable, "rounding_alike", noted)
     with benched(mlp, ROWS) as bench:
         assert refusal(bench.task, Noting(bench.task.model)) == ""
     assert said == ["begin", *["record"] * 3, "end"]

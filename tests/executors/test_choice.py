@@ -129,6 +129,15 @@ def test_what_is_asked_for_is_used(bench: Bench) -> None:
     choice.executor.close()
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [(199, "too small to measure"), (200, "32 stacked and replayed"), (1500, "8 stacked and replayed")],
+)
+def test_on_a_device_ways_are_measured_sooner(stackable: Bench, paces: dict[str, float], steps: int, said: str) -> None:
+    """There a stack of any size takes the time of one candidate, and more is gained."""
+    assert said in choose(stackable, affordable_steps=steps).why
+
+
 def test_nothing_is_measured_where_that_would_cost_too_much(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Sequential, "pace")
     assert "too small to measure" in choose(bench, affordable_steps=400).why
@@ -156,7 +165,7 @@ def capturable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 NO_STACK = 600
-"""Affordable steps that are too few to try a stack with."""
+"""Affordable steps; what fits two candidates has no room for a stack of any size."""
 
 
 def test_replays_are_measured_on_a_cuda_device(capturable: Bench, paces: dict[str, float]) -> None:
@@ -199,7 +208,7 @@ def test_a_large_model_is_not_captured(
     monkeypatch.setattr("autoinit.executors.choice.LAUNCH_BOUND", 100)
     monkeypatch.delattr("autoinit.executors.captured.why_not")
     why = choose(capturable, affordable_steps=NO_STACK).why
-    assert why.endswith("; not captured: with 3,466 parameters, starting kernels takes no share of a step")
+    assert "; not captured: with 3,466 parameters, starting kernels takes no share of a step; not stacked: " in why
 
 
 @pytest.fixture
@@ -214,20 +223,21 @@ def stackable(capturable: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
 @pytest.mark.parametrize(
     ("stacked", "captured", "both", "kind"),
     [
-        (400.0, 500.0, 900.0, CapturedStack),
-        (900.0, 500.0, 400.0, Stacked),
+        (950.0, 500.0, 900.0, CapturedStack),
+        (900.0, 500.0, 400.0, Captured),
         (400.0, 900.0, 500.0, Captured),
         (105.0, 105.0, 109.0, Sequential),
     ],
 )
-def test_stacked_captured_and_both_are_measured_beside_each_other(
+def test_a_stack_that_can_be_replayed_is_measured_so_and_not_plain(
     stackable: Bench, paces: dict[str, float], stacked: float, captured: float, both: float, kind: type
 ) -> None:
     paces.update(stacked=stacked, captured=captured, both=both)
     choice = choose(stackable)
     assert type(choice.executor) is kind
-    assert f"after the other {captured:.3g}, 32 stacked {stacked:.3g}, 8 stacked {stacked:.3g}" in choice.why
-    assert f", 32 stacked and replayed {both:.3g}, 8 stacked and replayed {both:.3g}" in choice.why
+    ways = f"32 stacked and replayed {both:.3g}, 8 stacked and replayed {both:.3g}"
+    assert f"after the other {captured:.3g}, {ways}" in choice.why
+    assert "32 stacked 9" not in choice.why
     assert "captured:" not in choice.why
 
 
@@ -238,6 +248,8 @@ def test_no_stack_is_recorded_that_has_no_room_for_what_it_keeps(
     monkeypatch.setattr("autoinit.executors.choice.candidates_that_fit", lambda bench: (most, "one needs 1 GiB"))
     why = choose(stackable).why
     assert [size for size in (32, 8) if f"{size} stacked and replayed" in why] == sizes
+    plain = [size for size in (32, 8) if size <= most and size not in sizes]
+    assert [size for size in (32, 8) if f"{size} stacked 100" in why] == plain
     said = "; no stack captured: the recorded step of 8 stacked has no room (one needs 1 GiB)"
     assert (said in why) == (not sizes)
     asked = choose(stackable, executor="stacked")

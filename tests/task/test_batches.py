@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoinit.task.batches import describe, halves, map_tensors, move, regrouped, tensors
+from autoinit.task.batches import describe, halves, map_tensors, move, regrouped, select_rows, tensors
 
 XT, YT = torch.arange(640.0).reshape(10, 64), torch.arange(10)
 
@@ -60,3 +60,12 @@ def test_rows_are_taken_from_several_batches_in_the_order_wanted() -> None:
 )
 def test_batches_whose_rows_cannot_be_told_are_left(batches: list[object]) -> None:
     assert regrouped(batches, [0, 1], [2]) is None
+
+
+def test_rows_are_taken_of_parts_on_several_devices() -> None:
+    """Rows here and labels there: each part is asked with an index on its own device."""
+    here, there = torch.arange(6.0).view(3, 2), torch.empty(3, device="meta")
+    found = select_rows((here, there), torch.tensor([2, 0]))
+    assert found[0].tolist() == [[4.0, 5.0], [0.0, 1.0]]
+    assert (found[1].shape, found[1].device.type) == ((2,), "meta")
+    assert select_rows((here, there), slice(1, 3))[1].shape == (2,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,7 +12,14 @@ import torch
 from torch import nn
 
 import autoinit
-from autoinit.task.machine import free_cache, peak_memory, usable_cores, using_threads
+from autoinit.task.machine import (
+    free_cache,
+    ordered_sums,
+    peak_memory,
+    quick_collections,
+    usable_cores,
+    using_threads,
+)
 
 
 def test_there_is_one_at_least_and_no_more_than_the_machine_has() -> None:
@@ -88,3 +96,28 @@ def test_a_block_inside_of_another_hides_nothing_from_it(monkeypatch: pytest.Mon
 
 def test_freeing_nothing_is_no_error() -> None:
     free_cache(torch.device("cpu"))
+
+
+def test_collections_pass_over_what_was_there_before_and_only_inside() -> None:
+    cuda = torch.device("cuda")
+    assert gc.get_freeze_count() == 0
+    with quick_collections(cuda):
+        assert gc.get_freeze_count() > 1000
+        with quick_collections(cuda):  # who has set objects aside keeps them there
+            pass
+        assert gc.get_freeze_count() > 1000
+    assert gc.get_freeze_count() == 0
+    with quick_collections(torch.device("cpu")):
+        assert gc.get_freeze_count() == 0
+
+
+def test_sums_are_in_order_inside_alone() -> None:
+    before = torch.backends.cudnn.deterministic
+    with ordered_sums():
+        assert torch.backends.cudnn.deterministic
+    assert torch.backends.cudnn.deterministic == before
+    block = ordered_sums()
+    block.__enter__()
+    with pytest.raises(KeyboardInterrupt):
+        block.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert torch.backends.cudnn.deterministic == before
