@@ -51,7 +51,7 @@ from .seeds import check_seed
 from .task.batches import Batch
 from .task.data import length_of_training
 from .task.features import own_scales, task_features
-from .task.machine import PeakMemory, ordered_sums, peak_memory, quick_collections
+from .task.machine import PeakMemory, answering_device, ordered_sums, peak_memory, quick_collections
 from .task.snapshot import preserved_random
 from .task.task import Task, make_task
 from .tracing.choices import Parts, keep_choices
@@ -188,7 +188,7 @@ def select(
         OptimizerError: The optimizer is none and makes none, or the learning rate is no positive number.
         RecipeError: A recipe is unknown, or for other architectures than this one.
         BudgetError: The budget is not a positive amount, or not understood.
-        DeviceError: The device is not on this machine, or autocast has another dtype.
+        DeviceError: The device is not on this machine, or no longer answers, or autocast has another dtype.
         ArgumentError: The seed, executor, concurrency, training_steps, epochs, draw_on or recommender is out of range,
             or the storage cannot be opened.
         KnowledgeError: The recommender's file cannot be used.
@@ -229,6 +229,7 @@ def select(
     make = functools.partial(make, autocast=autocast, device=device, seed=seed)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_stopped_in_words())  # first, so that it speaks when all is as it was
+        stack.enter_context(answering_device())
         report = progress if callable(progress) else stack.enter_context(progress_shown(progress))
         report(ProgressEvent("reading", 0.0, "the data and the model"))
         parts = Parts(only, exclude, checkpoint)

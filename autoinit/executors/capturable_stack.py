@@ -1,4 +1,4 @@
-"""Whether a stack's training step can be recorded: two groups of two, three steps, against the same one by one."""
+"""Whether a stack's training step can be recorded: two groups of two, three steps, against the same plain stacks."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from ..judging.budget import Tally
 from ..judging.trials import Candidate, Job
-from ..probing.agreement import Seen, Ways, scale_weights, seen_in, tolerance_of, trainings_differ
+from ..probing.agreement import Seen, Ways, scale_weights, tolerance_of, trainings_differ
 from ..probing.bench import Bench
-from ..probing.stepping import Eager
 from ..recipes.recipe import OWN
-from ..stacks.attention import plain_attention
 from ..stacks.elementwise import mixes_rates
 from ..stacks.lockstep import Lane, lockstep
-from ..stacks.stack import moving_buffers
+from ..stacks.stack import Stack, moving_buffers
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .capturable import NEVER_REPLAYED, STEPS, known, tried
@@ -31,7 +30,7 @@ MIXED: tuple[tuple[Trial, Trial], ...] = (((1.0, 1.0), (0.9, 0.5)), ((0.9, 0.5),
 ALIKE: tuple[tuple[Trial, Trial], ...] = (((1.0, 1.0), (0.9, 1.0)), ((0.9, 0.5), (1.0, 0.5)))
 """Likewise where a stack has one learning rate."""
 
-WAYS = Ways("in a replayed stack", "by itself", "a replayed stack and a training by itself", "in a replayed stack")
+WAYS = Ways("in a replayed stack", "in a plain one", "a replayed stack and a plain one", "in a replayed stack")
 
 
 def why_not(bench: Bench) -> str:
@@ -49,16 +48,11 @@ def why_not(bench: Bench) -> str:
 
 def refusal(task: Task, capture: Capture) -> str:
     """Returns why a stack's training step cannot be recorded in some way; an empty text where it can."""
-
-    def compare(snapshot: Snapshot) -> str:
-        with plain_attention():  # a fused one draws its dropout elsewhere: that is no reason
-            return _compared(task, snapshot, capture)
-
-    return known(task) or tried(task, capture, compare)
+    return known(task) or tried(task, capture, lambda snapshot: _compared(task, snapshot, capture))
 
 
 def _compared(task: Task, snapshot: Snapshot, capture: Capture) -> str:
-    """Returns how replayed stacks differ from trainings one by one; empty where they agree."""
+    """Returns how replayed stacks differ from plain ones, which train as their candidates by themselves do."""
     moving = moving_buffers(task)
     snapshot.rewind()
     groups = MIXED if mixes_rates(task) else ALIKE
@@ -66,17 +60,17 @@ def _compared(task: Task, snapshot: Snapshot, capture: Capture) -> str:
     fitting = dataclasses.replace(task, train=recorded.inputs.fitting)
     tolerance = tolerance_of(task)
     for trials in groups:
-        expected = [seen_in(fitting, snapshot, trial, STEPS, Eager) for trial in trials]
-        if any(seen.curve.diverged_at is not None for seen in expected):
+        plain = _seen(fitting, snapshot, trials, Stack(fitting, len(trials), moving))
+        if any(seen.curve.diverged_at is not None for seen in plain):
             return f"the loss of its own weights is not finite within {STEPS} steps, so nothing can be compared"
         stack = ReplayedStack(fitting, len(trials), moving, recorded, lambda count: recorded)
-        for seen, by_itself in zip(_seen(fitting, snapshot, trials, stack), expected, strict=True):
-            if why := trainings_differ(seen, by_itself, tolerance, WAYS):
+        for found, expected in zip(_seen(fitting, snapshot, trials, stack), plain, strict=True):
+            if why := trainings_differ(found, expected, tolerance, WAYS):
                 return why
     return "" if recorded.replays["step"] else NEVER_REPLAYED
 
 
-def _seen(task: Task, snapshot: Snapshot, trials: Sequence[Trial], stack: ReplayedStack) -> list[Seen]:
+def _seen(task: Task, snapshot: Snapshot, trials: Sequence[Trial], stack: Stack) -> list[Seen]:
     """Returns what a stack's candidates show in a short training."""
     held_back = task.probe_eval[:1]
     lanes = [Lane(Job(place, "search", Candidate(OWN), 0, STEPS), Tally()) for place in range(len(trials))]
@@ -86,12 +80,16 @@ def _seen(task: Task, snapshot: Snapshot, trials: Sequence[Trial], stack: Replay
         stack.add()
     snapshot.rewind()
     stack.start([rate for _, rate in trials])
-    before = [stack.values(lane.job.number) for lane in lanes]
+    numbers = [lane.job.number for lane in lanes]
+    before = [_numbers(stack.values(number)) for number in numbers]
     for _ in lockstep(task, stack, lanes, lambda step: held_back):
         pass
-    found = []
-    for lane, was in zip(lanes, before, strict=True):
-        now = stack.values(lane.job.number)
-        changes = {name: now[name] - values for name, values in was.items() if values.dtype != torch.bool}
-        found.append(Seen(lane.recorder.curve(), stack.gradients(lane.job.number), changes))
-    return found
+    return [
+        Seen(lane.recorder.curve(), stack.gradients(number), was, _numbers(stack.values(number)))
+        for lane, number, was in zip(lanes, numbers, before, strict=True)
+    ]
+
+
+def _numbers(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns those of some tensors that can be subtracted from each other."""
+    return {name: value for name, value in values.items() if value.dtype != torch.bool}

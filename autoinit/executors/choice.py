@@ -264,12 +264,12 @@ def _rivals(
     if reason:
         refused.append(f"; not stacked: {reason}")
         return
-    replayed = list(_replayed_stacks(bench, fitting, room, threads, refused))
-    yield from replayed
-    faster = {choice.executor.concurrency for choice in replayed}  # than the same stacks plain, which need no measuring
-    for size in fitting:
-        if size not in faster:
-            yield Choice(Stacked(bench, size), threads, f"{size} stacked")
+    replayed = next(_replayed_stacks(bench, fitting, room, threads, refused), None)
+    if replayed is not None:
+        yield replayed
+    # A device is the faster the more it is given, and a stack that is replayed is faster than the same one that is not.
+    if replayed is None or replayed.executor.concurrency < fitting[0]:
+        yield Choice(Stacked(bench, fitting[0]), threads, f"{fitting[0]} stacked")
 
 
 def _replayed_stacks(

@@ -11,6 +11,8 @@ import joblib
 import torch
 from torch import Tensor
 
+from ..errors import DeviceError, described
+
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 """What says that there is no memory left, of a device or of the machine: nothing that the owner's code cannot take."""
 
@@ -20,12 +22,39 @@ def usable_cores() -> int:
     return int(joblib.cpu_count())
 
 
+@contextlib.contextmanager
+def answering_device() -> Iterator[None]:
+    """Says of a device that no longer answers what to do; of a reason that was told before, that.
+
+    After such an error every operation on the device fails, and so does whatever puts things back on the way out, each
+    in the place of the error before.
+
+    Raises:
+        DeviceError: the device is lost to this process.
+    """
+    try:
+        yield
+    except torch.AcceleratorError as problem:
+        known: BaseException | None = problem
+        while known is not None and not isinstance(known, DeviceError):
+            known = known.__cause__ or known.__context__
+        if isinstance(known, DeviceError):
+            raise DeviceError(str(known)) from problem
+        raise DeviceError(
+            f"the device no longer answers ({described(problem)}), and what lies on it is lost. Restart the process; "
+            "with CUDA_LAUNCH_BLOCKING=1 in its environment torch says which operation it was."
+        ) from problem
+
+
 @dataclass(eq=False)
 class PeakMemory:
     """The most bytes of tensors at a time; right at the end of its block, None on devices that do not count them."""
 
     bytes: int | None = None
 
+
+SET_ASIDE = 1000
+"""Objects beyond which somebody has called `gc.freeze`: Python 3.12 sets some four hundred aside as it starts."""
 
 _WATCHED: list[PeakMemory] = []
 """Those whose blocks are open, on the one device that a search trains on."""
@@ -71,7 +100,7 @@ def quick_collections(device: torch.device) -> Iterator[None]:
     With the modules that a search loads there are half a million objects, and looking through them takes as long as a
     hundred training steps of a small model. Whoever has set objects aside themselves is left alone.
     """
-    if device.type != "cuda" or gc.get_freeze_count():
+    if device.type != "cuda" or gc.get_freeze_count() > SET_ASIDE:
         yield
         return
     gc.collect()
@@ -104,7 +133,8 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
 def numbers(scalars: Sequence[Tensor]) -> list[float]:
     """Returns the numbers in some tensors of one entry each, waiting for their device once."""
     if len(scalars) > 1 and runs_ahead(scalars[0].device):
-        found: list[float] = torch.stack([scalar.reshape(()).double() for scalar in scalars]).tolist()
+        alike = len({scalar.dtype for scalar in scalars}) == 1  # as losses are: no kernel for each of them
+        found: list[float] = torch.stack([s.reshape(()) if alike else s.reshape(()).double() for s in scalars]).tolist()
         return found
     return [scalar.item() for scalar in scalars]
 

@@ -47,8 +47,14 @@ def last_losses(outcomes: list[Outcome]) -> list[float]:
     return [outcome.curve.losses[-1] for outcome in outcomes if outcome.curve is not None]
 
 
+LATER = {"Adagrad, which starts from a sum": "2.12"}
+"""Optimizers whose one kernel for CUDA is of a later release than the oldest that this runs with."""
+
+
 @pytest.mark.parametrize("name", ALIKE)
 def test_a_graph_trains_as_plain_steps_do(name: str) -> None:
+    if torch.__version__ < LATER.get(name, ""):
+        pytest.skip(f"needs torch {LATER[name]}")
     make, given = ALIKE[name]
     torch.manual_seed(0)
     with bench_there(make(), **given) as bench:

@@ -10,6 +10,8 @@ from torch import nn
 
 from autoinit.judging.score import Curve
 from autoinit.probing.agreement import (
+    NEGLIGIBLE,
+    Seen,
     Ways,
     changed_attribute,
     gradients_differ,
@@ -17,6 +19,7 @@ from autoinit.probing.agreement import (
     scale_weights,
     state_of,
     tolerance_of,
+    trainings_differ,
 )
 from autoinit.task.task import make_task
 
@@ -77,3 +80,26 @@ def test_a_number_or_a_tensor_that_a_module_has_changed_is_named() -> None:
     assert changed_attribute(before, state_of(model)) == "0.seen[0]"
     model[0].seen, model[0].count = [before["0.seen[0]"]], 2
     assert changed_attribute(before, state_of(model)) == "0.count"
+
+
+def seen(change: torch.Tensor, gradient: torch.Tensor, weight: float = 0.0) -> Seen:
+    """A training of one weight, which changes so, by such a gradient at the end."""
+    before = torch.full_like(change, weight)
+    return Seen(curve(2.0, 1.0), {"w": gradient}, {"w": before}, {"w": before + change})
+
+
+def test_weights_agree_where_gradients_are_more_than_rounding() -> None:
+    """An optimizer like Adam moves every entry as far; of some the sign of the gradient is chance."""
+    gradient = torch.tensor([1.0, -1.0, 0.1 * NEGLIGIBLE, -0.1 * NEGLIGIBLE])
+    expected = seen(torch.tensor([0.1, -0.1, 0.1, 0.1]), gradient)
+    assert trainings_differ(seen(torch.tensor([0.1, -0.1, -0.1, -0.1]), gradient), expected, 1e-3, WAYS) == ""
+    assert trainings_differ(seen(torch.tensor([0.1, 0.1, 0.1, 0.1]), gradient), expected, 1e-3, WAYS) == (
+        "w comes to be another here than there"
+    )
+
+
+def test_a_step_smaller_than_the_weights_last_digit_shows_no_difference() -> None:
+    gradient = torch.full((4,), 1e-7)
+    for weight, differs in ((1.0, False), (0.0, True)):
+        expected = seen(torch.full((4,), 1e-7), gradient, weight)
+        assert bool(trainings_differ(seen(torch.full((4,), 2e-7), gradient, weight), expected, 1e-3, WAYS)) == differs

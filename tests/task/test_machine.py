@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 import autoinit
+from autoinit.errors import DeviceError
 from autoinit.task.machine import (
+    answering_device,
     free_cache,
     ordered_sums,
     peak_memory,
@@ -111,13 +113,29 @@ def test_collections_pass_over_what_was_there_before_and_only_inside() -> None:
         assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.parametrize("told", ["", "could not be recorded. Restart the process."])
+def test_a_device_that_no_longer_answers_is_told_with_what_to_do(told: str) -> None:
+    """Whatever puts things back on the way out fails too, in the place of the error that says why."""
+
+    def putting_back() -> None:
+        try:
+            raise DeviceError(told) if told else torch.AcceleratorError("CUDA error: device-side assert triggered")
+        finally:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    with (
+        pytest.raises(
+            DeviceError, match=told or "no longer answers .*assert triggered.* Restart the process; with CUDA"
+        ),
+        answering_device(),
+    ):
+        putting_back()
+    with pytest.raises(RuntimeError, match="of its own"), answering_device():
+        raise RuntimeError("an error of its own")
+
+
 def test_sums_are_in_order_inside_alone() -> None:
     before = torch.backends.cudnn.deterministic
-    with ordered_sums():
-        assert torch.backends.cudnn.deterministic
-    assert torch.backends.cudnn.deterministic == before
-    block = ordered_sums()
-    block.__enter__()
-    with pytest.raises(KeyboardInterrupt):
-        block.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with pytest.raises(ZeroDivisionError), ordered_sums():
+        _ = 1 // (not torch.backends.cudnn.deterministic)
     assert torch.backends.cudnn.deterministic == before
