@@ -71,7 +71,7 @@ class Captured:
     def _recorded(self) -> MakeStepper:
         """Returns what replays steps, recorded at the first time; plain steps where that fails."""
         if self._stepper is None:
-            with preserved_random():
+            with preserved_random(), self._bench.aside.counted():
                 self._stepper = self._record()
             self._bench.snapshot.rewind()
         return self._stepper

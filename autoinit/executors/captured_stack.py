@@ -20,12 +20,17 @@ from .stacked import Ask, Stacked
 
 __all__ = ["CapturedStack", "why_not"]
 
+QUICK = 0.004
+"""Seconds of a replayed step below which it takes a stack of a quarter hardly less time: kernels as small as those are
+over before they fill the device, and to record another size takes as long as a hundred of them."""
+
 
 class CapturedStack(Stacked):
     """Runs up to `concurrency` jobs at a time as a stack whose training step is recorded before the first.
 
     Only for models that stack and of which `why_not` has nothing to say. A step is recorded for `concurrency`
-    candidates, and for half as many, a quarter and so on when no more are left. As long as it is open, the device holds
+    candidates, and for half as many, a quarter and so on when no more are left; for every other of these sizes alone
+    where a step is so quick that the size makes little difference. As long as it is open, the device holds
     the places and the activations of them all. Where nothing can be recorded or replayed, stacks are plain from there;
     where these fail too, jobs run one after the other, each step replayed if that can be.
 
@@ -41,6 +46,7 @@ class CapturedStack(Stacked):
         self._recordings: dict[int, RecordedStack] = {}
         self._records = True
         self._alone: Executor | None = None
+        self._fold = 2
 
     def pace(self, steps: int) -> float:
         """Returns the training steps per second of a full stack together; 0 where its step cannot be replayed."""
@@ -48,7 +54,10 @@ class CapturedStack(Stacked):
             found = super().pace(steps) if self._recorded(self.concurrency) else 0.0
         finally:
             self._bench.snapshot.rewind()
-        return found if self._recordings else 0.0
+        if not self._recordings:
+            return 0.0
+        self._fold = 4 if self.concurrency < QUICK * found else 2
+        return found
 
     def close(self) -> None:
         """Gives the memory of the recorded steps back."""
@@ -89,8 +98,8 @@ class CapturedStack(Stacked):
             DeviceError: to record it has left the device unusable.
         """
         size = self.concurrency
-        while size // 2 >= count:
-            size //= 2
+        while size // self._fold >= count:
+            size //= self._fold
         if self._records and size not in self._recordings:
             self._record(size)
         return next((self._recordings[size] for size in sorted(self._recordings) if size >= count), None)
@@ -100,7 +109,7 @@ class CapturedStack(Stacked):
         moving, task = self._moving(), self._bench.task
         self._capture = capture = self._capture or CudaCapture(task.device)
         try:
-            with preserved_random():
+            with preserved_random(), self._bench.aside.counted():
                 self._recordings[size] = RecordedStack(task, size, moving, capture)
             return
         except DeviceError:

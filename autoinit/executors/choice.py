@@ -84,12 +84,14 @@ class Choice:
         threads: of one job's arithmetic on the CPU.
         why: in words, with what was measured.
         pace: training steps per second of all jobs together; None where it was not measured.
+        alone: the same of one job at a time, in the fastest way that was measured; None likewise.
     """
 
     executor: Executor
     threads: int
     why: str
     pace: float | None = None
+    alone: float | None = None
 
 
 def fastest_threads(bench: Bench) -> tuple[int, float, int]:
@@ -203,12 +205,14 @@ def _measured(bench: Bench, threads: int, rivals: Iterator[Choice]) -> Choice:
     best = _paced(
         Choice(Sequential(bench), threads, f"one job after the other on {threads} thread{'s' * (threads > 1)}")
     )
-    worse, bar, seen = best, WORTH_SWITCHING * (best.pace or 0.0), [_said(best)]
+    alone = best.pace or 0.0
+    worse, bar, seen = best, WORTH_SWITCHING * alone, [_said(best)]
     try:
         for rival in rivals:
             worse = rival
             paced = _paced(rival)
             seen.append(_said(paced))
+            alone = max(alone, paced.pace or 0.0) if rival.executor.concurrency == 1 else alone
             worse, best = (best, paced) if (paced.pace or 0.0) > bar else (paced, best)
             bar = max(bar, best.pace or 0.0)
             worse.executor.close()
@@ -216,7 +220,7 @@ def _measured(bench: Bench, threads: int, rivals: Iterator[Choice]) -> Choice:
         worse.executor.close()
         best.executor.close()
         raise
-    return dataclasses.replace(best, why=f"{best.why}; measured in steps/s: {', '.join(seen)}")
+    return dataclasses.replace(best, why=f"{best.why}; measured in steps/s: {', '.join(seen)}", alone=alone)
 
 
 def _paced(choice: Choice) -> Choice:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeVar
@@ -154,6 +155,44 @@ class Tally:
         self.steps += steps + forwards * FORWARD_COST
 
 
+@dataclass
+class Aside:
+    """Seconds that went to what is no training step, however many steps come of it.
+
+    On a GPU weights may take longer to set than a hundred recorded steps, and a step as long to record.
+
+    Attributes:
+        seconds: in all.
+        placing: of them, those that went to setting a candidate's weights.
+        placed: how often some were set.
+    """
+
+    seconds: float = 0.0
+    placing: float = 0.0
+    placed: int = 0
+
+    @property
+    def each(self) -> float:
+        """The seconds that setting one candidate's weights has taken."""
+        return self.placing / self.placed if self.placed else 0.0
+
+    @contextlib.contextmanager
+    def counted(self, *, placing: bool = False) -> Iterator[None]:
+        """Counts the time of a block.
+
+        Args:
+            placing: whether it sets a candidate's weights.
+        """
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - start
+            self.seconds += took
+            if placing:
+                self.placing, self.placed = self.placing + took, self.placed + 1
+
+
 @dataclass(kw_only=True)
 class Meter(Tally):
     """Counts steps and time, and says what is left.
@@ -161,17 +200,19 @@ class Meter(Tally):
     Attributes:
         budget: the limits.
         started: `time.perf_counter()` at the start.
-        paced: (seconds, steps) when `pace` was called.
+        paced: (seconds, steps, seconds aside) when `pace` was called.
         step_seconds: what one step took then; 0 before.
         begun: seconds when the search began: shares of the time are counted from there.
+        aside: what of the time was no step.
         deadline: seconds at which all has to be over, whatever the budget says; infinite until `hurry`.
     """
 
     budget: Budget
     started: float = field(default_factory=time.perf_counter)
     step_seconds: float = 0.0
-    paced: tuple[float, float] = (0.0, 0.0)
+    paced: tuple[float, float, float] = (0.0, 0.0, 0.0)
     begun: float = 0.0
+    aside: Aside = field(default_factory=Aside)
     deadline: float = math.inf
 
     @property
@@ -179,13 +220,19 @@ class Meter(Tally):
         """Wall time since the start."""
         return time.perf_counter() - self.started
 
-    def pace(self, step_seconds: float) -> None:
-        """Takes note of a first measurement of a step; what is spent from here on refines it."""
-        self.step_seconds, self.paced = step_seconds, (self.seconds, self.steps)
+    def pace(self, step_seconds: float, aside: Aside | None = None) -> None:
+        """Takes note of a first measurement of a step; what is spent from here on refines it.
+
+        Args:
+            step_seconds: that one takes.
+            aside: counts what of the time from here on is no step; None for what did before.
+        """
+        self.step_seconds, self.aside = step_seconds, aside or self.aside
+        self.pace_again()
 
     def pace_again(self) -> None:
         """Forgets what was spent since the first measurement: it was at another pace than what follows."""
-        self.paced = (self.seconds, self.steps)
+        self.paced = (self.seconds, self.steps, self.aside.seconds)
 
     def hurry(self) -> float:
         """Sets a deadline for whoever was asked to stop; returns the seconds until then.
@@ -203,24 +250,34 @@ class Meter(Tally):
         """Whether there is a deadline."""
         return self.deadline < math.inf
 
-    def _seconds_per_step(self) -> float:
-        """Returns what a step takes with everything around it, once enough have been seen."""
+    def _seconds_per_step(self, *, alone: bool = False) -> float:
+        """Returns what a step takes with everything around it, once enough have been seen; or without what is aside."""
         seconds, steps = self.seconds - self.paced[0], self.steps - self.paced[1]
-        return seconds / steps if steps > ENOUGH_STEPS else self.step_seconds
+        if alone:
+            seconds = max(0.0, seconds - (self.aside.seconds - self.paced[2]))
+        return seconds / steps if steps > ENOUGH_STEPS and seconds > 0 else self.step_seconds
 
-    def left(self, until: float = 1.0) -> float:
+    def left(self, until: float = 1.0, *, after: float = 0.0, places: int | None = None) -> float:
         """Returns the steps left until a share of the budget is spent; negative when overspent, inf when unlimited.
 
         Both limits count: the steps given, and the steps that the clock still pays for.
+
+        Args:
+            until: the share.
+            after: steps that are taken before, by jobs like those so far.
+            places: jobs that what is left is for, whose weights are set first; None for as much time aside as so far.
         """
         found = math.inf
         if self.budget.steps is not None:
-            found = until * self.budget.steps - self.steps
+            found = until * self.budget.steps - self.steps - after
         end = self.deadline
         if self.budget.seconds is not None:
             end = min(end, self.begun + until * (self.budget.seconds - self.begun))
         if end < math.inf and self.step_seconds > 0:
-            found = min(found, (end - self.seconds) / self._seconds_per_step())
+            seconds = end - self.seconds - (after * self._seconds_per_step() if after else 0.0)
+            if places is not None:
+                seconds -= places * self.aside.each
+            found = min(found, seconds / self._seconds_per_step(alone=places is not None))
         return found
 
     def done(self) -> float:

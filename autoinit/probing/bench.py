@@ -12,7 +12,7 @@ from ..drawing.memory import Memory, room_for
 from ..drawing.weights import with_results
 from ..errors import described
 from ..graph import Graph
-from ..judging.budget import Tally, evaluated
+from ..judging.budget import Aside, Tally, evaluated
 from ..judging.score import Curve, Glance
 from ..judging.screening import veto
 from ..judging.trials import Job, Outcome
@@ -40,6 +40,7 @@ class Bench:
         draw_on: the kind of device that draws are made on; empty for where the model lies.
         memory: of costly draws.
         paused: trainings that later jobs may go on with.
+        aside: the time that setting weights took, and recording steps.
     """
 
     task: Task
@@ -49,6 +50,7 @@ class Bench:
     draw_on: str = ""
     memory: Memory = field(init=False)
     paused: PausedTrainings = field(default_factory=PausedTrainings)
+    aside: Aside = field(default_factory=Aside)
 
     def __post_init__(self) -> None:
         self.memory = Memory(room_for(self.task.model))
@@ -76,10 +78,13 @@ class Bench:
 
     def place(self, job: Job, tally: Tally) -> None:
         """Sets the weights that a job starts from."""
-        if job.plan is not None:
-            self.set(job.plan)
-        else:
-            self._draw(job.candidate.recipe, tally)  # nobody asks for the plan: fingerprints would cost a tenth more
+        with self.aside.counted(placing=True):
+            if job.plan is not None:
+                self.set(job.plan)
+            else:
+                self._draw(
+                    job.candidate.recipe, tally
+                )  # nobody asks for the plan: fingerprints would cost a tenth more
 
     def held_back(self, job: Job) -> HeldBack:
         """Returns the batches that a job is evaluated on after so many steps.

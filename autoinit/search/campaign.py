@@ -65,6 +65,7 @@ class Campaign:
         further: of the owner's weights beyond their trial, where they were looked at again; else None.
         alike: known recipes that are not tried, because another one gives the same weights → that one.
         how: how jobs are run, in words; empty where none is.
+        alone: share of the pace of all jobs together that one of them has by itself; 0 where nobody has measured it.
         searched_elsewhere: whether the search before was on another model, a proxy: its ranking tells who to look at
             here, and no more.
     """
@@ -80,6 +81,7 @@ class Campaign:
     ended: str = ""
     alike: dict[Recipe, Recipe] = field(default_factory=dict)
     how: str = ""
+    alone: float = 0.0
     searched_elsewhere: bool = False
     spares: bool = True
     left_over: Worth | None = None
@@ -176,14 +178,30 @@ class Campaign:
         """Tells who watches that something else than a job goes on."""
         self.progress(ProgressEvent(stage, self.meter.done(), message))
 
-    def left(self, until: float, jobs: int) -> float:
+    def left(self, until: float, jobs: int, *, places: int | None = None, after: float = 0.0) -> float:
         """Returns the steps left until a share of the budget is spent, where only so many jobs run at a time.
 
-        By the clock, fewer jobs than the executor can run get fewer steps done.
+        By the clock, fewer jobs than the executor can run get fewer steps done, though no fewer than one by itself.
+
+        Args:
+            until: the share.
+            jobs: at a time.
+            places: jobs in all, where they are few and long; None where they are such as those so far.
+            after: steps that are taken before, by jobs like those so far.
         """
         clocked = self.meter.budget.seconds is not None or self.meter.hurried
-        share = min(1.0, jobs / self.executor.concurrency) if clocked else 1.0
-        return self.meter.left(until) * share
+        share = min(1.0, max(self.alone, jobs / self.executor.concurrency)) if clocked else 1.0
+        return self.meter.left(until, after=after, places=places) * share
+
+    def left_for_pairs(self, pairs: int, *, after: float = 0.0) -> float:
+        """Returns the steps left for so many pairs of the gate: worker processes run all at once, a stack one by one.
+
+        Args:
+            pairs: of runs on the same batches.
+            after: steps that are taken before, by jobs like those so far.
+        """
+        together = 2 if self.executor.name == "stacked" else 2 * pairs
+        return self.left(1.0, together, places=2 * pairs, after=after)
 
     def score(self, curve: Curve, planned: int) -> Score:
         """Returns the score of a curve, also of an unfinished one."""

@@ -36,7 +36,7 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
     """
     task = campaign.bench.task
     hurried = PLANNED_IN_A_HURRY if campaign.meter.hurried else 1.0
-    left = _left(campaign, min(LOOKS)) * hurried
+    left = campaign.left_for_pairs(min(LOOKS)) * hurried
     most = int(min(campaign.schedule.gate, campaign.training_steps or math.inf))
     steps = longest(most, left / (2 * min(LOOKS)), lambda steps: gate_cost(task, steps))
     if steps < SHORTEST_RUN:
@@ -46,7 +46,7 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
     verdict = None
     for look, level in _looks(campaign, pair / hurried).items():
         new = look - len(pairs)
-        if pairs and _left(campaign, new) < new * pair:
+        if pairs and campaign.left_for_pairs(new) < new * pair:
             break  # the machine has become slower than it was when the looks were planned
         try:
             pairs += _pairs(campaign, entered.own, champion, plan, range(len(pairs), look), steps)
@@ -60,11 +60,6 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
     return verdict
 
 
-def _left(campaign: Campaign, pairs: int) -> float:
-    """Returns the steps left where so many pairs run together: worker processes run a whole look, a stack one pair."""
-    return campaign.left(1.0, 2 if campaign.executor.name == "stacked" else 2 * pairs)
-
-
 def _looks(campaign: Campaign, pair: float) -> dict[int, float]:
     """Returns the looks, with their levels, of the most pairs that the budget pays for; of the fewest in any case.
 
@@ -75,7 +70,9 @@ def _looks(campaign: Campaign, pair: float) -> dict[int, float]:
 
     def share(looks: Iterable[int]) -> float:
         """Returns the share of what is left that they take: a look of fewer jobs than there are workers costs more."""
-        return sum((now - before) * pair / _left(campaign, now - before) for before, now in pairwise((0, *looks)))
+        return sum(
+            (now - before) * pair / campaign.left_for_pairs(now - before) for before, now in pairwise((0, *looks))
+        )
 
     plans = (planned(pairs) for pairs in range(max(LOOKS), min(LOOKS), -1))
     return next((plan for plan in plans if share(plan) <= 1), planned(min(LOOKS)))

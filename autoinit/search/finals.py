@@ -89,7 +89,7 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
         if order == 0:
             arms = [_best_lr(runs, arm) for arm in arms]
         again = len(arms) * final_cost(campaign.bench.task, steps)
-        if campaign.left(campaign.schedule.finals_until, len(arms)) < again:
+        if campaign.left(campaign.schedule.finals_until, len(arms), places=len(arms)) < again:
             break
     decided = _decided(arms, runs)
     _say_who_goes_on(campaign, decided, runs)
@@ -140,7 +140,8 @@ def _layout(campaign: Campaign, rivals: int, tune_lr: bool) -> tuple[int, int, i
     if that was on this model.
     """
     task = campaign.bench.task
-    left = campaign.left(campaign.schedule.finals_until, 1 + min(rivals, FINALISTS))
+    most = 1 + min(rivals, FINALISTS)
+    left = campaign.left(campaign.schedule.finals_until, most, places=FINAL_ORDERS * most)
     searched = 0 if campaign.searched_elsewhere else _probed(campaign)
     useful = max(SHORTEST_RUN, searched / 2, campaign.schedule.gate / 2)
     runs = 3 if tune_lr else FINAL_ORDERS

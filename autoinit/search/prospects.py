@@ -91,7 +91,7 @@ def _ahead(campaign: Campaign, steps: float) -> Ahead:
     A training of which nobody said how long it is counts as long as makes the budget the usual share of it.
     """
     task, known, pairs = campaign.bench.task, campaign.training_steps, min(LOOKS)
-    left = campaign.left(1.0, 2 * pairs) - steps
+    left = campaign.left_for_pairs(pairs, after=steps)
     most = int(min(campaign.schedule.gate, known or math.inf))
     gate = longest(most, left / (2 * pairs), lambda length: gate_cost(task, length))
     training = known or (campaign.meter.steps + campaign.meter.left()) / SHARE_OF_TRAINING

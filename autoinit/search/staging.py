@@ -66,7 +66,7 @@ class Setup:
     def enter(self, meter: Meter) -> None:
         """Tells the meter what the steps that follow take."""
         if self.pace is not None:
-            meter.pace(1 / self.pace)
+            meter.pace(1 / self.pace, self.bench.aside)
 
     def choice(self, meter: Meter, allowance: float) -> Choice:
         """Returns how jobs are run, measured where nothing is asked for."""
@@ -158,8 +158,14 @@ def searching(
             report,
             training_steps=training_steps,
             how=choice.why,
+            alone=_alone(choice),
             spares=judge is setup,  # that a proxy trains says nothing of the model
         )
+
+
+def _alone(choice: Choice) -> float:
+    """Returns the share of all jobs' pace that one has by itself; 0 where it was not measured."""
+    return choice.alone / choice.pace if choice.alone and choice.pace else 0.0
 
 
 def _schedule(meter: Meter, choice: Choice, allowance: float) -> Schedule:
@@ -213,6 +219,7 @@ def judging(judge: Setup, searched: Campaign) -> Iterator[Campaign]:
             searched,
             bench=judge.bench,
             executor=choice.executor,
+            alone=_alone(choice),
             schedule=schedule,
             reference=None,
             how=choice.why,

@@ -380,3 +380,12 @@ def test_the_type_names_what_is_allowed_for_the_function_and_for_the_command() -
     expected = Literal["sequential", "processes", "stacked", "captured"] | None
     assert typing.get_type_hints(autoinit.select)["executor"] == expected
     assert typing.get_type_hints(select_command)["executor"] == expected
+
+
+def test_the_pace_of_one_job_at_a_time_is_that_of_the_fastest_way(stackable: Bench, paces: dict[str, float]) -> None:
+    paces.update(captured=500.0, both=2000.0)
+    choice = choose(stackable)
+    assert (choice.pace, choice.alone) == (2000.0, 500.0)
+    paces.update(captured=90.0)
+    assert choose(stackable).alone == 100.0
+    assert choose(stackable, executor="captured").alone is None

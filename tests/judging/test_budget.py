@@ -13,6 +13,7 @@ from autoinit.judging import budget
 from autoinit.judging.budget import (
     SMALLEST_ALLOWANCE,
     Allotted,
+    Aside,
     Budget,
     Meter,
     Schedule,
@@ -165,7 +166,7 @@ def test_the_clock_limits_no_steps_before_one_was_measured(clock: Clock) -> None
 
 def test_nothing_is_spent_before_anything_ran(clock: Clock) -> None:
     meter = clock.meter(seconds=100)
-    assert (meter.steps, meter.seconds, meter.step_seconds, meter.paced, meter.begun) == (0, 0, 0, (0, 0), 0)
+    assert (meter.steps, meter.seconds, meter.step_seconds, meter.paced, meter.begun) == (0, 0, 0, (0, 0, 0), 0)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +198,42 @@ def test_what_ran_at_another_pace_is_forgotten(clock: Clock) -> None:
     meter.spend(steps=100)
     clock.now = 60
     assert meter.left() == pytest.approx(40 / 0.4)
+
+
+def test_few_long_runs_are_told_from_many_short_ones(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device, where setting weights takes longer than to train them for a hundred steps."""
+    meter, aside = clock.meter(seconds=100), Aside()
+    meter.pace(0.001, aside)
+    for _ in range(4):  # of 2 s each, one for the weights and one for a hundred steps; and 2 s to record a step
+        with aside.counted(placing=True):
+            clock.now += 1
+        clock.now += 1
+        meter.spend(steps=100)
+    with aside.counted():
+        clock.now += 2
+    assert (aside.seconds, aside.placing, aside.placed, aside.each) == (6, 4, 4, 1)
+    assert meter.left() == pytest.approx(90 / (10 / 400))
+    assert meter.left(places=10) == pytest.approx((90 - 10) / (4 / 400))
+    assert meter.left(after=400) == pytest.approx((90 - 10) / (10 / 400))
+    assert meter.left(after=400, places=10) == pytest.approx((90 - 10 - 10) / (4 / 400))
+    meter.pace_again()
+    assert meter.left(places=10) == pytest.approx((90 - 10) / 0.001)
+
+
+def test_steps_that_are_taken_before_leave_fewer(clock: Clock) -> None:
+    assert clock.meter(steps=1000).left(after=300, places=5) == 700
+
+
+def test_time_aside_is_counted_where_it_ends_with_an_error(clock: Clock) -> None:
+    aside = Aside()
+
+    def slow() -> None:
+        clock.now += 3
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), aside.counted(placing=True):
+        slow()
+    assert (aside.seconds, aside.each) == (3, 3)
 
 
 def test_shares_of_the_time_are_counted_from_where_the_search_began(clock: Clock) -> None:

@@ -136,6 +136,18 @@ def test_by_the_clock_fewer_jobs_at_a_time_get_fewer_steps_done(campaign: Campai
     assert campaign.left(1.0, 16) == pytest.approx(campaign.meter.left(), rel=1e-6)
 
 
+def test_a_stack_holds_one_pair_of_a_gate_at_a_time_and_no_run_is_slower_than_one_by_itself(campaign: Campaign) -> None:
+    campaign.executor = Scripted()
+    campaign.executor.concurrency = 32
+    campaign.meter = Meter(budget=Budget(seconds=1e9), step_seconds=1.0)
+    whole = campaign.meter.left()
+    for name, alone, share in (("scripted", 0.0, 6 / 32), ("stacked", 0.0, 2 / 32), ("stacked", 0.4, 0.4)):
+        campaign.executor.name, campaign.alone = name, alone
+        assert campaign.left_for_pairs(3) == pytest.approx(whole * share, rel=1e-6)
+        after = campaign.left_for_pairs(3, after=whole / 2)  # of steps at the pace of all jobs together
+        assert after == pytest.approx(whole * share / 2, rel=1e-6)
+
+
 def test_what_ran_before_an_interruption_is_kept(campaign: Campaign) -> None:
     def interrupt(event: ProgressEvent) -> None:
         raise KeyboardInterrupt

@@ -13,14 +13,16 @@ from autoinit.judging.trials import Candidate
 from autoinit.plans.plan import Plan
 from autoinit.recipes.recipe import OWN
 from autoinit.search import duel as module
+from autoinit.search.campaign import Campaign
 from autoinit.search.duel import duel
 from autoinit.search.finals import Finals
 
 
 def campaign(left: float, workers: int = 1, executor: str = "processes") -> Any:
     """A campaign with so many steps left where all workers have something to do, and gate runs of ten steps."""
-    return SimpleNamespace(
-        left=lambda until, jobs: left * min(1.0, jobs / workers),
+    made = SimpleNamespace(
+        left=lambda until, jobs, places, after: left * min(1.0, jobs / workers),
+        left_for_pairs=lambda pairs: Campaign.left_for_pairs(made, pairs),  # type: ignore[arg-type]
         executor=SimpleNamespace(name=executor),
         meter=SimpleNamespace(hurried=False),
         schedule=SimpleNamespace(gate=10),
@@ -30,6 +32,7 @@ def campaign(left: float, workers: int = 1, executor: str = "processes") -> Any:
         trials=[None],
         drop=lambda trial, reason: None,
     )
+    return made
 
 
 @pytest.fixture
@@ -76,6 +79,6 @@ def test_a_stack_holds_one_pair_at_a_time(looks: list[tuple[int, float]]) -> Non
 def test_a_machine_that_slows_down_takes_no_further_look(looks: list[tuple[int, float]]) -> None:
     within = campaign(49)
     left = iter([49.0] * 20)
-    within.left = lambda until, jobs: 9.0 if looks else next(left)
+    within.left = lambda until, jobs, places, after: 9.0 if looks else next(left)
     meet(within)
     assert [pairs for pairs, _ in looks] == [3]
