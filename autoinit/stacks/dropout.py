@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..task.interceptor import Interceptor
-from .attention import attention
+from .plain_attention import attention
 
 
 class SameDropout(Interceptor):

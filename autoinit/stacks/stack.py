@@ -11,9 +11,9 @@ from torch.func import functional_call
 from ..task.batches import Batch
 from ..task.evaluation import evaluating
 from ..task.task import Task
-from .attention import plain_attention
 from .dropout import SameDropout
 from .elementwise import StackedOptimizer
+from .plain_attention import plain_attention
 
 
 class _LossOf(nn.Module):

@@ -26,9 +26,9 @@ from ..recipes.recipe import OWN
 from ..task.assign import derived_name
 from ..task.snapshot import Snapshot
 from ..task.task import Task
-from .attention import plain_attention
 from .elementwise import why_not_elementwise
 from .lockstep import Lane, lockstep
+from .plain_attention import plain_attention
 from .stack import Stack, moving_buffers
 
 TRIED = (1.0, 0.9)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoinit.stacks import dropout as dropping
-from autoinit.stacks.attention import attention, plain_attention
 from autoinit.stacks.dropout import SameDropout
+from autoinit.stacks.plain_attention import attention, plain_attention
 
 ALLOWED = torch.ones(5, 7).tril(2) > 0
 
