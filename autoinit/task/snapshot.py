@@ -299,7 +299,7 @@ def _copies(tensors: Any) -> tuple[list[Tensor], list[Tensor]]:
         if plain.device.type != "meta":
             targets.append(_dense(plain))
     size = bytes_of(targets)
-    if size <= NEAR:
+    if size <= NEAR and all(target.is_cuda for target in targets):
         with contextlib.suppress(torch.OutOfMemoryError):  # then the host has to do
             return targets, [target.clone() for target in targets]
     return targets, [_on_host(target, pinned=size <= PINNED) for target in targets]

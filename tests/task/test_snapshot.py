@@ -247,6 +247,23 @@ def test_copies_of_a_gpus_tensors_are_locked_in_memory_where_there_is_some() -> 
             assert copy.data_ptr() != there.data_ptr()
 
 
+@pytest.mark.parametrize(("near", "there"), [(48, True), (47, False)])
+def test_copies_of_a_small_model_stay_on_its_gpu(monkeypatch: pytest.MonkeyPatch, near: int, there: bool) -> None:
+    class OnGPU(torch.Tensor):
+        is_cuda = True
+
+    monkeypatch.setattr(snapshot, "NEAR", near)
+    on_host: list[torch.Tensor] = []
+    monkeypatch.setattr(snapshot, "_on_host", lambda tensor, pinned: on_host.append(tensor) or tensor.clone())
+    given = [torch.ones(2, 3).as_subclass(OnGPU), torch.ones(6).as_subclass(OnGPU)]
+    targets, values = snapshot._copies(given)
+    assert len(on_host) == (0 if there else 2)
+    assert all(map(torch.equal, values, given))
+    assert not {value.data_ptr() for value in values} & {target.data_ptr() for target in targets}
+    snapshot._copies([torch.ones(2)])
+    assert on_host[-1].shape == (2,)
+
+
 def test_parameters_can_be_left_as_they_were_set_unless_ctrl_c_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     before = [parameter.detach().clone() for parameter in model.parameters()]
