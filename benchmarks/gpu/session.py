@@ -123,6 +123,6 @@ def describe_machine(session: Session) -> None:
     """
     torch.ones(2, device=session.device).sum().item()
     made: dict[str, Any] = provenance()
-    made["commit"] = made["commit"] or session.options.commit
+    made["commit"] = session.options.commit or made["commit"]  # a copied folder may tell an older one
     made |= {"python": platform.python_version(), "cuda": torch.version.cuda, "smoke": session.smoke}
     session.write({"kind": "machine", "section": session.section, "device_name": machine(session.device), **made})

@@ -47,7 +47,7 @@ def last_losses(outcomes: list[Outcome]) -> list[float]:
     return [outcome.curve.losses[-1] for outcome in outcomes if outcome.curve is not None]
 
 
-LATER = {"Adagrad, which starts from a sum": "2.12"}
+LATER = {"Adagrad, which starts from a sum": "2.13"}
 """Optimizers whose one kernel for CUDA is of a later release than the oldest that this runs with."""
 
 
