@@ -17,6 +17,7 @@ from .drawing.generators import check_draw_on
 from .drawing.given import check_origins
 from .drawing.memory import Drawn, Memory, room_beside
 from .drawing.renewed import renewed
+from .drawing.starting import started
 from .drawing.weights import check_plan_fits, located, overwritten, set_weights, with_results
 from .errors import RecipeError
 from .growth.sources import grown
@@ -91,6 +92,8 @@ def set_calibrated(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory 
 
 def _worked_out(subject: Subject, plan: Plan, rewind: Rewind, memory: Memory | None) -> Plan:
     """Returns a plan with the values that no formula gives, the model as its owner made it."""
+    if plan.recipe.start != "none":
+        return started(subject.model, plan, subject.task.starts)
     if plan.recipe.growth != "none":
         return grown(subject.model, plan, subject.task.source, subject.graph)
 

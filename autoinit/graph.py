@@ -240,6 +240,7 @@ class Graph(Mapping[str, Layer]):
         independent_labels: whether each of them is a label by itself (binary cross-entropy) and no class.
         sequence_length: time steps that the recurrent layers run over; None where there are none, or it is unknown.
         notes: what the reader could not see, in words.
+        starts: names of learned starts and tickets that were given and fit it.
         grows: ways in which it can take after a trained network that was given, names of `GROWTH_ROWS`.
     """
 
@@ -251,6 +252,7 @@ class Graph(Mapping[str, Layer]):
     notes: tuple[str, ...] = ()
     independent_labels: bool = False
     grows: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
     _by_name: dict[str, Layer] = field(init=False, repr=False, compare=False)
     _depths: tuple[int, int] = field(init=False, repr=False, compare=False)
 

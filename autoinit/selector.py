@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from .apply import apply_plan
 from .drawing.generators import check_draw_on
+from .drawing.starting import parted, wear_ticket, with_starts
+from .episodic.learned import LearnedStart
 from .errors import ArgumentError
 from .executors.choice import ExecutorName, check_executor
 from .graph import Graph
@@ -46,6 +48,7 @@ from .search.funnel import Found, search
 from .search.own_records import keep_records
 from .search.reasons import Reason, described_task, ended_early, reason, too_small
 from .search.selection import Selection, trial_table
+from .search.sparse import told_of_ticket
 from .search.staging import Setup, judging, searching, timed
 from .seeds import check_seed
 from .task.batches import Batch
@@ -54,8 +57,12 @@ from .task.features import own_scales, task_features
 from .task.machine import PeakMemory, answering_device, ordered_sums, peak_memory, quick_collections
 from .task.snapshot import preserved_random
 from .task.task import Task, make_task
+from .tickets.ticket import Ticket
 from .tracing.choices import Parts, keep_choices
 from .tracing.tracing import trace_task
+
+Candidates = str | os.PathLike[str] | Recipe | LearnedStart | Ticket
+"""What one candidate may be given as."""
 
 STOPPED = "select was stopped before it had an answer; the model is as it was."
 """What is said where Ctrl-C comes before the search, or once more behind it."""
@@ -77,7 +84,7 @@ def select(
     exclude: str | Sequence[str] | None = None,
     checkpoint: Source | None = None,
     source: Source | None = None,
-    recipes: str | Recipe | Sequence[str | Recipe] | None = None,
+    recipes: Candidates | Sequence[Candidates] | None = None,
     storage: str | None = None,
     study_name: str | None = None,
     seed: int = 0,
@@ -141,8 +148,9 @@ def select(
         source: The model may take after this trained network of the same kind and another size, a module or whatever
             `checkpoint` may be: the ways of growing that fit it are candidates, beside those from scratch. None means
             that there is none.
-        recipes: These are the only candidates beside your own weights, by name or as `Recipe`, one or several. None
-            means those that are known to suit the architecture, and variations of them.
+        recipes: These are the only candidates beside your own weights, by name or as `Recipe`, one or several. A
+            `LearnedStart`, a `Ticket` or the path of its file is one, too: a ticket is trained under its masks, and
+            the model gets them where it wins. None means those that are known to suit the architecture, and variations of them.
         storage: The trials are kept in this Optuna storage, a URL such as "sqlite:///trials.db". None means in memory.
         study_name: The trials have this name in the storage, where it must be new. None means that Optuna makes one up.
         seed: This whole number decides the draws, the batch orders and the proposals; no global generator is used. With
@@ -222,6 +230,7 @@ def select(
     kind = check_draw_on(draw_on)
     length = length_of_training(training_steps, epochs, data)
     allowed = allotted(budget, length)
+    named, starts = parted(recipes)
     meter = _started(allowed, seed, executor, concurrency)
     with preserved_random():  # what is loaded for it on first use draws from Python's generator
         learned = None if recommender is False else recommender_from(recommender)
@@ -238,6 +247,9 @@ def select(
         task, graph, original = _traced(make, model, proxy, optimizer, parts)
         if source is not None:
             graph = _growing(task, graph, source, loss, step, proxy)
+        if starts and proxy is not None:
+            raise ArgumentError("Learned starts and tickets are for the model itself. Leave them or the proxy out.")
+        graph = with_starts(task, graph, starts)
         setup = Setup(_bench(stack, task, graph, seed, kind), executor, concurrency)
         judge = setup
         if original is not None and original.measurable:
@@ -248,7 +260,7 @@ def select(
         cannot = timed(setup, judge, meter)
         if lr != "search" and meter.left() < WORTH_FINALS:
             task.lr_searched = False  # trying the owner's weights at five rates would leave little for others
-        space = _space(graph, original, task.lr_searched, recipes, meter.left())
+        space = _space(graph, original, task.lr_searched, named, meter.left())
         idle = nothing_to_choose(graph, space)
         with searching(setup, meter, report, length, judge=judge, idle=bool(idle or cannot)) as campaign:
             small = None if campaign.how or idle else cannot or too_small(meter)
@@ -271,6 +283,7 @@ def select(
     sets = apply and not selection.kept and not selection.on_proxy  # a model on the meta device has no weights to set
     if sets:
         apply_plan(judge.bench.task.model, selection.plan)
+        wear_ticket(judge.bench.task.model, task.starts.get(selection.recipe.start))
     return dataclasses.replace(selection, applied=sets or selection.kept)
 
 
@@ -386,6 +399,7 @@ def _selection(
         chosen = Candidate(OWN)  # a proxy's learning rate is not the model's
     plan = found.plan if won and found.plan is not None else resolve(OWN, bench.graph, seed=bench.seed)
     base = bench.task.lr
+    ticket = bench.task.starts.get(champion.recipe.start) if verdict is not None and champion is not None else None
     return Selection(
         recipe=chosen.recipe,
         plan=plan,
@@ -409,6 +423,7 @@ def _selection(
         curves=kept_curves(on_it, champion.recipe if champion is not None else None, base),
         before=layers[0],
         after=layers[1],
+        sparse="" if ticket is None else told_of_ticket(bench.task, ticket, searched.trials, worn=won),
         payback=saved_by(searched.trials) if won else None,
     )
 

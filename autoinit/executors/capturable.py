@@ -39,6 +39,8 @@ def why_not(bench: Bench) -> str:
     Raises:
         DeviceError: the attempt has left the device unusable.
     """
+    if any(name.startswith("ticket-") for name in bench.graph.starts):
+        return "a ticket keeps masks on its weights, which one recorded step for all candidates does not"
     device = bench.task.device
     return refusal(bench.task, CudaCapture(device)) if device.type == "cuda" else "CUDA graphs need a CUDA device"
 

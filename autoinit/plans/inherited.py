@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from ..graph import Graph, Layer
+from ..graph import TRAINED, Graph, Layer
 from ..recipes.inherited import CLOSED_HEADS, NEW_ROWS, RENEWALS
 from ..recipes.recipe import Recipe
-from .fill import Fill, make
+from ..recipes.starts import START_ROWS, start_kind
+from .fill import Fill, kept, make
+
+_OUT_OF_REACH = ("frozen", "your optimizer", "excluded by name", "not among the names", TRAINED)
+"""How the reasons begin for which a parameter stays under any start."""
 
 
 def new_rows(layer: Layer, recipe: Recipe) -> Fill:
@@ -44,3 +48,15 @@ def renewed(fill: Fill, layer: Layer, recipe: Recipe) -> Fill:
     if fill.untouched or fill.copy_of:
         return fill
     return make(layer, "given", f"trained, and in part anew ({RENEWALS[recipe.renewal].about.title}): {fill.reason}")
+
+
+def stays(layer: Layer) -> bool:
+    """Whether a parameter stays under a start that has a value for each: what does not train, or was excluded."""
+    return layer.keep.startswith(_OUT_OF_REACH)
+
+
+def started(layer: Layer, recipe: Recipe) -> Fill:
+    """Returns what a parameter gets from a learned start or a ticket, which `Recipe.start` names."""
+    if stays(layer) or not layer.size:
+        return kept(layer, layer.keep or "it has no entries")
+    return make(layer, "given", f"from the {START_ROWS[start_kind(recipe.start)].about.title} {recipe.start}")

@@ -20,7 +20,7 @@ from .adapters import adapter, remainder
 from .bias import bias
 from .depth import depth_scale, is_zeroed, left_out, multiplies
 from .fill import Fill, constant, copied, kept, make
-from .inherited import closed_head, is_closed, new_rows, renewed
+from .inherited import closed_head, is_closed, new_rows, renewed, started
 from .plan import Base, Plan
 from .width import mup, mup_left_out
 
@@ -171,6 +171,8 @@ def _rated(fill: Fill, layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
 
 
 def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
+    if recipe.start != "none":
+        return started(layer, recipe)
     if layer.lends and (taken := remainder(layer, recipe, graph)):
         return taken
     if layer.inherits and recipe.growth != "none":

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..apply import apply_plan, set_calibrated
 from ..calibrations.subject import Subject
 from ..drawing.memory import Memory, room_for
+from ..drawing.starting import held
 from ..drawing.weights import with_results
 from ..errors import described
 from ..graph import Graph
@@ -111,9 +112,10 @@ class Bench:
         try:
             training = self._begun(job, tally, stepper)
             before = training.steps
-            curve = training.go_on(
-                job.steps, held_back=held_back, rungs=job.rungs, on_rung=on_rung, screen=_screen(job, vetoes)
-            )
+            with held(self.task, job.candidate.recipe):
+                curve = training.go_on(
+                    job.steps, held_back=held_back, rungs=job.rungs, on_rung=on_rung, screen=_screen(job, vetoes)
+                )
             if job.pauses and curve.steps == job.steps and curve.diverged_at is None:
                 self.paused.pause(job.number, training, self.task.model)
         except Exception as problem:

@@ -313,6 +313,11 @@ def check_fits(recipe: Recipe, graph: Graph) -> None:
         recipe: as a whole, where it has a name; its schemes and its calibration in any case.
         graph: the architecture.
     """
+    if recipe.start != "none" and recipe.start not in graph.starts:
+        raise RecipeError(
+            f"The start {recipe.start!r} is not at hand: a recipe has its name alone. Pass the LearnedStart or the "
+            "Ticket itself, or its file, to select(recipes=[…]); or call its apply_(model)."
+        )
     entry = entry_of(recipe)
     if entry is not None:
         check_needs(entry.name, entry.about.needs, graph)

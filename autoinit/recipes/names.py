@@ -16,6 +16,7 @@ from .catalogue import entry_of
 from .growths import GROWTH_ROWS
 from .inherited import NEW_ROWS, RENEWALS
 from .recipe import OWN, Recipe
+from .starts import START_ROWS, start_kind
 
 OWN_TITLE = "own weights"
 """What the owner's weights are called on a screen."""
@@ -52,6 +53,7 @@ _SAID: dict[str, Callable[[Any], str] | dict[str, str]] = {
     "adapter": lambda name: f"adapters {ADAPTER_ROWS[name].about.title}",
     "rows": lambda name: NEW_ROWS[name].about.title,
     "renewal": lambda name: RENEWALS[name].about.title,
+    "start": lambda name: f"{START_ROWS[start_kind(name)].about.title} {name.partition('-')[2]}",
 }
 """Field of a recipe → how it is said where it is not at its default, in the order in which it is."""
 
@@ -74,6 +76,8 @@ _MEANINGS = {
     "LSUV": "each layer's output is brought to variance 1, measured on a batch",
     "new rows": "rows of a table that its checkpoint does not have",
     "shrink": "the model's own weights and a fresh draw, added up",
+    "learned start": "weights that were learned from many small tasks",
+    "lottery ticket": "weights of which masks keep a part at zero",
     "ReDo": "units that are dormant on the data are drawn anew",
     "adapters": "the pairs of low-rank matrices beside trained weights",
     "within-layer": "every unit's output is brought to mean 0 and variance 1, measured on a batch",
@@ -153,6 +157,8 @@ def glossary(keys: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _spelled(recipe: Recipe) -> str:
+    if recipe.start != OWN.start:  # nothing of the owner's is in it
+        return _parts(recipe)[0]
     return ", ".join([OWN_TITLE if recipe.base == OWN.base else recipe.base, *_parts(recipe)])
 
 

@@ -17,6 +17,7 @@ from .calibrations import CalibrationName
 from .growths import GrowthName
 from .inherited import CLOSED_HEADS, RenewalName, RowsName
 from .schemes import SCHEMES, scheme, scheme_name
+from .starts import start_kind
 
 FanMode = Literal["own", "fan_in", "fan_out", "fan_avg", "fan_geometric"]
 ResidualOut = Literal["same", "scaled", "zero"]
@@ -71,6 +72,8 @@ class Recipe:
             `autoinit.recipes.inherited.NEW_ROWS`.
         renewal: how the model's own weights, which are trained, are mixed with what the other fields draw: a name of
             `autoinit.recipes.inherited.RENEWALS`. It alone moves what is in a checkpoint.
+        start: the name of a learned start or of a ticket, which sets every weight: "learned-3fa2b1c4", made of what is
+            in it. `select(recipes=[…])` takes the object itself, or its file.
         rules: (role, scheme) pairs: matrices of that role follow that scheme and not the base.
     """
 
@@ -95,6 +98,7 @@ class Recipe:
     growth: GrowthName = "none"
     rows: RowsName = "same"
     renewal: RenewalName = "none"
+    start: str = "none"
     rules: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -118,6 +122,7 @@ class Recipe:
     def inherited(self) -> tuple[str, ...]:
         """What it takes from trained weights, a text for each such field; nothing of a start from scratch."""
         fields = {"adapter": self.adapter, "growth": self.growth, "rows": self.rows, "renewal": self.renewal}
+        fields["start"] = self.start
         closed = {"head": self.head} if self.head in CLOSED_HEADS else {}
         return tuple(f"{name}={value}" for name, value in (fields | closed).items() if value != LATER.get(name))
 
@@ -202,6 +207,7 @@ def _check(recipe: Recipe) -> None:
             f"Recipe field 'renewal' is {recipe.renewal!r}, which adds a fresh draw: name a base other than 'as_is', "
             f"and no calibration. Got base {recipe.base!r} and calibration {recipe.calibration!r}."
         )
+    _check_start(recipe)
     if recipe.mode != "own" and scheme(recipe.base).mode is None:
         modes = [name for name, row in SCHEMES.items() if row.mode is not None]
         raise RecipeError(
@@ -219,7 +225,22 @@ def _check(recipe: Recipe) -> None:
         scheme(name)
 
 
-LATER = {"adapter": "same", "growth": "none", "rows": "same", "renewal": "none"}
+def _check_start(recipe: Recipe) -> None:
+    """Raises RecipeError where a start has another form of name, or something beside it."""
+    if recipe.start == "none":
+        return
+    if not (isinstance(recipe.start, str) and start_kind(recipe.start)):
+        raise RecipeError(
+            f"Recipe field 'start' must be the name of a learned start or a ticket, such as 'learned-3fa2b1c4', or "
+            f"'none'. Got {recipe.start!r}. Pass the object itself to select(recipes=[…])."
+        )
+    if others := [name for name in _changed(recipe) if name != "start"]:
+        raise RecipeError(
+            f"Recipe field 'start' is {recipe.start!r}, which sets every weight: leave out {', '.join(others)}."
+        )
+
+
+LATER = {"adapter": "same", "growth": "none", "rows": "same", "renewal": "none", "start": "none"}
 """Fields of recipes that came later, with what was true before: files leave that out."""
 
 OWN = Recipe()

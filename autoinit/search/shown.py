@@ -50,6 +50,7 @@ class Shown:
     payback: Payback | None
     proxy: str
     on_proxy: bool
+    sparse: str
 
     @property
     def headline(self) -> str:
@@ -186,6 +187,8 @@ def _facts(selection: Shown, keys: bool) -> Iterator[tuple[str, str]]:
         yield "saves", saves(selection)
     if cost.executor:
         yield "run", cost.executor
+    if selection.sparse:
+        yield "ticket", selection.sparse
     if not selection.kept:
         yield "plan", coverage(selection.plan.fills)
 

@@ -81,6 +81,8 @@ def _copies(bench: Bench) -> str:
     """Returns why copies of weights rule a stack out: it holds what is trained, and shares all frozen weights."""
     if any(layer.lends for layer in bench.graph.layers):
         return "adapters may take from the frozen weights beside them, which a stack has once for all candidates"
+    if any(name.startswith("ticket-") for name in bench.graph.starts):
+        return "a ticket keeps masks on its weights, and a stack has one training step for all candidates"
     frozen = {derived_name(name) for name, p in bench.task.model.named_parameters() if not p.requires_grad}
     copies = [layer.name for layer in bench.graph.layers if layer.copy_of and layer.name in frozen]
     return f"its frozen weights are copies of others ({copies[0]}), one for each candidate" if copies else ""

@@ -64,6 +64,23 @@ class Trained:
     graph: Graph | None = None
 
 
+@dataclass(frozen=True)
+class Start:
+    """A start with weights of its own: one that was learned, or a ticket.
+
+    Attributes:
+        name: made of its kind and its contents, the value of `Recipe.start`.
+        words: what it is, as in "of another architecture than …".
+        values: parameters and buffers by name.
+        masks: True where an entry stays, by the weight's name; none where it is no ticket.
+    """
+
+    name: str
+    words: str
+    values: Mapping[str, Tensor] = field(repr=False)
+    masks: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+
 @dataclass(kw_only=True)
 class Task:
     """What will be trained.
@@ -92,6 +109,7 @@ class Task:
         untrained: names of the trainable parameters that the optimizer does not hold: their weights must stay.
         manner: how held-back batches are evaluated.
         source: a trained network that candidates may take after; None where there is none.
+        starts: learned starts and tickets that are candidates, by name.
     """
 
     model: nn.Module
@@ -113,6 +131,7 @@ class Task:
     manner: Manner = MANNERS[0]
     seed: int = 0
     source: Trained | None = field(default=None, repr=False)
+    starts: Mapping[str, Start] = field(default_factory=dict, repr=False)
     _loss: Loss = field(repr=False)
     _builder: OptimizerBuilder | None = field(default=None, repr=False)
     _own_backward: bool = False
