@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .drawing.starting import differences, start_of
+from .episodic.learned import LearnedStart
 from .errors import USER_ERRORS, ArgumentError, RecipeError
 from .graph import Globs, Graph
 from .inheritance.checkpoints import Source as Weights
@@ -46,6 +49,7 @@ def recommend(
     only: Globs = None,
     exclude: Globs = None,
     checkpoint: Weights | None = None,
+    starts: Sequence[LearnedStart] = (),
     recommender: Source = None,
 ) -> Recommendation:
     """Returns which recipes suit a model, by what studies have found on others. The model is left as it was.
@@ -88,6 +92,8 @@ def recommend(
             has to.
         checkpoint: The model holds trained weights of this, of the kinds that `select` takes: what it has stays, and
             what it lacks is new. None means that none is known.
+        starts: These learned starts are named in the answer where they are of the model's architecture: nothing is
+            known of how they do, which `select(recipes=[…])` measures.
         recommender: This one is asked: a `Recommender`, or the path of a fitted one (.npz), of knowledge (.jsonl.xz) or
             of records of studies, which are added to the shipped ones. None or "default" means the one that is fitted
             to what ships.
@@ -172,7 +178,20 @@ def recommend(
                 candidates.index(OWN),
                 probes,
             )
-    return recommended(learned, described, numbers, predicted, k, tried)
+    found = recommended(learned, described, numbers, predicted, k, tried)
+    return dataclasses.replace(found, starts=_fitting(model, starts))
+
+
+def _fitting(model: nn.Module, starts: Sequence[LearnedStart]) -> tuple[str, ...]:
+    """Returns what is said of each learned start that has a model's own names and shapes."""
+    if wrong := [type(one).__name__ for one in starts if not isinstance(one, LearnedStart)]:
+        raise ArgumentError(f"starts are learned starts, as autoinit.meta_learn returns. Got a {wrong[0]}.")
+    return tuple(
+        f"a start learned by {one.method} from {one.episodes:,} episodes fits this architecture; how it does is not "
+        "known: select(recipes=[…]) measures it"
+        for one in starts
+        if not differences(model, start_of(one))
+    )
 
 
 def _check_probes(probes: object, model: nn.Module, data: object) -> None:

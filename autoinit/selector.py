@@ -150,7 +150,8 @@ def select(
             that there is none.
         recipes: These are the only candidates beside your own weights, by name or as `Recipe`, one or several. A
             `LearnedStart`, a `Ticket` or the path of its file is one, too: a ticket is trained under its masks, and
-            the model gets them where it wins. None means those that are known to suit the architecture, and variations of them.
+            the model gets them where it wins. None means those that are known to suit the architecture, and variations
+            of them.
         storage: The trials are kept in this Optuna storage, a URL such as "sqlite:///trials.db". None means in memory.
         study_name: The trials have this name in the storage, where it must be new. None means that Optuna makes one up.
         seed: This whole number decides the draws, the batch orders and the proposals; no global generator is used. With

@@ -130,9 +130,7 @@ def with_starts(task: Task, graph: Graph, starts: Sequence[Start]) -> Graph:
 
 def check_start(model: nn.Module, graph: Graph, start: Start) -> None:
     """Raises SourceError where a start is of another architecture than a model, and names the layers that differ."""
-    own = {**dict(model.named_parameters()), **dict(lasting_buffers(model))}
-    differ = [_difference(name, own, start.values) for name in {**own, **start.values}]
-    if found := [one for one in differ if one]:
+    if found := differences(model, start):
         raise SourceError(
             f"The model has another architecture than {start.words}: {few(found)}. Pass what was made for this one."
         )
@@ -151,6 +149,12 @@ def check_start(model: nn.Module, graph: Graph, start: Start) -> None:
             f"{few(held)}: must stay as they are ({why}), and {start.words} removes a part of them. Unfreeze them, or "
             "choose the ticket with exclude=."
         )
+
+
+def differences(model: nn.Module, start: Start) -> list[str]:
+    """Returns how a model differs from what a start is for, in words for each layer; nothing where it fits."""
+    own = {**dict(model.named_parameters()), **dict(lasting_buffers(model))}
+    return [said for name in {**own, **start.values} if (said := _difference(name, own, start.values))]
 
 
 def _difference(name: str, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:

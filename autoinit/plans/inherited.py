@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..graph import TRAINED, Graph, Layer
 from ..recipes.inherited import CLOSED_HEADS, NEW_ROWS, RENEWALS
+from ..recipes.ready_starts import START_ROWS, start_kind
 from ..recipes.recipe import Recipe
-from ..recipes.starts import START_ROWS, start_kind
 from .fill import Fill, kept, make
 
 _OUT_OF_REACH = ("frozen", "your optimizer", "excluded by name", "not among the names", TRAINED)

@@ -15,8 +15,8 @@ from .calibrations import CALIBRATION_ROWS
 from .catalogue import entry_of
 from .growths import GROWTH_ROWS
 from .inherited import NEW_ROWS, RENEWALS
+from .ready_starts import START_ROWS, start_kind
 from .recipe import OWN, Recipe
-from .starts import START_ROWS, start_kind
 
 OWN_TITLE = "own weights"
 """What the owner's weights are called on a screen."""

@@ -16,8 +16,8 @@ from .adapters import AdapterName
 from .calibrations import CalibrationName
 from .growths import GrowthName
 from .inherited import CLOSED_HEADS, RenewalName, RowsName
+from .ready_starts import start_kind
 from .schemes import SCHEMES, scheme, scheme_name
-from .starts import start_kind
 
 FanMode = Literal["own", "fan_in", "fan_out", "fan_avg", "fan_geometric"]
 ResidualOut = Literal["same", "scaled", "zero"]

@@ -75,6 +75,7 @@ class Recommendation:
         features_for: what spoke for the best one; where nothing is recommended, for the likeliest.
         unlike: in what the task is least like the studied ones; the change is in their standard deviations.
         known: how many features of the task are known, of how many.
+        starts: what is said of each learned start that was given and fits, which nothing was measured of.
         steps: how many steps of training were taken for it, in all; 0 where nothing was tried.
     """
 
@@ -89,6 +90,7 @@ class Recommendation:
     unlike: tuple[Reason, ...]
     known: tuple[int, int]
     steps: int = 0
+    starts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return _render(self)
@@ -276,6 +278,7 @@ def _facts(found: Recommendation) -> list[tuple[str, str]]:
     facts += [(word if place == 0 else "", str(reason)) for place, reason in enumerate(reasons)]
     if known < every:
         facts.append(("known", f"{known} of {every} features of the task"))
+    facts += [("start" if place == 0 else "", said) for place, said in enumerate(found.starts)]
     if found.steps:
         facts.append(("cost", f"{found.steps} steps of training: {found.steps // STEPS} trainings of {STEPS}"))
     if found.abstained:

@@ -36,6 +36,7 @@ FIELD_TITLES = {
     "adapter": "start of low-rank adapters",
     "rows": "new rows of tables",
     "renewal": "stale weights",
+    "start": "learned start or ticket",
     "rules": "schemes by role",
     "learning rate": "learning rate",
 }

@@ -55,7 +55,14 @@ def candidates_of(
         space: of `allowed_space`, for the random points.
         seed: of those.
     """
-    wanted = [OWN, *spec.chosen, *(space.opening if spec.opening else ()), *random_recipes(space, spec.random, seed)]
+    starts = (Recipe(start=name) for name in graph.starts)
+    wanted = [
+        OWN,
+        *starts,
+        *spec.chosen,
+        *(space.opening if spec.opening else ()),
+        *random_recipes(space, spec.random, seed),
+    ]
     left_out: dict[str, str] = {}
     fitting: list[Recipe] = []
     distinct = Distinct(graph)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from .. import jsonfile
+from ..drawing.starting import load_start, start_of, with_starts
 from ..errors import ArgumentError, ModelError
 from ..executors import stacked
 from ..factories import called, named
@@ -34,7 +35,7 @@ from ..seeds import seed_of_use
 from ..task.features import own_scales, task_features, task_fingerprint
 from ..task.machine import ordered_sums
 from ..task.snapshot import preserved_random, seed_generators
-from ..task.task import Task, Trained, make_task
+from ..task.task import Start, Task, Trained, make_task
 from ..tracing.choices import keep_choices
 from ..tracing.tracing import trace_task
 from .candidates import allowed_space, candidates_of
@@ -73,6 +74,7 @@ class Workbench:
             self.graph = keep_choices(task.model, trace_task(task), checkpoint)
             if spec.source is not None:
                 self.graph = with_source(task, self.graph, Trained(tensors_of(_place(spec.source, folders))))
+            self.graph = with_starts(task, self.graph, _starts(spec, folders))
             snapshot = self._stack.enter_context(task.preserved())
             self.bench = Bench(task, self.graph, snapshot, seed_of_use(seed, "study"))
             self.reference = self._reference()
@@ -145,6 +147,10 @@ def _place(path: str, folders: Sequence[Path]) -> Path:
     return next(found, Path(path))
 
 
+def _starts(spec: TaskSpec, folders: Sequence[Path]) -> list[Start]:
+    return [start_of(load_start(_place(path, folders))) for path in spec.starts]
+
+
 def _batched(data: Any, size: int | None) -> Any:
     """Returns data in batches of a size, where one is given."""
     if size is None:
@@ -163,7 +169,7 @@ def _batched(data: Any, size: int | None) -> Any:
 def spec_fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
     """Returns a hash of what decides a training, but not of the task's name."""
     told = spec.model_dump(mode="json", exclude={"name", "family", "dataset"})
-    return task_fingerprint(task, graph, jsonfile.as_before(told, {"checkpoint": None, "source": None}))
+    return task_fingerprint(task, graph, jsonfile.as_before(told, {"checkpoint": None, "source": None, "starts": []}))
 
 
 def features(task: Task, graph: Graph) -> dict[str, float | int | str | None]:

@@ -15,7 +15,11 @@ from autoinit.drawing.starting import held, parted, start_of, with_starts
 from autoinit.errors import RecipeError, SourceError
 from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import Recipe
+from autoinit.recipes.space import Space
 from autoinit.stacks.stackable import why_not
+from autoinit.study.candidates import candidates_of
+from autoinit.study.spec import SpaceSpec, TaskSpec
+from autoinit.study.workbench import Workbench
 from autoinit.task.task import make_task
 from autoinit.tracing.tracing import trace_task
 
@@ -123,7 +127,7 @@ def test_a_probe_trains_under_the_masks(data: tuple[Tensor, Tensor], sparse: aut
                 task.backward(task.train[0])
                 assert all(not model.get_parameter(n).grad[~m].any() for n, m in sparse.masks.items())  # type: ignore[index]
                 with torch.no_grad():
-                    model[0].weight.add_(0.01)
+                    model.get_parameter("0.weight").add_(0.01)
                 optimizer.step()
         assert all(not model.get_parameter(name)[~mask].any() for name, mask in sparse.masks.items())
         assert all(model.get_parameter(name)[mask].any() for name, mask in sparse.masks.items())
@@ -163,16 +167,15 @@ def test_bad_candidates_are_refused(
         with pytest.raises(error):
             autoinit.select(model, data, recipes=wrong, optimizer=sgd, budget=BUDGET)  # type: ignore[arg-type]
     assert same(state(model), before)
-    for fields in ({"start": "ticket"}, {"start": "learned-3fa2b1c4", "base": "he_normal"}):
-        with pytest.raises(RecipeError, match="start"):
-            Recipe(**fields)
+    with pytest.raises(RecipeError, match="start"):
+        Recipe(start="learned-3fa2b1c4", base="he_normal")
 
 
 def test_frozen_weights_are_respected_or_refused(
     data: tuple[Tensor, Tensor], learned: autoinit.LearnedStart, sparse: autoinit.Ticket
 ) -> None:
     model = deep()
-    model[0].weight.requires_grad_(False)
+    model.get_parameter("0.weight").requires_grad_(False)
     task = make_task(model, data=data, optimizer=sgd, seed=0)
     graph = trace_task(task)
     with pytest.raises(SourceError, match=r"0\.weight.*frozen"):
@@ -181,8 +184,8 @@ def test_frozen_weights_are_respected_or_refused(
     graph = with_starts(task, graph, [start])
     with task.preserved() as snapshot:
         Bench(task, graph, snapshot, 0).draw(Recipe(start=start.name))
-        assert torch.equal(model[0].weight, deep()[0].weight)
-        assert torch.equal(model[2].weight, learned.parameters["2.weight"])
+        assert torch.equal(model.get_parameter("0.weight"), deep().get_parameter("0.weight"))
+        assert torch.equal(model.get_parameter("2.weight"), learned.parameters["2.weight"])
 
 
 def test_parametrized_weights_are_refused(data: tuple[Tensor, Tensor], sparse: autoinit.Ticket) -> None:
@@ -191,3 +194,32 @@ def test_parametrized_weights_are_refused(data: tuple[Tensor, Tensor], sparse: a
     task = make_task(model, data=data, optimizer=sgd, seed=0)
     with pytest.raises(SourceError, match=r"0\."):
         with_starts(task, trace_task(task), [start_of(sparse)])
+
+
+def test_recommend_names_a_start_that_fits(data: tuple[Tensor, Tensor], learned: autoinit.LearnedStart) -> None:
+    found = autoinit.recommend(deep(), data, starts=[learned])
+    assert "reptile" in found.starts[0]
+    assert "not known" in found.starts[0]
+    assert "a start learned by reptile" in str(found)
+    assert autoinit.recommend(deep(width=16), data, starts=[learned]).starts == ()
+
+
+def test_a_study_tries_the_starts_of_a_task(learned: autoinit.LearnedStart, tmp_path: Path) -> None:
+    learned.save(tmp_path / "a.safetensors")
+    (tmp_path / "starting_nets.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def data():\n    return torch.randn(64, 64), torch.arange(64) % 10\n"
+        "def net():\n"
+        f"    inner = [m for _ in range({DEPTH}) for m in (nn.Linear(24, 24), nn.Tanh())]\n"
+        "    return nn.Sequential(nn.Linear(64, 24), nn.Tanh(), *inner, nn.Linear(24, 10))\n"
+    )
+    spec = TaskSpec(name="a", model="starting_nets:net", data="starting_nets:data", starts=("a.safetensors",))
+    bench = Workbench(spec, 0, [tmp_path])
+    try:
+        found, _ = candidates_of(SpaceSpec(recipes=["he_normal"]), bench.graph, Space((), ()), seed=0)
+        assert found[1] == Recipe(start=start_of(learned).name)
+        bench.bench.draw(found[1])
+        weight = bench.bench.task.model.get_parameter("0.weight")
+        assert torch.equal(weight, learned.parameters["0.weight"])
+    finally:
+        bench.close()

@@ -6,8 +6,8 @@ import pytest
 
 from autoinit.errors import RecipeError
 from autoinit.recipes.names import recipe_of, title
+from autoinit.recipes.ready_starts import START_ROWS, start_kind
 from autoinit.recipes.recipe import Recipe
-from autoinit.recipes.starts import START_ROWS, start_kind
 
 
 @pytest.mark.parametrize("kind", START_ROWS)
