@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ def parted(what: Any) -> tuple[Any, list[Start]]:
     return found, starts
 
 
-def _is_file(what: object) -> bool:
+def _is_file(what: object) -> TypeGuard[str | os.PathLike[str]]:
     if isinstance(what, os.PathLike):
         return True
     if not isinstance(what, str) or entry_name(what) in NAMED:

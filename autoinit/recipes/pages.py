@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..text import table
-from .about import PLAIN_COST
+from .about import PLAIN_COST, About
 from .catalogue import ALIASES, ENTRIES, Entry, EntryKind, entry_name, named
 from .needs import NEEDS
+from .ready_starts import START_ROWS, StartRow
 from .schemes import SCHEMES
 
 COMMAND = "autoinit catalogue --markdown > docs/catalogue.md"
@@ -196,6 +197,8 @@ def markdown() -> str:
     for kind, (heading, meaning) in KINDS.items():
         rows = [_row(entry) for entry in ENTRIES.values() if entry.kind == kind]
         sections.append(f"## {heading}\n\n{meaning[0].upper()}{meaning[1:]}.\n\n" + "\n".join([*_TITLES, *rows]))
+    starts = [_start_row(row) for row in START_ROWS.values()]
+    sections.append("\n".join([_STARTS, *_TITLES, *starts]))
     other = [f"| `{alias}` | `{name}` |" for alias, name in ALIASES.items()]
     sections.append("\n".join(["## Other names", "", "| is understood as | |", "|---|---|", *other]))
     return "\n\n".join(sections) + "\n"
@@ -207,11 +210,24 @@ _TITLES = (
 )
 
 
+_STARTS = """## Starts that are objects
+
+These have no name to draw by: `select(recipes=[…])` takes the object, or its file. Here is the verb that makes each.
+"""
+
+
+def _start_row(row: StartRow) -> str:
+    return _cells(row.verb, row.about)
+
+
 def _row(entry: Entry) -> str:
-    about = entry.about
+    return _cells(entry.name, entry.about)
+
+
+def _cells(name: str, about: About) -> str:
     needs = "; ".join(NEEDS[name].text for name in about.needs)
     texts = (about.purpose, about.formula, about.source, needs, about.cost, about.prefer, about.left_out)
-    cells = [f"`{entry.name}`<br>{cell(about.title)}", *map(cell, texts)]
+    cells = [f"`{name}`<br>{cell(about.title)}", *map(cell, texts)]
     return f"| {' | '.join(cells)} |"
 
 

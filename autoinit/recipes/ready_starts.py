@@ -15,16 +15,19 @@ class StartRow:
     """What is known of one kind.
 
     Attributes:
+        verb: that makes one.
         name: of the kind, with which the names of all such starts begin.
         about: its formula, its source, what it is for.
     """
 
+    verb: str
     name: str
     about: About
 
 
 _ROWS = (
     StartRow(
+        verb="meta_learn",
         name="learned",
         about=About(
             title="learned start",
@@ -36,6 +39,7 @@ _ROWS = (
         ),
     ),
     StartRow(
+        verb="ticket",
         name="ticket",
         about=About(
             title="lottery ticket",

@@ -127,7 +127,7 @@ class TaskSpec(Spec):
         optimizer_args: keyword arguments; the learning rate `lr` is one of them.
         checkpoint: trained weights that the model is loaded with, a file or a folder, beside the study's file where its
             path is relative. What it has stays, and what it lacks is new.
-        starts: files of learned starts and tickets, likewise, each of which is a candidate of this task beside the others.
+        starts: files of learned starts and tickets, likewise, each of which is one more candidate of this task.
         source: a trained network of another size, likewise a file or a folder, that candidates may take after.
     """
 

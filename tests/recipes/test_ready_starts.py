@@ -6,6 +6,7 @@ import pytest
 
 from autoinit.errors import RecipeError
 from autoinit.recipes.names import recipe_of, title
+from autoinit.recipes.pages import markdown
 from autoinit.recipes.ready_starts import START_ROWS, start_kind
 from autoinit.recipes.recipe import Recipe
 
@@ -24,3 +25,8 @@ def test_other_names_are_refused(wrong: str) -> None:
     assert not start_kind(wrong)
     with pytest.raises(RecipeError, match="start"):
         Recipe(start=wrong)
+
+
+def test_the_page_has_a_row_for_each_verb() -> None:
+    page = markdown().partition("## Starts that are objects")[2]
+    assert all(f"| `{row.verb}`<br>{row.about.title} |" in page for row in START_ROWS.values())
