@@ -66,7 +66,7 @@ class Selection(Shown):
         proxy: how small the proxy is that was searched on, in words; empty where it was the model itself.
         on_proxy: whether gain, learning rate, steps and curves are a proxy's too, as the model is on the meta device.
         payback: the steps of training that the chosen weights save, seen in the gate's runs; None where your own stay.
-        sparse: of a ticket that met your own weights in the gate: how it did against them at equal steps and at equal
+        sparse: how a ticket that met your own weights in the gate did against them, at equal steps and at equal
             multiply-adds, and how its masks are kept; empty elsewhere.
         graph: the architecture as it was read.
         interrupted: whether Ctrl-C ended the search early.

@@ -12,6 +12,7 @@ from autoinit.recipes import pages as docs
 from autoinit.recipes.about import PLAIN_COST
 from autoinit.recipes.catalogue import ALIASES, ENTRIES, NAMED
 from autoinit.recipes.needs import NEEDS
+from autoinit.recipes.ready_starts import START_ROWS
 
 PAGE = Path(__file__).parents[2] / "docs" / "catalogue.md"
 HEADER = "| name | for | formula | source | needs | cost | when to prefer it | left out |"
@@ -29,9 +30,9 @@ def rows() -> list[list[str]]:
 
 def test_the_page_has_one_row_for_each_entry() -> None:
     names = [row[0].split("`")[1] for row in rows()]
-    assert sorted(names) == sorted(NAMED)
+    assert sorted(names) == sorted([*NAMED, *(row.verb for row in START_ROWS.values())])
     assert {len(row) for row in rows()} == {HEADER.count("|") - 1}
-    assert docs.markdown().count(HEADER) == len(docs.KINDS)
+    assert docs.markdown().count(HEADER) == len(docs.KINDS) + 1  # and starts that are objects
 
 
 def test_what_markdown_would_read_is_escaped_and_numbers_are_links() -> None:
