@@ -120,6 +120,7 @@ def test_a_probe_trains_under_the_masks(data: tuple[Tensor, Tensor], sparse: aut
     with task.preserved() as snapshot:
         bench = Bench(task, graph, snapshot, 0)
         bench.draw(Recipe(start=start.name))
+        assert all(not model.get_parameter(name)[~mask].any() for name, mask in sparse.masks.items())
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         with held(task, Recipe(start=start.name)):
             for _ in range(3):
