@@ -12,7 +12,11 @@ Digits: a ReLU network of three convolutions, five ways, five shots, labels perm
 learned from the digits 0 to 4 and judged on 500 episodes of the digits 5 to 9, after five steps. The pretrained one
 is trained to classify the digits 0 to 4, and gets a new head. Drawn starts are torch's default and three recipes.
 
-Every start is judged at its best rate of one grid, chosen on the very episodes of the table (of digits on the first
+Voices: nine men who said two vowels, in twelve coefficients over time (Japanese Vowels of the UCI archive, which the
+package aeon has: `pip install --no-deps aeon`). Likewise, by a network of one axis: learned from five of the men,
+judged on the other four, four ways.
+
+Every start is judged at its best rate of one grid, chosen on the very episodes of the table (of few shots on the first
 60), which favours whatever was not learned for a rate. A finished (question, start) is one line in
 `results/meta.jsonl`, and is not run again.
 """
@@ -24,26 +28,27 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import autoinit
 
 from ..common import jobs
-from ..common.data import mnist_images
+from ..common.data import japanese_vowels, mnist_images
 from ..common.jobs import Row
 
 RESULTS = jobs.RESULTS / "meta.jsonl"
-JUDGED = {"sinusoids": 600, "digits": 500}
+JUDGED = {"sinusoids": 600, "few": 500}
 """Episodes that every start is judged on."""
 TRIED = 60
-"""The first of those on digits, on which each start's rate is chosen."""
-WAVE_RATES, DIGIT_RATES = (0.003, 0.01, 0.03, 0.1), (0.03, 0.1, 0.3, 1.0)
+"""The first of those of few shots, on which each start's rate is chosen."""
+WAVE_RATES, FEW_RATES = (0.003, 0.01, 0.03, 0.1), (0.03, 0.1, 0.3, 1.0)
 WAVE_ROUNDS, WAVE_BATCH, WAVE_RATE = 8_000, 4, 0.003
-DIGIT_ROUNDS, DIGIT_BATCH = 250, 4
+FEW_ROUNDS, FEW_BATCH = 250, 4
 DRAWN = {"torch's default": None, "he_normal": "he_normal", "orthogonal": "orthogonal", "xavier": "xavier_uniform"}
 Model = nn.Sequential
 Start = Callable[[Model], Model]
@@ -97,65 +102,109 @@ def pretrained_on_waves(model: Model) -> Model:
     return model
 
 
-# Digits
+# Few shots
 
 
-def digit_network() -> Model:
+@dataclass(frozen=True)
+class Few:
+    """Classes of which some are learned from, and others judged on, few rows of each at a time.
+
+    Attributes:
+        rows: gives inputs and labels.
+        network: makes the model, with a head at `head` for as many classes as an episode has.
+        head: place of its last layer.
+        ways: classes of an episode.
+        learned: classes to learn from.
+        judged: the others.
+        epochs: of the pretrained start, on the classes to learn from.
+    """
+
+    rows: Callable[[], tuple[Tensor, Tensor]]
+    network: Callable[[int], Model]
+    head: int
+    ways: int
+    learned: range
+    judged: range
+    epochs: int
+
+    def episodes(self, classes: range, seed: int) -> Any:
+        """Returns episodes of some of the classes: five rows of each to adapt to, fifteen to be judged on."""
+        x, y = self.rows()
+        return autoinit.episodes(x, y, ways=self.ways, shots=5, queries=15, classes=classes, seed=seed)
+
+
+def digit_network(ways: int) -> Model:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     for before, after in ((1, 32), (32, 32), (32, 32)):
         layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 4, 5))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 4, ways))
 
 
-def digits(classes: range, seed: int) -> Any:
-    """Returns episodes of some of the digits, of all rows there are."""
+def digit_rows() -> tuple[Tensor, Tensor]:
     split = mnist_images()
-    x, y = torch.cat([split.train_x, split.val_x]), torch.cat([split.train_y, split.val_y])
-    return autoinit.episodes(x, y, ways=5, shots=5, queries=15, classes=classes, seed=seed)
+    return torch.cat([split.train_x, split.val_x]), torch.cat([split.train_y, split.val_y])
 
 
-def learned_on_digits(method: str) -> Start:
+def voice_network(ways: int) -> Model:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before, stride in ((12, 1), (32, 2), (32, 2)):
+        layers += [nn.Conv1d(before, 32, 3, stride=stride, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 8, ways))
+
+
+FEW = {
+    "digits": Few(digit_rows, digit_network, 7, 5, range(5), range(5, 10), 10),
+    "voices": Few(japanese_vowels, voice_network, 7, 4, range(5), range(5, 9), 40),
+}
+
+
+def learned_on(few: Few, method: str) -> Start:
     def start(model: Model) -> Model:
         rates: dict[str, Any] = {"inner_lr": 0.1, "outer_lr": 0.3 if method == "reptile" else 0.001}
         learned: Any = autoinit.meta_learn
-        found = learned(
-            model,
-            digits(range(5), 1),
-            method=method,
-            inner_steps=5,
-            rounds=DIGIT_ROUNDS,
-            meta_batch=DIGIT_BATCH,
-            **rates,
-        )
-        found.apply_(model)
+        tasks, how = few.episodes(few.learned, 1), {"inner_steps": 5, "rounds": FEW_ROUNDS, "meta_batch": FEW_BATCH}
+        learned(model, tasks, method=method, **how, **rates).apply_(model)
         return model
 
     return start
 
 
-def pretrained_on_digits(model: Model) -> Model:
-    head, optimizer = copy.deepcopy(model[-1]), torch.optim.Adam(model.parameters(), lr=1e-3)
-    split = mnist_images()
-    x, y = (part[split.train_y < 5] for part in (split.train_x, split.train_y))
-    orders = torch.Generator().manual_seed(0)
-    for _ in range(10):
-        for rows in torch.randperm(len(x), generator=orders).split(50):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x[rows]), y[rows]).backward()
-            optimizer.step()
-    model[-1] = head
-    return model
+def pretrained_on(few: Few) -> Start:
+    def start(model: Model) -> Model:
+        x, y = few.rows()
+        known = y < few.learned.stop
+        x, y, head = x[known], y[known], copy.deepcopy(model[few.head])
+        model[few.head] = nn.Linear(head.in_features, few.learned.stop)
+        optimizer, orders = torch.optim.Adam(model.parameters(), lr=1e-3), torch.Generator().manual_seed(0)
+        for _ in range(few.epochs):
+            for rows in torch.randperm(len(x), generator=orders).split(50):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x[rows]), y[rows]).backward()
+                optimizer.step()
+        model[few.head] = head
+        return model
+
+    return start
 
 
-def drawn(recipe: str | None) -> Start:
+def drawn(few: Few, recipe: str | None) -> Start:
     def start(model: Model) -> Model:
         if recipe is not None:
-            x, y = digits(range(5), 1).episode(0)[0]
-            autoinit.apply_(model, recipe, (x, y))
+            autoinit.apply_(model, recipe, few.episodes(few.learned, 1).episode(0)[0])
         return model
 
     return start
+
+
+def _starts_of(few: Few) -> dict[str, Start]:
+    return {
+        "maml": learned_on(few, "maml"),
+        **{name: drawn(few, recipe) for name, recipe in DRAWN.items()},
+        "pretrained": pretrained_on(few),
+        **{name: learned_on(few, name) for name in ("reptile", "fomaml", "anil")},
+    }
 
 
 STARTS: dict[str, dict[str, Start]] = {
@@ -165,29 +214,23 @@ STARTS: dict[str, dict[str, Start]] = {
         "torch's default": lambda model: model,
         **{name: learned_on_waves(name) for name in ("fomaml", "reptile", "anil")},
     },
-    "digits": {
-        "maml": learned_on_digits("maml"),
-        **{name: drawn(recipe) for name, recipe in DRAWN.items()},
-        "pretrained": pretrained_on_digits,
-        **{name: learned_on_digits(name) for name in ("reptile", "fomaml", "anil")},
-    },
+    **{question: _starts_of(few) for question, few in FEW.items()},
 }
-STEPS = {"sinusoids": (1, 10), "digits": (5,)}
+STEPS = {"sinusoids": (1, 10), **dict.fromkeys(FEW, (5,))}
 
 
 def run(question: str, name: str) -> Row:
     """Returns the row of one start: its scores after each number of steps, at each rate."""
-    begun = time.perf_counter()
-    waving = question == "sinusoids"
-    model = STARTS[question][name](wave_network() if waving else digit_network())
+    begun, few = time.perf_counter(), FEW.get(question)
+    model = STARTS[question][name](few.network(few.ways) if few else wave_network())
     learning = time.perf_counter() - begun
-    tasks = waves(1000, 5, 100) if waving else digits(range(5, 10), 1000)
-    head = "4" if waving else "7"
-    part = head if name == "anil" else None
-    counts, rates = JUDGED[question], WAVE_RATES
-    if not waving:  # the rate that is best on the first episodes, which are among those of the table
-        tried = [_scores(model, tasks, TRIED, _options(5, rate, part)) for rate in DIGIT_RATES]
+    tasks = few.episodes(few.judged, 1000) if few else waves(1000, 5, 100)
+    part = str(few.head if few else 4) if name == "anil" else None
+    rates = WAVE_RATES
+    if few:  # the rate that is best on the first episodes, which are among those of the table
+        tried = [_scores(model, tasks, TRIED, _options(5, rate, part)) for rate in FEW_RATES]
         rates = (max(tried, key=lambda one: float(one["mean"]))["rate"],)
+    counts = JUDGED["few" if few else question]
     scores = [_scores(model, tasks, counts, _options(steps, rate, part)) for steps in STEPS[question] for rate in rates]
     seconds = time.perf_counter() - begun
     return {
@@ -231,9 +274,13 @@ def report() -> str:
             "| sinusoids: start | 1 step at 0.01 | at its best rate | 10 steps at 0.01 | at its best | learned in |"
         ]
         parts += ["|---|---:|---:|---:|---:|---:|", *map(_waving_line, waving), ""]
-    if digital := [row for row in rows if row["question"] == "digits"]:
-        parts += ["| digits: start | accuracy, 5 steps | at its best rate | learned in |", "|---|---:|---:|---:|"]
-        parts += [*map(_digital_line, digital), ""]
+    for question in FEW:
+        if mine := [row for row in rows if row["question"] == question]:
+            parts += [
+                f"| {question}: start | accuracy, 5 steps | at its best rate | learned in |",
+                "|---|---:|---:|---:|",
+            ]
+            parts += [*map(_few_line, mine), ""]
     dates, commits = sorted({row["date"] for row in rows}), sorted({row["commit"] for row in rows})
     minutes = sum(row["seconds"] for row in rows) / 60
     counts = " and ".join(map(str, JUDGED.values()))
@@ -251,8 +298,8 @@ def _waving_line(row: Row) -> str:
     return f"| {row['start']} | {' | '.join(cells)} | {row['learning']:.0f} s |"
 
 
-def _digital_line(row: Row) -> str:
-    found = best(row, STEPS["digits"][0])
+def _few_line(row: Row) -> str:
+    found = best(row, STEPS[row["question"]][0])
     accuracy = f"{100 * found['mean']:.1f} ± {100 * found['half']:.1f} %"
     return f"| {row['start']} | {accuracy} | {found['rate']:g} | {row['learning']:.0f} s |"
 
@@ -265,7 +312,7 @@ def _describe(row: Row) -> str:
 def main() -> None:
     """Runs what the result file lacks, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", default="sinusoids,digits", help="comma-separated: sinusoids, digits")
+    parser.add_argument("--questions", default=",".join(STARTS), help="comma-separated: " + ", ".join(STARTS))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--report", action="store_true", help="only print the tables of the runs so far")
     arguments = parser.parse_args()
