@@ -424,7 +424,9 @@ def _selection(
         curves=kept_curves(on_it, champion.recipe if champion is not None else None, base),
         before=layers[0],
         after=layers[1],
-        sparse="" if ticket is None else told_of_ticket(bench.task, ticket, searched.trials, worn=won),
+        sparse=""
+        if ticket is None or not ticket.masks
+        else told_of_ticket(bench.task, ticket, searched.trials, worn=won),
         payback=saved_by(searched.trials) if won else None,
     )
 

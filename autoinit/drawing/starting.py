@@ -76,6 +76,10 @@ def load_start(path: str | os.PathLike[str]) -> LearnedStart | Ticket:
     Raises:
         SourceError: it cannot be read, is damaged, or holds something else.
     """
+    if not os.path.isfile(path):
+        raise SourceError(
+            f"There is no file {os.fspath(path)}. Pass one that LearnedStart.save or Ticket.save has written."
+        )
     facts = facts_of(Path(path), f"the head of {os.fspath(path)}")
     kind = None if facts is None else facts.get("kind")
     if kind == KIND:

@@ -81,6 +81,7 @@ def test_a_learned_start_wins_and_its_plan_is_whole(
     assert not found.kept
     assert same(state(model), {**learned.parameters, **learned.buffers})
     assert "learned start" in str(found)
+    assert found.sparse == ""  # nothing of it is removed
     found.save(tmp_path / "init.json")
     other = deep(5)
     autoinit.apply_(other, tmp_path / "init.json")
@@ -157,15 +158,15 @@ def test_bad_candidates_are_refused(
     from safetensors.torch import save_file
 
     save_file({"0.weight": torch.zeros(2)}, tmp_path / "plain.safetensors")
-    for wrong, error in [
-        (3, RecipeError),
-        ([3], RecipeError),
-        ([tmp_path / "damaged.safetensors"], SourceError),
-        ([tmp_path / "plain.safetensors"], SourceError),
-        ([str(tmp_path / "missing.safetensors")], SourceError),
-        ([Recipe(start=start_of(learned).name)], RecipeError),
+    for wrong, error, said in [
+        (3, RecipeError, "Pass names, recipes, learned starts or tickets"),
+        ([3], RecipeError, "Got int"),
+        ([tmp_path / "damaged.safetensors"], SourceError, "holds no learned start and no ticket"),
+        ([tmp_path / "plain.safetensors"], SourceError, "holds no learned start and no ticket"),
+        ([str(tmp_path / "missing.safetensors")], SourceError, "There is no file .*missing"),
+        ([Recipe(start=start_of(learned).name)], RecipeError, "is not at hand"),
     ]:
-        with pytest.raises(error):
+        with pytest.raises(error, match=said):
             autoinit.select(model, data, recipes=wrong, optimizer=sgd, budget=BUDGET)  # type: ignore[arg-type]
     assert same(state(model), before)
     with pytest.raises(RecipeError, match="start"):
