@@ -107,6 +107,7 @@ DimensionName = Annotated[str, Field(json_schema_extra={"enum": [*DIMENSIONS]}),
 LrStep = Annotated[int, Field(strict=True), AfterValidator(_check_lr_step)]
 BudgetText = Annotated[str, AfterValidator(_check_budget)]
 SOME_ONCE = AfterValidator(_check_some)
+Files = Annotated[tuple[str, ...], BeforeValidator(lambda files: (files,) if isinstance(files, str) else files)]
 
 
 class TaskSpec(Spec):
@@ -127,7 +128,7 @@ class TaskSpec(Spec):
         optimizer_args: keyword arguments; the learning rate `lr` is one of them.
         checkpoint: trained weights that the model is loaded with, a file or a folder, beside the study's file where its
             path is relative. What it has stays, and what it lacks is new.
-        starts: files of learned starts and tickets, likewise, each of which is one more candidate of this task.
+        start: the file of a learned start or a ticket, likewise, or several, each of which is one more candidate.
         source: a trained network of another size, likewise a file or a folder, that candidates may take after.
     """
 
@@ -145,7 +146,7 @@ class TaskSpec(Spec):
     optimizer_args: Arguments = Field(default_factory=dict)
     checkpoint: str | None = None
     source: str | None = None
-    starts: tuple[str, ...] = ()
+    start: Files = ()
 
     @model_validator(mode="after")
     def _check(self) -> TaskSpec:

@@ -148,7 +148,7 @@ def _place(path: str, folders: Sequence[Path]) -> Path:
 
 
 def _starts(spec: TaskSpec, folders: Sequence[Path]) -> list[Start]:
-    return [start_of(load_start(_place(path, folders))) for path in spec.starts]
+    return [start_of(load_start(_place(path, folders))) for path in spec.start]
 
 
 def _batched(data: Any, size: int | None) -> Any:
@@ -169,7 +169,7 @@ def _batched(data: Any, size: int | None) -> Any:
 def spec_fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
     """Returns a hash of what decides a training, but not of the task's name."""
     told = spec.model_dump(mode="json", exclude={"name", "family", "dataset"})
-    return task_fingerprint(task, graph, jsonfile.as_before(told, {"checkpoint": None, "source": None, "starts": []}))
+    return task_fingerprint(task, graph, jsonfile.as_before(told, {"checkpoint": None, "source": None, "start": []}))
 
 
 def features(task: Task, graph: Graph) -> dict[str, float | int | str | None]:

@@ -215,7 +215,8 @@ def test_a_study_tries_the_starts_of_a_task(learned: autoinit.LearnedStart, tmp_
         f"    inner = [m for _ in range({DEPTH}) for m in (nn.Linear(24, 24), nn.Tanh())]\n"
         "    return nn.Sequential(nn.Linear(64, 24), nn.Tanh(), *inner, nn.Linear(24, 10))\n"
     )
-    spec = TaskSpec(name="a", model="starting_nets:net", data="starting_nets:data", starts=("a.safetensors",))
+    spec = TaskSpec(name="a", model="starting_nets:net", data="starting_nets:data", start="a.safetensors")
+    assert spec == TaskSpec.model_validate({**spec.model_dump(), "start": ["a.safetensors"]})
     bench = Workbench(spec, 0, [tmp_path])
     try:
         found, _ = candidates_of(SpaceSpec(recipes=["he_normal"]), bench.graph, Space((), ()), seed=0)
