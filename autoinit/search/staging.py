@@ -172,9 +172,9 @@ def _schedule(meter: Meter, choice: Choice, allowance: float) -> Schedule:
     """Returns the layout of an allowance; by the clock, of what all jobs together were measured to do in the time."""
     if choice.pace is None or meter.budget.seconds is None:
         return Schedule.of(allowance)
-    alone = meter.left()
+    first = meter.left()  # at the pace of plain steps; where they can be replayed, one job alone is faster, too
     meter.pace(1 / choice.pace)
-    return Schedule.of(meter.left(), alone)
+    return Schedule.of(meter.left(), max(first, _alone(choice) * meter.left()))
 
 
 def _leaving_enough(schedule: Schedule, judge: Setup, meter: Meter) -> Schedule:

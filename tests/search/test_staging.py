@@ -13,6 +13,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import autoinit
+from autoinit.executors.choice import Choice
+from autoinit.executors.sequential import Sequential
 from autoinit.judging.budget import Budget, Meter, Schedule
 from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import Recipe
@@ -231,3 +233,15 @@ def test_a_slow_model_gets_more_of_the_time() -> None:
     assert staging.LEAST_SEARCHED < some.search_until < usual.search_until
     judge.pace = 0.1
     assert math.isclose(staging._leaving_enough(usual, judge, meter).search_until, staging.LEAST_SEARCHED)
+
+
+def test_a_job_alone_is_planned_at_the_pace_that_it_has_alone() -> None:
+    """As on a device, where replayed steps are several times as fast as the plain ones that were timed first."""
+    probes = {}
+    for alone in (None, 100.0, 800.0):
+        meter = Meter(budget=Budget(seconds=3.0))
+        meter.pace(1 / 100)
+        choice = Choice(Sequential(None), 1, "", pace=2e4, alone=alone)  # type: ignore[arg-type]
+        probes[alone] = staging._schedule(meter, choice, meter.left()).rungs[-1]
+    assert probes[None] == probes[100.0] <= 3 * 100 / 8
+    assert 6 * probes[None] < probes[800.0] <= 3 * 800 / 8
