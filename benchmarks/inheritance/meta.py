@@ -160,8 +160,11 @@ FEW = {
 }
 
 
-def learned_on(few: Few, method: str) -> Start:
+def learned_on(few: Few, method: str, first: str | None = None) -> Start:
+    """Returns a start that is learned from the owner's draw, or from a recipe's."""
+
     def start(model: Model) -> Model:
+        model = drawn(few, first)(model)
         rates: dict[str, Any] = {"inner_lr": 0.1, "outer_lr": 0.3 if method == "reptile" else 0.001}
         learned: Any = autoinit.meta_learn
         tasks, how = few.episodes(few.learned, 1), {"inner_steps": 5, "rounds": FEW_ROUNDS, "meta_batch": FEW_BATCH}
@@ -204,6 +207,10 @@ def _starts_of(few: Few) -> dict[str, Start]:
         **{name: drawn(few, recipe) for name, recipe in DRAWN.items()},
         "pretrained": pretrained_on(few),
         **{name: learned_on(few, name) for name in ("reptile", "fomaml", "anil")},
+        **{
+            f"{name}, from he_normal": learned_on(few, name, "he_normal")
+            for name in ("maml", "reptile", "fomaml", "anil")
+        },
     }
 
 
@@ -225,7 +232,7 @@ def run(question: str, name: str) -> Row:
     model = STARTS[question][name](few.network(few.ways) if few else wave_network())
     learning = time.perf_counter() - begun
     tasks = few.episodes(few.judged, 1000) if few else waves(1000, 5, 100)
-    part = str(few.head if few else 4) if name == "anil" else None
+    part = str(few.head if few else 4) if name.startswith("anil") else None
     rates = WAVE_RATES
     if few:  # the rate that is best on the first episodes, which are among those of the table
         tried = [_scores(model, tasks, TRIED, _options(5, rate, part)) for rate in FEW_RATES]
