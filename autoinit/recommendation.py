@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .drawing.starting import differences, start_of
-from .episodic.learned import LearnedStart
+from .episodic.learned import LearnedStart, differences
 from .errors import USER_ERRORS, ArgumentError, RecipeError
 from .graph import Globs, Graph
 from .inheritance.checkpoints import Source as Weights
@@ -190,7 +189,7 @@ def _fitting(model: nn.Module, starts: Sequence[LearnedStart]) -> tuple[str, ...
         f"a start learned by {one.method} from {one.episodes:,} episodes fits this architecture; how it does is not "
         "known: select(recipes=[…]) measures it"
         for one in starts
-        if not differences(model, start_of(one))
+        if not differences(model, {**one.parameters, **one.buffers})
     )
 
 

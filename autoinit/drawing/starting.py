@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from ..episodic.learned import KIND, LearnedStart
+from ..episodic.learned import KIND, LearnedStart, differences
 from ..errors import RecipeError, SourceError
 from ..graph import Graph
 from ..inheritance.values import HeldValues
@@ -22,6 +22,7 @@ from ..inheritance.weight_files import facts_of
 from ..plans.inherited import stays
 from ..plans.plan import Plan
 from ..recipes.catalogue import NAMED, entry_name
+from ..recipes.ready_starts import not_at_hand
 from ..recipes.recipe import Recipe
 from ..task.assign import lasting_buffers
 from ..task.task import Start, Task
@@ -134,7 +135,7 @@ def with_starts(task: Task, graph: Graph, starts: Sequence[Start]) -> Graph:
 
 def check_start(model: nn.Module, graph: Graph, start: Start) -> None:
     """Raises SourceError where a start is of another architecture than a model, and names the layers that differ."""
-    if found := differences(model, start):
+    if found := differences(model, start.values):
         raise SourceError(
             f"The model has another architecture than {start.words}: {few(found)}. Pass what was made for this one."
         )
@@ -155,22 +156,6 @@ def check_start(model: nn.Module, graph: Graph, start: Start) -> None:
         )
 
 
-def differences(model: nn.Module, start: Start) -> list[str]:
-    """Returns how a model differs from what a start is for, in words for each layer; nothing where it fits."""
-    own = {**dict(model.named_parameters()), **dict(lasting_buffers(model))}
-    return [said for name in {**own, **start.values} if (said := _difference(name, own, start.values))]
-
-
-def _difference(name: str, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
-    if name not in own:
-        return f"{name} is missing in the model"
-    if name not in theirs:
-        return f"{name} is missing in the start"
-    if own[name].shape != theirs[name].shape:
-        return f"{name} is {list(own[name].shape)} in the model and {list(theirs[name].shape)} in the start"
-    return ""
-
-
 def started(model: nn.Module, plan: Plan, starts: Mapping[str, Start]) -> Plan:
     """Returns a plan with the values of the start that its recipe names, those that a ticket removes at zero.
 
@@ -184,10 +169,7 @@ def started(model: nn.Module, plan: Plan, starts: Mapping[str, Start]) -> Plan:
     """
     start = starts.get(plan.recipe.start)
     if start is None:
-        raise RecipeError(
-            f"The start {plan.recipe.start!r} is not at hand: a recipe has its name alone. Pass the LearnedStart or "
-            "the Ticket itself, or its file, to select(recipes=[…]); or call its apply_(model)."
-        )
+        raise not_at_hand(plan.recipe.start)
     own = {**dict(model.named_parameters()), **dict(lasting_buffers(model))}
     frozen = {fill.name for fill in plan.fills if fill.distribution != "given"}
     values = {name: _value(start, name).to(own[name].dtype) for name in start.values if name not in frozen}

@@ -83,7 +83,7 @@ class LearnedStart:
         inner = unwrap(model)
         mine = {**self.parameters, **self.buffers}
         theirs = {**dict(inner.named_parameters()), **dict(lasting_buffers(inner))}
-        if differ := [_difference(name, mine, theirs) for name in {**mine, **theirs} if _differs(name, mine, theirs)]:
+        if differ := differences(inner, mine):
             raise SourceError(
                 f"the model has another architecture than the learned start: {few(differ)}. Pass an instance of the "
                 "model that it was learned for, or learn a start for this one."
@@ -148,13 +148,22 @@ def _means(history: tuple[tuple[float, float], ...]) -> str:
     return " → ".join(number(mean(one[at] for one in history)) for at in range(2))
 
 
-def _differs(name: str, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
-    return name not in mine or name not in theirs or mine[name].shape != theirs[name].shape
+def differences(model: nn.Module, values: Mapping[str, Tensor]) -> list[str]:
+    """Returns how a model differs from what a start is for, in words for each layer; nothing where it fits.
+
+    Args:
+        model: the module itself.
+        values: of the start, parameters and buffers by name.
+    """
+    own = {**dict(model.named_parameters()), **dict(lasting_buffers(model))}
+    return [said for name in {**own, **values} if (said := _difference(name, own, values))]
 
 
-def _difference(name: str, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
-    if name not in theirs:
+def _difference(name: str, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    if name not in own:
         return f"{name} is missing in the model"
-    if name not in mine:
+    if name not in theirs:
         return f"{name} is missing in the start"
-    return f"{name} is {list(theirs[name].shape)}, in the start {list(mine[name].shape)}"
+    if own[name].shape != theirs[name].shape:
+        return f"{name} is {list(own[name].shape)}, in the start {list(theirs[name].shape)}"
+    return ""

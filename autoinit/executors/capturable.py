@@ -11,6 +11,7 @@ from ..errors import DeviceError
 from ..probing.agreement import Ways, rounding_alike, seen_in, tolerance_of, trainings_differ
 from ..probing.bench import Bench
 from ..probing.stepping import Eager
+from ..recipes.ready_starts import has_ticket
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .capture import Capture, CudaCapture, in_words, lost
@@ -39,7 +40,7 @@ def why_not(bench: Bench) -> str:
     Raises:
         DeviceError: the attempt has left the device unusable.
     """
-    if any(name.startswith("ticket-") for name in bench.graph.starts):
+    if has_ticket(bench.graph.starts):
         return "a ticket keeps masks on its weights, which one recorded step for all candidates does not"
     device = bench.task.device
     return refusal(bench.task, CudaCapture(device)) if device.type == "cuda" else "CUDA graphs need a CUDA device"

@@ -82,10 +82,8 @@ class Bench:
         with self.aside.counted(placing=True):
             if job.plan is not None:
                 self.set(job.plan)
-            else:
-                self._draw(
-                    job.candidate.recipe, tally
-                )  # nobody asks for the plan: fingerprints would cost a tenth more
+            else:  # nobody asks for the plan: fingerprints would cost a tenth more
+                self._draw(job.candidate.recipe, tally)
 
     def held_back(self, job: Job) -> HeldBack:
         """Returns the batches that a job is evaluated on after so many steps.

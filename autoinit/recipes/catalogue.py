@@ -16,6 +16,7 @@ from .calibrations import CALIBRATION_ROWS, Calibration
 from .growths import GROWTH_ROWS, Growth
 from .inherited import CLOSED_HEADS, NEW_ROWS, RENEWALS
 from .needs import NEEDS, check_needs
+from .ready_starts import not_at_hand
 from .recipe import Recipe
 from .schemes import SCHEMES, Scheme, scheme, spelled, which_of
 
@@ -314,10 +315,7 @@ def check_fits(recipe: Recipe, graph: Graph) -> None:
         graph: the architecture.
     """
     if recipe.start != "none" and recipe.start not in graph.starts:
-        raise RecipeError(
-            f"The start {recipe.start!r} is not at hand: a recipe has its name alone. Pass the LearnedStart or the "
-            "Ticket itself, or its file, to select(recipes=[…]); or call its apply_(model)."
-        )
+        raise not_at_hand(recipe.start)
     entry = entry_of(recipe)
     if entry is not None:
         check_needs(entry.name, entry.about.needs, graph)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..errors import RecipeError
 from .about import About
 
 _NAME = re.compile(r"(learned|ticket)-[0-9a-f]{8}")
@@ -60,3 +62,16 @@ def start_kind(name: str) -> str:
     """Returns the kind of a start, "learned" or "ticket", by its name; empty for any other text."""
     found = _NAME.fullmatch(name)
     return found[1] if found else ""
+
+
+def has_ticket(names: Iterable[str]) -> bool:
+    """Whether one of some starts is a ticket, whose masks hold in its own trainings alone."""
+    return any(start_kind(name) == "ticket" for name in names)
+
+
+def not_at_hand(name: str) -> RecipeError:
+    """Returns what is raised where a recipe names a start that nobody has passed."""
+    return RecipeError(
+        f"The start {name!r} is not at hand: a recipe has its name alone. Pass the LearnedStart or the Ticket itself, "
+        "or its file, to select(recipes=[…]); or call its apply_(model)."
+    )

@@ -22,6 +22,7 @@ from ..probing.agreement import (
 )
 from ..probing.bench import Bench
 from ..probing.probe import probe
+from ..recipes.ready_starts import has_ticket
 from ..recipes.recipe import OWN
 from ..task.assign import derived_name
 from ..task.snapshot import Snapshot
@@ -81,7 +82,7 @@ def _copies(bench: Bench) -> str:
     """Returns why copies of weights rule a stack out: it holds what is trained, and shares all frozen weights."""
     if any(layer.lends for layer in bench.graph.layers):
         return "adapters may take from the frozen weights beside them, which a stack has once for all candidates"
-    if any(name.startswith("ticket-") for name in bench.graph.starts):
+    if has_ticket(bench.graph.starts):
         return "a ticket keeps masks on its weights, and a stack has one training step for all candidates"
     frozen = {derived_name(name) for name, p in bench.task.model.named_parameters() if not p.requires_grad}
     copies = [layer.name for layer in bench.graph.layers if layer.copy_of and layer.name in frozen]

@@ -516,3 +516,18 @@ def test_a_selection_with_captured_stacks_is_one_with_plain_ones(monkeypatch: py
     assert said == "8 stacked and replayed, as asked for"
     assert {"search", "gate"} <= {*trials.stage}
     assert_frame_equal(trials, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("pace", "sizes"), [(8 / 0.003, [8, 2]), (8 / 0.005, [8, 4, 2, 1])])
+def test_of_a_quick_stack_every_other_size_is_recorded(
+    pace: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels of few candidates take no less time there than those of many, and a recording does."""
+    monkeypatch.setattr(Stacked, "pace", lambda self, steps: pace)
+    with benched(mlp, ROWS) as bench:
+        executor = CapturedStack(bench, 8, Again(bench.task.model))
+        assert executor.pace(3) == pace
+        for count in (4, 2, 1):
+            executor._recorded(count)
+        assert sorted(executor._recordings, reverse=True) == sizes
+        executor.close()
