@@ -55,8 +55,9 @@ from .task.batches import Batch
 from .task.data import length_of_training
 from .task.features import own_scales, task_features
 from .task.machine import PeakMemory, answering_device, ordered_sums, peak_memory, quick_collections
+from .task.own_training import check_beside_data, check_beside_train
 from .task.snapshot import preserved_random
-from .task.task import Task, make_task
+from .task.task import Task, make_task, own_task
 from .tickets.ticket import Ticket
 from .tracing.choices import Parts, keep_choices
 from .tracing.tracing import trace_task
@@ -70,10 +71,14 @@ STOPPED = "select was stopped before it had an answer; the model is as it was."
 
 def select(
     model: nn.Module,
-    data: Any,
+    data: Any = None,
     *,
     loss: Callable[[Any, Any], Tensor] | None = None,
     step: Callable[[nn.Module, Batch], Tensor] | None = None,
+    train: Callable[[nn.Module, int], Iterator[Any]] | None = None,
+    example: Any = None,
+    validate: Callable[[nn.Module, int], Any] | None = None,
+    timeout: float | None = None,
     optimizer: Any = None,
     lr: float | str | None = None,
     val_data: Any = None,
@@ -102,8 +107,9 @@ def select(
     """Returns the best initial weights found for a model, and sets them.
 
     `select` trains the model for a few steps from many different starts, on your data, with your loss and your
-    optimizer, and finds the start that trains best. Your own weights are candidate 0: they stay unless another start
-    beats them beyond noise, in fresh paired runs on other batch orders and on held-back data. "No change" is an answer.
+    optimizer, or by a training of your own (adversaries, agents, several losses), and finds the start that trains best.
+    Your own weights are candidate 0: they stay unless another start beats them beyond noise, in fresh paired runs on
+    other batch orders and on held-back data. "No change" is an answer.
 
     It takes as long as the budget says. Afterwards the model carries the chosen weights, untrained, and you train it as
     you were going to. Everything else about the model (buffers, modes, hooks, gradients), your optimizer, your data and
@@ -115,11 +121,22 @@ def select(
             of data parallelism are looked through.
         data: The probes are trained on this: a DataLoader, a Dataset, (X, y) as tensors, numpy arrays or pandas frames
             (X of shape (rows, …); y of shape (rows,) int64 for classes, or of the output's shape for numbers), or any
-            iterable of batches, two at least. An iterator is consumed as far as it is read.
+            iterable of batches, two at least. An iterator is consumed as far as it is read. None beside `train`.
         loss: This callable (output, target) -> scalar tensor is minimized. None means the output's own `.loss` where it
             has one, cross-entropy for integer targets, and the mean squared error for others.
         step: This callable (model, batch) -> scalar loss takes the place of `loss`, for whatever else trains by one
             loss. It may accumulate and clip gradients if it calls backward itself, and steps no optimizer.
+        train: This generator function (model, seed) takes the place of `data`, loss and optimizer: it trains the model
+            from its weights, in any way, and yields one number after each step, lower is better (or a `Step`). What it
+            needs beside the model (optimizers, environments, buffers) it makes itself, out of the seed. It is closed
+            when enough is seen. docs/any_training.md has examples.
+        example: The architecture is read from this, beside `train`: an input, a batch, or a callable (model) -> scalar
+            tensor that touches every part of the model, each network by itself. Calibrations measure on it. None means
+            that the module tree is read, and that there are no calibrations.
+        validate: This callable (model, part) returns what `train` does not see, lower is better: a number, or one for
+            each group of as many rows. `part` is 0 in the search and 1 at the gate, which should be other rows. None
+            means that nothing is held back.
+        timeout: A step of `train`, or a call of `validate`, may take so many seconds. None means five minutes.
         optimizer: This callable (params) -> Optimizer or (Optimizer, scheduler) makes the optimizer of each probe; an
             existing Optimizer is copied and left alone. None means AdamW. A scheduler is stepped after every training
             step. Parameters that the optimizer does not hold stay as they are.
@@ -194,12 +211,14 @@ def select(
         ModelError: Nothing is trainable, no gradient arrives, weights are NaN or on the meta device, a glob matches
             nothing, the proxy is of another kind or as large as the model, or none can be made.
         StepError: The loss or the step cannot be called or returns no scalar, or the step trains the model itself.
+            `train` is no generator, fails, ends, yields no number or takes too long, or does not give the same numbers
+            twice, since something goes over from one training to the next; `validate` fails or trains the model.
         OptimizerError: The optimizer is none and makes none, or the learning rate is no positive number.
         RecipeError: A recipe is unknown, or for other architectures than this one.
         BudgetError: The budget is not a positive amount, or not understood.
         DeviceError: The device is not on this machine, or no longer answers, or autocast has another dtype.
         ArgumentError: The seed, executor, concurrency, training_steps, epochs, draw_on or recommender is out of range,
-            or the storage cannot be opened.
+            the storage cannot be opened, or `train` stands beside what it takes the place of.
         KnowledgeError: The recommender's file cannot be used.
         SourceError: The checkpoint or the source cannot be read, or is of another architecture.
 
@@ -229,14 +248,21 @@ def select(
         True
     """
     kind = check_draw_on(draw_on)
+    if train is None:
+        check_beside_data(data, example=example, validate=validate, timeout=timeout)
+        make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, lr=lr)
+        make = functools.partial(make, autocast=autocast)
+    else:
+        check_beside_train(data=data, val_data=val_data, loss=loss, step=step, optimizer=optimizer, lr=lr,
+                           autocast=autocast, epochs=epochs, proxy=proxy)  # fmt: skip
+        make = functools.partial(own_task, train=train, example=example, validate=validate, timeout=timeout)
+    make = functools.partial(make, device=device, seed=seed)
     length = length_of_training(training_steps, epochs, data)
     allowed = allotted(budget, length)
     named, starts = parted(recipes)
     meter = _started(allowed, seed, executor, concurrency)
     with preserved_random():  # what is loaded for it on first use draws from Python's generator
         learned = None if recommender is False else recommender_from(recommender)
-    make = functools.partial(make_task, data=data, val_data=val_data, loss=loss, step=step, lr=lr)
-    make = functools.partial(make, autocast=autocast, device=device, seed=seed)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_stopped_in_words())  # first, so that it speaks when all is as it was
         stack.enter_context(answering_device())
@@ -245,7 +271,7 @@ def select(
         parts = Parts(only, exclude, checkpoint)
         if allowed.budget.seconds is None:  # the same seed gives the same selection
             stack.enter_context(ordered_sums())
-        task, graph, original = _traced(make, model, proxy, optimizer, parts)
+        task, graph, original = _traced(make, model, proxy, optimizer, lr, parts)
         if source is not None:
             graph = _growing(task, graph, source, loss, step, proxy)
         if starts and proxy is not None:
@@ -261,7 +287,7 @@ def select(
         cannot = timed(setup, judge, meter)
         if lr != "search" and meter.left() < WORTH_FINALS:
             task.lr_searched = False  # trying the owner's weights at five rates would leave little for others
-        space = _space(graph, original, task.lr_searched, named, meter.left())
+        space = _space(graph, original, task, named, meter.left())
         idle = nothing_to_choose(graph, space)
         with searching(setup, meter, report, length, judge=judge, idle=bool(idle or cannot)) as campaign:
             small = None if campaign.how or idle else cannot or too_small(meter)
@@ -312,19 +338,20 @@ def _traced(
     model: nn.Module,
     proxy: nn.Module | str | None,
     optimizer: Any,
+    lr: Any,
     parts: Parts,
 ) -> tuple[Task, Graph, Original | None]:
     """Returns the task of a model, its architecture and None; with a proxy, those of the proxy and what that is for."""
-    options = {name: make.keywords[name] for name in ("lr", "device")}
     small = proxy_for(model, proxy, make.keywords["seed"])
     if small is None:
-        task = make(model, optimizer=optimizer)
+        task = make(model) if optimizer is None else make(model, optimizer=optimizer)
         return task, parts.free(task.model, trace_task(task)), None
     with proxy_meant(made=isinstance(proxy, str)):
         own, other = optimizers_of(model, small, optimizer)
         task = make(small, optimizer=other)
         graph = keep_choices(task.model, trace_task(task))
-    original = original_of(model, task, graph, optimizer=own, parts=parts, **options)
+    device = make.keywords["device"]
+    original = original_of(model, task, graph, optimizer=own, parts=parts, lr=lr, device=device)
     return task, original.proxy, original
 
 
@@ -348,21 +375,26 @@ def _described(task: Task, graph: Graph, meter: Meter) -> tuple[Features, dict[s
 
 def _bench(stack: contextlib.ExitStack, task: Task, graph: Graph, seed: int, kind: str) -> Bench:
     """Returns a bench with a model that is put back when the stack is unwound."""
-    return Bench(task, graph, stack.enter_context(task.preserved()), seed, kind)
+    bench = Bench(task, graph, stack.enter_context(task.preserved()), seed, kind)
+    stack.callback(bench.paused.close)
+    return bench
 
 
 def _space(
     graph: Graph,
     original: Original | None,
-    lr_searched: bool,
+    task: Task,
     recipes: str | Recipe | Sequence[str | Recipe] | None,
     allowance: float,
 ) -> Space:
     """Returns what to choose from: for a proxy, what fits the model that it stands for too."""
-    space = space_of(graph, lr_searched=lr_searched, recipes=recipes, allowance=allowance)
+    told = functools.partial(space_of, lr_searched=task.lr_searched, recipes=recipes, measurable=bool(task.train))
+    if task.own is not None and task.loss_of_example == "custom":
+        allowance = 0.0  # a sum of squares is no loss: nothing that differentiates it
+    space = told(graph, allowance=allowance)
     if original is None:
         return space
-    other = space_of(original.graph, lr_searched=lr_searched, recipes=recipes, allowance=allowance)
+    other = told(original.graph, allowance=allowance)
     return joint_space(space, other, measurable=original.measurable)
 
 

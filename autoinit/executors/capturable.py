@@ -12,6 +12,7 @@ from ..probing.agreement import Ways, rounding_alike, seen_in, tolerance_of, tra
 from ..probing.bench import Bench
 from ..probing.stepping import Eager
 from ..recipes.ready_starts import has_ticket
+from ..task.own_training import ALONE
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .capture import Capture, CudaCapture, in_words, lost
@@ -79,6 +80,8 @@ def tried(task: Task, capture: Capture, compare: Callable[[Snapshot], str]) -> s
 
 def known(task: Task) -> str:
     """Returns what rules a recording out without trying."""
+    if task.own is not None:
+        return ALONE
     kinds = {type(parameter) for parameter in task.model.parameters()} - {nn.Parameter}
     if kinds:
         return f"some of its parameters are no plain tensors ({', '.join(sorted(kind.__name__ for kind in kinds))})"

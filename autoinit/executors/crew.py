@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +63,15 @@ class Worker:
         return f"signal {-code}, {known.get(-code, 'unknown')}{hint}"
 
 
+def _part(workers: Sequence[Worker]) -> None:
+    """Asks workers to leave by themselves, and waits a moment: their trainings close what they have opened."""
+    for worker in workers:
+        worker.process.terminate()
+    deadline = time.monotonic() + PARTING_SECONDS
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+
+
 class Crew:
     """The worker processes that live.
 
@@ -110,6 +120,8 @@ class Crew:
         with uninterrupted():
             leaving = [worker for worker in workers if worker in self.workers]
             self.workers = [worker for worker in self.workers if worker not in leaving]
+            if self._bench.task.own is not None:
+                _part(leaving)
             for worker in leaving:
                 worker.process.kill()
             for worker in leaving:

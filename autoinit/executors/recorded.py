@@ -123,7 +123,7 @@ class Replayed:
         loss, self._replayed = self._recording.backward(batch)
         return loss
 
-    def step(self, loss: Tensor) -> None:
+    def step(self, loss: Tensor | float) -> None:
         """Moves the weights, and steps the scheduler."""
         if not self._follows:
             self.optimizer.step()

@@ -16,6 +16,7 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
@@ -49,18 +50,23 @@ def work(bench: Bench, pipe: Connection, foreign: Iterable[Connection]) -> None:
     # What the coordinator had collected later is not this process's to finalize: files to delete, connections to close.
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # and not what the coordinator's program does then
+    # And not what the coordinator's program does then. A training of its own may have opened what it has to close.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if bench.task.own is None else _leave)
     for end in foreign:
         end.close()
     # The coordinator's OpenMP threads are not there after a fork, and waiting for them would never end.
     torch.set_num_threads(1)
-    with contextlib.suppress(EOFError, ConnectionError):
+    with contextlib.closing(bench.paused), contextlib.suppress(EOFError, ConnectionError):
         while True:
             order = pipe.recv()
             if isinstance(order, Measure):
                 _measure(bench, pipe, order.steps)
             else:
                 _run(bench, pipe, order)
+
+
+def _leave(number: int, frame: Any) -> None:
+    raise SystemExit
 
 
 def _run(bench: Bench, pipe: Connection, job: Job) -> None:

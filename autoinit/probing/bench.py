@@ -107,6 +107,8 @@ class Bench:
         """
         tally, vetoes = Tally(), list[str]()
         held_back = self.held_back(job)
+        training: Training | None = None
+        pauses = False
         try:
             training = self._begun(job, tally, stepper)
             before = training.steps
@@ -114,19 +116,23 @@ class Bench:
                 curve = training.go_on(
                     job.steps, held_back=held_back, rungs=job.rungs, on_rung=on_rung, screen=_screen(job, vetoes)
                 )
-            if job.pauses and curve.steps == job.steps and curve.diverged_at is None:
+            pauses = job.pauses and curve.steps == job.steps and curve.diverged_at is None
+            if pauses:
                 self.paused.pause(job.number, training, self.task.model)
         except Exception as problem:
             self.snapshot.rewind()
             tally.spend(steps=1)
             return Outcome(None, tally.steps, described(problem))
+        finally:
+            if training is not None and not pauses:
+                training.close()
         tally.spend(**cost(self.task, curve, held_back, before))
         return Outcome(curve, tally.steps, *vetoes)
 
     def _begun(self, job: Job, tally: Tally, stepper: MakeStepper) -> Training:
         """Returns the training that a job goes on with, or a new one from the weights that it starts from."""
         if not (job.pauses or job.goes_on):
-            self.paused.forget()  # the rounds are over
+            self.paused.close()  # the rounds are over
         training = self.paused.take(job.number) if job.goes_on else None
         if training is not None:
             return training

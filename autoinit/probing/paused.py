@@ -36,8 +36,10 @@ class PausedTrainings:
             training: at its end.
             model: as that left it.
         """
-        with contextlib.suppress(MemoryError, RuntimeError):  # what torch raises where the host has no memory left
-            self._paused[number] = training, _stopped(model)
+        try:
+            self._paused[number] = training, _stopped(model, training)
+        except (MemoryError, RuntimeError):  # what torch raises where the host has no memory left
+            training.close()
 
     def take(self, number: int) -> Training | None:
         """Returns a paused training, the model and all random states put back to where it stopped; None if it is gone.
@@ -47,12 +49,17 @@ class PausedTrainings:
         training, stopped = self._paused.pop(number, (None, None))
         if training is None or stopped is None:
             return None
-        self._paused = {number: held for number, held in self._paused.items() if held[0].steps >= training.steps}
+        for other, (one, _) in list(self._paused.items()):
+            if one.steps < training.steps:
+                self._paused.pop(other)
+                one.close()
         stopped.restore()
         return training
 
-    def forget(self) -> None:
-        """Forgets all."""
+    def close(self) -> None:
+        """Ends all, so that they close what they have opened, and forgets them."""
+        for training, _ in self._paused.values():
+            training.close()
         self._paused.clear()
 
 
@@ -74,20 +81,23 @@ def can_be_paused(task: Task, snapshot: Snapshot, count: int, tally: Tally) -> b
     tally.spend(steps=1)
     try:
         before = {id(tensor) for tensor in _stored(task.model)}
-        training = Training(task, seed=0)
-        training.go_on(1)
-        left = [tensor for tensor in _stored(task.model) if id(tensor) not in before]  # by a pass; held as it is
-        states = tree_leaves(list(training.optimizer.state.values()))
-        return count * (_stopped(task.model).bytes + _bytes(left) + _bytes(states)) <= MOST_BYTES
+        with contextlib.closing(Training(task, seed=0)) as training:
+            training.go_on(1)
+            left = [tensor for tensor in _stored(task.model) if id(tensor) not in before]  # by a pass; held as it is
+            kept = {id(tensor): tensor for tensor in training.kept()}
+            for tensor in own:
+                kept.pop(id(tensor), None)
+            return count * (_stopped(task.model, training).bytes + _bytes(left) + _bytes(kept.values())) <= MOST_BYTES
     except Exception:  # whatever it is, the first trial meets it too and can say so
         return False
     finally:
         snapshot.rewind()
 
 
-def _stopped(model: nn.Module) -> Snapshot:
-    for parameter in model.parameters():
-        parameter.grad = None  # each step begins so: the copy would be for nothing
+def _stopped(model: nn.Module, training: Training) -> Snapshot:
+    if training.drops_gradients:
+        for parameter in model.parameters():
+            parameter.grad = None  # each step begins so: the copy would be for nothing
     return Snapshot(model)
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import time
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..judging.score import Curve, Glance
 from ..task.batches import Batch
 from ..task.machine import numbers, runs_ahead
 from ..task.snapshot import seed_generators
 from ..task.task import Task
+from .own_steps import OwnSteps
 from .recorder import Recorder
 from .signals import norms
-from .stepping import Eager, MakeStepper
+from .stepping import Eager, MakeStepper, Stepper
 
 RungReport = Callable[[Curve], bool]
 """Called with the curve so far at each rung; False ends the probe there."""
@@ -44,8 +47,8 @@ def probe(
 
     See `Training` for the arguments, and for what has to be around it.
     """
-    training = Training(task, seed=seed, lr_factor=lr_factor, stepper=stepper)
-    return training.go_on(steps, held_back=lambda step: held_back, rungs=rungs, on_rung=on_rung, screen=screen)
+    with contextlib.closing(Training(task, seed=seed, lr_factor=lr_factor, stepper=stepper)) as training:
+        return training.go_on(steps, held_back=lambda step: held_back, rungs=rungs, on_rung=on_rung, screen=screen)
 
 
 class Training:
@@ -54,30 +57,45 @@ class Training:
     Seeds the global generators, so that dropout and augmentation are alike for all candidates: make and use it inside
     `task.preserved()`, which puts them back.
 
-    Attributes:
-        optimizer: with its state.
-
     Args:
         task: what to train and how.
         seed: of the batch order and of dropout.
         lr_factor: on every group's learning rate.
-        stepper: makes what takes the steps.
+        stepper: makes what takes the steps; a training that its owner wrote takes its own.
     """
 
     def __init__(self, task: Task, *, seed: int, lr_factor: float = 1.0, stepper: MakeStepper = Eager) -> None:
         seed_generators(seed, task.device)
         self._task = task
-        self._stepper = stepper(task, lr_factor)
-        self.optimizer = self._stepper.optimizer
+        self._own = None if task.own is None else OwnSteps(task.own, task.model, seed)
+        self._stepper: Stepper = self._own or stepper(task, lr_factor)
         self._batches = task.order(seed, sys.maxsize)
         self._trained = [p for p in task.model.parameters() if p.requires_grad]
         self._recorder = Recorder(scaled=self._stepper.scaled)
-        self._unread: list[Tensor] = []
+        self._unread: list[Tensor | float] = []
 
     @property
     def steps(self) -> int:
         """Training steps done so far."""
         return self._recorder.steps
+
+    @property
+    def drops_gradients(self) -> bool:
+        """Whether each of its steps begins without gradients; one that its owner wrote may add them up over several."""
+        return self._own is None
+
+    def kept(self) -> list[Tensor]:
+        """Returns the tensors that it keeps from step to step beside the model's."""
+        if self._own is not None:
+            return self._own.kept()
+        optimizer = self._stepper.optimizer
+        leaves = tree_leaves([] if optimizer is None else list(optimizer.state.values()))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def close(self) -> None:
+        """Ends it where it stands; a training that its owner wrote closes what it has opened."""
+        if self._own is not None:
+            self._own.close()
 
     def go_on(
         self,
@@ -98,7 +116,7 @@ class Training:
             screen: may end it after the first forward and backward pass.
         """
         task, trained, stepper, recorder = self._task, self._trained, self._stepper, self._recorder
-        if not task.model.training:
+        if self._own is None and not task.model.training:
             task.model.train()
         started, before, ahead = time.perf_counter(), recorder.seconds, runs_ahead(task.device)
         recorder.go_on(steps, rungs)
@@ -109,17 +127,21 @@ class Training:
             return recorder.curve()
 
         for batch in itertools.islice(self._batches, steps - self.steps):
+            if self._own is not None and recorder.gradients_next:
+                self._own.watch(matrices)
             loss = stepper.backward(batch)
             self._unread.append(loss)
             recorder.pass_by()
             if (not ahead or recorder.loss_due) and not self._read():
                 return curve()
-            if recorder.glance is None:
-                seen = recorder.look(_gradient_norms(matrices))
+            if recorder.glance is None and not recorder.blind:
+                each = self._norms(matrices)
+                recorder.blind = not each and self._own is not None
+                seen = None if recorder.blind else recorder.look(each)
                 if seen is not None and not screen(seen):
                     return curve()
             if recorder.range_due:
-                recorder.take_range(_gradient_norms(matrices))
+                recorder.take_range(self._norms(matrices))
             stepper.step(loss)
             if recorder.stops_here:
                 batches = held_back(self.steps)
@@ -131,10 +153,13 @@ class Training:
 
     def _read(self) -> bool:
         """Reads the losses of the steps since it was last done; returns whether all are finite."""
-        losses = numbers(self._unread)
+        waiting = numbers([value for value in self._unread if isinstance(value, Tensor)])
+        read = iter(waiting)
+        losses = [next(read) if isinstance(value, Tensor) else value for value in self._unread]
         self._unread.clear()
         return self._recorder.read(losses)
 
-
-def _gradient_norms(parameters: Sequence[Tensor]) -> list[float]:
-    return norms([p.grad for p in parameters if p.grad is not None])
+    def _norms(self, parameters: Sequence[nn.Parameter]) -> list[float]:
+        if self._own is not None:
+            return self._own.norms(parameters)
+        return norms([p.grad for p in parameters if p.grad is not None])

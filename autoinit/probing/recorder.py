@@ -15,6 +15,7 @@ class Recorder:
     """What one training has shown so far; it may stop, and go on.
 
     Attributes:
+        blind: whether the training shows no gradients at its first step: there is no glance, and nothing to wait for.
         scaled: whether the loss is scaled. While the scale is too high, gradients that are not finite tell of it and
             not of the weights.
         losses: training loss of each step's batch.
@@ -34,6 +35,7 @@ class Recorder:
     gradient_range: float | None = None
     diverged_at: int | None = None
     seconds: float = 0.0
+    blind: bool = False
     _unread: int = field(default=0, init=False)
     _stops: frozenset[int] = field(default=frozenset(), init=False)
     _range_steps: frozenset[int] = field(default=frozenset(), init=False)
@@ -48,6 +50,11 @@ class Recorder:
     def stops_here(self) -> bool:
         """Whether the step just done is a rung, or the end."""
         return self.steps in self._stops
+
+    @property
+    def gradients_next(self) -> bool:
+        """Whether gradients are to be looked at in the step that comes next."""
+        return (self.glance is None and not self.blind) or self._range_missed or self.steps + 1 in self._range_steps
 
     @property
     def range_due(self) -> bool:
@@ -83,7 +90,7 @@ class Recorder:
     @property
     def loss_due(self) -> bool:
         """Whether what was passed by is to be read at this step: somebody is asked, or gradients are looked at."""
-        return self.glance is None or self.range_due or self.stops_here
+        return (self.glance is None and not self.blind) or self.range_due or self.stops_here
 
     def look(self, norms: Sequence[float]) -> Glance | None:
         """Returns the glance at the first gradients; None where they tell of the loss scale and are looked at again.

@@ -17,17 +17,19 @@ class Stepper(Protocol):
     """Takes the steps of one training, each by `backward` and then `step`.
 
     Attributes:
-        optimizer: that the training began with.
         scaled: whether the loss is scaled, so that gradients may overflow at first.
     """
 
-    optimizer: Optimizer
     scaled: bool
 
-    def backward(self, batch: Batch) -> Tensor:
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The one that the training began with; None where it makes its own."""
+
+    def backward(self, batch: Batch) -> Tensor | float:
         """Sets the gradients of a batch's loss in `.grad` and returns the loss, which nobody waited for."""
 
-    def step(self, loss: Tensor) -> None:
+    def step(self, loss: Tensor | float) -> None:
         """Moves the weights by the gradients, and steps the scheduler.
 
         Args:
@@ -60,7 +62,7 @@ class Eager:
             parameter.grad = None
         return self._task.backward(batch, self._scale)
 
-    def step(self, loss: Tensor) -> None:
+    def step(self, loss: Tensor | float) -> None:
         """Moves the weights; a step whose scaled gradients have overflown is none, for the scheduler neither."""
         scale = self._scale
         if scale is None:

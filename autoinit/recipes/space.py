@@ -98,6 +98,7 @@ def space_of(
     lr_searched: bool,
     recipes: str | Recipe | Sequence[str | Recipe] | None = None,
     allowance: float = 0.0,
+    measurable: bool = True,
 ) -> Space:
     """Returns the search space of one architecture.
 
@@ -106,13 +107,15 @@ def space_of(
         lr_searched: whether the learning rate is a dimension too.
         recipes: the only candidates to consider, by name or as `Recipe`, one or several; None for the whole space.
         allowance: training steps that the search may take; large ones bring in costly calibrations.
+        measurable: whether there is something to pass through the network, as calibrations need it.
 
     Raises:
         RecipeError: `recipes` is empty, names an unknown recipe, or one that is for other architectures.
     """
     lr = (Dimension("lr_step", 0, low=LR_STEPS[0], high=LR_STEPS[-1]),) if lr_searched else ()
     if recipes is None:
-        dimensions = tuple(_dimensions(graph, allowance))
+        found = _dimensions(graph, allowance)
+        dimensions = tuple(one for one in found if measurable or one.name != "calibration")
         names = {dimension.name for dimension in dimensions}
         space = Space((*dimensions, *lr), ())
         # A field without a dimension falls back to its default, so two openings can become one.
@@ -123,6 +126,11 @@ def space_of(
         raise RecipeError(f"`recipes` must hold at least one recipe or name. Got {recipes!r}.")
     for recipe in chosen:
         check_fits(recipe, graph)
+        if recipe.calibration != "none" and not measurable:
+            raise RecipeError(
+                f"{recipe.calibration!r} is measured on a batch; there is none. Pass example=, an input, a batch or "
+                "a callable (model) -> scalar, or leave the recipe out."
+            )
     # dict.fromkeys drops repeats and keeps the order.
     listed = tuple(dict.fromkeys([Recipe(), *chosen]))
     candidate = Dimension("candidate", 0, choices=tuple(range(len(listed))))

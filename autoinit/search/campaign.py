@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..errors import StepError
 from ..executors.executor import Executor, OnRung
 from ..executors.processes import WORKER_DIED
 from ..judging.budget import Meter, Schedule
@@ -167,11 +168,16 @@ class Campaign:
         """Returns the trials of a search's first jobs; they are run again where a worker died of the owner's.
 
         It comes first, and the whole search hangs on it.
+
+        Raises:
+            StepError: a training of its owner's own fails from the owner's weights, as it will from all others.
         """
         trials = self.run(jobs, decide)
         if trials[0].reason.startswith(WORKER_DIED):
             self.trials.clear()
             trials = self.run(jobs, decide)
+        if self.bench.task.own is not None and trials[0].state == "failed":
+            raise StepError(f"from the model's own weights, {trials[0].reason.removeprefix(f'{StepError.__name__}: ')}")
         return trials
 
     def say(self, stage: Literal["finishing"], message: str) -> None:

@@ -27,17 +27,28 @@ _LOSSES = {
     "mse": "mean squared error",
     "custom": "the given loss",
     "step": "the given step",
+    "train": "the given training",
 }
 
 
 def described_task(task: Task) -> str:
     """Returns what was trained: loss, optimizer and batches."""
+    if task.own is not None:
+        return f"{_LOSSES[task.loss_name]}, {_held_back_of(task)}"
     held_back = f"{len(task.probe_eval) + len(task.gate_eval)} more held back"
     if task.one_held_back:
         held_back = "one more held back, as a whole: the search has seen it as well as the gate"
     manner = f"; {task.manner}" if str(task.manner) else ""
     loss = f"{_LOSSES[task.loss_name]}{_meant(task)}"
     return f"{loss}, {task.optimizer_name}; {len(task.train)} batches, {held_back}{manner}"
+
+
+def _held_back_of(task: Task) -> str:
+    """Returns what a training of its own holds back."""
+    count = len(task.probe_eval)
+    if not count:
+        return "nothing held back"
+    return f"{'one held-back value' if count == 1 else f'{count} held-back values'} by validate"
 
 
 def _meant(task: Task) -> str:

@@ -25,6 +25,7 @@ from ..probing.probe import probe
 from ..recipes.ready_starts import has_ticket
 from ..recipes.recipe import OWN
 from ..task.assign import derived_name
+from ..task.own_training import ALONE
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .elementwise import why_not_elementwise
@@ -63,6 +64,8 @@ def why_not(bench: Bench) -> str:
 
 def _known(task: Task) -> str:
     """Returns what rules a stack out without trying."""
+    if task.own is not None:
+        return ALONE
     if task._own_backward:
         return "the step calls backward itself"
     parameters = list(task.model.parameters())

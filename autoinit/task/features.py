@@ -36,13 +36,14 @@ def task_features(task: Task, graph: Graph, own: Mapping[str, float] | None = No
         graph: its architecture.
         own: `own_scales` of its model, where they are known already.
     """
-    optimizer, _ = task.build_optimizer()
     found = {
         **architecture_features(graph),
         **own_features(graph, own_scales(task.model, graph) if own is None else own),
-        **data_features(task.train, () if task.independent_labels else task.label_prior, task.reference),
-        **training_features(optimizer, task.lr),
     }
+    if task.own is None:  # of a training of its own neither data nor optimizer are known
+        optimizer, _ = task.build_optimizer()
+        found |= data_features(task.train, () if task.independent_labels else task.label_prior, task.reference)
+        found |= training_features(optimizer, task.lr)
     return found | ratio_features(found)
 
 
@@ -64,7 +65,7 @@ def task_fingerprint(task: Task, graph: Graph, told: Mapping[str, Any]) -> str:
     architecture = jsonfile.as_before(architecture, {"grows": [], "starts": []})
     hashed.update(json.dumps(architecture, sort_keys=True, default=str).encode())
     batches = [tensors(batch) for batch in (*task.train, *task.probe_eval, *task.gate_eval)]
-    for place, first in enumerate(batches[0]):
+    for place, first in enumerate(batches[0] if batches else ()):
         everything = [batch[place] for batch in batches if len(batch) > place]
         hashed.update(f"{tuple(first.shape[1:])} {first.dtype} {_size(everything)}".encode())
     return hashed.hexdigest()

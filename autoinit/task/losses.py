@@ -18,7 +18,7 @@ from .batches import Batch, describe, tensors
 from .casting import TARGET_KEYS
 from .stillness import stilled
 
-LossName = Literal["model", "cross_entropy", "mse", "custom", "step"]
+LossName = Literal["model", "cross_entropy", "mse", "custom", "step", "train"]
 """Where the loss comes from: the model's own `.loss`, inferred, given as `loss`, or computed by `step`."""
 
 IGNORED = -100
@@ -248,7 +248,7 @@ class Loss:
         if self._step is not None:
             with stilled(model):
                 value = self._step(model, batch)
-            return _scalar(self._picked(value), "step")
+            return _scalar(self._picked(value), "example" if self.example else "step")
         args, keywords, target = split(batch)
         if self._loss is None:
             output = model(*args, **keywords)
@@ -313,7 +313,8 @@ def _scalar(value: Any, source: str) -> Tensor:
         remedy = "Return its .loss."
     elif isinstance(value, (tuple, list)):
         remedy = "Return the one part of it that is the loss; it is found by itself where one scalar has a gradient."
-    raise StepError(f"{source} returned {got} where one scalar is needed. {_CALLABLES} {remedy}")
+    form = "Allowed: example=callable(model) -> scalar, an input, or a batch." if source == "example" else _CALLABLES
+    raise StepError(f"{source} returned {got} where one scalar is needed. {form} {remedy}")
 
 
 def _class_name(kind: type) -> str:

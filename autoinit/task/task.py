@@ -20,6 +20,7 @@ from .casting import Numbers
 from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
 from .data import MEASURED_ROWS, all_batches, check_finite, fetch, first_batch, held_back_groups, held_out, in_two
 from .evaluation import MANNERS, ForwardOnly, Manner, evaluating, uncompiled
+from .leaks import check_repeats
 from .losses import (
     Loss,
     LossName,
@@ -35,6 +36,7 @@ from .losses import (
 )
 from .machine import OUT_OF_MEMORY, numbers
 from .optimizers import DEFAULT_LR, OptimizerBuilder
+from .own_training import OwnTraining
 from .precision import LossScale
 from .priors import batch_spread, constant_of, lowest_constant
 from .snapshot import Snapshot, preserved, preserved_random
@@ -110,6 +112,8 @@ class Task:
         manner: how held-back batches are evaluated.
         source: a trained network that candidates may take after; None where there is none.
         starts: learned starts and tickets that are candidates, by name.
+        own: the training that its owner wrote, in the place of batches, loss and optimizer; None where there is none.
+            Then `train` is what its architecture is read from, one batch at most, and nothing is trained on that.
     """
 
     model: nn.Module
@@ -132,6 +136,7 @@ class Task:
     seed: int = 0
     source: Trained | None = field(default=None, repr=False)
     starts: Mapping[str, Start] = field(default_factory=dict, repr=False)
+    own: OwnTraining | None = field(default=None, repr=False)
     _loss: Loss = field(repr=False)
     _builder: OptimizerBuilder | None = field(default=None, repr=False)
     _own_backward: bool = False
@@ -191,7 +196,10 @@ class Task:
 
         Raises:
             DataError: the model or the loss cannot take one of them; it says that this was no training.
+            StepError: `validate` of a training of its own failed.
         """
+        if self.own is not None:
+            return self.own.evaluate(self.model, batches)
         with evaluating(self.model, self.manner):
             losses = numbers([self._held_back_loss(batch) for batch in batches])
         if self._own_backward:
@@ -262,12 +270,22 @@ class Task:
         return self.loss_name == "mse" and self._loss.given is None
 
     @property
+    def loss_of_example(self) -> LossName:
+        """Of a training of its own, what is computed of its example; "custom" for squares of any output."""
+        return self._loss.name
+
+    @property
     def one_held_back(self) -> bool:
         """Whether the gate judges on the very batch that the search has seen, because it is one and stays whole."""
         return self.gate_eval is self.probe_eval and bool(self.gate_eval)
 
     def forwards(self, batches: Sequence[Batch]) -> float:
-        """Returns how many forward passes of a training batch an evaluation of these batches costs, by their rows."""
+        """Returns how many forward passes of a training batch an evaluation of these batches costs, by their rows.
+
+        Of a training of its own each held-back value counts as one.
+        """
+        if self.own is not None:
+            return float(len(batches))
         return sum(map(rows, batches)) / self._batch_rows
 
     @functools.cached_property
@@ -370,6 +388,67 @@ def make_task(
         _keep_whole(task, held)
         _regroup_held_back(task, val)
         _learn_reference(task)
+    return task
+
+
+def own_task(
+    model: nn.Module,
+    *,
+    train: Any,
+    example: Any = None,
+    validate: Any = None,
+    timeout: float | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+) -> Task:
+    """Returns the task of a training that its owner wrote, after its first steps were run twice as a check.
+
+    Args:
+        model: any module with a trainable parameter.
+        train: called as train(model, seed), returns a generator that yields a number after each step.
+        example: what the architecture is read from: an input, a batch, or a callable (model) -> scalar; None for the
+            module tree.
+        validate: called as validate(model, part), returns held-back values; None where nothing is held back.
+        timeout: seconds that a step may take; None for five minutes.
+        device: where to train; where None, where the model is.
+        seed: of the search.
+
+    Raises:
+        StepError: the training or `validate` does not do what is asked of it, or does not repeat itself.
+        DataError, ModelError: the example does not fit the model, or reaches none of its parameters.
+    """
+    model = unwrap(model)
+    check_trainable(model)
+    own = OwnTraining(train, validate, timeout)
+    target = device_of(model, device)
+    check_memory(target, "train")
+    check_weights(model)
+    called = callable(example) and not isinstance(example, nn.Module)
+    batches: list[Batch] = []
+    if called:
+        batches = [()]
+    elif example is not None:
+        with torch.inference_mode(False), preserved_random():
+            batches = [move(first_batch(example, numbers=Numbers.of(model)), target)]
+    task = Task(
+        model=model,
+        device=target,
+        autocast=_autocast(None, target),
+        train=tuple(batches),
+        lr=None,
+        optimizer_name="its own",
+        seed=seed,
+        own=own,
+        _loss=Loss(step=(lambda model, batch: example(model)) if called else None, example=True),
+    )
+    with task.preserved() as snapshot:
+        if batches:
+            _examine(task, snapshot)
+            task._output = None
+            snapshot.rewind()
+        check_repeats(own, model, snapshot)
+        task.probe_eval, task.gate_eval = own.parts(model)
+        task.loss_name = "train"
     return task
 
 
@@ -613,6 +692,9 @@ def _check_reached(task: Task, value: Tensor) -> None:
 def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Exception) -> AutoInitError:
     """Returns an error with the shapes of both sides of what did not fit."""
     said, known = described(error).rstrip("."), hint(error)
+    if task.own is not None and task._loss.is_step:
+        remedy = known or "It is called as example(model), and returns a scalar that all of the model's parts touch."
+        return StepError(f"example failed: {said}. {remedy}")
     if task._loss.name == "step":
         remedy = known or "It is called as step(model, batch), with the model in training mode, and returns the loss."
         return StepError(f"step failed on a batch of {describe(batch)}: {said}. {remedy}")

@@ -91,6 +91,11 @@ def trace(
     """
     if data is not None:
         return trace_task(example_task(model, data, loss=loss, step=step))
+    return trace_alone(model)
+
+
+def trace_alone(model: nn.Module) -> Graph:
+    """Returns the architecture of a model without data: from its own dummy inputs, or else from its modules."""
     model = unwrap(model)
     check_trainable(model)
     if "dummy_inputs" in dir(type(model)):
@@ -109,6 +114,8 @@ def trace(
 
 def trace_task(task: Task) -> Graph:
     """Returns the architecture of a task's model, with the frequency of its labels; what it does not train is kept."""
+    if not task.train:
+        return trace_alone(task.model)
     batch = move(task.train[0], task.device)
     with task.preserved() as snapshot:
         before = RandomStates()
