@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -92,6 +93,7 @@ ADDED = {
     "new_rows": 0,
     "less": [],
     "origin": "",
+    "network": 0,
 }
 """Fields of layers and fills that came later, with what was true before: files and fingerprints leave that out."""
 
@@ -150,6 +152,8 @@ class Layer:
         lends: it is a trained weight beside such a pair, which may take from it what the pair adds.
         inherits: a trained network of another size, which the model may take after, has something for it.
         new_rows: its first row that its checkpoint does not have; 0 where it has all of them, or none.
+        network: number of the network that it is part of, where a model holds several which only the loss brings
+            together (a generator and a discriminator); 0 for the first, and for what is part of none.
     """
 
     name: str
@@ -190,6 +194,7 @@ class Layer:
     lends: bool = False
     inherits: bool = False
     new_rows: int = 0
+    network: int = 0
 
     @property
     def is_matrix(self) -> bool:
@@ -242,6 +247,7 @@ class Graph(Mapping[str, Layer]):
         notes: what the reader could not see, in words.
         starts: names of learned starts and tickets that were given and fit it.
         grows: ways in which it can take after a trained network that was given, names of `GROWTH_ROWS`.
+        networks: residual adds of each network, by its number, where the model holds several; empty where it is one.
     """
 
     layers: tuple[Layer, ...]
@@ -253,6 +259,7 @@ class Graph(Mapping[str, Layer]):
     independent_labels: bool = False
     grows: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
+    networks: tuple[int, ...] = ()
     _by_name: dict[str, Layer] = field(init=False, repr=False, compare=False)
     _depths: tuple[int, int] = field(init=False, repr=False, compare=False)
 
@@ -272,6 +279,18 @@ class Graph(Mapping[str, Layer]):
 
     def __hash__(self) -> int:
         return hash((self.layers, self.residual_adds, self.source))
+
+    def around(self, layer: Layer) -> Graph:
+        """Returns the network that a layer is part of, as a graph: the whole one where the model holds no other."""
+        return self._apart[layer.network] if self.networks else self
+
+    @functools.cached_property
+    def _apart(self) -> tuple[Graph, ...]:
+        members = [tuple(one for one in self.layers if one.network == place) for place in range(len(self.networks))]
+        pairs = zip(members, self.networks, strict=True)
+        return tuple(
+            dataclasses.replace(self, layers=layers, residual_adds=adds, networks=()) for layers, adds in pairs
+        )
 
     @property
     def weights(self) -> tuple[Layer, ...]:
@@ -319,6 +338,7 @@ class Graph(Mapping[str, Layer]):
     @property
     def _head(self) -> str:
         adds = f", {self.residual_adds} residual adds" if self.residual_adds else ""
+        adds += f", {len(self.networks)} networks" if self.networks else ""
         return f"{len(self)} parameters read from the {_SOURCES[self.source]}{adds}"
 
     @property

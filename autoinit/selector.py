@@ -26,6 +26,8 @@ from .judging.budget import WORTH_FINALS, Allotted, Budget, Meter, allotted
 from .judging.curves import kept_curves
 from .judging.trials import Candidate
 from .knowledge.features import Features
+from .own.task import own_task
+from .own.training import check_beside_data, check_beside_train
 from .plans.rules import resolve
 from .probing.bench import Bench
 from .probing.first_pass import pass_features
@@ -55,9 +57,8 @@ from .task.batches import Batch
 from .task.data import length_of_training
 from .task.features import own_scales, task_features
 from .task.machine import PeakMemory, answering_device, ordered_sums, peak_memory, quick_collections
-from .task.own_training import check_beside_data, check_beside_train
 from .task.snapshot import preserved_random
-from .task.task import Task, make_task, own_task
+from .task.task import Task, make_task
 from .tickets.ticket import Ticket
 from .tracing.choices import Parts, keep_choices
 from .tracing.tracing import trace_task

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "autoinit"
 FLOORS = (
     "version errors seeds text screen jsonfile factories activations graph",
     "recipes plans judging knowledge recommender",
-    "task inheritance growth renewal tickets episodic tracing proxies initializers init drawing",
+    "task own inheritance growth renewal tickets episodic tracing proxies initializers init drawing",
     "calibrations apply inherit renew lottery meta_learning",
     "probing stacks findings executors search",
     "selector recommendation diagnosis coordinates demo testing",
@@ -102,6 +102,7 @@ WHOLE = (
     "inheritance",
     "initializers",
     "knowledge",
+    "own",
     "recommender",
     "reports",
     "stacks",

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from torch import nn
 
 from ..errors import DeviceError
+from ..own.training import ALONE
 from ..probing.agreement import Ways, rounding_alike, seen_in, tolerance_of, trainings_differ
 from ..probing.bench import Bench
 from ..probing.stepping import Eager
 from ..recipes.ready_starts import has_ticket
-from ..task.own_training import ALONE
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .capture import Capture, CudaCapture, in_words, lost

@@ -91,12 +91,15 @@ NO_SPREAD = Spread()
 class Gain:
     """A log-loss ratio of the selected to the owner's own weights; negative is better.
 
+    Of values that can be negative, such as an agent's return with its sign turned, it is their difference.
+
     Attributes:
         estimate: mean over the gate's pairs; exp(estimate) is the factor on the loss.
         low, high: two-sided interval, the one that the verdict was taken by.
         pairs: how many.
         steps: of each run; 0 where that is not known.
         coverage: of the interval.
+        unit: of a difference, in the values' own units; None for ratios.
     """
 
     estimate: float
@@ -105,16 +108,31 @@ class Gain:
     pairs: int
     steps: int = 0
     coverage: float = 0.9
+    unit: float | None = None
 
     @property
     def factor(self) -> float:
-        """The factor on the loss: 0.5 halves it."""
+        """The factor on the loss: 0.5 halves it; of a difference, below 1 where it is lower."""
         return math.exp(self.estimate)
 
+    @property
+    def words(self) -> str:
+        """What it is without its interval: "loss × 0.5", or "value lower by 12"."""
+        if self.unit is None:
+            return f"loss × {self.factor:.3g}"
+        lower = -self.estimate * self.unit
+        return f"value {'lower' if lower >= 0 else 'higher'} by {number(abs(lower))}"
+
     def __str__(self) -> str:
-        low, high = math.exp(self.low), math.exp(self.high)
+        if self.unit is None:
+            low, high = (f"{math.exp(end):.3g}" for end in (self.low, self.high))
+        else:
+            sign = -1 if self.estimate <= 0 else 1
+            low, high = (
+                number(sign * end * self.unit) for end in sorted((self.low, self.high), key=lambda x: sign * x)
+            )
         runs = f"{self.pairs} paired runs{f' of {self.steps} steps' if self.steps else ''}"
-        return f"loss × {self.factor:.3g} ({100 * self.coverage:.3g} % interval {low:.3g} … {high:.3g}, {runs})"
+        return f"{self.words} ({100 * self.coverage:.3g} % interval {low} … {high}, {runs})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +203,7 @@ class Pair:
         steps: of each of the two runs.
         rows: in each group of held-back rows.
         ratios: whether relative losses stay positive, so that what two arms are to each other is their ratio.
+        unit: where they do not, the size of one unit of a difference, in the values' own units.
     """
 
     champion: Arm
@@ -192,6 +211,7 @@ class Pair:
     steps: int = 0
     rows: tuple[int, ...] = ()
     ratios: bool = True
+    unit: float | None = None
 
     @property
     def training(self) -> float:
@@ -230,7 +250,8 @@ def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD, lengt
     """
     steps = pairs[0].steps
     lead, error, freedom = _estimate([pair.lead for pair in pairs], spread)
-    gain = dataclasses.replace(_estimate([pair.training for pair in pairs], spread, 1 - 2 * level)[0], steps=steps)
+    gain = _estimate([pair.training for pair in pairs], spread, 1 - 2 * level)[0]
+    gain = dataclasses.replace(gain, steps=steps, unit=pairs[0].unit)
     held_back = _held_back(pairs)
     verdict = _Verdicts(gain, held_back)
     if gain.estimate >= 0:
@@ -365,7 +386,8 @@ def _held_back(pairs: Sequence[Pair]) -> Gain | None:
         return None
     gain, error, freedom = _estimate(seen, coverage=HELD_BACK_COVERAGE)
     reach = max(_reach(error, freedom, HELD_BACK_COVERAGE), _row_reach(pairs))
-    return dataclasses.replace(gain, low=gain.estimate - reach, high=gain.estimate + reach, steps=pairs[0].steps)
+    low, high = gain.estimate - reach, gain.estimate + reach
+    return dataclasses.replace(gain, low=low, high=high, steps=pairs[0].steps, unit=pairs[0].unit)
 
 
 def _row_reach(pairs: Sequence[Pair]) -> float:

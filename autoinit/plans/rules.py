@@ -74,8 +74,8 @@ def resolve(recipe: Recipe | str, graph: Graph, *, seed: int = 0) -> Plan:
     check_fits(recipe, graph)
     base: Base = "trained" if graph.trained else "own"
     graph = graph.stale() if recipe.renewal != "none" else graph
-    drawn = ((_unmultiplied(_fill(layer, recipe, graph), layer), layer) for layer in graph.layers)
-    fills = {layer.name: _rated(fill, layer, recipe, graph) for fill, layer in drawn}
+    drawn = ((_unmultiplied(_fill(layer, recipe, graph.around(layer)), layer), layer) for layer in graph.layers)
+    fills = {layer.name: _rated(fill, layer, recipe, graph.around(layer)) for fill, layer in drawn}
     fills |= {layer.name: _copied(layer, fills[layer.copy_of], recipe) for layer in graph.layers if layer.copy_of}
     keeps = any(fill.distribution == "keep" for fill in fills.values())
     read = (note for note in graph.notes if keeps or note != WITHOUT_VALUES)

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from ..task.batches import Batch
-from ..task.own_training import OwnTraining
+from ..task.task import Own
 from .signals import norms
 
 _PLAIN = (str, bytes, int, float, type, types.ModuleType, types.FunctionType)
@@ -36,7 +36,7 @@ class OwnSteps:
     optimizer: Optimizer | None = None
     scaled = False
 
-    def __init__(self, own: OwnTraining, model: nn.Module, seed: int) -> None:
+    def __init__(self, own: Own, model: nn.Module, seed: int) -> None:
         model.train()
         self._steps = own.begun(model, seed)
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -46,7 +46,8 @@ class OwnSteps:
     def backward(self, batch: Batch) -> Tensor | float:
         """Takes a step and returns its value."""
         try:
-            return self._steps.take()
+            value: Tensor | float = self._steps.take()
+            return value
         finally:
             for hook in self._watched:
                 hook.remove()

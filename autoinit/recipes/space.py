@@ -126,15 +126,20 @@ def space_of(
         raise RecipeError(f"`recipes` must hold at least one recipe or name. Got {recipes!r}.")
     for recipe in chosen:
         check_fits(recipe, graph)
-        if recipe.calibration != "none" and not measurable:
-            raise RecipeError(
-                f"{recipe.calibration!r} is measured on a batch; there is none. Pass example=, an input, a batch or "
-                "a callable (model) -> scalar, or leave the recipe out."
-            )
+        check_measurable(recipe, measurable)
     # dict.fromkeys drops repeats and keeps the order.
     listed = tuple(dict.fromkeys([Recipe(), *chosen]))
     candidate = Dimension("candidate", 0, choices=tuple(range(len(listed))))
     return Space((candidate, *lr), listed[1:], listed)
+
+
+def check_measurable(recipe: Recipe, measurable: bool) -> None:
+    """Raises RecipeError where a recipe is measured on a batch, and there is none."""
+    if recipe.calibration != "none" and not measurable:
+        raise RecipeError(
+            f"{recipe.calibration!r} is measured on a batch; there is none. Give example (an input, a batch or a "
+            "callable (model) -> scalar), or leave the recipe out."
+        )
 
 
 def random_recipes(space: Space, count: int, seed: int) -> list[Recipe]:

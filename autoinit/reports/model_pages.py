@@ -69,6 +69,8 @@ def _in_words(selection: Selection) -> str:
     if selection.gain is None or selection.gain.factor >= 1:
         return ""
     runs = f"over {selection.gain.pairs} paired runs, which is beyond noise"
+    if selection.gain.unit is not None:
+        return f"The training's {selection.gain.words} {runs}."
     if selection.gain.factor > 0.5:
         return f"The training loss is {text.percent(1 - selection.gain.factor)} lower {runs}."
     return f"The training loss comes to {text.percent(selection.gain.factor)} of that from your own weights {runs}."
@@ -161,10 +163,18 @@ def _gain_figure(selection: Selection) -> Figure | None:
         "orders. Left of × 1 is better."
     )
     name = "Loss beside that from your own weights"
+    ratios = selection.gain is None or selection.gain.unit is None
+    if not ratios:
+        name = "Value beside that from your own weights"
+        note = (
+            "By how much the value is lower than from the model's own weights, with the interval of paired runs on "
+            "fresh batch orders. Right of 0 is better."
+        )
     if selection.kept:
         name = "What was seen of the recipe that was not chosen"
         note = f"{note} Why it is not believed stands above."
-    return intervals("gain", name, note, rows, "loss beside own weights", factors=True) if rows else None
+    axis = "loss beside own weights" if ratios else "lower than from own weights by"
+    return intervals("gain", name, note, rows, axis, factors=ratios) if rows else None
 
 
 def _gains(selection: Selection) -> list[tuple[str, Gain]]:
@@ -175,7 +185,8 @@ def _gains(selection: Selection) -> list[tuple[str, Gain]]:
 
 def _positive(gain: Gain) -> Mean:
     """Returns the gain with the sign turned: the gate's own is a log-loss ratio, negative where it is better."""
-    return Mean(-gain.estimate, -gain.high, -gain.low, gain.pairs)
+    unit = 1.0 if gain.unit is None else gain.unit
+    return Mean(-gain.estimate * unit, -gain.high * unit, -gain.low * unit, gain.pairs)
 
 
 def _leaders(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:

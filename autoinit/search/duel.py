@@ -141,6 +141,7 @@ def pair_of(champion: Curve, own: Curve, reference: Reference, early_ones: int, 
         steps=own.steps,
         rows=tuple(rows) if ended else (),
         ratios=reference.ratios,
+        unit=reference.scale,
     )
 
 

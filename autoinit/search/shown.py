@@ -110,7 +110,7 @@ def next_steps(selection: Shown) -> str:
 
 def line(selection: Shown) -> str:
     """Returns the selection in one line, for `repr`."""
-    gain = "" if selection.gain is None or selection.kept else f", loss × {selection.gain.factor:.3g}"
+    gain = "" if selection.gain is None or selection.kept else f", {selection.gain.words}"
     cost = f"{_tried(selection.cost)} in {text.seconds(selection.cost.seconds)}"
     return f"<Selection: {selection.answer}, {title(selection.recipe)}{gain}; {cost}>"
 
@@ -234,13 +234,15 @@ def _marked(row: Mapping[str, Any], selection: Shown, column: str) -> str:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     losses = (f"{row[name]:.3f}" for name in ("score", "first_loss", "last_loss"))
-    return [text.number(row["lr"]), str(row["steps"]), *losses]
+    rate = [] if math.isnan(row["lr"]) else [text.number(row["lr"])]
+    return [*rate, str(row["steps"]), *losses]
 
 
 def _columns(selection: Shown) -> list[Column]:
+    rate = Column("lr", ">", rank=1 if selection.lr_searched else 4)
     return [
         Column("recipe", least=36),
-        Column("lr", ">", rank=1 if selection.lr_searched else 4),
+        *([] if selection.given_lr is None else [rate]),
         Column("steps", ">", rank=3),
         Column("score", ">", rank=2),
         Column("first loss", ">", rank=3),

@@ -10,6 +10,7 @@ from ..errors import described
 from ..judging.budget import Tally
 from ..judging.score import Curve
 from ..judging.trials import Candidate, Job
+from ..own.training import ALONE
 from ..probing.agreement import (
     Ways,
     changed_attribute,
@@ -25,7 +26,6 @@ from ..probing.probe import probe
 from ..recipes.ready_starts import has_ticket
 from ..recipes.recipe import OWN
 from ..task.assign import derived_name
-from ..task.own_training import ALONE
 from ..task.snapshot import Snapshot
 from ..task.task import Task
 from .elementwise import why_not_elementwise

@@ -9,20 +9,21 @@ from ..graph import Graph
 from ..judging.trials import Candidate
 from ..recipes.catalogue import check_fits
 from ..recipes.recipe import OWN, Recipe
-from ..recipes.space import Dimension, Space, random_recipes, space_of
+from ..recipes.space import Dimension, Space, check_measurable, random_recipes, space_of
 from ..search.distinct import Distinct
 from .spec import SpaceSpec
 
 
-def allowed_space(spec: SpaceSpec, graph: Graph, *, lr_searched: bool = False) -> Space:
+def allowed_space(spec: SpaceSpec, graph: Graph, *, lr_searched: bool = False, measurable: bool = True) -> Space:
     """Returns the space of an architecture, as far as the study allows it.
 
     Args:
         spec: which dimensions, gains and calibrations are allowed.
         graph: the architecture.
         lr_searched: whether the learning rate is a dimension too.
+        measurable: whether there is something to pass through the network, as calibrations need it.
     """
-    whole = space_of(graph, lr_searched=lr_searched)
+    whole = space_of(graph, lr_searched=lr_searched, measurable=measurable)
     kept = [
         _narrowed(one, spec)
         for one in whole.dimensions
@@ -42,7 +43,7 @@ def _narrowed(dimension: Dimension, spec: SpaceSpec) -> Dimension:
 
 
 def candidates_of(
-    spec: SpaceSpec, graph: Graph, space: Space, *, seed: int
+    spec: SpaceSpec, graph: Graph, space: Space, *, seed: int, measurable: bool = True
 ) -> tuple[tuple[Recipe, ...], dict[str, str]]:
     """Returns the recipes to try on an architecture, as-is first, and why others of the study are left out.
 
@@ -54,6 +55,7 @@ def candidates_of(
         graph: the architecture.
         space: of `allowed_space`, for the random points.
         seed: of those.
+        measurable: whether there is something to pass through the network, as calibrations need it.
     """
     starts = (Recipe(start=name) for name in graph.starts)
     wanted = [
@@ -69,6 +71,7 @@ def candidates_of(
     for recipe in dict.fromkeys(wanted):
         try:
             check_fits(recipe, graph)
+            check_measurable(recipe, measurable)
         except RecipeError as problem:
             left_out[recipe.key] = str(problem)
             continue

@@ -88,7 +88,7 @@ def results_of(store: Store, study: Study) -> StudyResults:
         tasks[spec.name] = {
             "family": spec.family,
             "dataset": spec.dataset,
-            "optimizer": spec.optimizer.rpartition(":")[2],
+            "optimizer": spec.optimizer.rpartition(":")[2] if spec.train is None else "its own",
             "parameters": features.get("parameters"),
             "error": info.get("error"),
             "layers": info.get("layers"),

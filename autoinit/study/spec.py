@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..errors import did_you_mean
 from ..judging.budget import parse_budget
@@ -110,6 +110,10 @@ SOME_ONCE = AfterValidator(_check_some)
 Files = Annotated[tuple[str, ...], BeforeValidator(lambda files: (files,) if isinstance(files, str) else files)]
 
 
+OF_DATA = ("data", "data_args", "batch_size", "loss", "step", "optimizer", "optimizer_args")
+"""Keys of a task that a training of one's own takes the place of."""
+
+
 class TaskSpec(Spec):
     """One thing to train: a model, its data, and how it is trained.
 
@@ -130,14 +134,22 @@ class TaskSpec(Spec):
             path is relative. What it has stays, and what it lacks is new.
         start: the file of a learned start or a ticket, likewise, or several, each of which is one more candidate.
         source: a trained network of another size, likewise a file or a folder, that candidates may take after.
+        train: module:callable, a training of one's own in the place of data, loss and optimizer: a generator
+            (model, seed) that yields a number after each step, lower is better.
+        example: module:callable, what its architecture is read from: a callable (model) -> scalar that touches every
+            part. None for the module tree.
+        validation: module:callable (model, part) -> the held-back value of that training, or several; written
+            `validate`, which is a word of pydantic's own.
     """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
     name: Name
     family: str = ""
     dataset: str = ""
     model: Factory
     model_args: Arguments = Field(default_factory=dict)
-    data: Factory
+    data: Factory | None = None
     data_args: Arguments = Field(default_factory=dict)
     batch_size: Positive | None = None
     loss: NamedLoss | None = None
@@ -147,9 +159,23 @@ class TaskSpec(Spec):
     checkpoint: str | None = None
     source: str | None = None
     start: Files = ()
+    train: Factory | None = None
+    example: Factory | None = None
+    validation: Factory | None = Field(default=None, alias="validate")
 
     @model_validator(mode="after")
     def _check(self) -> TaskSpec:
+        if self.train is None and self.data is None:
+            raise Misplaced("Give data to train on, or train, a training of your own.", "data")
+        fields = TaskSpec.model_fields
+        usual = {name: fields[name].get_default(call_default_factory=True) for name in OF_DATA}
+        given = [name for name, value in self if name in usual and value != usual[name]]
+        if self.train is not None and given:
+            beside = ", ".join(given)
+            raise Misplaced(f"train makes its batches, losses and optimizers itself; leave out {beside}.", "train")
+        if self.train is None and (self.example is not None or self.validation is not None):
+            alone = "example" if self.example is not None else "validate"
+            raise Misplaced(f"{alone} belongs to train, which is not given.", alone)
         if self.loss is not None and self.step is not None:
             raise Misplaced("Give loss or step, not both: a step computes its own loss.", "step")
         lr = self.optimizer_args.get("lr")

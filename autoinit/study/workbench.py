@@ -26,6 +26,7 @@ from ..inheritance.trained import load_trained
 from ..judging.score import Reference
 from ..knowledge.features import recipe_features
 from ..knowledge.lines import rounded
+from ..own.task import own_task
 from ..plans.rules import resolve
 from ..probing.bench import Bench
 from ..probing.first_pass import pass_features
@@ -107,10 +108,11 @@ class Workbench:
 
     def described(self, study: Study) -> Described:
         """Returns what the task is found to be, and the study's candidates for it."""
-        space = allowed_space(study.space, self.graph, lr_searched=study.mode == "search" and bool(study.lr_steps))
+        task, rated = self.bench.task, study.mode == "search" and bool(study.lr_steps)
+        measurable = bool(task.train)
+        space = allowed_space(study.space, self.graph, lr_searched=rated, measurable=measurable)
         drawn = seed_of_use(study.seeds[0], f"candidates {self.spec.name}")
-        found, left_out = candidates_of(study.space, self.graph, space, seed=drawn)
-        task = self.bench.task
+        found, left_out = candidates_of(study.space, self.graph, space, seed=drawn, measurable=measurable)
         told = spec_fingerprint(self.spec, task, self.graph)
         return Described(told, features(task, self.graph), found, space, left_out, task.lr)
 
@@ -124,6 +126,9 @@ def _task(spec: TaskSpec, seed: int, folders: Sequence[Path], device: str | None
         )
     if spec.checkpoint is not None:
         load_trained(model, _place(spec.checkpoint, folders))
+    if spec.train is not None:
+        return _own_task(spec, model, folders, device)
+    assert spec.data is not None
     seed_generators(0, torch.device("cpu"))  # the data of a task are the same for every seed of its model
     data = called(spec.data, f"tasks {spec.name}: data", spec.data_args, folders=folders)
     optimizer = named(spec.optimizer, f"tasks {spec.name}: optimizer", folders=folders)
@@ -139,6 +144,15 @@ def _task(spec: TaskSpec, seed: int, folders: Sequence[Path], device: str | None
         device=device,
         seed=0,
     )
+
+
+def _own_task(spec: TaskSpec, model: nn.Module, folders: Sequence[Path], device: str | None) -> Task:
+    """Returns the task of a training that the study's author wrote."""
+    given = {"train": spec.train, "example": spec.example, "validate": spec.validation}
+    parts = {
+        name: named(place, f"tasks {spec.name}: {name}", folders=folders) for name, place in given.items() if place
+    }
+    return own_task(model, **parts, device=device, seed=0)
 
 
 def _place(path: str, folders: Sequence[Path]) -> Path:
@@ -169,7 +183,9 @@ def _batched(data: Any, size: int | None) -> Any:
 def spec_fingerprint(spec: TaskSpec, task: Task, graph: Graph) -> str:
     """Returns a hash of what decides a training, but not of the task's name."""
     told = spec.model_dump(mode="json", exclude={"name", "family", "dataset"})
-    return task_fingerprint(task, graph, jsonfile.as_before(told, {"checkpoint": None, "source": None, "start": []}))
+    later: dict[str, Any] = {"checkpoint": None, "source": None, "start": []}
+    later |= {"train": None, "example": None, "validation": None}
+    return task_fingerprint(task, graph, jsonfile.as_before(told, later))
 
 
 def features(task: Task, graph: Graph) -> dict[str, float | int | str | None]:

@@ -62,7 +62,7 @@ def task_fingerprint(task: Task, graph: Graph, told: Mapping[str, Any]) -> str:
     architecture = jsonfile.to_data(dataclasses.replace(graph, label_prior=()))
     architecture["layers"] = [jsonfile.as_before(layer, ADDED) for layer in architecture["layers"]]
     del architecture["independent_labels"]  # it goes with the labels
-    architecture = jsonfile.as_before(architecture, {"grows": [], "starts": []})
+    architecture = jsonfile.as_before(architecture, {"grows": [], "starts": [], "networks": []})
     hashed.update(json.dumps(architecture, sort_keys=True, default=str).encode())
     batches = [tensors(batch) for batch in (*task.train, *task.probe_eval, *task.gate_eval)]
     for place, first in enumerate(batches[0] if batches else ()):

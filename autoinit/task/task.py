@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from .casting import Numbers
 from .checks import check_memory, check_trainable, check_weights, device_of, float_dtype, unwrap
 from .data import MEASURED_ROWS, all_batches, check_finite, fetch, first_batch, held_back_groups, held_out, in_two
 from .evaluation import MANNERS, ForwardOnly, Manner, evaluating, uncompiled
-from .leaks import check_repeats
 from .losses import (
     Loss,
     LossName,
@@ -36,7 +35,6 @@ from .losses import (
 )
 from .machine import OUT_OF_MEMORY, numbers
 from .optimizers import DEFAULT_LR, OptimizerBuilder
-from .own_training import OwnTraining
 from .precision import LossScale
 from .priors import batch_spread, constant_of, lowest_constant
 from .snapshot import Snapshot, preserved, preserved_random
@@ -51,6 +49,16 @@ _BYTES = "Convert bytes to numbers first, for example with .float() / 255. "
 """What is said where a model cannot take a batch of bytes."""
 ROUNDING, HALF_ROUNDING = 1e-5, 3e-3
 """By how much a loss may differ from that of its halves, which are added up in another order; in half precision."""
+
+
+class Own(Protocol):
+    """A training that its owner wrote, in the place of batches, loss and optimizer."""
+
+    def begun(self, model: nn.Module, seed: int) -> Any:
+        """Returns the steps of a training that begins at a model's present weights."""
+
+    def evaluate(self, model: nn.Module, wanted: Sequence[Any]) -> list[float]:
+        """Returns some held-back values."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ class Task:
     seed: int = 0
     source: Trained | None = field(default=None, repr=False)
     starts: Mapping[str, Start] = field(default_factory=dict, repr=False)
-    own: OwnTraining | None = field(default=None, repr=False)
+    own: Own | None = field(default=None, repr=False)
     _loss: Loss = field(repr=False)
     _builder: OptimizerBuilder | None = field(default=None, repr=False)
     _own_backward: bool = False
@@ -369,7 +377,7 @@ def make_task(
     task = Task(
         model=model,
         device=target,
-        autocast=_autocast(autocast, target),
+        autocast=autocast_of(autocast, target),
         train=train,
         probe_eval=probe_eval,
         gate_eval=gate_eval,
@@ -388,67 +396,6 @@ def make_task(
         _keep_whole(task, held)
         _regroup_held_back(task, val)
         _learn_reference(task)
-    return task
-
-
-def own_task(
-    model: nn.Module,
-    *,
-    train: Any,
-    example: Any = None,
-    validate: Any = None,
-    timeout: float | None = None,
-    device: str | torch.device | None = None,
-    seed: int = 0,
-) -> Task:
-    """Returns the task of a training that its owner wrote, after its first steps were run twice as a check.
-
-    Args:
-        model: any module with a trainable parameter.
-        train: called as train(model, seed), returns a generator that yields a number after each step.
-        example: what the architecture is read from: an input, a batch, or a callable (model) -> scalar; None for the
-            module tree.
-        validate: called as validate(model, part), returns held-back values; None where nothing is held back.
-        timeout: seconds that a step may take; None for five minutes.
-        device: where to train; where None, where the model is.
-        seed: of the search.
-
-    Raises:
-        StepError: the training or `validate` does not do what is asked of it, or does not repeat itself.
-        DataError, ModelError: the example does not fit the model, or reaches none of its parameters.
-    """
-    model = unwrap(model)
-    check_trainable(model)
-    own = OwnTraining(train, validate, timeout)
-    target = device_of(model, device)
-    check_memory(target, "train")
-    check_weights(model)
-    called = callable(example) and not isinstance(example, nn.Module)
-    batches: list[Batch] = []
-    if called:
-        batches = [()]
-    elif example is not None:
-        with torch.inference_mode(False), preserved_random():
-            batches = [move(first_batch(example, numbers=Numbers.of(model)), target)]
-    task = Task(
-        model=model,
-        device=target,
-        autocast=_autocast(None, target),
-        train=tuple(batches),
-        lr=None,
-        optimizer_name="its own",
-        seed=seed,
-        own=own,
-        _loss=Loss(step=(lambda model, batch: example(model)) if called else None, example=True),
-    )
-    with task.preserved() as snapshot:
-        if batches:
-            _examine(task, snapshot)
-            task._output = None
-            snapshot.rewind()
-        check_repeats(own, model, snapshot)
-        task.probe_eval, task.gate_eval = own.parts(model)
-        task.loss_name = "train"
     return task
 
 
@@ -481,7 +428,7 @@ def example_task(
             check_finite(batches)
         train = tuple(move(batch, device) for batch in batches)
     objective = Loss(loss, step, example=True)
-    task = Task(model=model, device=device, autocast=_autocast(None, device), train=train, _loss=objective)
+    task = Task(model=model, device=device, autocast=autocast_of(None, device), train=train, _loss=objective)
     if whole:
         with task.preserved() as snapshot:
             _examine(task, snapshot)
@@ -518,7 +465,7 @@ def measured_task(
         batches = all_batches(data, numbers=Numbers.of(model), enough=MEASURED_ROWS)
         check_finite(batches)
         train = (move(batches[0], device), *batches[1:])  # of the others only the targets are looked at
-    task = Task(model=model, device=device, autocast=_autocast(None, device), train=train, _loss=objective)
+    task = Task(model=model, device=device, autocast=autocast_of(None, device), train=train, _loss=objective)
     with task.preserved() as snapshot:
         if optimizer is not None:
             task.optimizer_name, task.lr_given = OptimizerBuilder(model, optimizer).name, True
@@ -527,7 +474,15 @@ def measured_task(
     return task
 
 
-def _autocast(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
+def examine(task: Task, snapshot: Snapshot) -> None:
+    """Runs one forward and backward pass on a task's first batch, as a check, and puts the model back."""
+    _examine(task, snapshot)
+    task._output = None
+    snapshot.rewind()
+
+
+def autocast_of(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """Returns the dtype of mixed precision on a device: the given one, or that of an active torch.autocast."""
     if dtype is None:
         if device.type == "meta" or not torch.is_autocast_enabled(device.type):
             return None
@@ -692,7 +647,7 @@ def _check_reached(task: Task, value: Tensor) -> None:
 def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Exception) -> AutoInitError:
     """Returns an error with the shapes of both sides of what did not fit."""
     said, known = described(error).rstrip("."), hint(error)
-    if task.own is not None and task._loss.is_step:
+    if task._loss.is_step and task._loss.example:
         remedy = known or "It is called as example(model), and returns a scalar that all of the model's parts touch."
         return StepError(f"example failed: {said}. {remedy}")
     if task._loss.name == "step":

@@ -1,8 +1,9 @@
-"""Streams of residual adds: which are normalized after each add, which encode and which decode."""
+"""Streams of residual adds: which are normalized after each, which encode, which decode; and networks side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from .attentions import PROJECTING, fed, is_cross
@@ -123,3 +124,42 @@ def stack_of(told: dict[Node, StackName], nodes: Iterable[Node]) -> StackName:
     """Returns the stack of a parameter that is used in these nodes; none where it is used in both."""
     found = {told.get(node, "") for node in nodes}
     return found.pop() if len(found) == 1 else ""
+
+
+def networks(nodes: Iterable[Node], at: Mapping[str, Sequence[Node]], matrices: Sequence[str]) -> dict[str, list[Node]]:
+    """Returns the first matrix of each network → its nodes, in the order of the matrices; none for a single network.
+
+    Two operations are of one network where one uses what the other made, or both use one parameter. That both read the
+    same data makes them no network: an actor and a critic with trunks of their own are two. What holds no matrix, such
+    as a temperature, is none either.
+
+    Args:
+        nodes: what the model's forward passes have made.
+        at: the nodes that use each parameter, by its name.
+        matrices: names of those that a network is made of, in the model's order.
+    """
+    root: dict[Node, Node] = {}
+
+    def top(node: Node) -> Node:
+        root.setdefault(node, node)
+        while root[node] is not node:
+            root[node] = root[root[node]]
+            node = root[node]
+        return node
+
+    every = list(nodes)
+    for node in every:
+        for edge in node.inputs:
+            if edge is not None and (edge.node.inputs or edge.node.leaf):
+                root[top(edge.node)] = top(node)
+    for users in at.values():
+        for one, other in itertools.pairwise(users):
+            root[top(one)] = top(other)
+    members: dict[Node, list[Node]] = {}
+    for node in dict.fromkeys([*every, *(node for users in at.values() for node in users)]):
+        members.setdefault(top(node), []).append(node)
+    found: dict[Node, str] = {}
+    for name in matrices:
+        for node in at.get(name, ())[:1]:
+            found.setdefault(top(node), name)
+    return {name: members[node] for node, name in found.items()} if len(found) > 1 else {}

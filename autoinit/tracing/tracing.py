@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from .recurrent import call_lengths, recurrent_layers
 from .residuals import find_blocks
 from .responses import Replay, response
 from .roles import Places, find_places, is_normalized, member_of, role_of
-from .streams import is_rectified, stack_of
+from .streams import is_rectified, networks, stack_of
 from .tape import Tape
 from .vectors import kept_table, verdict
 from .walk import Node, ReentrantError, release, unveil, walk
@@ -257,6 +257,8 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape, everything: list
     layers = tuple(_layer(reader, item) for item in items)
     depths = {layer.name: layer for layer in layers}
     layers = tuple(_beside_weight(layer, depths) for layer in layers)
+    apart = networks(nodes, at, [layer.name for layer in layers if layer.is_matrix])
+    layers = _numbered(layers, at, apart)
     notes = (
         *_notes(layers, reader.places.unlike),
         *(f"A function that ends in {op} could not be read; it counts as linear." for op in sorted(set(replay.unread))),
@@ -267,6 +269,22 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape, everything: list
         residual_adds=max(blocks.residual_depth.values(), default=0),
         sequence_length=max([*written_out, *call_lengths(blocks)], default=None),
         notes=notes,
+        networks=tuple(
+            max((blocks.residual_depth.get(one, 0) for one in members), default=0) for members in apart.values()
+        ),
+    )
+
+
+def _numbered(
+    layers: tuple[Layer, ...], at: Mapping[str, Sequence[Node]], apart: Mapping[str, Sequence[Node]]
+) -> tuple[Layer, ...]:
+    """Returns the layers with the number of their network: what is used nowhere is beside the weight it belongs to."""
+    place = {node: number for number, members in enumerate(apart.values()) for node in members}
+    found = {one.name: next((place[node] for node in at.get(one.name, ()) if node in place), None) for one in layers}
+    return (
+        tuple(replace(one, network=found[one.name] or found.get(one.of or "") or 0) for one in layers)
+        if apart
+        else layers
     )
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import USER_ERRORS, ArgumentError, StepError, described, hint
-from .batches import describe
-from .evaluation import eval_mode
-from .machine import OUT_OF_MEMORY
+from ..task.batches import describe
+from ..task.evaluation import eval_mode
+from ..task.machine import OUT_OF_MEMORY
+from ..task.snapshot import Traces, seed_generators
 from .patience import TimeIsUp, within
-from .snapshot import Traces, seed_generators
 
 FORM = (
     "It is a generator: def train(model, seed): …, which trains the model from its weights and yields one number after "

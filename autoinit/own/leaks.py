@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import inspect
 import itertools
@@ -20,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StepError
-from .own_training import OwnTraining
-from .snapshot import Snapshot, seed_generators
+from ..task.snapshot import Snapshot, seed_generators
+from .training import OwnTraining
 
 MOST_STEPS, FEWEST_STEPS = 16, 2
 """That a training is run twice for: as many as `LOOK_SECONDS` pay for."""
@@ -128,10 +129,11 @@ def _referred(function: Any) -> Iterator[tuple[str, Any]]:
     waiting, known = collections.deque([function]), set[int]()
     while waiting and len(known) < _MOST_ITEMS:
         one = waiting.popleft()
-        while hasattr(one, "func") or hasattr(one, "__wrapped__"):  # functools.partial, functools.wraps
-            yield from getattr(one, "keywords", {}).items()
-            yield from ((f"argument {place}", value) for place, value in enumerate(getattr(one, "args", ())))
-            one = one.func if hasattr(one, "func") else one.__wrapped__
+        while isinstance(one, functools.partial):
+            yield from one.keywords.items()
+            yield from ((f"argument {place}", value) for place, value in enumerate(one.args))
+            one = one.func
+        one = inspect.unwrap(one)
         if isinstance(one, types.MethodType):
             yield "self", one.__self__
             one = one.__func__
@@ -227,4 +229,4 @@ def _inside(value: Any) -> list[Any]:
         return ["ended"] if frame is None else [frame.f_lasti, dict(frame.f_locals)]
     if isinstance(value, Iterator):
         return [operator.length_hint(value, -1), repr(value) if isinstance(value, itertools.count) else ""]
-    return [dict(vars(value))] if hasattr(value, "__dict__") else []
+    return [dict(vars(value))] if "__dict__" in dir(value) else []
