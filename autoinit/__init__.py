@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from .lottery import ticket as ticket
     from .meta_learning import evaluate_episodes as evaluate_episodes
     from .meta_learning import meta_learn as meta_learn
+    from .own.training import Step as Step
     from .plans.fill import Fill as Fill
     from .plans.plan import Plan as Plan
     from .plans.rules import resolve as resolve
@@ -126,6 +127,7 @@ _HOMES = {
     "Renewal": "renewal.dormant",
     "Selection": "search.selection",
     "SourceError": "errors",
+    "Step": "own.training",
     "StepError": "errors",
     "StorageError": "errors",
     "Study": "study.spec",

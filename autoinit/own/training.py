@@ -247,7 +247,8 @@ class Steps:
         except (StepError, *OUT_OF_MEMORY):
             raise
         except USER_ERRORS as error:
-            raise StepError(f"train failed {where}: {described(error)}. {hint(error)}".rstrip()) from error
+            said = described(error).rstrip(".")
+            raise StepError(f"train failed {where}: {said}. {hint(error)}".rstrip()) from error
 
 
 class _Modes:

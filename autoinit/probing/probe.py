@@ -69,7 +69,8 @@ class Training:
         self._task = task
         self._own = None if task.own is None else OwnSteps(task.own, task.model, seed)
         self._stepper: Stepper = self._own or stepper(task, lr_factor)
-        self._batches = task.order(seed, sys.maxsize)
+        # A training that its owner wrote makes its own batches.
+        self._batches = task.order(seed, sys.maxsize) if self._own is None else itertools.repeat(())
         self._trained = [p for p in task.model.parameters() if p.requires_grad]
         self._recorder = Recorder(scaled=self._stepper.scaled)
         self._unread: list[Tensor | float] = []

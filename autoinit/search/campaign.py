@@ -119,6 +119,7 @@ class Campaign:
             told: called with each trial, once it is logged.
 
         Raises:
+            StepError: a training that its owner wrote failed in the search from the owner's weights: it will from others.
             Exception: what `decide` raised, after the jobs were ended and logged.
         """
         ended: dict[int, str] = {}
@@ -136,9 +137,18 @@ class Campaign:
         for job, out in zip(jobs, outcomes, strict=True):
             trials.append(self._log(job, out, ended.get(job.number, "")))
             told(trials[-1])
+            if why := self._hopeless(trials[-1]):
+                problems.append(StepError(f"from the model's own weights, {why}"))
         if problems:
             raise problems[0]
         return trials
+
+    def _hopeless(self, trial: Trial) -> str:
+        """Returns why a training that its owner wrote fails from the owner's own weights; empty where it does not."""
+        own = self.bench.task.own is not None and trial.candidate.recipe == OWN and trial.stage == "search"
+        if not own or trial.state != "failed" or trial.reason.startswith(WORKER_DIED):
+            return ""
+        return trial.reason.removeprefix(f"{StepError.__name__}: ")
 
     def _outcomes(self, jobs: Sequence[Job], on_rung: OnRung) -> Iterator[Outcome]:
         """Yields what came of each job, in their order; one that would cost more than the search has is not begun."""
@@ -168,16 +178,11 @@ class Campaign:
         """Returns the trials of a search's first jobs; they are run again where a worker died of the owner's.
 
         It comes first, and the whole search hangs on it.
-
-        Raises:
-            StepError: a training of its owner's own fails from the owner's weights, as it will from all others.
         """
         trials = self.run(jobs, decide)
         if trials[0].reason.startswith(WORKER_DIED):
             self.trials.clear()
             trials = self.run(jobs, decide)
-        if self.bench.task.own is not None and trials[0].state == "failed":
-            raise StepError(f"from the model's own weights, {trials[0].reason.removeprefix(f'{StepError.__name__}: ')}")
         return trials
 
     def say(self, stage: Literal["finishing"], message: str) -> None:
