@@ -119,7 +119,7 @@ class Campaign:
             told: called with each trial, once it is logged.
 
         Raises:
-            StepError: a training that its owner wrote failed in the search from the owner's weights: it will from others.
+            StepError: a training that its owner wrote failed from the owner's weights, as it will from others.
             Exception: what `decide` raised, after the jobs were ended and logged.
         """
         ended: dict[int, str] = {}
