@@ -1,4 +1,4 @@
-"""What each of these trainings is: a model, how its owner trains it, and what its metric is. Lower is better throughout.
+"""What each of these trainings is: a model, how its owner trains it, and what its metric is. Lower is always better.
 
 `train(model, seed)` is a generator that trains the model from its present weights and yields one number after each
 step. Whatever it needs beside the model (optimizers, environments, buffers, a target network) it makes itself, out of

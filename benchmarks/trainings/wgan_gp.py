@@ -3,8 +3,8 @@
 As in Gulrajani et al. 2017 (arXiv:1704.00028) and their network for MNIST: no normalization (a penalty on each digit's
 own gradient forbids that of batches), penalty 10, several steps of the critic for one of the generator, and Adam with
 β (0, 0.9), at ten times their rate of 1e-4, which suits networks of so few weights. A step is one of the critic; every
-third, theirs every fifth, is one of the generator, too. Their code draws convolutions from He's uniform distribution and
-linear layers from Xavier's.
+third, theirs every fifth, is one of the generator, too. Their code draws convolutions from He's uniform distribution
+and linear layers from Xavier's.
 """
 
 from __future__ import annotations
