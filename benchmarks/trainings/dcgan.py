@@ -104,7 +104,8 @@ def validate(model: Gan, part: int) -> float:
 def both_parts(model: Gan) -> Tensor:
     """Returns a number that both depend on, each by itself: how their architecture is read."""
     drawn = model.generator(latents(ROWS, torch.Generator().manual_seed(0)))
-    return drawn.square().mean() + model.critic(to_train_on()[0][:ROWS]).square().mean()
+    both: Tensor = drawn.square().mean() + model.critic(to_train_on()[0][:ROWS]).square().mean()
+    return both
 
 
 TRAINING = Training(

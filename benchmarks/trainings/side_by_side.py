@@ -90,14 +90,14 @@ def drawn(model: nn.Module, training: Training, recipe: str, seed: int) -> int:
 
 def selected(model: nn.Module, training: Training, seed: int) -> Row:
     """Has the start chosen, and returns what the answer says."""
-    select: Any = autoinit.select
-    answer = select(
+    answer = autoinit.select(
         model,
         train=training.train,
         example=training.example,
         validate=training.validate,
         budget=autoinit.Budget(steps=training.budget),
         seed=seed,
+        executor="sequential",  # the cores are the workers' of this benchmark
         progress=False,
     )
     return {

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Train = Callable[[nn.Module, int], Iterator[float | Tensor]]
-Validate = Callable[[nn.Module, int], float | Sequence[float]]
+Train = Callable[[Any, int], Iterator[float | Tensor]]
+Validate = Callable[[Any, int], float | Sequence[float]]
 
 
 @dataclass(frozen=True)
