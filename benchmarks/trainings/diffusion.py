@@ -117,6 +117,13 @@ def _images() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x, split.train_y, held, split.val_y
 
 
+def held_back(part: int) -> tuple[Tensor, Tensor]:
+    """Returns the digits of one of two parts that are held back, 174 each, and what they are."""
+    *_, x, y = _images()
+    count = len(x) // 2 // GROUPS * GROUPS
+    return x[part::2][:count], y[part::2][:count]
+
+
 def build(seed: int) -> DiffusionTransformer:
     """Returns it as PyTorch draws it."""
     with torch.random.fork_rng(devices=[]):
@@ -154,16 +161,13 @@ def train(model: DiffusionTransformer, seed: int) -> Iterator[Tensor]:
 
 def validate(model: DiffusionTransformer, part: int) -> list[float]:
     """Returns the mean loss of each group of held-back digits, with times and noises that are a part's own."""
-    *_, x, y = _images()
-    mine = torch.arange(part, len(x), 2)
-    mine = mine[: len(mine) // GROUPS * GROUPS]
     draws = torch.Generator().manual_seed(part)
     values = []
     with torch.no_grad():
-        for group in mine.chunk(GROUPS):
-            rows = group.repeat(REPEATS)
-            noisy, times, noise = noised(x[rows], draws)
-            values.append(float(F.mse_loss(model(noisy, times, y[rows]), noise)))
+        for images, labels in zip(*(one.chunk(GROUPS) for one in held_back(part)), strict=True):
+            repeated = images.repeat(REPEATS, 1, 1, 1)
+            noisy, times, noise = noised(repeated, draws)
+            values.append(float(F.mse_loss(model(noisy, times, labels.repeat(REPEATS)), noise)))
     return values
 
 

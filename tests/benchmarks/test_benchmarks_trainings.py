@@ -230,6 +230,12 @@ class TestGradientPenalty:
 
 
 class TestDiffusion:
+    def test_what_is_held_back_is_apart(self) -> None:
+        groups = [diffusion._images()[0], diffusion.held_back(0)[0], diffusion.held_back(1)[0]]
+        assert [len(group) for group in groups] == [1438, 174, 174]
+        rows = [{row.numpy().tobytes() for row in group} for group in groups]
+        assert len(set.union(*rows)) == sum(map(len, rows))
+
     def test_noise_is_mixed_in_as_the_schedule_says(self) -> None:
         images = torch.randn(40, 1, 8, 8)
         noisy, times, noise = diffusion.noised(images, torch.Generator().manual_seed(0))
