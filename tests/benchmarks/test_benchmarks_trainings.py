@@ -400,7 +400,8 @@ class TestTables:
     def test_verdicts(self) -> None:
         assert tables.verdict([-0.5, -0.4, -0.6], kept=False) == "better"
         assert tables.verdict([0.5, 0.4, 0.6], kept=False) == "worse"
-        assert tables.verdict([-0.5, 0.4, 0.1], kept=False) == "no difference"
+        assert tables.verdict([-0.5, 0.4, -0.1], kept=False) == "no difference"
+        assert tables.verdict([0.5, -0.4, 0.1], kept=False) == "no difference"
         assert tables.verdict([0.0, 0.0], kept=True) == "kept"
         assert tables.verdict([-0.5], kept=False) == "one seed"
 
