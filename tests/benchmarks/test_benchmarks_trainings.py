@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -324,11 +325,18 @@ class TestJudging:
         training = pretended([float(value) for value in range(100)], closed, held_back=[1.0, 2.0, 6.0])
         model = training.build(0)
         before = state(model)
-        row = side_by_side.judge(model, training, 5)
+        closed_before: list[list[int]] = []
+
+        def validate(model: nn.Module, part: int) -> float | list[float]:
+            closed_before.append(list(closed))
+            held_back = training.validate(model, part)
+            return held_back if isinstance(held_back, float) else list(held_back)
+
+        row = side_by_side.judge(model, dataclasses.replace(training, validate=validate), 5)
         assert row["last"] == 6.5
         assert row["held_back"] == 3.0
         assert row["steps_done"] == 8
-        assert closed == [EVALUATION_SEEDS + 5]
+        assert closed_before == [[EVALUATION_SEEDS + 5]]
         assert same(state(model), before)
 
     def test_a_divergence_is_infinite(self) -> None:
