@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .environments import ACROBOT, CARTPOLE, Environments, Problem, held_back
+from .environments import ACROBOT, CARTPOLE, HELD_BACK, Environments, Problem, held_back
 from .training import Training
 
 ENVIRONMENTS, LENGTH = 8, 32
@@ -126,7 +126,7 @@ def loss(model: nn.Module, rows: Rollout) -> Tensor:
     ratio = (chances.gather(-1, rows.actions[:, None]).squeeze(-1) - rows.chances).exp()
     gained = (rows.advantages - rows.advantages.mean()) / (rows.advantages.std() + 1e-8)
     policy = -torch.min(gained * ratio, gained * ratio.clamp(1 - CLIP, 1 + CLIP)).mean()
-    entropy = -(chances.exp() * chances).sum(-1).mean()
+    entropy: Tensor = -(chances.exp() * chances).sum(-1).mean()
     return policy + VALUE * 0.5 * (values - rows.returns).square().mean() - ENTROPY * entropy
 
 
@@ -141,8 +141,13 @@ def example(problem: Problem, model: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def validate(problem: Problem, model: nn.Module, part: int) -> Sequence[float]:
-    """Returns minus the return of each held-back episode, the likeliest action taken in every step."""
-    return held_back(problem, lambda seen: model(seen)[0].argmax(-1), part, EPISODES)
+    """Returns minus the return of each held-back episode, the actions drawn as they are in training."""
+    generator = torch.Generator().manual_seed(HELD_BACK[part])
+
+    def act(seen: Tensor) -> Tensor:
+        return torch.multinomial(model(seen)[0].softmax(-1), 1, generator=generator).squeeze(-1)
+
+    return held_back(problem, act, part, EPISODES)
 
 
 def training(problem: Problem, *, rate: float, steps: int, budget: int) -> Training:
@@ -162,4 +167,4 @@ def training(problem: Problem, *, rate: float, steps: int, budget: int) -> Train
 
 
 PPO_CARTPOLE = training(CARTPOLE, rate=2.5e-4, steps=300, budget=1000)
-PPO_ACROBOT = training(ACROBOT, rate=2.5e-4, steps=200, budget=800)
+PPO_ACROBOT = training(ACROBOT, rate=2.5e-4, steps=250, budget=800)
