@@ -124,16 +124,14 @@ def loss(model: nn.Module, target: nn.Module, memory: Memory, rows: Tensor) -> T
     return F.smooth_l1_loss(values, wanted)
 
 
-def example(problem: Problem) -> Tensor:
-    """Returns the first observations of random actions, [128, observed]."""
-    generator = torch.Generator().manual_seed(0)
+def example(problem: Problem, model: nn.Module) -> Tensor:
+    """Returns the loss on the first transitions of random actions."""
+    generator, memory = torch.Generator().manual_seed(0), Memory(problem.observed)
     envs = Environments(problem, ENVIRONMENTS, seed=0)
     try:
-        seen = []
         for _ in range(BATCH // ENVIRONMENTS):
-            seen.append(envs.seen)
-            envs.step(torch.randint(problem.actions, (ENVIRONMENTS,), generator=generator))
-        return torch.cat(seen)
+            move(model, envs, memory, generator)
+        return loss(model, copy.deepcopy(model), memory, torch.arange(BATCH))
     finally:
         envs.close()
 
@@ -152,7 +150,7 @@ def training(problem: Problem, *, rate: float, copied_every: int, steps: int, bu
         name=f"dqn_{name}",
         build=functools.partial(build, problem),
         train=functools.partial(train, problem, rate, copied_every),
-        example=example(problem),
+        example=functools.partial(example, problem),
         validate=functools.partial(validate, problem),
         literature="rl",
         steps=steps,

@@ -118,9 +118,7 @@ def test_validation_leaves_the_weights_and_has_two_parts(training: Training) -> 
 @every
 def test_the_example_touches_every_part(training: Training) -> None:
     model = training.build(0)
-    given = training.example
-    out = given(model) if callable(given) else model(given).square().mean()
-    out.backward()
+    training.example(model).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert torch.equal(weights(training.build(0)), weights(model))
     assert not torch.equal(weights(training.build(1)), weights(model))
@@ -137,8 +135,7 @@ def test_environments_are_closed(training: Training, made: list[Counted]) -> Non
     running.close()
     assert all(env.closed for env in made)
     training.validate(model, 0)
-    if callable(training.example):
-        training.example(model)
+    training.example(model)
     assert all(env.closed for env in made)
 
 
@@ -234,6 +231,17 @@ def test_memory_keeps_the_latest_and_goes_on_after_a_cut() -> None:
     assert memory.goes_on[last].tolist() == [0.0, 1.0]
     assert dqn.exploration(0) == 1
     assert dqn.exploration(10**6) == dqn.LEAST
+
+
+@pytest.mark.usefixtures("small")
+def test_the_target_stays_until_it_is_copied() -> None:
+    model, ends = dqn.build(CARTPOLE, 0), []
+    for every_steps in (1, 2, 1000):
+        trained = copy.deepcopy(model)
+        list(itertools.islice(dqn.train(CARTPOLE, 1e-2, every_steps, trained, 0), STEPS))
+        ends.append(weights(trained))
+    assert not torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[1], ends[2])
 
 
 def test_slant_grey_and_spread_are_measured() -> None:
