@@ -271,6 +271,22 @@ def test_a_constant_scores_one_in_every_task() -> None:
         assert float(loss / multi_task.of_constants()[task]) == pytest.approx(1, abs=1e-4), task
 
 
+def test_a_step_lowers_the_plain_sum_of_the_losses() -> None:
+    model = multi_task.build(0)
+    by_hand = copy.deepcopy(model)
+    told = next(numbers(multi_task.MULTI_TASK, model, 5))
+    rows = multi_task.parts()[0]
+    batch = rows.of(torch.randperm(len(rows.x), generator=torch.Generator().manual_seed(5))[:64])
+    outputs = by_hand(batch.x)
+    digit = nn.functional.cross_entropy(outputs["digit"], batch.targets["digit"])
+    squared = {task: (outputs[task] - batch.targets[task]).square().mean() for task in ("grey", "spread", "slant")}
+    (digit + sum(squared.values())).backward()
+    torch.optim.Adam(by_hand.parameters(), lr=1e-3).step()
+    torch.testing.assert_close(weights(model), weights(by_hand), rtol=0, atol=1e-5)
+    shares = [float(loss.detach() / multi_task.of_constants()[task]) for task, loss in squared.items()]
+    assert told == pytest.approx((sum(shares) + float(digit.detach()) / 2.302) / 4, rel=1e-3)
+
+
 def test_several_tasks_are_learned() -> None:
     model = multi_task.build(0)
     told = list(itertools.islice(numbers(multi_task.MULTI_TASK, model, 0), 40))
