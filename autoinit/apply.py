@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ from .calibrations.methods import CALIBRATIONS
 from .calibrations.subject import Subject
 from .drawing.generators import check_draw_on
 from .drawing.given import check_origins
+from .drawing.members import check_measurable, is_measured, member_of, owner_drawn, unmeasured, warn_of_kept
 from .drawing.memory import Drawn, Memory, room_beside
 from .drawing.renewed import renewed
 from .drawing.starting import started
 from .drawing.weights import check_plan_fits, located, overwritten, set_weights, with_results
 from .errors import RecipeError
+from .graph import Graph
 from .growth.sources import grown
 from .inheritance.adapters import Watched
 from .inheritance.checkpoints import Source
@@ -28,7 +31,7 @@ from .plans.plan import HasPlan, Plan
 from .plans.rules import resolve
 from .recipes.catalogue import NAMED, as_recipe, entry_name
 from .recipes.recipe import Recipe
-from .seeds import check_seed
+from .seeds import check_member, check_seed
 from .task.checks import unwrap
 from .task.task import Task, example_task
 from .tracing.choices import keep_choices
@@ -134,6 +137,7 @@ def apply_(
     step: Callable[[nn.Module, Any], Tensor] | None = None,
     draw_on: str | torch.device | None = None,
     checkpoint: Source | None = None,
+    member: int = 0,
 ) -> Plan:
     """Sets the weights of a model in place and returns the plan of what was done.
 
@@ -167,6 +171,10 @@ def apply_(
             wherever the model lies: bits that travel, at the CPU's speed.
         checkpoint: The model holds trained weights of this, of the kinds that `select` takes: what it has stays, bit
             for bit, and what it lacks is set. None means that none is known. A plan does not use it.
+        member: This whole number tells the members of an ensemble apart: 0 is the draw itself, and each other one an
+            independent draw of the same choice, with other random numbers for every weight that is drawn. A plan that
+            was measured on its draw (a calibration) is measured anew, and takes `data`, `loss` and `step`. What is kept
+            as your own code drew it is the same in all copies of a model, of which you are warned.
 
     Returns:
         A `Plan`, a mapping from the parameter's name to its `Fill`. Print it for the table of what was drawn and why,
@@ -203,24 +211,68 @@ def apply_(
         Sets 4 and rescales 0 of 4 parameters (100 % of 131 values); keeps 0.
     """
     inner, kind = unwrap(model), check_draw_on(draw_on)
-    plan = as_plan(what)
-    if plan is not None:
+    check_member(member)
+    plan, look = as_plan(what), _Look(data, loss, step, checkpoint)
+    if plan is None:
+        plan = _apply_recipe(inner, as_recipe(what), look, seed, kind, member)
+    else:
         check_plan_fits(inner, plan)
         check_origins(inner, plan)
-        plan = located(plan, kind)
-        set_weights(inner, plan)
-        return plan
-    recipe = as_recipe(what)
+        plan = _apply_plan(inner, located(plan, kind), look, member)
+    if member:
+        warn_of_kept(owner_drawn(inner, plan))
+    return plan
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a model is read from: the data, the loss or the step, and the trained weights that it holds."""
+
+    data: Any
+    loss: Callable[..., Tensor] | None
+    step: Callable[[nn.Module, Any], Tensor] | None
+    checkpoint: Source | None
+
+    def graph(self, model: nn.Module) -> Graph:
+        """Returns the architecture, with what must stay."""
+        return keep_choices(model, trace(model, self.data, loss=self.loss, step=self.step), self.checkpoint)
+
+    def task(self, model: nn.Module) -> tuple[Task, Graph]:
+        """Returns what outputs, gradients and the frequency of labels are measured on, and the architecture."""
+        task = example_task(model, self.data, loss=self.loss, step=self.step, whole=True)
+        return task, keep_choices(task.model, trace_task(task), self.checkpoint)
+
+
+def _apply_recipe(model: nn.Module, recipe: Recipe, look: _Look, seed: int, kind: str, member: int) -> Plan:
     check_seed(seed)
-    if (recipe.calibration != "none" or needs_data(recipe)) and data is None:
+    measured = recipe.calibration != "none" or needs_data(recipe)
+    if measured and look.data is None:
         raise RecipeError(f"Recipe {recipe.key!r} is calibrated on data. Pass data=, batches or one example input.")
-    if recipe.calibration != "none" or needs_data(recipe) or (recipe.head_bias == "label_prior" and data is not None):
-        task = example_task(inner, data, loss=loss, step=step, whole=True)
-        return _apply_measured(task, recipe, seed, kind, checkpoint)
-    graph = keep_choices(inner, trace(inner, data, loss=loss, step=step), checkpoint)
-    plan = worked_out(inner, dataclasses.replace(resolve(recipe, graph, seed=seed), drawn_on=kind), graph)
-    apply_plan(inner, plan)
-    return with_results(inner, plan)
+
+    def resolved(graph: Graph) -> Plan:
+        plan = dataclasses.replace(resolve(recipe, graph, seed=seed), drawn_on=kind)
+        return member_of(model, plan, member)
+
+    if measured or (recipe.head_bias == "label_prior" and look.data is not None):
+        task, graph = look.task(model)
+        plan = resolved(graph)
+        return realize_for_good(Subject(task, graph, seed=plan.seed), plan)
+    graph = look.graph(model)
+    plan = worked_out(model, resolved(graph), graph)
+    apply_plan(model, plan)
+    return with_results(model, plan)
+
+
+def _apply_plan(model: nn.Module, plan: Plan, look: _Look, member: int) -> Plan:
+    if member and is_measured(plan):
+        check_measurable(plan, member, look.data)
+        task, graph = look.task(model)
+        plan, graph = unmeasured(plan, graph)
+        plan = member_of(model, plan, member)
+        return realize_for_good(Subject(task, graph, seed=plan.seed), plan)
+    plan = member_of(model, plan, member)
+    set_weights(model, plan)
+    return with_results(model, plan) if member else plan
 
 
 def as_plan(what: object) -> Plan | None:
@@ -239,10 +291,3 @@ def _is_path(name: str) -> bool:
     if entry_name(name) in NAMED:
         return False
     return name.endswith(".json") or os.sep in name or os.path.exists(name)
-
-
-def _apply_measured(task: Task, recipe: Recipe, seed: int, kind: str, checkpoint: Source | None) -> Plan:
-    """Applies a recipe that looks at the data: at outputs and gradients, or at the frequency of labels."""
-    graph = keep_choices(task.model, trace_task(task), checkpoint)
-    plan = dataclasses.replace(resolve(recipe, graph, seed=seed), drawn_on=kind)
-    return realize_for_good(Subject(task, graph, seed=seed), plan)

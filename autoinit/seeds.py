@@ -1,4 +1,4 @@
-"""Seeds: what may be one, and what the random streams of one search are seeded with."""
+"""Seeds: what may be one, and what the random streams of a search, a plan or a member are seeded with."""
 
 from __future__ import annotations
 
@@ -13,6 +13,25 @@ def check_seed(seed: Any) -> None:
     """Raises ArgumentError for what is no seed."""
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
         raise ArgumentError(f"seed must be a whole number from 0 to 2**63 - 1. Got {seed!r}.")
+
+
+def check_member(member: Any) -> None:
+    """Raises ArgumentError for what is no number of a member."""
+    if isinstance(member, bool) or not isinstance(member, Integral) or int(member) < 0:
+        raise ArgumentError(
+            f"member must be a whole number, 0 or more. Got {member!r}. 0 is the draw itself, and each other number an "
+            "independent one: pass member=k for the k-th model of an ensemble."
+        )
+
+
+def seed_of_member(seed: int, member: int) -> int:
+    """Returns the seed of an independent draw of the same choice, of 63 bits; that of member 0 is the seed itself.
+
+    Args:
+        seed: of the plan.
+        member: its number, as `check_member` allows.
+    """
+    return seed if member == 0 else int.from_bytes(_hashed(f"{seed}/member {int(member)}", 8), "big") >> 1
 
 
 def seed_of_use(seed: int, use: str) -> int:

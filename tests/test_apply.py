@@ -131,6 +131,41 @@ def test_another_seed_gives_other_weights() -> None:
     assert not torch.equal(first[0].weight, second[0].weight)
 
 
+def test_a_member_has_the_recipe_and_other_numbers() -> None:
+    first, second, again = mlp(), mlp(), mlp()
+    plan = autoinit.apply_(first, "he_normal", BATCH)
+    member = autoinit.apply_(second, plan, member=1)
+    assert (member.recipe, member.drawn_on) == (plan.recipe, "cpu")
+    assert member["0.weight"] == plan["0.weight"]
+    assert not torch.equal(first[0].weight, second[0].weight)
+    autoinit.apply_(again, member)
+    assert same(weights(second), weights(again))
+
+
+WITHOUT_RANDOM_NUMBERS = frozenset({
+    "as_is", "zeros", "constant", "identity", "hadamard",
+    "zero_residual", "label_prior", "class_means", "gradinit", "metainit", "nio",  # of the owner's own draw
+    "pissa", "olora", "eva", "lora_ga", "corda", "rows_mean", "rows_zero",  # of trained weights
+})  # fmt: skip
+"""Recipes of which a plan has no random number: every member would be the same."""
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in NAMED.items() if recipe.growth == "none"])
+def test_each_recipe_has_members_or_says_why_not(name: str) -> None:
+    (model, data, rest), (other, _, _), (zeroth, _, _) = (at_home(name) for _ in range(3))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*kept as drawn by your own code")
+        if name in WITHOUT_RANDOM_NUMBERS:
+            with pytest.raises(ArgumentError, match="member=2 would be the same as every other"):
+                autoinit.apply_(model, name, data, member=2, **rest)
+            return
+        autoinit.apply_(model, name, data, member=2, **rest)
+        autoinit.apply_(other, name, data, member=2, **rest)
+    autoinit.apply_(zeroth, name, data, **rest)
+    assert same(weights(model), weights(other))
+    assert not same(weights(model), weights(zeroth))
+
+
 def test_the_weights_have_the_std_of_the_plan() -> None:
     model = mlp(width=256)
     plan = autoinit.apply_(model, "he_normal", BATCH)

@@ -293,6 +293,7 @@ def apply_command(
     data: Annotated[str | None, typer.Option(metavar="DATA", help="module:callable; batches or one input.")] = None,
     loss: Loss = None,
     seed: Annotated[int, typer.Option(help="Of the draws; a saved plan has its own.")] = 0,
+    member: Annotated[int, typer.Option(help="Another draw of the same choice for each number: an ensemble's.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Save the weights here (a state dict, torch.save).")] = None,
     plan: Annotated[Path | None, typer.Option(help="Save the plan here, as JSON.")] = None,
     as_json: Json = False,
@@ -306,7 +307,8 @@ def apply_command(
 
     from ..apply import apply_
 
-    drawn = apply_(network, what, data=called(data, "--data") if data else None, seed=seed, loss=loss_of(loss))
+    inputs = called(data, "--data") if data else None
+    drawn = apply_(network, what, data=inputs, seed=seed, loss=loss_of(loss), member=member)
     if out:
         torch.save(network.state_dict(), out)
     if plan:

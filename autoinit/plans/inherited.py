@@ -8,7 +8,7 @@ from ..recipes.ready_starts import START_ROWS, start_kind
 from ..recipes.recipe import Recipe
 from .fill import Fill, kept, make
 
-_OUT_OF_REACH = ("frozen", "your optimizer", "excluded by name", "not among the names", TRAINED)
+OUT_OF_REACH = ("frozen", "your optimizer", "excluded by name", "not among the names", TRAINED)
 """How the reasons begin for which a parameter stays under any start."""
 
 
@@ -52,7 +52,7 @@ def renewed(fill: Fill, layer: Layer, recipe: Recipe) -> Fill:
 
 def stays(layer: Layer) -> bool:
     """Whether a parameter stays under a start that has a value for each: what does not train, or was excluded."""
-    return layer.keep.startswith(_OUT_OF_REACH)
+    return layer.keep.startswith(OUT_OF_REACH)
 
 
 def started(layer: Layer, recipe: Recipe) -> Fill:

@@ -282,6 +282,20 @@ def test_apply_draws_the_same_weights_from_the_plan_it_saved(folder: Path, capsy
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_apply_draws_a_member_from_a_recipe_and_from_its_plan(folder: Path) -> None:
+    assert run("apply", "factories:model", "he_normal", "--plan", "plan.json", "--out", "zeroth.pt") == 0
+    assert run("apply", "factories:model", "he_normal", "--member", "2", "--out", "a.pt") == 0
+    assert run("apply", "factories:model", "plan.json", "--member", "2", "--out", "b.pt") == 0
+    zeroth, first, second = (torch.load(folder / f"{name}.pt", weights_only=True) for name in ("zeroth", "a", "b"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], zeroth[name]) for name in first)
+
+
+def test_apply_refuses_what_is_no_member(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("apply", "factories:model", "he_normal", "--member", "-1") == 2
+    assert "member must be a whole number, 0 or more. Got -1." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("given", "near"), [("he_nromal", "he_normal"), ("kaiming_nromal", "kaiming_normal")])
 def test_apply_names_the_nearest_recipe(given: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("apply", "factories:model", given) == 2
