@@ -265,7 +265,7 @@ def _apply_recipe(model: nn.Module, recipe: Recipe, look: _Look, seed: int, kind
 
 def _apply_plan(model: nn.Module, plan: Plan, look: _Look, member: int) -> Plan:
     if member and is_measured(plan):
-        check_measurable(plan, member, look.data)
+        check_measurable(model, plan, member, look.data)
         task, graph = look.task(model)
         plan, graph = unmeasured(plan, graph)
         plan = member_of(model, plan, member)

@@ -17,7 +17,7 @@ from ..plans.rules import resolve
 from ..recipes.inherited import CLOSED_HEADS
 from ..recipes.recipe import Recipe
 from ..seeds import seed_of_member
-from ..task.assign import read
+from ..task.assign import digest, read
 from ..text import few
 
 FIXED = frozenset({"keep", "constant", "copy", "remainder", "identity", "hadamard"})
@@ -58,14 +58,26 @@ def is_measured(plan: Plan) -> bool:
     return plan.recipe.calibration != "none" or plan.recipe.head in CLOSED_HEADS
 
 
-def check_measurable(plan: Plan, member: int, data: object) -> None:
-    """Raises RecipeError where a member is to be measured and there are no data; ArgumentError where it cannot be."""
+def check_measurable(model: nn.Module, plan: Plan, member: int, data: object) -> None:
+    """Checks that a member of a plan can be measured on a model.
+
+    Raises:
+        ArgumentError: the plan's values are not of a draw and data alone.
+        RecipeError: there are no data.
+        PlanMismatchError: the model's own weights are rescaled by this very plan already.
+    """
     if plan.given is not None and not _by_data_alone(plan.recipe):
         raise _settled(plan, member)
     if data is None:
         raise RecipeError(
             f"Recipe {plan.recipe.key!r} is calibrated on data, and what the plan holds was measured on its own draw: "
             f"another one is measured anew. Pass data too: apply_(model, plan, data, member={member})."
+        )
+    rescaled = (fill for fill in plan.fills if fill.distribution == "keep" and fill.result)
+    if again := [fill.name for fill in rescaled if digest(read(model, fill.name)) == fill.result]:
+        raise PlanMismatchError(
+            f"The model carries this plan's member 0, and {few(again)} would be rescaled once more. For each member "
+            f"{_ANEW}."
         )
 
 

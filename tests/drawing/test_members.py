@@ -286,6 +286,22 @@ def test_a_measured_plan_is_refused_where_the_model_is_read_otherwise() -> None:
         autoinit.apply_(model, dataclasses.replace(plan, fills=tuple(fills)), BATCH, member=1)
 
 
+def test_the_owner_s_weights_are_not_rescaled_twice() -> None:
+    recipe = Recipe(embedding="small", head="eighth", calibration="lsuv")
+    model, plan = drawn(embedded, recipe, TOKENS)
+    with (
+        unchanged(model),
+        pytest.raises(PlanMismatchError, match=r"2\.weight, 4\.weight would be rescaled once more\. F"),
+    ):
+        autoinit.apply_(model, plan, TOKENS, member=1)
+    member, again = drawn(embedded, plan, TOKENS, member=1)
+    assert same(member, drawn(embedded, recipe, TOKENS, member=1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        autoinit.apply_(member, again)
+    assert same(member, drawn(embedded, recipe, TOKENS, member=1)[0])
+
+
 def test_biases_that_were_measured_are_measured_anew() -> None:
     (_, plan), (model, member) = (drawn(mlp, "lsuv_centred", BATCH, member=number) for number in (0, 1))
     assert plan["0.bias"].values != member["0.bias"].values
