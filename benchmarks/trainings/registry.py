@@ -11,6 +11,13 @@ REGISTRY: dict[str, str] = {
     "wgan_gp": "wgan_gp:TRAINING",
     "diffusion": "diffusion:TRAINING",
     "two_towers": "two_towers:TRAINING",
+    "ppo_cartpole": "ppo:PPO_CARTPOLE",
+    "ppo_acrobot": "ppo:PPO_ACROBOT",
+    "dqn_cartpole": "dqn:DQN_CARTPOLE",
+    "dqn_acrobot": "dqn:DQN_ACROBOT",
+    "multi_task": "multi_task:MULTI_TASK",
+    "maml": "maml:MAML",
+    "maml_bare": "maml:MAML_BARE",
 }
 """Name of a training → module of this folder, and in it a `Training` or a function that returns one."""
 
