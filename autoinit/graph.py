@@ -94,6 +94,7 @@ ADDED = {
     "less": [],
     "origin": "",
     "network": 0,
+    "mean": 0.0,
 }
 """Fields of layers and fills that came later, with what was true before: files and fingerprints leave that out."""
 

@@ -123,6 +123,21 @@ def spiking(width: int = 6) -> Graph:
     return Graph((linear("0.weight", width, 3, activation=spike), linear("1.weight", 2, width, activation=spike)))
 
 
+def generator(width: int = 8) -> Graph:
+    """Two transposed convolutions, normalized between them."""
+    axes: dict[str, Any] = {"kind": "conv_transposed", "in_axes": (0, 2, 3), "out_axes": (1,)}
+    first, last = ((6, width, 4, 4), 6 * 16), ((width, 3, 4, 4), width * 16)
+    return Graph(
+        (
+            Layer(name="0.weight", shape=first[0], role="input", fan_in=first[1], fan_out=16 * width,
+                  activation=RELU, normalized=True, **axes),
+            Layer(name="1.weight", shape=(width,), kind="norm", role="norm_scale"),
+            bias("1.bias", "1.weight", width),
+            Layer(name="3.weight", shape=last[0], role="output", fan_in=last[1], fan_out=48, depth=1, **axes),
+        )
+    )  # fmt: skip
+
+
 def adapted(width: int = 8, rank: int = 2) -> Graph:
     """A network of ReLUs with a trained layer that stays, and a low-rank adapter beside that."""
     own = mlp(RELU, width=width)
@@ -146,6 +161,7 @@ GRAPHS = {
     "relu_rnn": relu_rnn(),
     "spiking": spiking(),
     "adapted": adapted(),
+    "generator": generator(),
 }
 ONLY_FOR = {
     **{entry.name: {"adapted"} for entry in ENTRIES.values() if entry.recipe.adapter != "same"},
@@ -154,7 +170,7 @@ ONLY_FOR = {
     "class_means": {"relu", "adapted", "tanh", "sine", "selu"},
     "siren": {"sine"},
     "selu": {"selu"},
-    "looks_linear": {"relu", "adapted", "pre_ln", "post_ln", "relu_rnn"},
+    "looks_linear": {"relu", "adapted", "pre_ln", "post_ln", "relu_rnn", "generator"},
     "dynamical_isometry": {"tanh", "sine", "lstm"},
     "edge_of_chaos": set(GRAPHS) - {"spiking"},
     "gpt2": {"pre_ln", "post_ln"},
@@ -163,6 +179,7 @@ ONLY_FOR = {
     "t_fixup": {"pre_ln", "post_ln"},
     "deepnorm": {"pre_ln", "post_ln"},
     "admin": {"post_ln"},
+    "dcgan": {"pre_ln", "post_ln", "generator"},
     "mimetic": {"pre_ln", "post_ln"},
     "irnn": {"relu_rnn"},
     "chrono": {"lstm"},

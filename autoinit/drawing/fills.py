@@ -64,6 +64,8 @@ def pieces(
             here = is_plain(piece, device)
             value = piece if here else torch.empty(piece.shape, dtype=drawn_dtype(piece), device=device)
             _draw_independent(value, fill, source.seed, number)
+            if fill.mean:
+                value.add_(fill.mean)
             if fill.factor != 1.0:
                 value.mul_(fill.factor)
             first, last = (max(0, place - number * size) for place in zero)
@@ -92,6 +94,8 @@ def fill_whole(tensor: Tensor, fill: Fill, source: Source, padding: int | None =
         _draw(tensor, fill, geometry, source)
         if source.drawn:
             source.drawn.remember(tensor, fill.name)
+    if fill.mean:
+        tensor.add_(fill.mean)
     if fill.slice_factors:
         for part, factor in zip(geometry.slice_views(tensor), fill.slice_factors, strict=False):
             part.mul_(factor)

@@ -24,6 +24,9 @@ from .inherited import closed_head, is_closed, new_rows, renewed, started
 from .plan import Base, Plan
 from .width import mup, mup_left_out
 
+NORM_STD = 0.02
+"""Standard deviation of drawn scales of normalizations."""
+
 
 def resolve(recipe: Recipe | str, graph: Graph, *, seed: int = 0) -> Plan:
     """Returns what each parameter of the graph gets under a recipe.
@@ -195,11 +198,20 @@ def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return constant(layer, (1.0,), "Fixup's multiplier starts at 1, beside a last weight of 0")
     if layer.role == "bias":
         return bias(layer, recipe, graph)
+    if layer.role == "norm_scale" and recipe.norms == "around_one":
+        return _norm_scale(layer)
     if layer.role in TABLES:
         return _table(layer, recipe, graph)
     if layer.is_matrix:
         return _matrix(layer, recipe, graph)
     return kept(layer, f"a {layer.role.replace('_', ' ')} keeps its owner's value")
+
+
+def _norm_scale(layer: Layer) -> Fill:
+    """Returns the scale of a normalization around 1 (Radford et al. 2015, in their code), however it is stored."""
+    stored = f", stored less the {text.number(layer.offset)} that is added to it" if layer.offset else ""
+    reason = f"scales of normalizations: N(1, {NORM_STD:g}²){stored} (DCGAN)"
+    return make(layer, "normal", reason, std=NORM_STD, mean=1.0 - layer.offset)
 
 
 def _unmultiplied(fill: Fill, layer: Layer) -> Fill:
@@ -214,7 +226,7 @@ def _unmultiplied(fill: Fill, layer: Layer) -> Fill:
         return dataclasses.replace(fill, values=values, reason=reason)
     if fill.std is None:
         return dataclasses.replace(fill, factor=fill.factor / size, reason=reason)
-    return dataclasses.replace(fill, std=fill.std / size, reason=reason)
+    return dataclasses.replace(fill, std=fill.std / size, mean=fill.mean / size, reason=reason)
 
 
 def _table(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:

@@ -218,6 +218,21 @@ _RECIPES = (
         ),
     ),
     Entry(
+        name="dcgan",
+        kind="recipe",
+        recipe=Recipe(base="normal", norms="around_one"),
+        about=About(
+            title="DCGAN",
+            purpose="generators and discriminators of convolutions with batch normalization",
+            formula="every weight N(0, 0.02²), transposed convolutions too; scales of normalizations N(1, 0.02²), "
+            "biases 0",
+            source="Radford et al. 2015, arXiv:1511.06434; the scales by the authors' code",
+            prefer="convolutional GANs, pix2pix and CycleGAN",
+            left_out="linear units before the tanh and the discriminator's leaky slope of 0.2: the architecture",
+            needs=("norms",),
+        ),
+    ),
+    Entry(
         name="label_prior",
         kind="recipe",
         recipe=Recipe(head_bias="label_prior"),

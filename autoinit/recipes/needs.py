@@ -112,6 +112,11 @@ NEEDS: dict[str, Need] = {
         "a normalization right after each residual add (post-LN Transformers)",
         "zero_residual or gpt2 where the normalization comes first",
     ),
+    "norms": Need(
+        lambda graph: graph.has_role("norm_scale"),
+        "normalizations that have scales of their own",
+        "normal, which draws all weights alike",
+    ),
     "sines": Need(_has_activation("sin"), "sines as activations", "he_normal, whose gain follows the activation"),
     "selu": Need(_has_activation("selu"), "SELU activations", "he_normal, whose gain follows the activation"),
     "straight": Need(

@@ -28,6 +28,7 @@ HeadBias = Literal["as_is", "zero", "label_prior"]
 Embedding = Literal["same", "small", "inverse_sqrt"]
 Recurrent = Literal["same", "orthogonal", "orthogonal_forget", "identity", "chrono"]
 Bias = Literal["same", "zero"]
+Norms = Literal["same", "around_one"]
 Widths = Literal["standard", "mup"]
 
 
@@ -61,6 +62,7 @@ class Recipe:
         recurrent: recurrent matrices: the base's rule, orthogonal, orthogonal with the forget gate's bias at
             1, or the identity; "chrono" leaves them and spreads the gates' biases over the sequence's time scales.
         bias: other biases: the base's rule (kept with as_is, zero or as its formula says with any other), or zero.
+        norms: scales of normalizations: kept, or drawn from N(1, 0.02²).
         widths: how scales and learning rates follow the width: as the base has it, or μP.
         base_width: under μP, the head's fan_in at which both are the same.
         calibration: a rescaling measured on batches, after the draw.
@@ -91,6 +93,7 @@ class Recipe:
     attention: Attention = "same"
     recurrent: Recurrent = "same"
     bias: Bias = "same"
+    norms: Norms = "same"
     widths: Widths = "standard"
     base_width: int = 64
     calibration: CalibrationName = "none"
@@ -179,6 +182,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "embedding": get_args(Embedding),
     "recurrent": get_args(Recurrent),
     "bias": get_args(Bias),
+    "norms": get_args(Norms),
     "calibration": get_args(CalibrationName),
     "adapter": get_args(AdapterName),
     "growth": get_args(GrowthName),
@@ -240,7 +244,14 @@ def _check_start(recipe: Recipe) -> None:
         )
 
 
-LATER = {"adapter": "same", "growth": "none", "rows": "same", "renewal": "none", "start": "none"}
+LATER = {
+    "adapter": "same",
+    "growth": "none",
+    "rows": "same",
+    "renewal": "none",
+    "start": "none",
+    "norms": "same",
+}
 """Fields of recipes that came later, with what was true before: files leave that out."""
 
 OWN = Recipe()

@@ -54,6 +54,11 @@ def _has_convolution(graph: Graph) -> bool:
     return any(layer.kernel_axes and formulas.kernel_size(layer) > 1 for layer in graph.weights)
 
 
+def _has_transposed(graph: Graph) -> bool:
+    """Whether it makes images or the like: DCGAN's draw is for such networks."""
+    return any(layer.kind == "conv_transposed" for layer in graph.weights)
+
+
 def _always(graph: Graph) -> bool:
     return True
 
@@ -156,6 +161,7 @@ _ROWS = (
         name="normal",
         draw=formulas.fixed("normal", 0.02),
         embeddings=True,
+        searched=_has_transposed,
         about=About(
             title="Normal",
             purpose="Transformers of the GPT family",

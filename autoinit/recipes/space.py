@@ -197,6 +197,8 @@ def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
         found.append(Dimension("attention", "same", choices=("same", "mimetic")))
     if graph.has_role("recurrent"):
         found.append(Dimension("recurrent", "same", choices=_recurrent_rules(graph)))
+    if SCHEMES["normal"].searched(graph) and NEEDS["norms"].met(graph):
+        found.append(Dimension("norms", "same", choices=("same", "around_one")))
     if not beside:
         found.append(Dimension("calibration", "none", choices=_calibrations(graph, allowance)))
     return found
@@ -273,6 +275,8 @@ def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
     if "recurrent" in names:
         lstm = any(layer.cell == "lstm" for layer in graph.layers)
         found.insert(1, Recipe(base="xavier_normal", recurrent="orthogonal_forget" if lstm else "orthogonal"))
+    if "norms" in names:
+        found.insert(1, ENTRIES["dcgan"].recipe)
     if critical := _critical(graph):
         found.append(critical)
     found += [Recipe(base=name) for name in bases if Recipe(base=name) not in found]

@@ -29,6 +29,7 @@ FIELD_TITLES = {
     "attention": "products of queries and keys",
     "recurrent": "recurrent matrices",
     "bias": "biases",
+    "norms": "scales of normalizations",
     "widths": "rule for wide networks",
     "base_width": "base width",
     "calibration": "calibration on batches",

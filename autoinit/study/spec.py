@@ -33,6 +33,7 @@ DIMENSIONS = (
     "qk_log2",
     "attention",
     "recurrent",
+    "norms",
     "calibration",
 )
 """Names of every `autoinit.recipes.space.Dimension` of a recipe, in the order of the table."""

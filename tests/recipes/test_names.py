@@ -53,6 +53,7 @@ VALUES = {
     "attention": ["mimetic"],
     "recurrent": ["orthogonal", "orthogonal_forget", "identity", "chrono"],
     "bias": ["zero"],
+    "norms": ["around_one"],
     "widths": ["mup"],
     "base_width": [128],
     "rules": [(("output", "he_normal"),)],

@@ -32,6 +32,7 @@ MET = {
     "attention": {"pre_ln", "post_ln"},
     "transformer": {"pre_ln", "post_ln"},
     "post_norm": {"post_ln"},
+    "norms": {"pre_ln", "post_ln"},
     "sines": {"sine"},
     "selu": {"selu"},
     "adapters": {"adapted", "packed"},

@@ -43,6 +43,7 @@ def test_sines_bring_siren_first() -> None:
         ("post_ln", "depth_rule", "deepnorm"),
         ("pre_ln", "attention", "mimetic"),
         ("lstm", "recurrent", "chrono"),
+        ("generator", "norms", "around_one"),
         ("spiking", "calibration", "fluctuation_driven"),
         ("relu", "calibration", "lsuv_centred"),
     ],
