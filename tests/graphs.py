@@ -123,6 +123,19 @@ def spiking(width: int = 6) -> Graph:
     return Graph((linear("0.weight", width, 3, activation=spike), linear("1.weight", 2, width, activation=spike)))
 
 
+def agent(width: int = 8) -> Graph:
+    """A policy over three actions and a value on one body."""
+    return Graph(
+        (
+            linear("body.0.weight", width, 5, role="input", activation=TANH),
+            bias("body.0.bias", "body.0.weight", width),
+            linear("body.2.weight", width, width, activation=TANH, depth=1),
+            linear("actions.weight", 3, width, role="output", depth=2),
+            linear("returns.weight", 1, width, role="output", depth=2),
+        )
+    )
+
+
 def generator(width: int = 8) -> Graph:
     """Two transposed convolutions, normalized between them."""
     axes: dict[str, Any] = {"kind": "conv_transposed", "in_axes": (0, 2, 3), "out_axes": (1,)}
@@ -162,6 +175,7 @@ GRAPHS = {
     "spiking": spiking(),
     "adapted": adapted(),
     "generator": generator(),
+    "agent": agent(),
 }
 ONLY_FOR = {
     **{entry.name: {"adapted"} for entry in ENTRIES.values() if entry.recipe.adapter != "same"},
@@ -171,7 +185,7 @@ ONLY_FOR = {
     "siren": {"sine"},
     "selu": {"selu"},
     "looks_linear": {"relu", "adapted", "pre_ln", "post_ln", "relu_rnn", "generator"},
-    "dynamical_isometry": {"tanh", "sine", "lstm"},
+    "dynamical_isometry": {"tanh", "sine", "lstm", "agent"},
     "edge_of_chaos": set(GRAPHS) - {"spiking"},
     "gpt2": {"pre_ln", "post_ln"},
     "zero_residual": {"pre_ln", "post_ln"},

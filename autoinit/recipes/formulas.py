@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..activations import Critical
 from ..graph import Graph, Layer
+from .agents import part_of
 
 Distribution = Literal[
     "keep",
@@ -249,6 +250,25 @@ def siren(layer: Layer, graph: Graph) -> LayerDraw:
     omega = next((sine.parameters[0] for sine in sines if sine.parameters), 1.0)
     # Sines of a uniform phase have variance 1/2, so √2/√fan_in keeps the phase at unit variance before ω.
     return LayerDraw("uniform", math.sqrt(2.0 / layer.fan_in) / omega, f"√(2/{layer.fan_in})/{omega:g}", bias_std)
+
+
+POLICY_GAIN = 0.01
+"""Of a policy's head: actions are nearly as likely as each other at first (Andrychowicz et al. 2020)."""
+
+
+def agent(layer: Layer, graph: Graph) -> LayerDraw:
+    """Returns orthogonal weights of gain √2 whatever the activation, 0.01 of a policy's head, 1 of any other head.
+
+    Recurrent cells get 1, as in the code of PPO for LSTMs (Huang et al. 2022).
+    """
+    value, said = math.sqrt(2.0), "√2"
+    if layer.kind == "recurrent" or layer.role == "recurrent":
+        value, said = 1.0, "1"
+    elif layer.role == "output":
+        policy = part_of(layer, graph) == "policy"
+        value, said = (POLICY_GAIN, f"{POLICY_GAIN:g}") if policy else (1.0, "1")
+    size = max(rows_and_columns(layer))
+    return LayerDraw("orthogonal", value / math.sqrt(size), f"{said}/√{size}")
 
 
 # Mimetic attention: weights that are factors of one matrix, two parameters at a time

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import RecipeError
 from ..graph import Graph
+from .agents import is_actor_critic
 from .formulas import mimetic
 
 
@@ -146,6 +147,11 @@ NEEDS: dict[str, Need] = {
         "data= so that the sequence length can be read",
     ),
     "spikes": Need(_has_activation("spike"), "spiking neurons", "lsuv for networks of continuous units"),
+    "actor_critic": Need(
+        is_actor_critic,
+        "a head for a policy and one for a value",
+        "orthogonal, whose gain follows the activation",
+    ),
     "adapters": Need(
         _has_adapters,
         "low-rank adapters that train (peft's LoRA, DoRA and rsLoRA layers, or pairs of the same shape)",

@@ -336,6 +336,24 @@ _ROWS = (
             needs=("sines",),
         ),
     ),
+    Scheme(
+        name="rl",
+        draw=formulas.agent,
+        searched=NEEDS["actor_critic"].met,
+        about=About(
+            title="Agents of on-policy learning",
+            purpose="actors and critics of PPO, A2C and their kin, with one trunk or two; Q-networks",
+            formula="orthogonal: gain √2 for hidden weights, whatever the activation, 0.01 for a policy's head, 1 for "
+            "any other head and for recurrent cells; biases 0",
+            source="Huang et al. 2022, The 37 Implementation Details of PPO; Andrychowicz et al. 2020, "
+            "arXiv:2006.05990",
+            prefer="on-policy reinforcement learning: the first actions are nearly equally likely. A head is a policy "
+            "by its name, or by having several units beside a head of one; a lone head that no name calls a policy is "
+            "taken for a Q-network or a value",
+            cost=_QR,
+            left_out="the start of log_std, which is its owner's choice",
+        ),
+    ),
 )
 
 SCHEMES: dict[str, Scheme] = {row.name: row for row in _ROWS}

@@ -264,7 +264,7 @@ _SPECIALISTS = (
 def _opening(graph: Graph, names: set[str]) -> list[Recipe]:
     """Returns the recipes that people know, as far as this architecture has their roles; the likeliest first."""
     bases = [name for name in _bases(graph) if name != "as_is"] if "base" in names else []
-    known = [Recipe(base=name) for name in ("looks_linear", "dynamical_isometry") if name in bases]
+    known = [Recipe(base=name) for name in ("rl", "looks_linear", "dynamical_isometry") if name in bases]
     special = [recipe for recipe, need in _SPECIALISTS if NEEDS[need].met(graph)]
     measured = [Recipe(base="orthogonal", calibration="lsuv"), Recipe(base="orthogonal", calibration="lsuv_centred")]
     found = [*measured, *known, *special]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from graphs import RELU, TANH, adapted, bias, linear, lstm, mlp, relu_rnn, spiking, transformer
+from graphs import RELU, TANH, adapted, agent, bias, linear, lstm, mlp, relu_rnn, spiking, transformer
 
 from autoinit.activations import Activation
 from autoinit.errors import RecipeError
@@ -25,6 +25,7 @@ GRAPHS = {
     "packed": dataclasses.replace(
         adapted(), layers=tuple(dataclasses.replace(layer, lends=False) for layer in adapted().layers)
     ),
+    "agent": agent(),
     "empty": Graph(()),
 }
 MET = {
@@ -32,6 +33,7 @@ MET = {
     "attention": {"pre_ln", "post_ln"},
     "transformer": {"pre_ln", "post_ln"},
     "post_norm": {"post_ln"},
+    "actor_critic": {"agent"},
     "norms": {"pre_ln", "post_ln"},
     "sines": {"sine"},
     "selu": {"selu"},

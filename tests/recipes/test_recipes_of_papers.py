@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -109,3 +110,137 @@ def test_a_plan_with_drawn_scales_is_the_same_from_its_file(tmp_path: Any) -> No
     autoinit.apply_(first, "dcgan", torch.randn(2, 24, 1, 1)).save(tmp_path / "plan.json")
     autoinit.apply_(second, tmp_path / "plan.json")
     assert torch.equal(first.get_parameter("1.weight"), second.get_parameter("1.weight"))
+
+
+# Agents
+
+
+class SharedTrunk(nn.Module):
+    """A policy over discrete actions and a value on one body, of names that tell nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh())
+        self.left, self.right = nn.Linear(32, 4), nn.Linear(32, 1)
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.body(state)
+        return self.left(hidden), self.right(hidden)
+
+
+class SeparateTrunks(nn.Module):
+    """CleanRL's agent for discrete actions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
+        self.actor = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 4))
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.actor(state), self.critic(state)
+
+
+class Gaussian(nn.Module):
+    """CleanRL's agent for one continuous action: both heads have one unit, and log_std is a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 1))
+        self.actor_mean = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 1))
+        self.actor_logstd = nn.Parameter(torch.full((1, 1), -0.5))
+
+    def forward(self, state: Tensor) -> tuple[torch.distributions.Normal, Tensor]:
+        mean = self.actor_mean(state)
+        return torch.distributions.Normal(mean, self.actor_logstd.expand_as(mean).exp()), self.critic(state)
+
+
+class QNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def forward(self, state: Tensor) -> Tensor:
+        values: Tensor = self.network(state)
+        return values
+
+
+def played(model: nn.Module, batch: Any) -> Any:
+    """PPO's loss of a batch at its first step, where the ratio of probabilities is 1."""
+    states, (actions, gains, returns) = batch
+    policy, value = model(states)
+    if isinstance(policy, Tensor):
+        policy, taken = torch.distributions.Categorical(logits=policy, validate_args=False), actions
+    else:
+        taken = actions[:, None].float()
+    bonus, chance = policy.entropy().mean(), policy.log_prob(taken).reshape(-1)
+    ratio = (chance - chance.detach()).exp()
+    return (
+        -torch.min(gains * ratio, gains * ratio.clamp(0.8, 1.2)).mean()
+        + 0.5 * (value.squeeze(-1) - returns).square().mean()
+        - 0.01 * bonus
+    )
+
+
+PLAYED = (torch.randn(16, 6), (torch.randint(0, 4, (16,)), torch.randn(16), torch.randn(16)))
+
+
+def gain_of(weight: Tensor) -> float:
+    """The factor of an orthogonal matrix; fails where it is none."""
+    sizes = torch.linalg.svdvals(weight.detach())
+    assert torch.allclose(sizes, sizes[0].expand_as(sizes), rtol=1e-4)
+    return float(sizes[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "policy", "value"),
+    [
+        (SharedTrunk(), "left.weight", "right.weight"),
+        (SeparateTrunks(), "actor.4.weight", "critic.4.weight"),
+        (Gaussian(), "actor_mean.2.weight", "critic.2.weight"),
+    ],
+    ids=["one trunk", "two trunks", "Gaussian"],
+)
+def test_an_actor_critic_starts_as_the_code_of_ppo_has_it(model: nn.Module, policy: str, value: str) -> None:
+    graph = autoinit.trace(model, PLAYED, step=played)
+    assert NAMED["rl"] in opening(graph)
+    autoinit.apply_(model, "rl", PLAYED, step=played)
+    for name, parameter in model.named_parameters():
+        if name == "actor_logstd":
+            assert parameter.item() == -0.5
+        elif name.endswith("bias"):
+            assert not parameter.any()
+        else:
+            wanted = {policy: 0.01, value: 1.0}.get(name, math.sqrt(2))
+            assert gain_of(parameter) == pytest.approx(wanted, rel=1e-4)
+    with torch.no_grad():
+        chosen = model(PLAYED[0])[0]
+    probabilities = chosen.softmax(-1) if isinstance(chosen, Tensor) else 0.25 + chosen.mean
+    assert (probabilities - 0.25).abs().max() < 0.02
+
+
+def test_a_q_network_s_head_has_gain_1_and_a_lone_policy_s_0_01() -> None:
+    model = QNetwork()
+    autoinit.apply_(model, "rl", torch.randn(5, 6))
+    assert gain_of(model.get_parameter("network.4.weight")) == pytest.approx(1, rel=1e-4)
+    assert NAMED["rl"] not in opening(autoinit.trace(model, torch.randn(5, 6)))
+    lone = nn.Sequential(OrderedDict(policy=QNetwork()))
+    autoinit.apply_(lone, "rl", torch.randn(5, 6))
+    assert gain_of(lone.get_parameter("policy.network.4.weight")) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_cells_of_an_agent_with_memory_have_gain_1() -> None:
+    class Remembering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTM(6, 16, batch_first=True)
+            self.actor, self.critic = nn.Linear(16, 4), nn.Linear(16, 1)
+
+        def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = self.cell(states[:, None])[0][:, -1]
+            return self.actor(hidden), self.critic(hidden)
+
+    model = Remembering()
+    autoinit.apply_(model, "rl", PLAYED, step=played)
+    for part in model.get_parameter("cell.weight_hh_l0").chunk(4):
+        assert gain_of(part) == pytest.approx(1, rel=1e-4)
+    assert gain_of(model.get_parameter("actor.weight")) == pytest.approx(0.01, rel=1e-4)

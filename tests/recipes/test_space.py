@@ -44,6 +44,7 @@ def test_sines_bring_siren_first() -> None:
         ("pre_ln", "attention", "mimetic"),
         ("lstm", "recurrent", "chrono"),
         ("generator", "norms", "around_one"),
+        ("agent", "base", "rl"),
         ("spiking", "calibration", "fluctuation_driven"),
         ("relu", "calibration", "lsuv_centred"),
     ],
