@@ -95,6 +95,8 @@ ADDED = {
     "origin": "",
     "network": 0,
     "mean": 0.0,
+    "modulates": False,
+    "conditions": False,
 }
 """Fields of layers and fills that came later, with what was true before: files and fingerprints leave that out."""
 
@@ -152,6 +154,9 @@ class Layer:
             gives its output; empty elsewhere.
         lends: it is a trained weight beside such a pair, which may take from it what the pair adds.
         inherits: a trained network of another size, which the model may take after, has something for it.
+        modulates: its outputs shift, scale as 1 + s and gate streams that other weights make, and do nothing else
+            (adaptive normalization, FiLM): at zero, streams pass unchanged and gated branches are closed.
+        conditions: what it makes reaches the outputs through such weights only, as embedded times and classes do.
         new_rows: its first row that its checkpoint does not have; 0 where it has all of them, or none.
         network: number of the network that it is part of, where a model holds several which only the loss brings
             together (a generator and a discriminator); 0 for the first, and for what is part of none.
@@ -194,6 +199,8 @@ class Layer:
     adapter: Literal["", "down", "up"] = ""
     lends: bool = False
     inherits: bool = False
+    modulates: bool = False
+    conditions: bool = False
     new_rows: int = 0
     network: int = 0
 

@@ -136,6 +136,21 @@ def agent(width: int = 8) -> Graph:
     )
 
 
+def modulated(width: int = 8) -> Graph:
+    """An embedded time that scales and shifts what a network of ReLUs computes."""
+    return Graph(
+        (
+            linear("time.weight", width, 4, role="input", activation=RELU, conditions=True),
+            bias("time.bias", "time.weight", width),
+            linear("stem.weight", width, 3, role="input"),
+            linear("film.weight", 2 * width, width, slices=2, fan_out=width, modulates=True, depth=1),
+            bias("film.bias", "film.weight", 2 * width, slices=2),
+            linear("inner.weight", width, width, activation=RELU, depth=2),
+            linear("head.weight", 3, width, role="output", depth=3),
+        )
+    )
+
+
 def generator(width: int = 8) -> Graph:
     """Two transposed convolutions, normalized between them."""
     axes: dict[str, Any] = {"kind": "conv_transposed", "in_axes": (0, 2, 3), "out_axes": (1,)}
@@ -176,6 +191,7 @@ GRAPHS = {
     "adapted": adapted(),
     "generator": generator(),
     "agent": agent(),
+    "modulated": modulated(),
 }
 ONLY_FOR = {
     **{entry.name: {"adapted"} for entry in ENTRIES.values() if entry.recipe.adapter != "same"},
@@ -184,7 +200,7 @@ ONLY_FOR = {
     "class_means": {"relu", "adapted", "tanh", "sine", "selu"},
     "siren": {"sine"},
     "selu": {"selu"},
-    "looks_linear": {"relu", "adapted", "pre_ln", "post_ln", "relu_rnn", "generator"},
+    "looks_linear": {"relu", "adapted", "pre_ln", "post_ln", "relu_rnn", "generator", "modulated"},
     "dynamical_isometry": {"tanh", "sine", "lstm", "agent"},
     "edge_of_chaos": set(GRAPHS) - {"spiking"},
     "gpt2": {"pre_ln", "post_ln"},
@@ -193,6 +209,7 @@ ONLY_FOR = {
     "t_fixup": {"pre_ln", "post_ln"},
     "deepnorm": {"pre_ln", "post_ln"},
     "admin": {"post_ln"},
+    "adaln_zero": {"modulated"},
     "dcgan": {"pre_ln", "post_ln", "generator"},
     "mimetic": {"pre_ln", "post_ln"},
     "irnn": {"relu_rnn"},

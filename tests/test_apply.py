@@ -84,6 +84,7 @@ def shorter() -> dict[str, torch.Tensor]:
 HOMES: dict[str, str] = {
     **dict.fromkeys(TRANSFORMERS, "encoder_post_ln"),
     "dcgan": "cnn_bn",
+    "adaln_zero": "dit",
     "siren": "siren",
     "dynamical_isometry": "tanh_mlp",
     "chrono": "lstm",

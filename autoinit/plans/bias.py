@@ -41,6 +41,8 @@ def bias(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return kept(layer, "a gate's bias decides what passes at the start; it is its owner's choice")
     if owner is not None and is_zeroed(owner, recipe, graph):
         return constant(layer, (0.0,), "the residual branch starts at zero")
+    if owner is not None and owner.modulates and recipe.modulation == "zero":
+        return constant(layer, (0.0,), "streams pass unchanged and gated branches start closed")
     if layer.cell in ("lstm", "gru") and recipe.recurrent in ("orthogonal_forget", "chrono"):
         fill = _gate_bias(layer, recipe, graph)
         if fill is not None:

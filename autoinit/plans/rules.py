@@ -27,6 +27,9 @@ from .width import mup, mup_left_out
 NORM_STD = 0.02
 """Standard deviation of drawn scales of normalizations."""
 
+CONDITION_STD = 0.02
+"""Standard deviation of weights that embed times and the like, where what they condition starts at zero."""
+
 
 def resolve(recipe: Recipe | str, graph: Graph, *, seed: int = 0) -> Plan:
     """Returns what each parameter of the graph gets under a recipe.
@@ -207,6 +210,19 @@ def _fill(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
     return kept(layer, f"a {layer.role.replace('_', ' ')} keeps its owner's value")
 
 
+def _modulation(layer: Layer) -> Fill | None:
+    """Returns what a weight gets whose outputs modulate streams, or that makes the condition for it; None for others.
+
+    Peebles & Xie 2023, arXiv:2212.09748, in their code.
+    """
+    if layer.modulates:
+        return constant(layer, (0.0,), "streams pass unchanged and gated branches start closed (adaLN-Zero)")
+    if layer.conditions:
+        reason = f"it makes the condition that modulates streams: std = {CONDITION_STD:g}"
+        return make(layer, "normal", reason, std=CONDITION_STD)
+    return None
+
+
 def _norm_scale(layer: Layer) -> Fill:
     """Returns the scale of a normalization around 1 (Radford et al. 2015, in their code), however it is stored."""
     stored = f", stored less the {text.number(layer.offset)} that is added to it" if layer.offset else ""
@@ -272,6 +288,8 @@ def _matrix(layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return constant(layer, (0.0,), "the residual branch starts at zero (its block is the identity)")
     if layer.role == "recurrent" and recipe.recurrent in ("orthogonal", "orthogonal_forget", "identity"):
         return _recurrent(layer, recipe)
+    if recipe.modulation == "zero" and (fill := _modulation(layer)):
+        return fill
     factors = _factors(layer, recipe, graph)
     slices = _slice_factors(layer, recipe, graph)
     tail = "".join(f"; × {text.number(value)} ({why})" for why, value in factors.items())

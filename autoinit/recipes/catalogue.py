@@ -233,6 +233,21 @@ _RECIPES = (
         ),
     ),
     Entry(
+        name="adaln_zero",
+        kind="recipe",
+        recipe=Recipe(base="xavier_uniform", head="zero", embedding="small", modulation="zero"),
+        about=About(
+            title="adaLN-Zero (DiT)",
+            purpose="diffusion Transformers, and other networks that a condition shifts, scales and gates",
+            formula="Xavier, biases 0; weights that modulate 0, head 0; embeddings of times and classes N(0, 0.02²)",
+            source="Peebles & Xie 2023, arXiv:2212.09748",
+            prefer="networks conditioned through their normalizations: every gated block starts as the identity",
+            left_out="sine and cosine positions; the fans of a patch embedding, which count its patch on both sides "
+            "here",
+            needs=("modulation",),
+        ),
+    ),
+    Entry(
         name="label_prior",
         kind="recipe",
         recipe=Recipe(head_bias="label_prior"),

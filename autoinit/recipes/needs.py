@@ -118,6 +118,11 @@ NEEDS: dict[str, Need] = {
         "normalizations that have scales of their own",
         "normal, which draws all weights alike",
     ),
+    "modulation": Need(
+        lambda graph: any(layer.modulates or layer.conditions for layer in graph.weights),
+        "weights that scale streams as 1 + s, or gate branches, by a condition (adaptive normalization, FiLM)",
+        "zero_residual on other residual networks",
+    ),
     "sines": Need(_has_activation("sin"), "sines as activations", "he_normal, whose gain follows the activation"),
     "selu": Need(_has_activation("selu"), "SELU activations", "he_normal, whose gain follows the activation"),
     "straight": Need(

@@ -29,6 +29,7 @@ Embedding = Literal["same", "small", "inverse_sqrt"]
 Recurrent = Literal["same", "orthogonal", "orthogonal_forget", "identity", "chrono"]
 Bias = Literal["same", "zero"]
 Norms = Literal["same", "around_one"]
+Modulation = Literal["same", "zero"]
 Widths = Literal["standard", "mup"]
 
 
@@ -63,6 +64,8 @@ class Recipe:
             1, or the identity; "chrono" leaves them and spreads the gates' biases over the sequence's time scales.
         bias: other biases: the base's rule (kept with as_is, zero or as its formula says with any other), or zero.
         norms: scales of normalizations: kept, or drawn from N(1, 0.02²).
+        modulation: weights and biases that shift, scale and gate streams by a condition: the same rule, or zero, and
+            then std 0.02 for the weights that make the condition.
         widths: how scales and learning rates follow the width: as the base has it, or μP.
         base_width: under μP, the head's fan_in at which both are the same.
         calibration: a rescaling measured on batches, after the draw.
@@ -94,6 +97,7 @@ class Recipe:
     recurrent: Recurrent = "same"
     bias: Bias = "same"
     norms: Norms = "same"
+    modulation: Modulation = "same"
     widths: Widths = "standard"
     base_width: int = 64
     calibration: CalibrationName = "none"
@@ -183,6 +187,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "recurrent": get_args(Recurrent),
     "bias": get_args(Bias),
     "norms": get_args(Norms),
+    "modulation": get_args(Modulation),
     "calibration": get_args(CalibrationName),
     "adapter": get_args(AdapterName),
     "growth": get_args(GrowthName),
@@ -251,6 +256,7 @@ LATER = {
     "renewal": "none",
     "start": "none",
     "norms": "same",
+    "modulation": "same",
 }
 """Fields of recipes that came later, with what was true before: files leave that out."""
 

@@ -199,6 +199,8 @@ def _dimensions(graph: Graph, allowance: float) -> list[Dimension]:
         found.append(Dimension("recurrent", "same", choices=_recurrent_rules(graph)))
     if SCHEMES["normal"].searched(graph) and NEEDS["norms"].met(graph):
         found.append(Dimension("norms", "same", choices=("same", "around_one")))
+    if NEEDS["modulation"].met(graph):
+        found.append(Dimension("modulation", "same", choices=("same", "zero")))
     if not beside:
         found.append(Dimension("calibration", "none", choices=_calibrations(graph, allowance)))
     return found
@@ -255,6 +257,7 @@ _ALONE = ("siren", "fluctuation_driven")
 _SPECIALISTS = (
     (Recipe(base="xavier_normal", calibration="admin"), "post_norm"),
     (Recipe(base="xavier_normal", depth_rule="deepnorm"), "post_norm"),
+    (Recipe(base="xavier_normal", head="zero", embedding="small", modulation="zero"), "modulation"),
     (Recipe(attention="mimetic"), "attention"),
     (Recipe(recurrent="chrono"), "gates"),
 )

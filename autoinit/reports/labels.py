@@ -30,6 +30,7 @@ FIELD_TITLES = {
     "recurrent": "recurrent matrices",
     "bias": "biases",
     "norms": "scales of normalizations",
+    "modulation": "modulation by a condition",
     "widths": "rule for wide networks",
     "base_width": "base width",
     "calibration": "calibration on batches",

@@ -34,6 +34,7 @@ DIMENSIONS = (
     "attention",
     "recurrent",
     "norms",
+    "modulation",
     "calibration",
 )
 """Names of every `autoinit.recipes.space.Dimension` of a recipe, in the order of the table."""

@@ -28,6 +28,12 @@ COLUMNS = 256
 NO_DECAY = -8.0
 
 
+FOLLOWING = frozenset({"modulates", "conditions"})
+"""Fields of layers that a fingerprint leaves out: they came later, and say of old architectures what was true before.
+
+What tells them follows from the model alone, of which the other fields and the data say enough."""
+
+
 def task_features(task: Task, graph: Graph, own: Mapping[str, float] | None = None) -> Features:
     """Returns all that describes a task: `autoinit.knowledge.features.FEATURES` says what each number is.
 
@@ -60,7 +66,10 @@ def task_fingerprint(task: Task, graph: Graph, told: Mapping[str, Any]) -> str:
     """
     hashed = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8)
     architecture = jsonfile.to_data(dataclasses.replace(graph, label_prior=()))
-    architecture["layers"] = [jsonfile.as_before(layer, ADDED) for layer in architecture["layers"]]
+    architecture["layers"] = [
+        {name: value for name, value in jsonfile.as_before(layer, ADDED).items() if name not in FOLLOWING}
+        for layer in architecture["layers"]
+    ]
     del architecture["independent_labels"]  # it goes with the labels
     architecture = jsonfile.as_before(architecture, {"grows": [], "starts": [], "networks": []})
     hashed.update(json.dumps(architecture, sort_keys=True, default=str).encode())

@@ -51,6 +51,8 @@ def read_modules(model: nn.Module) -> Graph:
         layers.update({layer.name: layer for layer in found})
         depth += any(layer.is_matrix or layer.kind == "embedding" for layer in found)
     _add_attentions(model, layers)
+    for name in _modulating(model):
+        layers[name] = replace(layers[name], modulates=True)
     notes = ["Read from the module tree, without data: residual branches and functional calls are not seen."]
     if unseen := _without_neighbours(model, chains):
         notes.append(f"Activations between modules are not seen without data ({few(unseen)}: linear); pass data.")
@@ -71,6 +73,46 @@ def _add_attentions(model: nn.Module, layers: dict[str, Layer]) -> None:
         elif decoders and isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
             stack: Any = "decoder" if isinstance(module, nn.TransformerDecoderLayer) else "encoder"
             layers.update({n: replace(layer, stack=stack) for n, layer in layers.items() if _is_within(n, path)})
+
+
+def _modulating(model: nn.Module) -> Iterator[str]:
+    """Yields the weights that shift, scale and gate by a condition, as far as the tree tells.
+
+    Of a module with a normalization without a scale of its own it is the linear layer that follows an activation, in an
+    `nn.Sequential` of both (DiT) or as the only one beside it (diffusers), with a multiple of the normalized width as
+    outputs.
+    """
+    for path, module in model.named_modules():
+        children = dict(module.named_children())
+        widths = {_norm_width(child) for child in children.values() if isinstance(child, _NORMS) and _is_bare(child)}
+        pairs = {name: _after_activation(child) for name, child in children.items()}
+        found = {f"{name}.{own}": linear for name, pair in pairs.items() if pair for own, linear in [pair]}
+        own = {name: child for name, child in children.items() if isinstance(child, nn.Linear)}
+        if len(own) == 1 and any(isinstance(child, _ACTIVATIONS) for child in children.values()):
+            found |= own
+        for name, linear in found.items():
+            if any(linear.out_features > width and linear.out_features % width == 0 for width in widths):
+                yield f"{path}.{name}.weight" if path else f"{name}.weight"
+
+
+def _is_bare(norm: nn.Module) -> bool:
+    return norm._parameters.get("weight") is None
+
+
+def _norm_width(norm: Any) -> int:
+    """Returns the number of channels that a normalization is told."""
+    told = ("normalized_shape", "num_channels", "num_features")
+    width = next(vars(norm)[name] for name in told if name in vars(norm))
+    return int(width[-1] if isinstance(width, (tuple, list)) else width)
+
+
+def _after_activation(module: nn.Module) -> tuple[str, nn.Linear] | None:
+    """Returns the name and the layer of an `nn.Sequential` of an activation and one linear layer."""
+    children = list(module.named_children()) if isinstance(module, nn.Sequential) else []
+    if len(children) != 2 or not isinstance(children[0][1], _ACTIVATIONS):
+        return None
+    name, last = children[1]
+    return (name, last) if isinstance(last, nn.Linear) else None
 
 
 def _is_within(name: str, path: str) -> bool:

@@ -40,6 +40,8 @@ class Places:
         stacks: node → "encoder" or "decoder".
         timing: weights that set the time step of a state space model.
         last: products after which no other weight comes.
+        modulating: products whose outputs only shift, scale and gate streams.
+        conditioning: products that reach the outputs through those only.
     """
 
     query: set[str] = field(default_factory=set)
@@ -61,6 +63,8 @@ class Places:
     stacks: dict[Node, StackName] = field(default_factory=dict)
     timing: set[str] = field(default_factory=set)
     last: set[Node] = field(default_factory=set)
+    modulating: set[Node] = field(default_factory=set)
+    conditioning: set[Node] = field(default_factory=set)
 
 
 def find_places(blocks: Blocks, uses: list[Use]) -> Places:

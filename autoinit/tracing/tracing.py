@@ -30,7 +30,7 @@ from .recurrent import call_lengths, recurrent_layers
 from .residuals import find_blocks
 from .responses import Replay, response
 from .roles import Places, find_places, is_normalized, member_of, role_of
-from .streams import is_rectified, networks, stack_of
+from .streams import conditioning, is_rectified, modulating, networks, stack_of
 from .tape import Tape
 from .vectors import kept_table, verdict
 from .walk import Node, ReentrantError, release, unveil, walk
@@ -252,6 +252,8 @@ def _assemble(items: list[Item], nodes: list[Node], tape: Tape, everything: list
     places = find_places(blocks, uses)
     recorded = {node.fn: node for node in everything}  # a ReLU of the loss, too, gives a head of zeros no gradient
     places.rectified |= {node for node in places.last if is_rectified(blocks, recorded[node.fn])}
+    places.modulating = modulating(blocks, tape.calls)
+    places.conditioning = conditioning(blocks, places.modulating)
     reached = {node.leaf for node in everything}
     reader = _Reader(blocks, places, replay, by_name, by_node, recurrent, at, reached)
     layers = tuple(_layer(reader, item) for item in items)
@@ -347,6 +349,8 @@ def _matrix(reader: _Reader, item: Item, uses: list[Use]) -> Layer:
         cross=member.cross,
         normalized=all(is_normalized(blocks, use.node) for use in uses),
         multiplier=first.chain.constant,
+        modulates=all(use.node in places.modulating for use in uses),
+        conditions=all(use.node in places.conditioning for use in uses),
         keep=_kept(uses, role, places, item.name) or (kept_table(blocks, first) if role == "position" else ""),
     )
 

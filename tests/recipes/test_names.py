@@ -54,6 +54,7 @@ VALUES = {
     "recurrent": ["orthogonal", "orthogonal_forget", "identity", "chrono"],
     "bias": ["zero"],
     "norms": ["around_one"],
+    "modulation": ["zero"],
     "widths": ["mup"],
     "base_width": [128],
     "rules": [(("output", "he_normal"),)],

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from graphs import RELU, TANH, adapted, agent, bias, linear, lstm, mlp, relu_rnn, spiking, transformer
+from graphs import RELU, TANH, adapted, agent, bias, linear, lstm, mlp, modulated, relu_rnn, spiking, transformer
 
 from autoinit.activations import Activation
 from autoinit.errors import RecipeError
@@ -26,6 +26,7 @@ GRAPHS = {
         adapted(), layers=tuple(dataclasses.replace(layer, lends=False) for layer in adapted().layers)
     ),
     "agent": agent(),
+    "modulated": modulated(),
     "empty": Graph(()),
 }
 MET = {
@@ -34,6 +35,7 @@ MET = {
     "transformer": {"pre_ln", "post_ln"},
     "post_norm": {"post_ln"},
     "actor_critic": {"agent"},
+    "modulation": {"modulated"},
     "norms": {"pre_ln", "post_ln"},
     "sines": {"sine"},
     "selu": {"selu"},
@@ -42,7 +44,7 @@ MET = {
     "source": set(),
     "rows": set(),
     "class_head": {"relu", "adapted", "packed", "tanh", "gelu", "sine", "selu"},
-    "straight": {"relu", "adapted", "packed", "gelu", "pre_ln", "post_ln", "relu_rnn"},
+    "straight": {"relu", "adapted", "packed", "gelu", "pre_ln", "post_ln", "relu_rnn", "modulated"},
     "relu_rnn": {"relu_rnn"},
     "gates": {"lstm"},
     "spikes": {"spiking"},

@@ -121,7 +121,7 @@ def test_every_calibration_is_allowed(calibration: str) -> None:
 def test_dimensions_are_all_that_any_architecture_has() -> None:
     """A dimension that is added to the space must be known to study files."""
     nets = [graphs.mlp(), graphs.transformer(), graphs.lstm(), graphs.relu_rnn(), graphs.spiking(), graphs.adapted()]
-    nets.append(graphs.generator())
+    nets += [graphs.generator(), graphs.modulated()]
     nets.append(dataclasses.replace(graphs.mlp(), grows=("clone",)))
     nets.append(Graph((dataclasses.replace(graphs.linear("head", 4, 4), keep="trained", new_rows=3),)))
     found = {dimension.name for graph in nets for dimension in space_of(graph, lr_searched=False).dimensions}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from autoinit.knowledge.features import FEATURES
-from autoinit.task.features import data_features, own_scales, task_features, training_features
+from autoinit.task.features import data_features, own_scales, task_features, task_fingerprint, training_features
 from autoinit.task.task import example_task, make_task
 from autoinit.tracing.tracing import trace_task
 
@@ -22,6 +23,16 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
 
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def test_what_came_later_and_tells_of_old_networks_is_in_no_fingerprint() -> None:
+    task = make_task(mlp(), digits(), optimizer=torch.optim.SGD, lr=0.1)
+    graph = trace_task(task)
+    first = graph.layers[0]
+    for field, same in (("modulates", True), ("conditions", True), ("closes_branch", False)):
+        changed = dataclasses.replace(first, **{field: True})
+        other = dataclasses.replace(graph, layers=(changed, *graph.layers[1:]))
+        assert (task_fingerprint(task, other, {}) == task_fingerprint(task, graph, {})) is same
 
 
 def test_a_task_is_described_whole() -> None:

@@ -152,3 +152,135 @@ def test_two_streams_that_look_at_each_other_are_neither() -> None:
     graph = read_graph(model, lambda: model(x, y).pow(2).mean())
     assert {layer.cross for layer in graph.layers if layer.attention} == {True}
     assert {layer.stack for layer in graph.layers} == {""}
+
+
+class Conditioned(nn.Module):
+    """A stream, a condition that two layers embed, and `film`, which the test lets act on the stream."""
+
+    def __init__(self, block: Callable[[Conditioned, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.inner, self.out, self.head = nn.Linear(3, D), nn.Linear(D, D), nn.Linear(D, D), nn.Linear(D, 2)
+        self.embed, self.mix, self.film, self.more = (
+            nn.Linear(1, D),
+            nn.Linear(D, D),
+            nn.Linear(D, 3 * D),
+            nn.Linear(D, D),
+        )
+        self.norm, self.affine = nn.LayerNorm(D, elementwise_affine=False), nn.LayerNorm(D)
+        self.table = nn.Parameter(torch.zeros(3 * D))
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        condition = F.silu(self.mix(F.silu(self.embed(x[:, :1]))))
+        return self.head(F.silu(self.block(self, self.stem(x), condition)))
+
+    def branch(self, x: Tensor) -> Tensor:
+        return self.out(F.gelu(self.inner(x)))
+
+    def three(self, c: Tensor) -> tuple[Tensor, ...]:
+        return self.film(c).chunk(3, -1)
+
+
+def modulation_of(
+    block: Callable[[Conditioned, Tensor, Tensor], Tensor], device: str = "cpu"
+) -> tuple[set[str], set[str]]:
+    model, x = Conditioned(block).to(device), torch.randn(4, 3, device=device)
+    graph = read_graph(model, lambda: model(x).square().mean())
+    modulates = {layer.name.removesuffix(".weight") for layer in graph.layers if layer.modulates}
+    return modulates, {layer.name.removesuffix(".weight") for layer in graph.layers if layer.conditions}
+
+
+def adaln(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    shift, scale, gate = self.three(c)
+    return x + gate * self.branch(self.norm(x) * (1 + scale) + shift)
+
+
+def adaln_with_a_table(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    shift, scale, gate = (self.table + self.film(c)).chunk(3, -1)
+    return x + torch.tanh(gate) * self.branch(self.affine(x) * (scale + 1) + shift)
+
+
+def shift_first(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    shift, scale, gate = self.three(c)
+    return x + self.branch((self.norm(x) + shift) * (1 + scale)) * gate
+
+
+def film(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    scale, shift, _ = self.three(c)
+    return F.relu(self.inner(x) * (1 + scale) + shift)
+
+
+def film_of_two_layers(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    return F.relu(self.inner(x) * (1 + self.more(c)) + self.film(c)[:, :D])
+
+
+def gate_alone(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    return x + self.more(c) * self.branch(x)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(
+    ("block", "modulates"),
+    [
+        (adaln, {"film"}),
+        (adaln_with_a_table, {"film"}),
+        (shift_first, {"film"}),
+        (film, {"film"}),
+        (film_of_two_layers, {"film", "more"}),
+        (gate_alone, {"more"}),
+    ],
+)
+def test_what_shifts_scales_and_gates_streams_modulates(
+    block: Callable[[Conditioned, Tensor, Tensor], Tensor], modulates: set[str], device: str
+) -> None:
+    assert modulation_of(block, device) == (modulates, {"embed", "mix"})
+
+
+def plain_factor(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    scale, shift, _ = self.three(c)  # at zero nothing would pass
+    return F.relu(self.inner(x) * scale + shift)
+
+
+def other_number(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    return F.relu(self.inner(x) * (2 + self.more(c)))
+
+
+def added(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    return F.relu(self.inner(x) + self.more(c))
+
+
+def residual(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    return x + self.out(F.relu(self.inner(self.norm(x))))
+
+
+def squeezed(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    return x + torch.sigmoid(self.more(c)) * self.branch(x)
+
+
+def bilinear(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    return x + self.inner(x) * self.out(x)
+
+
+def both_halves(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    value, scale, _ = self.film(x).chunk(3, -1)
+    return value * (1 + scale)
+
+
+def used_otherwise(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    scale = self.more(c)
+    return F.relu(self.inner(x) * (1 + scale)) + self.out(scale)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [plain_factor, other_number, added, residual, squeezed, bilinear, both_halves, used_otherwise],
+)
+def test_what_would_do_more_at_zero_does_not_modulate(block: Callable[[Conditioned, Tensor, Tensor], Tensor]) -> None:
+    assert modulation_of(block) == (set(), set())
+
+
+def test_a_condition_that_is_used_otherwise_too_is_none() -> None:
+    def block(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+        return F.relu(self.inner(x) * (1 + self.more(c))) + self.out(c)
+
+    assert modulation_of(block) == ({"more"}, set())

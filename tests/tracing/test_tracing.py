@@ -52,6 +52,8 @@ def line(layer: Layer) -> str:
         "normalized": "yes" if layer.normalized else "",
         "multiplied by": f"{layer.multiplier:.4g}" if layer.multiplier != 1 else "",
         "of": layer.of,
+        "modulates": "yes" if layer.modulates else "",
+        "conditions": "yes" if layer.conditions else "",
         "tied to": ", ".join(layer.tied_to),
         "parametrized": layer.parametrized,
         "kept": layer.keep,
