@@ -210,6 +210,7 @@ ONLY_FOR = {
     "deepnorm": {"pre_ln", "post_ln"},
     "admin": {"post_ln"},
     "adaln_zero": {"modulated"},
+    "multi_task": {"agent"},
     "dcgan": {"pre_ln", "post_ln", "generator"},
     "mimetic": {"pre_ln", "post_ln"},
     "irnn": {"relu_rnn"},

@@ -85,6 +85,7 @@ HOMES: dict[str, str] = {
     **dict.fromkeys(TRANSFORMERS, "encoder_post_ln"),
     "dcgan": "cnn_bn",
     "adaln_zero": "dit",
+    "multi_task": "actor_critic",
     "siren": "siren",
     "dynamical_isometry": "tanh_mlp",
     "chrono": "lstm",

@@ -10,6 +10,7 @@ from .fluctuation import fluctuation_driven
 from .gradinit import gradinit
 from .lsuv import lsuv, lsuv_centred
 from .metainit import metainit
+from .multi_task import multi_task
 from .nio import nio
 from .subject import Subject
 from .within_layer import within_layer
@@ -25,6 +26,7 @@ CALIBRATIONS: dict[str, Calibrate] = {
     "gradinit": gradinit,
     "metainit": metainit,
     "nio": nio,
+    "multi_task": multi_task,
 }
 """Name → function of a drawn model and its data that returns what to change; it may tread on the model.
 

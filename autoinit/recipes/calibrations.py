@@ -16,7 +16,7 @@ class Calibration:
         name: as used in recipes, and of its function in `autoinit.calibrations.methods.CALIBRATIONS`.
         base: the scheme that is drawn before it where its name stands for a whole recipe.
         steps: what it costs in training steps, several times that with RNNs, where it differentiates gradients; 0 where
-            it takes some forward passes and no more.
+            it takes some forward passes and no more, or goes back no further than the heads.
         about: its formula, its source, what it is for, and what it needs.
     """
 
@@ -128,6 +128,22 @@ _ROWS = (
             prefer="spiking networks: with other weights, layers tend to start silent or to fire all the time",
             cost="some forward passes for each layer",
             needs=("spikes",),
+        ),
+    ),
+    Calibration(
+        name="multi_task",
+        about=About(
+            title="Equal gradients of heads",
+            purpose="several heads on one trunk, with losses of different kinds and sizes",
+            formula="W_i × s_i such that ‖∂L/∂h_i‖, what head i sends back to its input, is the geometric mean of all "
+            "heads', measured on a batch; biases stay",
+            source="after GradNorm: Chen et al. 2018, arXiv:1711.02257",
+            prefer="where one loss drowns the others, and weights of the losses are not to be tuned",
+            cost="1 to 12 forward passes, 4 as a rule, each with a backward pass from the losses to the inputs of the "
+            "heads, not through the trunk",
+            left_out="weights of the losses that follow the rates of learning: gradients are equal at the start, and "
+            "go their own ways",
+            needs=("heads",),
         ),
     ),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import RecipeError
 from ..graph import Graph
-from .agents import is_actor_critic
+from .agents import heads_of, is_actor_critic
 from .formulas import mimetic
 
 
@@ -96,6 +96,12 @@ def _has_lenders(graph: Graph) -> bool:
     return bool(free) and all(name in graph and graph[name].lends for name in free if name)
 
 
+def _has_heads(graph: Graph) -> bool:
+    """Whether two heads may be scaled that something stands before; whether that is one trunk, only a pass tells."""
+    heads = [head for head in heads_of(graph) if not (head.keep or head.tied_to)]
+    return len(heads) > 1 and any(layer.is_matrix and layer.role != "output" for layer in graph.layers)
+
+
 NEEDS: dict[str, Need] = {
     "residuals": Need(_has_residuals, "residual branches", "he_normal or orthogonal on a plain network"),
     "attention": Need(
@@ -156,6 +162,11 @@ NEEDS: dict[str, Need] = {
         is_actor_critic,
         "a head for a policy and one for a value",
         "orthogonal, whose gain follows the activation",
+    ),
+    "heads": Need(
+        _has_heads,
+        "two heads or more on one trunk",
+        "lsuv, which brings all outputs to one variance",
     ),
     "adapters": Need(
         _has_adapters,

@@ -260,6 +260,7 @@ _SPECIALISTS = (
     (Recipe(base="xavier_normal", head="zero", embedding="small", modulation="zero"), "modulation"),
     (Recipe(attention="mimetic"), "attention"),
     (Recipe(recurrent="chrono"), "gates"),
+    (Recipe(calibration="multi_task"), "heads"),
 )
 """Recipes for one kind of network, and what they need: tried among the first where it is met."""
 

@@ -46,18 +46,25 @@ def derived_tensors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+OnProduct = Callable[[str, Tensor], None]
+OnInput = Callable[[str, Tensor], Tensor]
+
+
 class _Products(Interceptor):
     """Calls back for every product of data and a named weight."""
 
-    def __init__(self, names: dict[int, str], on_product: Callable[[str, Tensor], None]) -> None:
+    def __init__(self, names: dict[int, str], on_product: OnProduct, on_input: OnInput | None) -> None:
         super().__init__()
         self._names = names
         self._on_product = on_product
+        self._on_input = on_input
         self._views: list[Tensor] = []
 
     def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        result = func(*args, **kwargs)
         name = str(func.__name__)
+        if self._on_input is not None and name in _PRODUCTS:
+            args = self._with_inputs(self._on_input, args)
+        result = func(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             self._see_attention(result[0], inspect.signature(func).bind(*args, **kwargs).arguments)
         if not isinstance(result, Tensor):
@@ -72,6 +79,14 @@ class _Products(Interceptor):
                 if weight is not None and tensor.dim() > 1:
                     self._on_product(weight, result)
         return result
+
+    def _with_inputs(self, on_input: OnInput, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns a product's arguments with what `on_input` returns in the place of data."""
+        named = [self._names[id(one)] for one in args if id(one) in self._names and one.dim() > 1]
+        if not named:
+            return args
+        data = [isinstance(one, Tensor) and id(one) not in self._names for one in args]
+        return tuple(on_input(named[0], one) if is_data else one for one, is_data in zip(args, data, strict=True))
 
     def _weight(self, name: str, args: tuple[Any, ...], result: Tensor) -> str | None:
         """Returns the weight that a call's result stands for: a view of it, or a constant multiple."""
@@ -102,17 +117,23 @@ class _Products(Interceptor):
 
 
 @contextmanager
-def watch_products(model: nn.Module, on_product: Callable[[str, Tensor], None]) -> Iterator[None]:
+def watch_products(model: nn.Module, on_product: OnProduct, on_input: OnInput | None = None) -> Iterator[None]:
     """Calls `on_product(weight name, output)` for every product with a weight, while the context lasts.
 
     Linear layers, convolutions, embeddings, matrix products and einsum on bare parameters are seen, through views,
     transposes and casts of the weight; of a parametrized weight under the name of the derived tensor. The output is
     the raw one, bias included.
+
+    Args:
+        model: whose weights are watched.
+        on_product: called with the name of a weight and what a product with it has put out.
+        on_input: called before it with the name and each tensor that the weight meets, and returns what it meets in its
+            place; a weight that torch's attention function is given is not shown so.
     """
     with parametrize.cached():
         names = parameter_names(model)
         derived = derived_tensors(model)
         names.update({id(tensor): name for name, tensor in derived.items()})
-        mode: Any = _Products(names, on_product)
+        mode: Any = _Products(names, on_product, on_input)
         with mode:
             yield

@@ -13,7 +13,7 @@ from autoinit.recipes.schemes import SCHEMES
 REQUIRED = """as_is zeros constant uniform normal truncated_normal sparse identity xavier_normal xavier_uniform
 he_normal he_uniform lecun_normal lecun_uniform orthogonal delta_orthogonal butterfly_orthogonal looks_linear
 hadamard selu siren mimetic gpt2 fixup t_fixup deepnorm zero_residual admin edge_of_chaos dynamical_isometry mup irnn
-chrono dcgan rl adaln_zero lsuv within_layer gradinit metainit nio label_prior fluctuation_driven""".split()
+chrono dcgan rl adaln_zero lsuv within_layer gradinit metainit nio multi_task label_prior fluctuation_driven""".split()
 
 
 def test_the_catalogue_has_every_method_worth_having() -> None:

@@ -35,6 +35,7 @@ MET = {
     "transformer": {"pre_ln", "post_ln"},
     "post_norm": {"post_ln"},
     "actor_critic": {"agent"},
+    "heads": {"agent"},
     "modulation": {"modulated"},
     "norms": {"pre_ln", "post_ln"},
     "sines": {"sine"},

@@ -45,6 +45,7 @@ def test_sines_bring_siren_first() -> None:
         ("lstm", "recurrent", "chrono"),
         ("generator", "norms", "around_one"),
         ("agent", "base", "rl"),
+        ("agent", "calibration", "multi_task"),
         ("modulated", "modulation", "zero"),
         ("spiking", "calibration", "fluctuation_driven"),
         ("relu", "calibration", "lsuv_centred"),

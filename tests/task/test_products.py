@@ -76,3 +76,17 @@ def test_nothing_is_watched_after_the_context() -> None:
         pass
     model(torch.randn(1, 2))
     assert seen == []
+
+
+def test_a_weight_can_be_given_other_data() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(5, 3)
+    met: list[tuple[str, tuple[int, ...]]] = []
+
+    def doubled(name: str, value: Tensor) -> Tensor:
+        met.append((name, tuple(value.shape)))
+        return 2 * value if name == "2.weight" else value
+
+    with watch_products(model, lambda name, output: None, doubled):
+        found = model(x)
+    assert met == [("0.weight", (5, 3)), ("2.weight", (5, 4))]
+    assert torch.equal(found, model[2](2 * model[1](model[0](x))))
