@@ -28,7 +28,7 @@ class Fill:
             "copy" the values of `copy_of`, "given" values that no formula gives, which stand beside the plan, and
             "remainder" the owner's own less what an adapter adds to it (`less`).
         std: standard deviation of the entries before `factor`; None where the draw is kept.
-        mean: of the entries of a draw before `factor`: the number that they lie around.
+        mean: what the entries of a draw lie around before `factor`: 0 but for scales of normalizations.
         values: values of a constant: one for all entries, one per slice, or one per entry.
         factor: multiplies the draw; a calibration sets it.
         scale: the recipe's own factors on this matrix, a part of `std` (of `factor`, where the draw is kept);

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graphs import TANH, bias, linear, lstm, mlp, transformer
+from graphs import TANH, bias, linear, lstm, mlp, modulated, transformer
 from once import mnist
 from torch import Tensor, nn
 
@@ -172,3 +172,11 @@ def test_gates_of_a_real_cell_are_spread_over_its_sequence(cell: type[nn.LSTM | 
     else:
         assert not first.any()
     assert not any(bool(part.any()) for part in rest)
+
+
+def test_biases_of_what_modulates_start_at_zero_with_it() -> None:
+    plan = autoinit.resolve(Recipe(modulation="zero"), modulated())
+    assert (plan["film.weight"].values, plan["film.bias"].values) == ((0.0,), (0.0,))
+    assert plan["time.weight"].std == 0.02
+    assert plan["time.bias"].untouched
+    assert plan["stem.weight"].untouched

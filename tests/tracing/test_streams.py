@@ -266,6 +266,11 @@ def both_halves(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
     return value * (1 + scale)
 
 
+def each_other(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
+    first, second, _ = self.three(c)
+    return F.relu(self.inner(x)) + (1 + first) * (1 + second)
+
+
 def used_otherwise(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
     scale = self.more(c)
     return F.relu(self.inner(x) * (1 + scale)) + self.out(scale)
@@ -273,7 +278,7 @@ def used_otherwise(self: Conditioned, x: Tensor, c: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "block",
-    [plain_factor, other_number, added, residual, squeezed, bilinear, both_halves, used_otherwise],
+    [plain_factor, other_number, added, residual, squeezed, bilinear, both_halves, each_other, used_otherwise],
 )
 def test_what_would_do_more_at_zero_does_not_modulate(block: Callable[[Conditioned, Tensor, Tensor], Tensor]) -> None:
     assert modulation_of(block) == (set(), set())
