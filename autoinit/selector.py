@@ -389,13 +389,13 @@ def _space(
     allowance: float,
 ) -> Space:
     """Returns what to choose from: for a proxy, what fits the model that it stands for too."""
-    told = functools.partial(space_of, lr_searched=task.lr_searched, recipes=recipes, measurable=bool(task.train))
-    if task.own is not None and task.loss_of_example == "custom":
-        allowance = 0.0  # a sum of squares is no loss: nothing that differentiates it
-    space = told(graph, allowance=allowance)
+    told = functools.partial(
+        space_of, lr_searched=task.lr_searched, recipes=recipes, allowance=allowance, measured=task.measured
+    )
+    space = told(graph)
     if original is None:
         return space
-    other = told(original.graph, allowance=allowance)
+    other = told(original.graph)
     return joint_space(space, other, measurable=original.measurable)
 
 

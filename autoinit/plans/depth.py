@@ -119,7 +119,7 @@ DEPTH_RULES: dict[str, Callable[[Layer, Graph], DepthScale]] = {
 
 def depth_scale(layer: Layer | None, rule: str, graph: Graph) -> DepthScale:
     """Returns what a depth rule does to one layer's weight; nothing where there is none."""
-    return DepthScale() if layer is None else DEPTH_RULES[rule](layer, graph)
+    return DepthScale() if layer is None else DEPTH_RULES[rule](layer, graph.around(layer))
 
 
 def is_zeroed(layer: Layer, recipe: Recipe, graph: Graph) -> bool:

@@ -80,8 +80,8 @@ def resolve(recipe: Recipe | str, graph: Graph, *, seed: int = 0) -> Plan:
     check_fits(recipe, graph)
     base: Base = "trained" if graph.trained else "own"
     graph = graph.stale() if recipe.renewal != "none" else graph
-    drawn = ((_unmultiplied(_fill(layer, recipe, graph.around(layer)), layer), layer) for layer in graph.layers)
-    fills = {layer.name: _rated(fill, layer, recipe, graph.around(layer)) for fill, layer in drawn}
+    drawn = ((_unmultiplied(_fill(layer, recipe, graph), layer), layer) for layer in graph.layers)
+    fills = {layer.name: _rated(fill, layer, recipe, graph) for fill, layer in drawn}
     fills |= {layer.name: _copied(layer, fills[layer.copy_of], recipe) for layer in graph.layers if layer.copy_of}
     keeps = any(fill.distribution == "keep" for fill in fills.values())
     read = (note for note in graph.notes if keeps or note != WITHOUT_VALUES)
@@ -169,7 +169,7 @@ def _rated(fill: Fill, layer: Layer, recipe: Recipe, graph: Graph) -> Fill:
         return fill
     adam, sgd = 1.0, 1.0
     if recipe.widths == "mup":
-        scale = mup(layer, graph, recipe.base_width)
+        scale = mup(layer, graph.around(layer), recipe.base_width)
         adam, sgd = scale.lr_adam, scale.lr_sgd
     carrier = layer if layer.role != "bias" else graph.get(layer.of or "")
     fold = depth_scale(carrier, recipe.depth_rule, graph).fold
@@ -335,7 +335,7 @@ def _factors(layer: Layer, recipe: Recipe, graph: Graph) -> dict[str, float]:
     if not layer.normalized:
         found["gain"] = 2.0**recipe.log2_gain
         found["depth"] = 2.0 ** (recipe.depth_slope * (_position(layer, graph) - 0.5))
-    adds = max(1, graph.residual_adds)
+    adds = max(1, graph.around(layer).residual_adds)
     if layer.in_branch and not layer.closes_branch:
         found["residual depth"] = adds**-recipe.branch_power
     if layer.closes_branch and recipe.residual_out == "scaled":
@@ -347,13 +347,13 @@ def _factors(layer: Layer, recipe: Recipe, graph: Graph) -> dict[str, float]:
     if layer.role in ("query", "key"):
         found["query and key"] = 2.0**recipe.qk_log2
     if recipe.widths == "mup":
-        found[f"μP, base width {recipe.base_width}"] = mup(layer, graph, recipe.base_width).factor
+        found[f"μP, base width {recipe.base_width}"] = mup(layer, graph.around(layer), recipe.base_width).factor
     return {why: value for why, value in found.items() if value != 1.0}
 
 
 def _position(layer: Layer, graph: Graph) -> float:
     """Returns the layer's depth from 0 (first matrix) to 1 (last)."""
-    depths = graph.weight_depths
+    depths = graph.around(layer).weight_depths
     return (layer.depth - depths[0]) / max(1, depths[1] - depths[0])
 
 

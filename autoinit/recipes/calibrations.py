@@ -17,12 +17,14 @@ class Calibration:
         base: the scheme that is drawn before it where its name stands for a whole recipe.
         steps: what it costs in training steps, several times that with RNNs, where it differentiates gradients; 0 where
             it takes some forward passes and no more, or goes back no further than the heads.
+        by_loss: whether it looks at gradients of the loss, and not at outputs alone.
         about: its formula, its source, what it is for, and what it needs.
     """
 
     name: str
     base: str = "as_is"
     steps: int = 0
+    by_loss: bool = False
     about: About
 
 
@@ -82,6 +84,7 @@ _ROWS = (
     ),
     Calibration(
         name="gradinit",
+        by_loss=True,
         steps=210,
         about=About(
             title="GradInit",
@@ -94,6 +97,7 @@ _ROWS = (
     ),
     Calibration(
         name="metainit",
+        by_loss=True,
         steps=525,
         about=About(
             title="MetaInit",
@@ -106,6 +110,7 @@ _ROWS = (
     ),
     Calibration(
         name="nio",
+        by_loss=True,
         steps=300,
         about=About(
             title="NIO, gradient agreement",
@@ -132,6 +137,7 @@ _ROWS = (
     ),
     Calibration(
         name="multi_task",
+        by_loss=True,
         about=About(
             title="Equal gradients of heads",
             purpose="several heads on one trunk, with losses of different kinds and sizes",

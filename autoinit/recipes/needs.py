@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -98,8 +99,10 @@ def _has_lenders(graph: Graph) -> bool:
 
 def _has_heads(graph: Graph) -> bool:
     """Whether two heads may be scaled that something stands before; whether that is one trunk, only a pass tells."""
-    heads = [head for head in heads_of(graph) if not (head.keep or head.tied_to)]
-    return len(heads) > 1 and any(layer.is_matrix and layer.role != "output" for layer in graph.layers)
+    heads = Counter(head.network for head in heads_of(graph) if not (head.keep or head.tied_to))
+    return max(heads.values(), default=0) > 1 and any(
+        layer.is_matrix and layer.role != "output" for layer in graph.layers
+    )
 
 
 NEEDS: dict[str, Need] = {

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,6 +29,10 @@ LR_RATIO = 10**0.5
 LARGEST_SCALED = 2**24
 """Weights of a model above which calibrations that differentiate gradients are not offered: they hold scaled copies of
 the weights and two graphs, and would take several times the memory of a training step."""
+
+
+Measured = Literal["loss", "outputs", "nothing"]
+"""What calibrations can look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def space_of(
     lr_searched: bool,
     recipes: str | Recipe | Sequence[str | Recipe] | None = None,
     allowance: float = 0.0,
-    measurable: bool = True,
+    measured: Measured = "loss",
 ) -> Space:
     """Returns the search space of one architecture.
 
@@ -107,15 +111,14 @@ def space_of(
         lr_searched: whether the learning rate is a dimension too.
         recipes: the only candidates to consider, by name or as `Recipe`, one or several; None for the whole space.
         allowance: training steps that the search may take; large ones bring in costly calibrations.
-        measurable: whether there is something to pass through the network, as calibrations need it.
+        measured: what calibrations can look at: the loss, outputs alone, or nothing.
 
     Raises:
         RecipeError: `recipes` is empty, names an unknown recipe, or one that is for other architectures.
     """
     lr = (Dimension("lr_step", 0, low=LR_STEPS[0], high=LR_STEPS[-1]),) if lr_searched else ()
     if recipes is None:
-        found = _dimensions(graph, allowance)
-        dimensions = tuple(one for one in found if measurable or one.name != "calibration")
+        dimensions = tuple(_measurable(one, measured) for one in _dimensions(graph, allowance))
         names = {dimension.name for dimension in dimensions}
         space = Space((*dimensions, *lr), ())
         # A field without a dimension falls back to its default, so two openings can become one.
@@ -126,20 +129,36 @@ def space_of(
         raise RecipeError(f"`recipes` must hold at least one recipe or name. Got {recipes!r}.")
     for recipe in chosen:
         check_fits(recipe, graph)
-        check_measurable(recipe, measurable)
+        check_measurable(recipe, measured)
     # dict.fromkeys drops repeats and keeps the order.
     listed = tuple(dict.fromkeys([Recipe(), *chosen]))
     candidate = Dimension("candidate", 0, choices=tuple(range(len(listed))))
     return Space((candidate, *lr), listed[1:], listed)
 
 
-def check_measurable(recipe: Recipe, measurable: bool) -> None:
-    """Raises RecipeError where a recipe is measured on a batch, and there is none."""
-    if recipe.calibration != "none" and not measurable:
-        raise RecipeError(
-            f"{recipe.calibration!r} is measured on a batch; there is none. Give example (an input, a batch or a "
-            "callable (model) -> scalar), or leave the recipe out."
-        )
+def _measurable(dimension: Dimension, measured: Measured) -> Dimension:
+    if dimension.name != "calibration":
+        return dimension
+    choices = (name for name in dimension.choices if name == "none" or can_measure(str(name), measured))
+    return dataclasses.replace(dimension, choices=tuple(choices))
+
+
+def check_measurable(recipe: Recipe, measured: Measured) -> None:
+    """Raises RecipeError where a recipe's calibration measures what cannot be measured."""
+    if recipe.calibration == "none" or can_measure(recipe.calibration, measured):
+        return
+    lacking = "is measured on a batch; there is none"
+    if measured == "outputs":
+        lacking = "looks at gradients of the loss; the example is an input, and gives none"
+    raise RecipeError(
+        f"{recipe.calibration!r} {lacking}. Give example (a batch with its target, or a callable (model) -> scalar), "
+        "or leave the recipe out."
+    )
+
+
+def can_measure(calibration: str, measured: Measured) -> bool:
+    """Whether a calibration has what it measures."""
+    return measured == "loss" or (measured == "outputs" and not CALIBRATION_ROWS[calibration].by_loss)
 
 
 def random_recipes(space: Space, count: int, seed: int) -> list[Recipe]:

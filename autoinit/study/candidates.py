@@ -9,21 +9,21 @@ from ..graph import Graph
 from ..judging.trials import Candidate
 from ..recipes.catalogue import check_fits
 from ..recipes.recipe import OWN, Recipe
-from ..recipes.space import Dimension, Space, check_measurable, random_recipes, space_of
+from ..recipes.space import Dimension, Measured, Space, check_measurable, random_recipes, space_of
 from ..search.distinct import Distinct
 from .spec import SpaceSpec
 
 
-def allowed_space(spec: SpaceSpec, graph: Graph, *, lr_searched: bool = False, measurable: bool = True) -> Space:
+def allowed_space(spec: SpaceSpec, graph: Graph, *, lr_searched: bool = False, measured: Measured = "loss") -> Space:
     """Returns the space of an architecture, as far as the study allows it.
 
     Args:
         spec: which dimensions, gains and calibrations are allowed.
         graph: the architecture.
         lr_searched: whether the learning rate is a dimension too.
-        measurable: whether there is something to pass through the network, as calibrations need it.
+        measured: what calibrations can look at.
     """
-    whole = space_of(graph, lr_searched=lr_searched, measurable=measurable)
+    whole = space_of(graph, lr_searched=lr_searched, measured=measured)
     kept = [
         _narrowed(one, spec)
         for one in whole.dimensions
@@ -43,7 +43,7 @@ def _narrowed(dimension: Dimension, spec: SpaceSpec) -> Dimension:
 
 
 def candidates_of(
-    spec: SpaceSpec, graph: Graph, space: Space, *, seed: int, measurable: bool = True
+    spec: SpaceSpec, graph: Graph, space: Space, *, seed: int, measured: Measured = "loss"
 ) -> tuple[tuple[Recipe, ...], dict[str, str]]:
     """Returns the recipes to try on an architecture, as-is first, and why others of the study are left out.
 
@@ -55,7 +55,7 @@ def candidates_of(
         graph: the architecture.
         space: of `allowed_space`, for the random points.
         seed: of those.
-        measurable: whether there is something to pass through the network, as calibrations need it.
+        measured: what calibrations can look at.
     """
     starts = (Recipe(start=name) for name in graph.starts)
     wanted = [
@@ -71,7 +71,7 @@ def candidates_of(
     for recipe in dict.fromkeys(wanted):
         try:
             check_fits(recipe, graph)
-            check_measurable(recipe, measurable)
+            check_measurable(recipe, measured)
         except RecipeError as problem:
             left_out[recipe.key] = str(problem)
             continue

@@ -109,10 +109,9 @@ class Workbench:
     def described(self, study: Study) -> Described:
         """Returns what the task is found to be, and the study's candidates for it."""
         task, rated = self.bench.task, study.mode == "search" and bool(study.lr_steps)
-        measurable = bool(task.train)
-        space = allowed_space(study.space, self.graph, lr_searched=rated, measurable=measurable)
+        space = allowed_space(study.space, self.graph, lr_searched=rated, measured=task.measured)
         drawn = seed_of_use(study.seeds[0], f"candidates {self.spec.name}")
-        found, left_out = candidates_of(study.space, self.graph, space, seed=drawn, measurable=measurable)
+        found, left_out = candidates_of(study.space, self.graph, space, seed=drawn, measured=task.measured)
         told = spec_fingerprint(self.spec, task, self.graph)
         return Described(told, features(task, self.graph), found, space, left_out, task.lr)
 

@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -278,9 +278,11 @@ class Task:
         return self.loss_name == "mse" and self._loss.given is None
 
     @property
-    def loss_of_example(self) -> LossName:
-        """Of a training of its own, what is computed of its example; "custom" for squares of any output."""
-        return self._loss.name
+    def measured(self) -> Literal["loss", "outputs", "nothing"]:
+        """What can be measured on its batches: of a training of its own no loss, where its example gives none."""
+        if not self.train:
+            return "nothing"
+        return "outputs" if self.own is not None and self._loss.name == "custom" else "loss"
 
     @property
     def one_held_back(self) -> bool:

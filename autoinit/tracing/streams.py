@@ -1,4 +1,4 @@
-"""Streams of residual adds: which are normalized, which encode and decode, what modulates them; networks side by side."""
+"""Streams of residual adds: which are normalized, encode and decode, what modulates them; and networks apart."""
 
 from __future__ import annotations
 
