@@ -77,9 +77,11 @@ def search(
         last = campaign
         try:
             # Of what somebody lists, or asks a learning rate of, each is wanted whatever it costs; and what is known of
-            # leads is of networks that are trained from scratch.
+            # leads is of networks that are trained from scratch, beside a constant guess: where that is unknown, the
+            # way down to it looks like training that makes up for any lead.
             asked = space.listed or any(map(space.has, ("lr_step", "adapter", "growth", "rows")))
-            campaign.spares = campaign.spares and not asked
+            known = campaign.bench.task.reference is not None
+            campaign.spares = campaign.spares and known and not asked
             with stored(storage, study_name) as (study, write):
                 explore(campaign, space, study, write)
             if finalists(campaign.trials)[1]:
