@@ -123,6 +123,7 @@ def test_what_is_printed_is_compared() -> None:
     assert {page: count for page, count in compared.items() if count} == {
         "README.md": 1,
         "docs/adapters.md": 3,
+        "docs/any_training.md": 4,
         "docs/ensembles.md": 1,
         "docs/growth.md": 3,
         "docs/guide.md": 6,
