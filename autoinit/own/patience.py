@@ -25,7 +25,7 @@ def within(seconds: float) -> Iterator[None]:
     Args:
         seconds: of wall time, more than 0.
     """
-    if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+    if threading.current_thread() is threading.main_thread() and "setitimer" in dir(signal):
         with _alarm(seconds):
             yield
     else:

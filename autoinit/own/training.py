@@ -72,8 +72,9 @@ class Step:
 
     Attributes:
         value: a number, or a tensor of one entry without a graph; lower is better.
-        gradients: of the weights, by the parameter's name: tensors, or their norms. None means that those which
-            `backward` has left are looked at. The range between the largest and the smallest norm enters the score.
+        gradients: tensors, or their norms, by the parameter's name: those of the weights in this step. None means that
+            those which `backward` has brought are looked at. The range from the smallest to the largest norm enters the
+            score.
 
     Example:
         >>> import autoinit

@@ -144,7 +144,11 @@ class TaskSpec(Spec):
             `validate`, which is a word of pydantic's own.
     """
 
-    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(
+        validate_by_name=True,
+        validate_by_alias=True,
+        json_schema_extra={"anyOf": [{"required": ["data"]}, {"required": ["train"]}]},
+    )
 
     name: Name
     family: str = ""
@@ -168,7 +172,7 @@ class TaskSpec(Spec):
     @model_validator(mode="after")
     def _check(self) -> TaskSpec:
         if self.train is None and self.data is None:
-            raise Misplaced("Give data to train on, or train, a training of your own.", "data")
+            raise Misplaced("it is missing; give data to train on, or train, a training of your own.", "data")
         fields = TaskSpec.model_fields
         usual = {name: fields[name].get_default(call_default_factory=True) for name in OF_DATA}
         given = [name for name, value in self if name in usual and value != usual[name]]
@@ -321,6 +325,9 @@ class Study(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Study:
+        own = next((task.name for task in self.tasks if task.train is not None), None)
+        if own is not None and self.lr_steps:
+            raise Misplaced(f"{own} trains by its own train, whose learning rate nobody else sets.", "lr_steps")
         if self.mode == "search" and self.trials is None:
             raise Misplaced('mode = "search" needs trials, the number of candidates for each task.', "mode")
         if self.mode == "dense" and self.trials is not None:

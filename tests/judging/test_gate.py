@@ -483,6 +483,14 @@ def test_text() -> None:
     assert Gain(math.log(0.5), 0.0, 0.0, 3).factor == 0.5
 
 
+def test_a_gain_of_values_that_can_be_negative_is_said_as_a_difference() -> None:
+    gain = Gain(-0.5, -0.75, -0.25, 3, 12, unit=40.0)
+    assert gain.words == "value lower by 20"
+    assert str(gain) == "value lower by 20 (90 % interval 10 … 30, 3 paired runs of 12 steps)"
+    assert str(Gain(0.5, -0.25, 1.25, 3, unit=40.0)) == "value higher by 20 (90 % interval -10 … 50, 3 paired runs)"
+    assert judge(grouped((0.4, 0.6), (1.0, 1.1), (8, 8))).gain.unit is None
+
+
 @pytest.mark.parametrize(("own", "steps", "still_open"), [(-0.9, 48, False), (-0.9, 47, True), (0.0, 48, True)])
 def test_noise_is_no_answer_before_a_training_has_begun(own: float, steps: int, still_open: bool) -> None:
     # Leads 0.15, 0.19 and 0.6: mean 0.313, deviation 0.249, n = (3·0.249/0.313)² = 5.7; of 0, 0.1 and 0.9 it is 19.7.

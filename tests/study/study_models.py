@@ -82,3 +82,30 @@ def counted_digits(log: str) -> tuple[Tensor, Tensor]:
     with Path(log).open("a") as file:
         file.write(f"{os.getpid()}\n")
     return digits()
+
+
+def descent(model: nn.Module, seed: int) -> Any:
+    """A training of one's own: plain descent on digits, written by hand."""
+    rows, labels = digits()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    chance = torch.Generator().manual_seed(seed)
+    while True:
+        chosen = torch.randint(0, 1500, (32,), generator=chance)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(rows[chosen]), labels[chosen])
+        loss.backward()
+        optimizer.step()
+        yield loss.detach()
+
+
+def touched(model: nn.Module) -> Tensor:
+    """What its architecture is read from."""
+    rows, labels = digits()
+    return nn.functional.cross_entropy(model(rows[:64]), labels[:64])
+
+
+def held_back(model: nn.Module, part: int) -> list[Tensor]:
+    """Its held-back values."""
+    rows, labels = digits()
+    places = (range(1500, 1600), range(1600, 1700))[part]
+    return [nn.functional.cross_entropy(model(rows[place:][:50]), labels[place:][:50]) for place in places[::50]]

@@ -373,3 +373,32 @@ def test_layers_are_measured_before_any_training_and_put_back(performer: Perform
 def test_task_that_is_not_in_the_study_is_refused(performer: Performer) -> None:
     with pytest.raises(KeyError, match="cnn"):
         performer.describe("cnn")
+
+
+OWN_TASK = {
+    "name": "mlp",
+    "model": "study_models:mlp",
+    "train": "study_models:descent",
+    "example": "study_models:touched",
+    "validate": "study_models:held_back",
+}
+
+
+def test_a_training_of_ones_own_is_run_as_any_other() -> None:
+    found = lines(plan(tasks=[OWN_TASK], space={"recipes": RECIPES}, probe={"steps": 24, "rungs": [8]}))
+    assert [line["recipe"] for line in found] == [recipe.key for recipe in (OWN, *map(as_recipe, RECIPES))]
+    assert {line["state"] for line in found} == {"complete"}
+    assert all(len(line["curve"]["losses"]) == 24 for line in found)
+    assert all([step for step, _ in line["curve"]["held_back"]] == [8, 24] for line in found)
+    assert found[0]["features"]["loss"] == "train"
+    again = lines(plan(tasks=[OWN_TASK], space={"recipes": RECIPES}, probe={"steps": 24, "rungs": [8]}, stack=3))
+    assert list(map(timeless, again)) == list(map(timeless, found)), "what does not stack runs one by one"
+
+
+def test_without_an_example_its_modules_are_read_and_calibrations_left_out() -> None:
+    task = {name: value for name, value in OWN_TASK.items() if name != "example"}
+    performer = Performer(plan(tasks=[task], space={"recipes": RECIPES, "opening": True}))
+    described = performer.describe("mlp")
+    performer.close()
+    assert "is measured on a batch; there is none" in described.left_out["orthogonal calibration=lsuv"]
+    assert not [recipe for recipe in described.candidates if recipe.calibration != "none"]

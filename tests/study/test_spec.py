@@ -195,12 +195,28 @@ def test_wrong_value_is_named_with_what_is_allowed(changed: dict[str, Any], mess
 
 
 def test_parts_raise_the_packages_own_error_too() -> None:
-    with pytest.raises(
-        ArgumentError, match=r"^This is not a valid TaskSpec: name: it is missing; data: it is missing\.$"
-    ):
+    with pytest.raises(ArgumentError, match=r"^This is not a valid TaskSpec: name: it is missing\.$"):
         TaskSpec(model="a:b")  # type: ignore[call-arg]
 
 
 def test_it_needs_no_torch() -> None:
     code = "import sys, autoinit.study.toml_file, autoinit.factories; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_training_of_ones_own_stands_in_the_place_of_data_and_optimizer() -> None:
+    own = {"name": "agent", "model": "mine:model", "train": "mine:train", "validate": "mine:returns"}
+    task = TaskSpec.model_validate(own)
+    assert (task.data, task.train, task.validation) == (None, "mine:train", "mine:returns")
+    assert TaskSpec.model_validate(task.model_dump(mode="json")) == task
+    for changes, said in (
+        ({"data": "mine:data", "optimizer_args": {"lr": 0.1}}, "leave out data, optimizer_args"),
+        ({"loss": "mse"}, "leave out loss"),
+        ({"train": None}, "give data to train on, or train"),
+        ({"train": None, "data": "mine:data"}, "validate belongs to train, which is not given"),
+        ({"train": "train"}, "Allowed: module:callable"),
+    ):
+        with pytest.raises(ArgumentError, match=said):
+            TaskSpec(**{**own, **changes})
+    with pytest.raises(ArgumentError, match="lr_steps: agent trains by its own train"):
+        Study(name="mine", tasks=[own], space={"recipes": ["he_normal"]}, lr_steps=[1])

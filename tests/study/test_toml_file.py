@@ -297,7 +297,8 @@ def test_schema_knows_every_key_and_every_choice() -> None:
     assert schema["additionalProperties"] is False
     assert schema["properties"]["executor"]["enum"] == ["local", "ray"]
     task, space = schema["$defs"]["TaskSpec"], schema["$defs"]["SpaceSpec"]
-    assert set(task["required"]) == {"name", "model", "data"}
+    assert set(task["required"]) == {"name", "model"}
+    assert task["anyOf"] == [{"required": ["data"]}, {"required": ["train"]}]
     assert "log2_gain" in json.dumps(space["properties"]["dimensions"])
     assert "fluctuation_driven" in json.dumps(space["properties"]["calibrations"])
     assert {"ModelEntry", "DataEntry", "OptimizerEntry", "Grid"} <= set(schema["$defs"])

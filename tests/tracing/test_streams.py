@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from zoo import ZOO
 
+import autoinit
 from autoinit.graph import Graph
 from autoinit.tracing.tracing import read_graph
 
@@ -289,3 +290,84 @@ def test_a_condition_that_is_used_otherwise_too_is_none() -> None:
         return F.relu(self.inner(x) * (1 + self.more(c))) + self.out(c)
 
     assert modulation_of(block) == ({"more"}, set())
+
+
+class Tower(nn.Module):
+    """Residual branches, and an output where asked for."""
+
+    def __init__(self, branches: int, outputs: int = 0) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(1 + branches))
+        self.head = nn.Linear(8, outputs) if outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers[0](x)
+        for layer in self.layers[1:]:
+            x = x + torch.tanh(layer(x))
+        return self.head(x)  # type: ignore[no-any-return]
+
+
+class Several(nn.Module):
+    """A generator and a critic, and a temperature that is part of neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Tower(2), Tower(5, 2)
+        self.temperature = nn.Parameter(torch.ones(()))
+
+
+def apart(model: Several, rows: Tensor) -> Tensor:
+    return (model.first(rows).square().mean() + model.second(rows).mean()) * model.temperature
+
+
+def one_after_the_other(model: Several, rows: Tensor) -> Tensor:
+    return model.second(model.first(rows)).mean()  # type: ignore[no-any-return]
+
+
+def tied(model: Several, rows: Tensor) -> Tensor:
+    return apart(model, rows) + model.second.layers[1](model.first(rows)).mean()
+
+
+def test_networks_that_only_the_loss_brings_together_are_several_in_one() -> None:
+    rows = torch.linspace(-1, 1, 32).reshape(4, 8)
+    graph = autoinit.trace(Several(), rows, step=apart)
+    assert graph.networks == (2, 5)
+    assert {name.split(".")[0]: layer.network for name, layer in graph.items()} == {
+        "temperature": 0,
+        "first": 0,
+        "second": 1,
+    }
+    assert "5 residual adds, 2 networks" in str(graph)
+    for step in (one_after_the_other, tied):
+        graph = autoinit.trace(Several(), rows, step=step)
+        assert graph.networks == ()
+        assert {layer.network for layer in graph.layers} == {0}
+
+
+def test_depth_is_that_of_a_layers_own_network() -> None:
+    rows = torch.linspace(-1, 1, 32).reshape(4, 8)
+    graph = autoinit.trace(Several(), rows, step=apart)
+    plan = autoinit.resolve(autoinit.Recipe(base="lecun_normal", residual_out="scaled"), graph)
+    assert [plan[name].std for name in ("first.layers.1.weight", "second.layers.1.weight")] == pytest.approx(
+        [16**-0.5, 40**-0.5]
+    )
+    sloped = autoinit.resolve(autoinit.Recipe(base="lecun_normal", depth_slope=2.0), graph)
+    places = ("first.layers.0.weight", "first.layers.2.weight", "second.layers.0.weight", "second.head.weight")
+    ends = [sloped[name].std * 8**0.5 for name in places]
+    assert ends == pytest.approx([0.5, 2.0, 0.5, 2.0])
+
+
+def test_an_actor_and_a_critic_that_read_the_same_state_are_two() -> None:
+    class Agent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+            self.other = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+        def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+            return self.one(state), self.other(state)
+
+    graph = autoinit.trace(Agent(), torch.ones(3, 4))
+    assert graph.networks == (0, 0)
+    plan = autoinit.resolve("rl", graph)
+    assert [plan[name].std for name in ("one.2.weight", "other.2.weight")] == pytest.approx([0.01 / 8**0.5, 8**-0.5])
