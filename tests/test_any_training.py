@@ -332,3 +332,19 @@ def test_a_saved_selection_comes_back_with_its_unit(tmp_path: Path) -> None:
     model = deep()
     autoinit.apply_(model, selection)
     assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+
+
+def test_what_comes_over_late_is_noticed_before_a_win_is_believed() -> None:
+    """A memory that is learned from when it is full: the first steps of every training are alike."""
+    memory: list[tuple[Tensor, Tensor]] = []
+
+    def train(model: nn.Module, seed: int) -> Iterator[Tensor]:
+        for step, value in enumerate(descent(model, seed)):
+            if len(memory) < 100:
+                memory.append(BATCHES[(seed + step) % len(BATCHES)])
+            # From step 20 on the loss is that of what was remembered last, in this training or in one before.
+            yield loss_of(model(memory[-1][0]), memory[-1][1]).detach() if step > 20 else value
+
+    model = deep()
+    with unchanged(model), pytest.raises(StepError, match=r"the same numbers twice.*step 2\d gave"):
+        autoinit.select(model, train=train, example=BATCHES[0], budget=STEPS, executor="processes", concurrency=2)

@@ -12,7 +12,7 @@ import operator
 import random
 import time
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StepError
+from ..judging.score import Curve
 from ..task.snapshot import Snapshot, seed_generators
+from ..task.task import Own
 from .training import OwnTraining
 
 MOST_STEPS, FEWEST_STEPS = 16, 2
@@ -51,12 +53,39 @@ def check_repeats(own: OwnTraining, model: nn.Module, snapshot: Snapshot) -> Non
     """
     before = _seen(own.train)
     first = _values(own, model, snapshot, None)
-    between = _seen(own.train)
-    again = _values(own, model, snapshot, len(first))
-    rounding = ROUNDING if next(model.parameters()).device.type == "cpu" else DEVICE_ROUNDING
-    for place, (one, other) in enumerate(zip(first, again, strict=True), 1):
+    changed = _changed(before, _seen(own.train))
+    _compare(first, _values(own, model, snapshot, len(first)), _kind(model), changed)
+
+
+def check_repeated(own: Own, model: nn.Module, first: Sequence[float], run: Callable[[], Curve]) -> None:
+    """Runs a training of before once more, after others, and compares what it yields.
+
+    What comes over late, such as a memory of moves that is learned from when it is full, shows in a long run only.
+
+    Args:
+        own: the training.
+        model: that it trains.
+        first: what it yielded then.
+        run: runs it again, from the same weights and the same seed, for as many steps or fewer.
+
+    Raises:
+        StepError: they differ; it says what this run has changed of all that the training refers to.
+    """
+    before = _seen(own.train)
+    again = run().losses
+    # On a device sums are not always in one order, and what that changes grows with the steps.
+    most = len(again) if _kind(model) == "cpu" else MOST_STEPS
+    _compare(first[:most], again[:most], _kind(model), _changed(before, _seen(own.train)))
+
+
+def _kind(model: nn.Module) -> str:
+    return next(model.parameters()).device.type
+
+
+def _compare(first: Sequence[float], again: Sequence[float], kind: str, changed: Sequence[str]) -> None:
+    rounding = ROUNDING if kind == "cpu" else DEVICE_ROUNDING
+    for place, (one, other) in enumerate(zip(first, again, strict=False), 1):
         if not _alike(one, other, rounding):
-            changed = _changed(before, between)
             raise StepError(
                 "train does not give the same numbers twice from the same weights and the same seed: "
                 f"step {place} gave {one:.6g}, and then {other:.6g}. {_told(changed)}"

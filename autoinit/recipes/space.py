@@ -118,11 +118,15 @@ def space_of(
     """
     lr = (Dimension("lr_step", 0, low=LR_STEPS[0], high=LR_STEPS[-1]),) if lr_searched else ()
     if recipes is None:
-        dimensions = tuple(_measurable(one, measured) for one in _dimensions(graph, allowance))
+        found = (_measurable(one, measured) for one in _dimensions(graph, allowance))
+        dimensions = tuple(one for one in found if one.choices != ("none",))
         names = {dimension.name for dimension in dimensions}
         space = Space((*dimensions, *lr), ())
         # A field without a dimension falls back to its default, so two openings can become one.
-        distinct = dict.fromkeys(space.decode(space.encode(recipe))[0] for recipe in _opening(graph, names))
+        known = (
+            one for one in _opening(graph, names) if measured == "nothing" or can_measure(one.calibration, measured)
+        )
+        distinct = dict.fromkeys(space.decode(space.encode(recipe))[0] for recipe in known)
         return dataclasses.replace(space, opening=tuple(recipe for recipe in distinct if recipe != Recipe()))
     chosen = [as_recipe(what) for what in ([recipes] if isinstance(recipes, (str, Recipe)) else recipes)]
     if not chosen:
@@ -139,13 +143,13 @@ def space_of(
 def _measurable(dimension: Dimension, measured: Measured) -> Dimension:
     if dimension.name != "calibration":
         return dimension
-    choices = (name for name in dimension.choices if name == "none" or can_measure(str(name), measured))
+    choices = (name for name in dimension.choices if can_measure(str(name), measured))
     return dataclasses.replace(dimension, choices=tuple(choices))
 
 
 def check_measurable(recipe: Recipe, measured: Measured) -> None:
     """Raises RecipeError where a recipe's calibration measures what cannot be measured."""
-    if recipe.calibration == "none" or can_measure(recipe.calibration, measured):
+    if can_measure(recipe.calibration, measured):
         return
     lacking = "is measured on a batch; there is none"
     if measured == "outputs":
@@ -158,7 +162,9 @@ def check_measurable(recipe: Recipe, measured: Measured) -> None:
 
 def can_measure(calibration: str, measured: Measured) -> bool:
     """Whether a calibration has what it measures."""
-    return measured == "loss" or (measured == "outputs" and not CALIBRATION_ROWS[calibration].by_loss)
+    if calibration == "none" or measured == "loss":
+        return True
+    return measured == "outputs" and not CALIBRATION_ROWS[calibration].by_loss
 
 
 def random_recipes(space: Space, count: int, seed: int) -> list[Recipe]:

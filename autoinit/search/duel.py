@@ -12,6 +12,7 @@ from ..judging.budget import evaluated
 from ..judging.gate import LOOKS, Arm, Pair, Verdict, judge, planned
 from ..judging.score import CEILING, Curve, Reference, tail_loss
 from ..judging.trials import Candidate, Job, Trial
+from ..own.leaks import check_repeated
 from ..plans.plan import Plan
 from ..task.batches import rows
 from .campaign import Campaign
@@ -33,6 +34,7 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
 
     Raises:
         GateFailure: one of its runs raised.
+        StepError: a training that its owner wrote does not repeat itself, so that nothing was compared.
     """
     task = campaign.bench.task
     hurried = PLANNED_IN_A_HURRY if campaign.meter.hurried else 1.0
@@ -55,9 +57,32 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
         verdict = judge(pairs, level, entered.spread, campaign.length_after(steps))
         if verdict.state != "undecided":
             break
+    if verdict is not None and verdict.state == "win":
+        _check_again(campaign, steps)
     if verdict is not None:
         campaign.drop(campaign.trials[-1], f"the gate's verdict: {verdict.why}")
     return verdict
+
+
+def _check_again(campaign: Campaign, steps: int) -> None:
+    """Runs the first run of a gate again, where its owner wrote the training: candidates may have left it something.
+
+    It has a share of a gate's time at the most, and none of its steps: a search by `loss` has nothing of the kind.
+    """
+    own, bench = campaign.bench.task.own, campaign.bench
+    first = next(trial for trial in campaign.trials if trial.stage == "gate")
+    if own is None or first.curve is None or campaign.meter.hurried:
+        return
+    seen = first.curve
+
+    def run() -> Curve:
+        job = Job(first.number, "gate", first.candidate, first.seed, min(steps, seen.steps))
+        outcome = bench.perform(job, lambda curve: True)
+        if outcome.curve is None:
+            raise GateFailure(outcome.reason)
+        return outcome.curve
+
+    check_repeated(own, bench.task.model, seen.losses, run)
 
 
 def _looks(campaign: Campaign, pair: float) -> dict[int, float]:

@@ -52,7 +52,13 @@ ROUNDING, HALF_ROUNDING = 1e-5, 3e-3
 
 
 class Own(Protocol):
-    """A training that its owner wrote, in the place of batches, loss and optimizer."""
+    """A training that its owner wrote, in the place of batches, loss and optimizer.
+
+    Attributes:
+        train: the generator function.
+    """
+
+    train: Callable[[nn.Module, int], Any]
 
     def begun(self, model: nn.Module, seed: int) -> Any:
         """Returns the steps of a training that begins at a model's present weights."""
