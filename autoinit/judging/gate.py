@@ -280,9 +280,10 @@ def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD, lengt
         return verdict.undecided(f"on held-back data {_times(length)} the steps would leave it behind")
     reached = f"{number(_mean([pair.champion.loss for pair in pairs]))} in {steps} steps"
     own = number(_mean([pair.own.loss for pair in pairs]))
+    what = "loss" if pairs[0].ratios else "value"
     if rescued:
-        return verdict.win(f"from the model's own weights the loss stays at {own}, from these it reaches {reached}")
-    return verdict.win(f"from these weights the loss reaches {reached}, from the model's own {own}")
+        return verdict.win(f"from the model's own weights the {what} stays at {own}, from these it reaches {reached}")
+    return verdict.win(f"from these weights the {what} reaches {reached}, from the model's own {own}")
 
 
 @dataclass(frozen=True, slots=True)
