@@ -25,6 +25,7 @@ _SHOWN = 8
 _LABEL = "  {:7}"
 _INDENT = " " * 9
 _SCORE = "score: log of the loss against a constant guess, plus gradient range; lower is better"
+_DIFFERENCE = "score: value less your own weights' first, in units of its size, plus gradient range; lower is better"
 
 
 class Shown:
@@ -273,7 +274,8 @@ def _explained(selection: Shown, *, keys: bool = False, above: str | None = None
     states = trials[trials.stage == "search"].state.value_counts().to_dict()
     where = " on the proxy" if selection.proxy else ""
     yield f"searched{where}: {', '.join(f'{count} {state}' for state, count in states.items())}"
-    yield f"{_SCORE}. → the choice."
+    ratios = selection.gain is None or selection.gain.unit is None
+    yield f"{_SCORE if ratios else _DIFFERENCE}. → the choice."
     if not keys:
         for word, meaning in glossary(row["recipe"] for row in _best(trials, selection.recipe.key)):
             if above is None or word in above:
