@@ -147,6 +147,22 @@ def test_what_the_trainings_open_is_closed_in_worker_processes_too(tmp_path: Pat
         assert opened if executor == "sequential" else opened - {os.getpid()}, "some wait between rounds"
         assert list(tmp_path.iterdir()) == []
 
+    def stop(event: Any) -> None:
+        if event.stage == "search" and len(list(tmp_path.iterdir())) > 3:
+            raise RuntimeError("seen enough")
+
+    for executor in ("sequential", "processes"):
+        with pytest.raises(RuntimeError, match="seen enough"):
+            autoinit.select(
+                deep(),
+                train=train,
+                example=BATCHES[0],
+                budget=STEPS,
+                executor=executor,  # type: ignore[arg-type]
+                progress=stop,
+            )
+        assert list(tmp_path.iterdir()) == [], "those that wait are closed where a search ends early"
+
 
 def test_one_step_of_it_at_a_time_is_said_and_stacks_are_refused() -> None:
     with pytest.raises(ArgumentError, match=r"stacked.*a training of its own \(train=\) takes its steps by itself"):
@@ -348,3 +364,37 @@ def test_what_comes_over_late_is_noticed_before_a_win_is_believed() -> None:
     model = deep()
     with unchanged(model), pytest.raises(StepError, match=r"the same numbers twice.*step 2\d gave"):
         autoinit.select(model, train=train, example=BATCHES[0], budget=STEPS, executor="processes", concurrency=2)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.4, 1.9, 3.0])
+def test_what_is_taken_off_a_value_changes_nothing_of_the_answer(shift: float) -> None:
+    """A likelihood begins above zero and ends below; what counts is who is lower, and by how much."""
+
+    def train(model: nn.Module, seed: int) -> Iterator[Tensor]:
+        for value in descent(model, seed):
+            yield value - shift
+
+    options: dict[str, Any] = {"recipes": ["orthogonal", "xavier_normal", "he_normal"], "budget": STEPS}
+    selection = autoinit.select(deep(), train=train, example=BATCHES[0], **options)
+    assert (selection.answer, selection.recipe.base) == ("better", "orthogonal")
+    searched = selection.trials[(selection.trials.stage == "search") & (selection.trials.state == "complete")]
+    ends = searched.sort_values("score").last_loss.tolist()
+    assert ends[0] == min(ends)
+    assert searched.score.nunique() == len(searched)
+    assert selection.gain is not None
+    if shift:
+        assert selection.gain.unit is not None
+        assert "value reaches -" in selection.why or "it reaches -" in selection.why
+        assert "loss ×" not in str(selection)
+
+
+def test_returns_that_are_nothing_at_first_are_told_apart() -> None:
+    """A sparse reward: minus zero for a while, and then less."""
+
+    def train(model: nn.Module, seed: int) -> Iterator[float]:
+        for step, value in enumerate(descent(model, seed)):
+            yield min(0.0, float(value) - 2.25) if step > 4 else -0.0
+
+    options: dict[str, Any] = {"recipes": ["orthogonal", "xavier_normal"], "budget": STEPS}
+    selection = autoinit.select(deep(), train=train, example=BATCHES[0], **options)
+    assert (selection.answer, selection.recipe.base) == ("better", "orthogonal")

@@ -26,6 +26,9 @@ RANGE_WEIGHT, RANGE_CAP = 0.05, 3.0
 RANGE_STEP = 20
 """The step at which the range of gradients is taken: early enough to tell, past the first jolts."""
 
+LOWEST = -1000.0
+"""What u of a difference is at least: so many units below the reference all are alike."""
+
 TINY = 1e-12
 """Stands for the reference of losses that are all 0, of which there is no logarithm."""
 
@@ -105,8 +108,18 @@ class Reference:
             first = next((value for value in finite if value > 0), TINY)
             known = constant is not None and constant > 0
             return Reference(constant if constant and known else first, guess=known)
-        spread = max(finite) - min(finite)
-        return Reference(finite[0], scale=max(abs(finite[0]), spread, 1e-12), guess=False)
+        return Reference.of_differences(finite)
+
+    @staticmethod
+    def of_differences(own: Sequence[float], least: float = TINY) -> Reference:
+        """Returns the reference of a task whose losses can be negative.
+
+        Args:
+            own: finite losses of a probe of the owner's own weights, one at least.
+            least: size of a unit at the least.
+        """
+        spread = max(own) - min(own)
+        return Reference(own[0], scale=max(abs(own[0]), spread, least), guess=False)
 
     @property
     def ratios(self) -> bool:
@@ -125,7 +138,7 @@ class Reference:
         if not math.isfinite(loss):
             return math.log(CEILING)
         if self.scale is not None:
-            return min(max((loss - self.loss) / self.scale, math.log(FLOOR)), math.log(CEILING))
+            return min(max((loss - self.loss) / self.scale, LOWEST), math.log(CEILING))
         return min(math.log(max(loss, FLOOR * self.loss) / self.loss), math.log(CEILING))
 
 

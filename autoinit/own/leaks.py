@@ -256,6 +256,6 @@ def _inside(value: Any) -> list[Any]:
     if isinstance(value, types.GeneratorType):
         frame = value.gi_frame
         return ["ended"] if frame is None else [frame.f_lasti, dict(frame.f_locals)]
-    if isinstance(value, Iterator):
+    if isinstance(value, Iterator) and "__dict__" not in dir(value):
         return [operator.length_hint(value, -1), repr(value) if isinstance(value, itertools.count) else ""]
     return [dict(vars(value))] if "__dict__" in dir(value) else []

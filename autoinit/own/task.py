@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..errors import StepError
 from ..task.batches import Batch, move
 from ..task.casting import Numbers
 from ..task.checks import check_memory, check_trainable, check_weights, device_of, unwrap
-from ..task.data import first_batch
+from ..task.data import check_finite, first_batch
 from ..task.losses import Loss
 from ..task.snapshot import preserved_random
 from ..task.task import Task, autocast_of, examine
@@ -57,6 +59,7 @@ def own_task(
     elif example is not None:
         with torch.inference_mode(False), preserved_random():
             batches = [move(first_batch(example, numbers=Numbers.of(model)), target)]
+            check_finite(batches, "example")
     task = Task(
         model=model,
         device=target,
@@ -69,8 +72,8 @@ def own_task(
         _loss=Loss(step=(lambda model, batch: example(model)) if called else None, example=True),
     )
     with task.preserved() as snapshot:
-        if batches:
-            examine(task, snapshot)
+        if batches and not math.isfinite(loss := examine(task, snapshot)):
+            raise StepError(f"example gives {loss}, and has to give a finite number. Take another input for it.")
         check_repeats(own, model, snapshot)
         task.probe_eval, task.gate_eval = own.parts(model)
         task.loss_name = "train"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
 from types import GeneratorType
 from typing import Any
 
@@ -26,8 +28,8 @@ FORM = (
     "each step, lower is better."
 )
 VALIDATE_FORM = (
-    "It is called as validate(model, part), with part 0 in the search and 1 at the gate, and returns a number, or one "
-    "number for each group of as many held-back rows."
+    "It is called as validate(model, part), with part 0 in the search and 1 at the gate, in evaluation mode, without "
+    "gradients (torch.enable_grad() brings them back), and returns a number, or one for each group of held-back rows."
 )
 ALONE = "a training of its own (train=) takes its steps by itself"
 """Why several candidates cannot be one stack, nor a step be recorded."""
@@ -43,13 +45,15 @@ def check_beside_train(**given: Any) -> None:
     beside = [name for name, value in given.items() if value is not None]
     if beside:
         raise ArgumentError(
-            f"train is given, and so is {', '.join(beside)}: a training of one's own makes its batches, losses and "
-            "optimizers itself, trains on any device, and only on this model. Leave one of the two out."
+            f"Beside train stands {', '.join(beside)}. A training of one's own makes its batches, losses, rates and "
+            "precision itself, and has no epochs and no proxy. Leave one of the two out."
         )
 
 
 def check_beside_data(data: Any, **given: Any) -> None:
     """Raises ArgumentError where there is nothing to train on, or what belongs to `train` stands beside data."""
+    if inspect.isgeneratorfunction(data):
+        raise ArgumentError("data is a generator function. A training of your own is given by name: train=….")
     if data is None:
         raise ArgumentError(
             "select has neither data nor train. Pass data to train probes on, select(model, data), or a training of "
@@ -58,8 +62,8 @@ def check_beside_data(data: Any, **given: Any) -> None:
     beside = [name for name, value in given.items() if value is not None]
     if beside:
         raise ArgumentError(
-            f"{', '.join(beside)} belongs to train=, a training of your own, which is not given. Leave it out; data "
-            "are held back by val_data=."
+            f"{', '.join(beside)} belongs to train=, a training of your own, which is not given. Leave it out, or pass "
+            "train= in the place of data."
         )
 
 
@@ -108,10 +112,13 @@ class OwnTraining:
         seconds: that a step, or a call of `validate`, may take; None for five minutes.
 
     Raises:
-        StepError: one of them cannot be called, or the time is no positive number.
+        StepError: one of them cannot be called.
+        ArgumentError: the time is no positive number.
     """
 
     def __init__(self, train: Any, validate: Any = None, seconds: float | None = None) -> None:
+        if isinstance(train, Generator):
+            raise StepError(f"train is a generator that runs already. Pass the function itself, uncalled. {FORM}")
         if not callable(train):
             raise StepError(f"train is {_named(train)}, which cannot be called. {FORM}")
         if validate is not None and not callable(validate):
@@ -121,7 +128,7 @@ class OwnTraining:
             _check_takes_two(validate, "validate", VALIDATE_FORM)
         given: Any = SECONDS if seconds is None else seconds
         if isinstance(given, bool) or not isinstance(given, Real) or not 0 < float(given) < math.inf:
-            raise StepError(f"timeout is {seconds!r}. Allowed: a positive number of seconds for a step, or None.")
+            raise ArgumentError(f"timeout is {seconds!r}. Allowed: a positive number of seconds for a step, or None.")
         self.train: Callable[[nn.Module, int], Any] = train
         self.validate: Callable[[nn.Module, int], Any] | None = validate
         self.seconds = float(given)
@@ -142,7 +149,7 @@ class OwnTraining:
         """
         assert self.validate is not None
         late = f"validate took more than {self.seconds:g} s"
-        versions = [parameter._version for parameter in model.parameters()]
+        before = _sizes(model)
         traces = Traces(model)
         try:
             with eval_mode(model), torch.no_grad(), _timely(self.seconds, late):
@@ -154,12 +161,14 @@ class OwnTraining:
             raise StepError(f"validate failed: {described(error)}. {hint(error) or VALIDATE_FORM}") from error
         finally:
             traces.wipe()
-        if versions != [parameter._version for parameter in model.parameters()]:
-            raise StepError("validate changes the model's weights. It is to measure them: leave the optimizer out.")
+        if _sizes(model) != before:
+            raise StepError(
+                "validate leaves other weights in the model than it found. It is to measure them, not to train."
+            )
         values = [_number(value, "validate") for value in _listed(found)]
         if not values or len(values) != self._counts.setdefault(part, len(values)):
-            before = self._counts.get(part, 0)
-            raise StepError(f"validate returned {len(values)} numbers and {before} before. {VALIDATE_FORM}")
+            usual = self._counts.get(part, 0)
+            raise StepError(f"validate returned {len(values)} numbers and {usual} before. {VALIDATE_FORM}")
         return values
 
     def parts(self, model: nn.Module) -> list[tuple[HeldBack, ...]]:
@@ -248,8 +257,16 @@ class Steps:
         except (StepError, *OUT_OF_MEMORY):
             raise
         except USER_ERRORS as error:
-            said = described(error).rstrip(".")
-            raise StepError(f"train failed {where}: {said}. {hint(error)}".rstrip()) from error
+            said, place = described(error).rstrip("."), _place(error, self._own.train)
+            raise StepError(f"train failed {where}{place}: {said}. {hint(error)}".rstrip()) from error
+
+
+def _place(error: BaseException, train: Callable[..., Any]) -> str:
+    """Returns the line of a training's own file that an error went through last: of one in a worker no more is told."""
+    code = inspect.unwrap(train)
+    file = code.__code__.co_filename if inspect.isfunction(code) else ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" (line {lines[-1]} of {Path(file).name})" if lines else ""
 
 
 class _Modes:
@@ -285,6 +302,17 @@ def _check_takes_two(function: Callable[..., Any], name: str, form: str) -> None
         signature.bind(None, 0)
     except TypeError:
         raise StepError(f"{name} takes {signature}, and not two arguments. {form}") from None
+
+
+def _sizes(model: nn.Module) -> list[float]:
+    """Returns two norms of each weight: they show whether values have changed, and not how they were written."""
+    found = []
+    for parameter in model.parameters():
+        weight = parameter.detach()
+        numbers = weight if weight.is_floating_point() or weight.is_complex() else weight.float()
+        found += [torch.linalg.vector_norm(numbers, order).float() for order in (1, 2)]
+    sizes: list[float] = torch.stack([one.to(found[0].device) for one in found]).tolist()
+    return sizes
 
 
 def _yielded(value: Any, place: str) -> float | Tensor:

@@ -43,6 +43,9 @@ Progress = Callable[[ProgressEvent], None]
 FORESEEABLE_LENGTH = 100.0
 """How many times as long as the gate's runs a training counts as at most: beyond, a trend of theirs says nothing."""
 
+UNIT, SMALLEST_UNIT = 0.1, 0.001
+"""Share of all values' spread that a unit of differences is at least when it is set, and may have become later."""
+
 Decide = Callable[[Job, Curve], str]
 """Asked with a job's curve at each rung; what it returns is why the job ends there, empty to go on."""
 
@@ -62,6 +65,7 @@ class Campaign:
         training_steps: of the training that the weights are chosen for; None where nobody says.
         ended: why the search needed no more of the budget, in words; empty where it took its share.
         spares: whether the search ends where what is left to find is worth less than its cost.
+        settled: how often what losses are measured against has changed, because values became negative.
         left_over: what was left to find where it ended so; None where it did not.
         further: of the owner's weights beyond their trial, where they were looked at again; else None.
         alike: known recipes that are not tried, because another one gives the same weights → that one.
@@ -85,6 +89,7 @@ class Campaign:
     alone: float = 0.0
     searched_elsewhere: bool = False
     spares: bool = True
+    settled: int = 0
     left_over: Worth | None = None
     further: Curve | None = None
 
@@ -133,15 +138,43 @@ class Campaign:
             return not problems and not ended[job.number]
 
         outcomes = self._outcomes(jobs, on_rung)
-        trials = []
+        numbers = []
         for job, out in zip(jobs, outcomes, strict=True):
-            trials.append(self._log(job, out, ended.get(job.number, "")))
-            told(trials[-1])
-            if why := self._hopeless(trials[-1]):
+            trial = self._log(job, out, ended.get(job.number, ""))
+            numbers.append(trial.number)
+            told(trial)
+            if why := self._hopeless(trial):
                 problems.append(StepError(f"from the model's own weights, {why}"))
         if problems:
             raise problems[0]
-        return trials
+        self._settle()
+        return [self.trials[number] for number in numbers]
+
+    def _settle(self) -> None:
+        """Compares by differences from here on where a value has become negative, and scores anew what is there.
+
+        Whether a metric stays positive is not known before (the likelihood of a density, a return that begins at 0).
+        Asked when all jobs of a batch are logged, so that the answer is the same however many run at a time.
+        """
+        own, reference = self.trials[0].curve if self.trials else None, self.reference
+        if own is None or reference is None or reference.guess:
+            return
+        seen = [value for trial in self.trials if trial.curve is not None for value in _values(trial.curve)]
+        mine = [value for value in own.losses if math.isfinite(value)]
+        if not seen or not mine:
+            return
+        spread = max(seen) - min(seen)
+        ratios = reference.scale is None
+        settled = min(seen) >= 0 if ratios else (reference.scale or 0.0) >= SMALLEST_UNIT * spread
+        if not settled:
+            self.reference = Reference.of_differences(mine, UNIT * spread)
+            self.trials[:] = [self._scored_anew(trial) for trial in self.trials]
+            self.settled += 1
+
+    def _scored_anew(self, trial: Trial) -> Trial:
+        if trial.curve is None or trial.score is None or trial.score.diverged:
+            return trial
+        return dataclasses.replace(trial, score=self.score(trial.curve, trial.curve.steps))
 
     def _hopeless(self, trial: Trial) -> str:
         """Returns why a training that its owner wrote fails from the owner's own weights; empty where it does not."""
@@ -165,7 +198,7 @@ class Campaign:
         for job in jobs:
             cost = steps_of(job.candidate.recipe.calibration)
             begun = job.number < len(self.trials)  # and its trial must not be lost
-            if job.stage == "search" and not begun and cost > left:
+            if job.stage == "search" and not begun and cost > max(0.0, left):
                 found[job.number] = (
                     f"its calibration takes about {cost} training steps, more than the {max(0.0, left):.0f} that the "
                     f"search has left; leave it out, or give {100 * math.ceil(1.2 * cost / share / 100):,} steps"
@@ -266,6 +299,11 @@ class Campaign:
         return trial
 
 
+def _values(curve: Curve) -> list[float]:
+    """Returns all that a training has shown as far as it is finite."""
+    return [value for value in (*curve.losses, *(mean for _, mean in curve.held_back)) if math.isfinite(value)]
+
+
 def _state(outcome: Outcome, ended: str) -> tuple[State, str]:
     curve = outcome.curve
     if curve is None:
@@ -273,5 +311,6 @@ def _state(outcome: Outcome, ended: str) -> tuple[State, str]:
     if outcome.reason:
         return "vetoed", outcome.reason
     if curve.diverged_at is not None:
-        return "diverged", f"the loss was not finite at step {curve.diverged_at}"
+        whose = "loss" if not all(map(math.isfinite, curve.losses)) else "held-back loss"
+        return "diverged", f"the {whose} was not finite at step {curve.diverged_at}"
     return ("pruned", ended) if ended else ("complete", "")

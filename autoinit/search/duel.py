@@ -44,17 +44,17 @@ def duel(campaign: Campaign, entered: Finals, champion: Candidate, plan: Plan) -
     if steps < SHORTEST_RUN:
         return None
     pair = 2 * gate_cost(task, steps)
-    pairs: list[Pair] = []
+    duels: list[tuple[Curve, Curve]] = []
     verdict = None
     for look, level in _looks(campaign, pair / hurried).items():
-        new = look - len(pairs)
-        if pairs and campaign.left_for_pairs(new) < new * pair:
+        new = look - len(duels)
+        if duels and campaign.left_for_pairs(new) < new * pair:
             break  # the machine has become slower than it was when the looks were planned
         try:
-            pairs += _pairs(campaign, entered.own, champion, plan, range(len(pairs), look), steps)
+            duels += _duels(campaign, entered.own, champion, plan, range(len(duels), look), steps)
         except _OutOfTime:
             break
-        verdict = judge(pairs, level, entered.spread, campaign.length_after(steps))
+        verdict = judge(_pairs(campaign, duels, steps), level, entered.spread, campaign.length_after(steps))
         if verdict.state != "undecided":
             break
     if verdict is not None and verdict.state == "win":
@@ -111,10 +111,10 @@ class GateFailure(Exception):
     """A run of the gate raised; the message says what."""
 
 
-def _pairs(
+def _duels(
     campaign: Campaign, own: Candidate, champion: Candidate, plan: Plan, orders: range, steps: int
-) -> list[Pair]:
-    """Returns the pairs on some fresh batch orders.
+) -> list[tuple[Curve, Curve]]:
+    """Returns the trainings of the champion and of the owner's weights on some fresh batch orders.
 
     Raises:
         GateFailure: out of memory, or whatever else went wrong in a run.
@@ -124,12 +124,16 @@ def _pairs(
     entries = [(arm, f"gate {order}") for order in orders for arm in (own, champion)]
     jobs = campaign.jobs("gate", entries, steps, rungs=rungs)
     jobs[1::2] = [dataclasses.replace(job, plan=plan) for job in jobs[1::2]]  # the owner's weights are what they are
-    trials = campaign.run(jobs, functools.partial(_in_time, campaign))
-    curves = [_curve(trial) for trial in trials]
-    reference = campaign.reference or Reference.of(campaign.bench.task.reference, curves[0].losses)
-    duels = zip(curves[1::2], curves[::2], strict=True)
+    curves = [_curve(trial) for trial in campaign.run(jobs, functools.partial(_in_time, campaign))]
+    return list(zip(curves[1::2], curves[::2], strict=True))
+
+
+def _pairs(campaign: Campaign, duels: Sequence[tuple[Curve, Curve]], steps: int) -> list[Pair]:
+    """Returns what the gate looks at of its runs, of earlier looks too: what they are measured against may change."""
+    reference = campaign.reference or Reference.of(campaign.bench.task.reference, duels[0][1].losses)
     held_back = evaluated(campaign.bench.task.gate_eval, steps)
-    return [pair_of(*arms, reference, len(early), [rows(group) for group in held_back]) for arms in duels]
+    early = len(evaluations(steps)[0])
+    return [pair_of(*arms, reference, early, [rows(group) for group in held_back]) for arms in duels]
 
 
 def _in_time(campaign: Campaign, job: Job, curve: Curve) -> str:

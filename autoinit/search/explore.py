@@ -57,7 +57,8 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study, write: Callab
     rounds = Rounds.worth_it(campaign, known, proposes=not space.listed) if together else None
     if rounds is not None:
         halving = Halving(_try_known(campaign, space, study, rounds, write))
-        halving.recall(rounds.totals)
+        if not campaign.settled:
+            halving.recall(rounds.totals)
         halving.learn(campaign.trials)
         if space.listed:
             campaign.ended = _all_tried(campaign, limit)
@@ -68,7 +69,10 @@ def explore(campaign: Campaign, space: Space, study: optuna.Study, write: Callab
             return
         # A sampler of its own for each batch: what it proposes then depends on the trials before, and on nothing else.
         study.sampler = optuna.samplers.TPESampler(seed=seed_of_use(campaign.bench.seed, f"tpe {len(campaign.trials)}"))
+        settled = campaign.settled
         trials = _try_batch(campaign, space, study, halving, distinct, count, write)
+        if campaign.settled != settled:
+            halving, trials = Halving(halving.rungs), campaign.trials  # what it knew was measured otherwise
         if not trials:
             campaign.ended = "all that differ on this model were tried"
             return

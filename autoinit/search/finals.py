@@ -86,6 +86,7 @@ def finals(campaign: Campaign, *, tune_lr: bool) -> Finals:
         jobs = campaign.jobs("final", [(arm, f"final {order}") for arm in entered], steps)
         for arm, trial in zip(entered, campaign.run(jobs), strict=True):
             runs.setdefault(arm, []).append(trial)
+        runs = {arm: [campaign.trials[trial.number] for trial in trials] for arm, trials in runs.items()}
         if order == 0:
             arms = [_best_lr(runs, arm) for arm in arms]
         again = len(arms) * final_cost(campaign.bench.task, steps)

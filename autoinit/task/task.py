@@ -482,11 +482,12 @@ def measured_task(
     return task
 
 
-def examine(task: Task, snapshot: Snapshot) -> None:
-    """Runs one forward and backward pass on a task's first batch, as a check, and puts the model back."""
-    _examine(task, snapshot)
+def examine(task: Task, snapshot: Snapshot) -> float:
+    """Runs one forward and backward pass on a task's first batch, as a check; puts the model back, returns the loss."""
+    loss = _examine(task, snapshot)
     task._output = None
     snapshot.rewind()
+    return loss
 
 
 def autocast_of(dtype: torch.dtype | None, device: torch.device) -> torch.dtype | None:
@@ -501,8 +502,8 @@ def autocast_of(dtype: torch.dtype | None, device: torch.device) -> torch.dtype 
     return dtype
 
 
-def _examine(task: Task, snapshot: Snapshot) -> None:
-    """Runs one step: checks that it works, and learns the loss and what a step does beside it."""
+def _examine(task: Task, snapshot: Snapshot) -> float:
+    """Runs one step, and returns its loss: checks that it works, and learns the loss and what a step does beside it."""
     batch = clone(move(task.train[0], task.device))
     versions = [tensor._version for tensor in tensors(batch)]
     task.model.train()
@@ -519,6 +520,7 @@ def _examine(task: Task, snapshot: Snapshot) -> None:
     task.model.zero_grad(set_to_none=True)
     # Of the prediction only its shape is asked for later; a language model's takes more memory than its weights.
     task._output = None if not seen or seen[0] is None else torch.empty_like(seen[0], device="meta")
+    return value.item()
 
 
 def _learn_manner(task: Task) -> None:
@@ -671,10 +673,12 @@ def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Excep
     name, first = next(matrices, next(task.model.named_parameters()))
     bytes_hint = _BYTES if any(tensor.dtype == torch.uint8 for tensor in tensors(batch)) else ""
     example_hint = _EXAMPLE if _is_example(batch) else ""
-    remedy = known or (
-        f"{bytes_hint}{example_hint}Batches are split into (inputs…, target); pass step=callable(model, batch) where "
-        "that is wrong."
+    whole = "example=callable (model) -> scalar" if task.own is not None else "step=callable(model, batch)"
+    remedy = (
+        known
+        or f"{bytes_hint}{example_hint}Batches are split into (inputs…, target); pass {whole} where that is wrong."
     )
+
     return DataError(
         f"the model cannot take a batch of {describe(batch)}; its first weight {name!r} is {describe(first)}. "
         f"It said {said}. {remedy}"

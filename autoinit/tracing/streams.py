@@ -304,7 +304,7 @@ def networks(nodes: Iterable[Node], at: Mapping[str, Sequence[Node]], matrices: 
     every = list(nodes)
     for node in every:
         for edge in node.inputs:
-            if edge is not None and (edge.node.inputs or edge.node.leaf):
+            if edge is not None and (edge.node.op != "AccumulateGrad" or edge.node.leaf):
                 root[top(edge.node)] = top(node)
     for users in at.values():
         for one, other in itertools.pairwise(users):

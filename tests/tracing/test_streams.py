@@ -371,3 +371,19 @@ def test_an_actor_and_a_critic_that_read_the_same_state_are_two() -> None:
     assert graph.networks == (0, 0)
     plan = autoinit.resolve("rl", graph)
     assert [plan[name].std for name in ("one.2.weight", "other.2.weight")] == pytest.approx([0.01 / 8**0.5, 8**-0.5])
+
+
+def test_what_shares_a_recurrent_cell_is_one_network() -> None:
+    class Readers(nn.Module):
+        def __init__(self, *, shared: bool) -> None:
+            super().__init__()
+            self.cells = nn.ModuleList(nn.GRU(4, 8, batch_first=True) for _ in range(1 if shared else 2))
+            self.heads = nn.ModuleList(nn.Linear(8, 2) for _ in range(2))
+
+        def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
+            cells = (self.cells[0], self.cells[-1])
+            return tuple(head(cell(rows)[0][:, -1]) for cell, head in zip(cells, self.heads, strict=True))
+
+    rows = torch.linspace(-1, 1, 60).reshape(3, 5, 4)
+    assert autoinit.trace(Readers(shared=True), rows).networks == ()
+    assert autoinit.trace(Readers(shared=False), rows).networks == (0, 0)
