@@ -230,7 +230,7 @@ def test_an_environment_that_crashes_is_named_with_the_step() -> None:
     model = Agent()
     with (
         unchanged(model),
-        pytest.raises(StepError, match="train failed in step 1.*ConnectionResetError: the simul"),
+        pytest.raises(StepError, match=r"train failed in step 1.*ConnectionResetError: the simul"),
     ):
         autoinit.select(model, train=functools.partial(reinforce, environment=world), example=touched, budget=5)
 
