@@ -204,6 +204,7 @@ class Pair:
         rows: in each group of held-back rows.
         ratios: whether relative losses stay positive, so that what two arms are to each other is their ratio.
         unit: where they do not, the size of one unit of a difference, in the values' own units.
+        guess: whether what they are relative to is a constant guess's loss, and not the owner's own first one.
     """
 
     champion: Arm
@@ -212,6 +213,7 @@ class Pair:
     rows: tuple[int, ...] = ()
     ratios: bool = True
     unit: float | None = None
+    guess: bool = True
 
     @property
     def training(self) -> float:
@@ -257,7 +259,10 @@ def judge(pairs: Sequence[Pair], level: float, spread: Spread = NO_SPREAD, lengt
     if gain.estimate >= 0:
         return verdict.loss("trained on fresh batch orders it is no better than the model's own")
     if lead.estimate >= 0:
-        return verdict.longer("so early both are no better than a constant guess", length)
+        if pairs[0].guess:
+            return verdict.longer("so early both are no better than a constant guess", length)
+        began = "so early both are above what the model's own weights began at"
+        return verdict.longer(f"{began}, and lower is better", length)
     still = _stands_still(pairs)
     noisy = (float(stdtr(freedom, lead.estimate / error)) if error > 0 else 0.0) > level
     if noisy and not (still and _falls(pairs)):

@@ -127,6 +127,11 @@ def _notes(recipe: Recipe, graph: Graph) -> Iterator[str]:
         and not (multiplied or unattended)
     ):
         yield f"{entry.about.title}, left out here: {entry.about.left_out}."
+    if _of_heads(recipe) and not any(layer.role == "output" or layer.tied_to for layer in graph.layers):
+        yield (
+            f"No head was told, so {_of_heads(recipe)} sets nothing. With data or an example the architecture is read "
+            "from a pass, which tells heads."
+        )
     closers = [layer for layer in graph.weights if layer.closes_branch]
     if recipe.residual_out == "zero" and (stuck := sum(layer.rectified for layer in closers)):
         yield f"{stuck} of {len(closers)} branches end in a ReLU, which passes no gradient at zero: they are drawn."
@@ -136,6 +141,13 @@ def _notes(recipe: Recipe, graph: Graph) -> Iterator[str]:
         yield from _not_linear(graph)
     if recipe.widths == "mup" and (tied := mup_left_out(graph)):
         yield tied
+
+
+def _of_heads(recipe: Recipe) -> str:
+    """Returns what a recipe says of heads alone, in words; empty where it says nothing."""
+    if recipe.base == "rl":
+        return "what rl gives a policy's head and a value's"
+    return "" if recipe.head == "same" else f"head={recipe.head}"
 
 
 def _unlike_mimetic(graph: Graph) -> Iterator[str]:

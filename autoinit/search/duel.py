@@ -171,6 +171,7 @@ def pair_of(champion: Curve, own: Curve, reference: Reference, early_ones: int, 
         rows=tuple(rows) if ended else (),
         ratios=reference.ratios,
         unit=reference.scale,
+        guess=reference.guess,
     )
 
 

@@ -21,13 +21,16 @@ MOSTLY = 0.8
 
 Answer = Literal["better", "no better", "unsure"]
 
+OWN_TRAINING = "the given training"
+"""How it begins what was trained by a generator of its owner's."""
+
 _LOSSES = {
     "model": "the model's own loss",
     "cross_entropy": "cross-entropy",
     "mse": "mean squared error",
     "custom": "the given loss",
     "step": "the given step",
-    "train": "the given training",
+    "train": OWN_TRAINING,
 }
 
 

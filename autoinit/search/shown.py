@@ -19,12 +19,13 @@ from ..screen import markup
 from ..screen.chart import Interval, intervals
 from ..screen.columns import Column, table, wrapped
 from .costs import Cost
-from .reasons import Answer
+from .reasons import OWN_TRAINING, Answer
 
 _SHOWN = 8
 _LABEL = "  {:7}"
 _INDENT = " " * 9
 _SCORE = "score: log of the loss against a constant guess, plus gradient range; lower is better"
+_OWN_SCORE = "score: log of the value against your own weights' first, plus gradient range; lower is better"
 _DIFFERENCE = "score: value less your own weights' first, in units of its size, plus gradient range; lower is better"
 
 
@@ -274,8 +275,10 @@ def _explained(selection: Shown, *, keys: bool = False, above: str | None = None
     states = trials[trials.stage == "search"].state.value_counts().to_dict()
     where = " on the proxy" if selection.proxy else ""
     yield f"searched{where}: {', '.join(f'{count} {state}' for state, count in states.items())}"
-    ratios = selection.gain is None or selection.gain.unit is None
-    yield f"{_SCORE if ratios else _DIFFERENCE}. → the choice."
+    said = _OWN_SCORE if selection.task.startswith(OWN_TRAINING) else _SCORE
+    if selection.gain is not None and selection.gain.unit is not None:
+        said = _DIFFERENCE
+    yield f"{said}. → the choice."
     if not keys:
         for word, meaning in glossary(row["recipe"] for row in _best(trials, selection.recipe.key)):
             if above is None or word in above:

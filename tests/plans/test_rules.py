@@ -3,8 +3,11 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from graphs import GRAPHS, ONLY_FOR, bias, linear, lstm, mlp, transformer
+from torch import nn
 
+import autoinit
 from autoinit.errors import ArgumentError
 from autoinit.graph import Graph, Layer
 from autoinit.plans.bias import SMALLEST_FREQUENCY
@@ -170,3 +173,15 @@ def test_a_layer_without_entries_is_kept_and_its_bias_is_not(name: str) -> None:
         return
     plan = resolve(name, graph)
     assert plan["empty"].reason == plan["none"].reason == "it has no entries"
+
+
+def test_a_rule_for_heads_says_where_none_is_told() -> None:
+    model = nn.ModuleDict({"policy": nn.Linear(4, 2), "value": nn.Linear(4, 1)})
+    for recipe, said in (("rl", "what rl gives a policy's head"), (Recipe(head="zero"), "head=zero sets nothing")):
+        notes = " ".join(autoinit.apply_(model, recipe).notes)
+        assert "No head was told" in notes
+        assert said in notes
+    seen = autoinit.apply_(
+        model, "rl", [torch.ones(2, 4)], step=lambda m, x: m["policy"](x).sum() + m["value"](x).square().sum()
+    )
+    assert not any("No head" in note for note in seen.notes)
