@@ -69,7 +69,7 @@ def own_task(
         optimizer_name="its own",
         seed=seed,
         own=own,
-        _loss=Loss(step=(lambda model, batch: example(model)) if called else None, example=True),
+        _loss=Loss(step=(lambda model, batch: example(model)) if called else None, example=True, source="example"),
     )
     with task.preserved() as snapshot:
         if batches and not math.isfinite(loss := examine(task, snapshot)):

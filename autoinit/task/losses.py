@@ -216,6 +216,7 @@ class Loss:
 
     Attributes:
         name: where it comes from; known after the first call.
+        source: what a step is called in messages.
         example: any output will do, as long as it gives a scalar with a gradient: for reading an
             architecture from an example input without target.
     """
@@ -225,6 +226,7 @@ class Loss:
         loss: Callable[[Any, Any], Tensor] | None = None,
         step: Callable[[nn.Module, Batch], Tensor] | None = None,
         example: bool = False,
+        source: str = "step",
     ) -> None:
         for label, value in (("loss", loss), ("step", step)):
             if isinstance(value, type):
@@ -235,6 +237,7 @@ class Loss:
             raise StepError("loss and step are both given; a step computes its own loss, so pass only one.")
         self._loss = loss
         self._step = step
+        self.source = source
         self.example = example
         self._place: int | None = None
         self.name: LossName = "step" if step is not None else "custom"
@@ -248,7 +251,7 @@ class Loss:
         if self._step is not None:
             with stilled(model):
                 value = self._step(model, batch)
-            return _scalar(self._picked(value), "example" if self.example else "step")
+            return _scalar(self._picked(value), self.source)
         args, keywords, target = split(batch)
         if self._loss is None:
             output = model(*args, **keywords)

@@ -657,7 +657,7 @@ def _check_reached(task: Task, value: Tensor) -> None:
 def _rejection(task: Task, batch: Batch, seen: list[Tensor | None], error: Exception) -> AutoInitError:
     """Returns an error with the shapes of both sides of what did not fit."""
     said, known = described(error).rstrip("."), hint(error)
-    if task._loss.is_step and task._loss.example:
+    if task.own is not None and task._loss.is_step:
         remedy = known or "It is called as example(model), and returns a scalar that all of the model's parts touch."
         return StepError(f"example failed: {said}. {remedy}")
     if task._loss.name == "step":

@@ -182,6 +182,6 @@ def test_a_rule_for_heads_says_where_none_is_told() -> None:
         assert "No head was told" in notes
         assert said in notes
     seen = autoinit.apply_(
-        model, "rl", [torch.ones(2, 4)], step=lambda m, x: m["policy"](x).sum() + m["value"](x).square().sum()
+        model, "rl", torch.ones(2, 4), step=lambda m, x: m["policy"](x).sum() + m["value"](x).square().sum()
     )
     assert not any("No head" in note for note in seen.notes)
