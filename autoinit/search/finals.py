@@ -275,7 +275,8 @@ def _no_rival(campaign: Campaign, none_tried: str) -> NoChampion:
     if len(broken) == len(others):
         why = f"every one of {len(others)} candidates was vetoed, diverged or failed (the first: {broken[0].reason})"
         return NoChampion(why + _own_diverged(campaign))
-    why = f"none of {len(others)} candidates beat the model's own weights in the search"
+    whoever = f"none of {len(others)} candidates beat" if len(others) > 1 else "the one candidate did not beat"
+    why = f"{whoever} the model's own weights in the search"
     return _nothing_left(campaign, f"{why}, and ") or NoChampion(why)
 
 

@@ -75,7 +75,7 @@ def test_no_champion_where_nothing_beats_the_owner(campaign: Campaign) -> None:
     try_all(campaign, Candidate(OWN), BAD)
     entered = finals(campaign, tune_lr=False)
     assert entered.champion is None
-    assert entered.nobody == NoChampion("none of 1 candidates beat the model's own weights in the search")
+    assert entered.nobody == NoChampion("the one candidate did not beat the model's own weights in the search")
 
 
 def test_a_small_lead_in_very_short_probes_goes_no_further(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
