@@ -26,9 +26,9 @@ What to call; `help(autoinit.select)` and so on say the rest:
     init, testing     draws as functions of one tensor; a suite for draws of your own
 
 What comes back or is passed: Selection, Diagnosis, Finding, Recommendation, CoordinateCheck, Plan (of Fill), Graph
-(of Layer), Recipe, Renewal, Ticket, LearnedStart, Budget, Task, Recommender, Study. Every error is an AutoInitError:
-ArgumentError, BudgetError, CalibrationError, DataError, DeviceError, FactoryError, KnowledgeError, ModelError,
-OptimizerError, PlanFileError, PlanMismatchError, RecipeError, SourceError, StepError, StorageError.
+(of Layer), Recipe, Renewal, Ticket, LearnedStart, Budget, Step, Task, Recommender, Study. Every error is an
+AutoInitError: ArgumentError, BudgetError, CalibrationError, DataError, DeviceError, FactoryError, KnowledgeError,
+ModelError, OptimizerError, PlanFileError, PlanMismatchError, RecipeError, SourceError, StepError, StorageError.
 
 Public names are loaded on first use, so that `import autoinit` loads neither torch nor optuna nor pandas.
 """

@@ -148,6 +148,7 @@ def test_a_member_has_the_recipe_and_other_numbers() -> None:
 WITHOUT_RANDOM_NUMBERS = frozenset({
     "as_is", "zeros", "constant", "identity", "hadamard",
     "zero_residual", "label_prior", "class_means", "gradinit", "metainit", "nio",  # of the owner's own draw
+    "multi_task",
     "pissa", "olora", "eva", "lora_ga", "corda", "rows_mean", "rows_zero",  # of trained weights
 })  # fmt: skip
 """Recipes of which a plan has no random number: every member would be the same."""

@@ -123,7 +123,6 @@ def places() -> list[tuple[str, Place]]:
     from autoinit.task.snapshot import Snapshot
     from autoinit.task.task import Task
 
-    probing = sys.modules["autoinit.probing.probe"]
     found: list[tuple[str, Place]] = [
         ("making the task", (vars(selector), "make_task")),
         ("tracing", (vars(selector), "trace_task")),
@@ -141,7 +140,7 @@ def places() -> list[tuple[str, Place]]:
         ("building optimizers", (Task, "build_optimizer")),
         (LOOP, (Training, "go_on")),
         ("evaluation", (Task, "evaluate")),
-        ("norms of gradients", (vars(probing), "_gradient_norms")),
+        ("norms of gradients", (Training, "_norms")),
         ("trainings that wait", (PausedTrainings, "pause")),
         ("trainings that wait", (PausedTrainings, "take")),
         ("trainings that wait", (vars(rounds), "can_be_paused")),
