@@ -6,7 +6,6 @@ import cProfile
 import functools
 import pstats
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
