@@ -340,10 +340,19 @@ def _no_lead(pairs: Sequence[Pair], lead: float, length: float) -> str:
     if pairs[0].steps < FEWEST_STEPS and length > 1:
         return f"in runs of {pairs[0].steps} steps a lead tells who is sooner, and not who trains better"
     made_up = min(1.0, math.log2(length)) * _mean([pair.own.progress for pair in pairs])
-    if lead < made_up + WORTH:
+    if lead < made_up + _worth(pairs):
         return f"the model's own weights are as good with {_times(min(2.0, length))} the steps, or nearly so"
     batch_order = 0.5 * _deviation([pair.own.end for pair in pairs])
     return "" if lead >= batch_order else "its lead is smaller than half of what a batch order does"
+
+
+def _worth(pairs: Sequence[Pair]) -> float:
+    """Returns the lead that has to be left: a tenth of the loss, or, of differences, of the way that was gone as well.
+
+    A unit of those is about the first value, and an agent's return may grow to many times that.
+    """
+    gone = 1.0 if pairs[0].ratios else max(1.0, -_mean([pair.own.end for pair in pairs]))
+    return WORTH * gone
 
 
 def _no_held_back_lead(pairs: Sequence[Pair], length: float) -> str:

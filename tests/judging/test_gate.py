@@ -541,3 +541,28 @@ def test_runs_of_unknown_length_may_be_any_length() -> None:
 def test_of_two_that_are_above_a_constant_guess_neither_leads() -> None:
     above, below = Arm(end=0.5, halfway=0.5), Arm(end=-0.2, halfway=0.5)
     assert (Pair(above, above).lead, Pair(above, below).lead, Pair(below, above).lead) == (0.0, 0.2, -0.2)
+
+
+def test_of_differences_the_lead_that_is_left_is_a_tenth_of_the_way_gone() -> None:
+    """An agent's return of many units: half a unit more than the other makes up is nothing there."""
+    runs = around(
+        -13.5, own=-10.0, halfway=-10.5, own_halfway=-7.0
+    )  # a lead of 3.5, of which 3 are made up in as many steps again
+    assert judge(runs).state == "win"
+    apart = [dataclasses.replace(pair, ratios=False, unit=20.0) for pair in runs]
+    found = judge(apart)
+    assert (found.state, found.why) == (
+        "undecided",
+        "the model's own weights are as good with twice the steps, or nearly so",
+    )
+    further = [
+        dataclasses.replace(pair, ratios=False, unit=20.0)
+        for pair in around(-14.5, own=-10.0, halfway=-11.5, own_halfway=-7.0)
+    ]
+    assert judge(further).state == "win"
+
+
+def test_where_no_constant_guess_is_known_none_is_spoken_of() -> None:
+    rising = [dataclasses.replace(pair, guess=False) for pair in around(0.4, own=0.9, own_halfway=0.5)]
+    assert "both are above what the model's own weights began at, and lower is better" in judge(rising).why
+    assert "no better than a constant guess" in judge(around(0.4, own=0.9, own_halfway=0.5)).why
