@@ -70,6 +70,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "")
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
+def kind(value: object) -> str:
+    """Returns what an object is, with its article: "a deque", "an Adam"."""
+    name = type(value).__name__
+    return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"
+
+
 def numberless(name: str) -> str:
     """Returns a parameter's name with a star for each number: the same one for the same place in all layers."""
     return re.sub(r"\d+", "*", name)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..probing.stepping import InParts
 from ..task.batches import Batch
 from ..task.optimizers import step_scheduler
 from ..task.task import Task
@@ -97,7 +98,7 @@ class Recording:
                     tensor.data = home
 
 
-class Replayed:
+class Replayed(InParts):
     """Takes the steps of one training by replaying a recording.
 
     The first step is the optimizer's own, as is every one until its state is of the recorded form.

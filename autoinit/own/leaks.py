@@ -24,6 +24,7 @@ from ..errors import StepError
 from ..judging.score import Curve
 from ..task.snapshot import Snapshot, seed_generators
 from ..task.task import Own
+from ..text import kind
 from .training import OwnTraining
 
 MOST_STEPS, FEWEST_STEPS = 16, 2
@@ -54,7 +55,7 @@ def check_repeats(own: OwnTraining, model: nn.Module, snapshot: Snapshot) -> Non
     before = _seen(own.train)
     first = _values(own, model, snapshot, None)
     changed = _changed(before, _seen(own.train))
-    _compare(first, _values(own, model, snapshot, len(first)), _kind(model), changed)
+    _compare(first, _values(own, model, snapshot, len(first)), _device(model), changed)
 
 
 def check_repeated(own: Own, model: nn.Module, first: Sequence[float], run: Callable[[], Curve]) -> None:
@@ -74,16 +75,16 @@ def check_repeated(own: Own, model: nn.Module, first: Sequence[float], run: Call
     before = _seen(own.train)
     again = run().losses
     # On a device sums are not always in one order, and what that changes grows with the steps.
-    most = len(again) if _kind(model) == "cpu" else MOST_STEPS
-    _compare(first[:most], again[:most], _kind(model), _changed(before, _seen(own.train)))
+    most = len(again) if _device(model) == "cpu" else MOST_STEPS
+    _compare(first[:most], again[:most], _device(model), _changed(before, _seen(own.train)))
 
 
-def _kind(model: nn.Module) -> str:
+def _device(model: nn.Module) -> str:
     return next(model.parameters()).device.type
 
 
-def _compare(first: Sequence[float], again: Sequence[float], kind: str, changed: Sequence[str]) -> None:
-    rounding = ROUNDING if kind == "cpu" else DEVICE_ROUNDING
+def _compare(first: Sequence[float], again: Sequence[float], device: str, changed: Sequence[str]) -> None:
+    rounding = ROUNDING if device == "cpu" else DEVICE_ROUNDING
     for place, (one, other) in enumerate(zip(first, again, strict=False), 1):
         if not _alike(one, other, rounding):
             raise StepError(
@@ -200,13 +201,11 @@ def _inner(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _words(value: Any) -> str:
-    kind = type(value).__name__
-    kind = f"an {kind}" if kind[0].lower() in "aeiou" else f"a {kind}"
     if isinstance(value, (int, float, str)):
         return repr(value)
     if isinstance(value, (list, tuple, set, dict, collections.deque)):
-        return f"{kind} of {len(value)}"
-    return kind
+        return f"{kind(value)} of {len(value)}"
+    return kind(value)
 
 
 def _hashed(value: Any) -> bytes:

@@ -21,6 +21,7 @@ from ..task.batches import describe
 from ..task.evaluation import eval_mode
 from ..task.machine import OUT_OF_MEMORY
 from ..task.snapshot import Traces, seed_generators
+from ..text import kind
 from .patience import TimeIsUp, within
 
 FORM = (
@@ -120,9 +121,9 @@ class OwnTraining:
         if isinstance(train, Generator):
             raise StepError(f"train is a generator that runs already. Pass the function itself, uncalled. {FORM}")
         if not callable(train):
-            raise StepError(f"train is {_named(train)}, which cannot be called. {FORM}")
+            raise StepError(f"train is {kind(train)}, which cannot be called. {FORM}")
         if validate is not None and not callable(validate):
-            raise StepError(f"validate is {_named(validate)}, which cannot be called. {VALIDATE_FORM}")
+            raise StepError(f"validate is {kind(validate)}, which cannot be called. {VALIDATE_FORM}")
         _check_takes_two(train, "train", FORM)
         if validate is not None:
             _check_takes_two(validate, "validate", VALIDATE_FORM)
@@ -201,7 +202,7 @@ class Steps:
         with self._theirs_on(), self._explained("when it was called"):
             self._steps: Any = own.train(model, seed)
         if not isinstance(self._steps, Iterator):
-            got = "nothing" if self._steps is None else _named(self._steps)
+            got = "nothing" if self._steps is None else kind(self._steps)
             raise StepError(f"train returned {got}, and yields nothing. {FORM}")
 
     def take(self) -> float | Tensor:
@@ -278,9 +279,9 @@ class _Modes:
 
     def set(self) -> None:
         torch.set_grad_enabled(self._gradients)
-        for kind, (enabled, dtype) in self._autocast.items():
-            torch.set_autocast_enabled(kind, enabled)
-            torch.set_autocast_dtype(kind, dtype)
+        for device, (enabled, dtype) in self._autocast.items():
+            torch.set_autocast_enabled(device, enabled)
+            torch.set_autocast_dtype(device, dtype)
 
 
 @contextlib.contextmanager
@@ -336,7 +337,7 @@ def _number(value: Any, whose: str, place: str = "") -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         where = f" in {place}" if place else ""
         verb = whose if place else f"{whose} returned"
-        raise StepError(f"{verb} {_named(value)}{where}, and not a number. {FORM if place else VALIDATE_FORM}")
+        raise StepError(f"{verb} {kind(value)}{where}, and not a number. {FORM if place else VALIDATE_FORM}")
     return float(value)
 
 
@@ -349,15 +350,8 @@ def _listed(found: Any) -> list[Any]:
 
 def _norms(gradients: Any) -> dict[str, float]:
     if not isinstance(gradients, Mapping):
-        raise StepError(
-            f"gradients are {_named(gradients)}. Allowed: a mapping of parameter names to tensors or norms."
-        )
+        raise StepError(f"gradients are {kind(gradients)}. Allowed: a mapping of parameter names to tensors or norms.")
     return {
         str(name): float(torch.linalg.vector_norm(one.detach().float())) if isinstance(one, Tensor) else float(one)
         for name, one in gradients.items()
     }
-
-
-def _named(value: Any) -> str:
-    kind = type(value).__name__
-    return f"an {kind}" if kind[0].lower() in "aeiou" else f"a {kind}"

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from ..task.batches import Batch
@@ -24,8 +23,8 @@ class OwnSteps:
     """Takes each step as a whole, in the place of `backward`; weights have moved when it returns.
 
     Attributes:
-        optimizer: none of ours.
         scaled: never; what it scales is its own affair.
+        whole: always.
 
     Args:
         own: the training.
@@ -33,8 +32,8 @@ class OwnSteps:
         seed: of its batch orders and all else that is random.
     """
 
-    optimizer: Optimizer | None = None
     scaled = False
+    whole = True
 
     def __init__(self, own: Own, model: nn.Module, seed: int) -> None:
         model.train()

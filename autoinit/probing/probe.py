@@ -8,8 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
 from ..judging.score import Curve, Glance
 from ..task.batches import Batch
@@ -18,7 +17,6 @@ from ..task.snapshot import seed_generators
 from ..task.task import Task
 from .own_steps import OwnSteps
 from .recorder import Recorder
-from .signals import norms
 from .stepping import Eager, MakeStepper, Stepper
 
 RungReport = Callable[[Curve], bool]
@@ -67,10 +65,9 @@ class Training:
     def __init__(self, task: Task, *, seed: int, lr_factor: float = 1.0, stepper: MakeStepper = Eager) -> None:
         seed_generators(seed, task.device)
         self._task = task
-        self._own = None if task.own is None else OwnSteps(task.own, task.model, seed)
-        self._stepper: Stepper = self._own or stepper(task, lr_factor)
+        self._stepper: Stepper = stepper(task, lr_factor) if task.own is None else OwnSteps(task.own, task.model, seed)
         # A training that its owner wrote makes its own batches.
-        self._batches = task.order(seed, sys.maxsize) if self._own is None else itertools.repeat(())
+        self._batches = itertools.repeat(()) if self._stepper.whole else task.order(seed, sys.maxsize)
         self._trained = [p for p in task.model.parameters() if p.requires_grad]
         self._recorder = Recorder(scaled=self._stepper.scaled)
         self._unread: list[Tensor | float] = []
@@ -83,20 +80,15 @@ class Training:
     @property
     def drops_gradients(self) -> bool:
         """Whether each of its steps begins without gradients; one that its owner wrote may add them up over several."""
-        return self._own is None
+        return not self._stepper.whole
 
     def kept(self) -> list[Tensor]:
         """Returns the tensors that it keeps from step to step beside the model's."""
-        if self._own is not None:
-            return self._own.kept()
-        optimizer = self._stepper.optimizer
-        leaves = tree_leaves([] if optimizer is None else list(optimizer.state.values()))
-        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        return self._stepper.kept()
 
     def close(self) -> None:
         """Ends it where it stands; a training that its owner wrote closes what it has opened."""
-        if self._own is not None:
-            self._own.close()
+        self._stepper.close()
 
     def go_on(
         self,
@@ -117,7 +109,7 @@ class Training:
             screen: may end it after the first forward and backward pass.
         """
         task, trained, stepper, recorder = self._task, self._trained, self._stepper, self._recorder
-        if self._own is None and not task.model.training:
+        if not (stepper.whole or task.model.training):
             task.model.train()
         started, before, ahead = time.perf_counter(), recorder.seconds, runs_ahead(task.device)
         recorder.go_on(steps, rungs)
@@ -128,21 +120,21 @@ class Training:
             return recorder.curve()
 
         for batch in itertools.islice(self._batches, steps - self.steps):
-            if self._own is not None and recorder.gradients_next:
-                self._own.watch(matrices)
+            if stepper.whole and recorder.gradients_next:
+                stepper.watch(matrices)
             loss = stepper.backward(batch)
             self._unread.append(loss)
             recorder.pass_by()
             if (not ahead or recorder.loss_due) and not self._read():
                 return curve()
             if recorder.glance is None and not recorder.blind:
-                each = self._norms(matrices)
-                recorder.blind = not each and self._own is not None
+                each = stepper.norms(matrices)
+                recorder.blind = stepper.whole and not each
                 seen = None if recorder.blind else recorder.look(each)
                 if seen is not None and not screen(seen):
                     return curve()
             if recorder.range_due:
-                recorder.take_range(self._norms(matrices))
+                recorder.take_range(stepper.norms(matrices))
             stepper.step(loss)
             if recorder.stops_here:
                 batches = held_back(self.steps)
@@ -154,13 +146,7 @@ class Training:
 
     def _read(self) -> bool:
         """Reads the losses of the steps since it was last done; returns whether all are finite."""
-        waiting = numbers([value for value in self._unread if isinstance(value, Tensor)])
-        read = iter(waiting)
+        read = iter(numbers([value for value in self._unread if isinstance(value, Tensor)]))
         losses = [next(read) if isinstance(value, Tensor) else value for value in self._unread]
         self._unread.clear()
         return self._recorder.read(losses)
-
-    def _norms(self, parameters: Sequence[nn.Parameter]) -> list[float]:
-        if self._own is not None:
-            return self._own.norms(parameters)
-        return norms([p.grad for p in parameters if p.grad is not None])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 from ..task.batches import Batch
 from ..task.optimizers import step_scheduler
 from ..task.task import Task
+from .signals import norms
 
 
 class Stepper(Protocol):
@@ -18,13 +20,11 @@ class Stepper(Protocol):
 
     Attributes:
         scaled: whether the loss is scaled, so that gradients may overflow at first.
+        whole: whether a step is its owner's code as a whole, which sets the model's mode and drops gradients itself.
     """
 
     scaled: bool
-
-    @property
-    def optimizer(self) -> Optimizer | None:
-        """The one that the training began with; None where it makes its own."""
+    whole: bool
 
     def backward(self, batch: Batch) -> Tensor | float:
         """Sets the gradients of a batch's loss in `.grad` and returns the loss, which nobody waited for."""
@@ -36,12 +36,50 @@ class Stepper(Protocol):
             loss: that `backward` returned; a scheduler may ask for it.
         """
 
+    def watch(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Gets ready for `norms` of the gradients of the next step."""
+
+    def norms(self, parameters: Sequence[nn.Parameter]) -> list[float]:
+        """Returns the norms of the last step's gradients, of those parameters that got any."""
+
+    def kept(self) -> list[Tensor]:
+        """Returns the tensors that are kept from step to step beside the model's."""
+
+    def close(self) -> None:
+        """Ends the training where it stands, with what it has opened."""
+
 
 MakeStepper = Callable[[Task, float], Stepper]
 """Returns what takes the steps of a new training, with a factor on every learning rate."""
 
 
-class Eager:
+class InParts:
+    """What is common to those that take a step in two parts, with an optimizer of the training's own.
+
+    Attributes:
+        optimizer: that the training began with.
+    """
+
+    whole = False
+    optimizer: Optimizer
+
+    def watch(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Does nothing: gradients lie in `.grad` between the two parts."""
+
+    def norms(self, parameters: Sequence[nn.Parameter]) -> list[float]:
+        """Returns the norms of what lies in `.grad`."""
+        return norms([one.grad for one in parameters if one.grad is not None])
+
+    def kept(self) -> list[Tensor]:
+        """Returns the tensors of the optimizer's state."""
+        leaves = tree_leaves(list(self.optimizer.state.values()))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class Eager(InParts):
     """Takes each step operation by operation, with an optimizer of the training's own.
 
     Args:

@@ -65,6 +65,8 @@ class Campaign:
         training_steps: of the training that the weights are chosen for; None where nobody says.
         ended: why the search needed no more of the budget, in words; empty where it took its share.
         spares: whether the search ends where what is left to find is worth less than its cost.
+        since: number of the first trial on this model, the owner's: those before were on a proxy.
+        extent: the lowest and the highest finite value that trials since then have shown.
         settled: how often what losses are measured against has changed, because values became negative.
         left_over: what was left to find where it ended so; None where it did not.
         further: of the owner's weights beyond their trial, where they were looked at again; else None.
@@ -89,6 +91,8 @@ class Campaign:
     alone: float = 0.0
     searched_elsewhere: bool = False
     spares: bool = True
+    since: int = 0
+    extent: tuple[float, float] = (math.inf, -math.inf)
     settled: int = 0
     left_over: Worth | None = None
     further: Curve | None = None
@@ -156,19 +160,15 @@ class Campaign:
         Whether a metric stays positive is not known before (the likelihood of a density, a return that begins at 0).
         Asked when all jobs of a batch are logged, so that the answer is the same however many run at a time.
         """
-        own, reference = self.trials[0].curve if self.trials else None, self.reference
-        if own is None or reference is None or reference.guess:
+        reference, (low, high) = self.reference, self.extent
+        if reference is None or reference.guess or low > high:
             return
-        seen = [value for trial in self.trials if trial.curve is not None for value in _values(trial.curve)]
-        mine = [value for value in own.losses if math.isfinite(value)]
-        if not seen or not mine:
-            return
-        spread = max(seen) - min(seen)
-        ratios = reference.scale is None
-        settled = min(seen) >= 0 if ratios else (reference.scale or 0.0) >= SMALLEST_UNIT * spread
-        if not settled:
-            self.reference = Reference.of_differences(mine, UNIT * spread)
-            self.trials[:] = [self._scored_anew(trial) for trial in self.trials]
+        settled = low >= 0 if reference.scale is None else reference.scale >= SMALLEST_UNIT * (high - low)
+        own = self.trials[self.since].curve
+        mine = [] if settled or own is None else [value for value in own.losses if math.isfinite(value)]
+        if mine:
+            self.reference = Reference.of_differences(mine, UNIT * (high - low))
+            self.trials[self.since :] = [self._scored_anew(trial) for trial in self.trials[self.since :]]
             self.settled += 1
 
     def _scored_anew(self, trial: Trial) -> Trial:
@@ -290,6 +290,9 @@ class Campaign:
         spent = before + outcome.spent
         trial = Trial(job.number, job.stage, job.candidate, job.seed, outcome.curve, scored, state, reason, spent)
         self.trials[job.number : job.number + 1] = [trial]
+        if outcome.curve is not None:
+            seen = _values(outcome.curve)
+            self.extent = min([self.extent[0], *seen]), max([self.extent[1], *seen])
         if self.reference is None and outcome.curve is not None:
             self.reference = Reference.of(self.bench.task.reference, outcome.curve.losses)
         leaders = ranking(self.trials)

@@ -222,6 +222,8 @@ def judging(judge: Setup, searched: Campaign) -> Iterator[Campaign]:
             alone=_alone(choice),
             schedule=schedule,
             reference=None,
+            since=len(searched.trials),
+            extent=(math.inf, -math.inf),
             how=choice.why,
             searched_elsewhere=True,
         )

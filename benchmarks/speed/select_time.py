@@ -118,6 +118,7 @@ def places() -> list[tuple[str, Place]]:
     from autoinit.probing import bench
     from autoinit.probing.paused import PausedTrainings
     from autoinit.probing.probe import Training
+    from autoinit.probing.stepping import InParts
     from autoinit.search import campaign, duel, rounds
     from autoinit.task.snapshot import Snapshot
     from autoinit.task.task import Task
@@ -139,7 +140,7 @@ def places() -> list[tuple[str, Place]]:
         ("building optimizers", (Task, "build_optimizer")),
         (LOOP, (Training, "go_on")),
         ("evaluation", (Task, "evaluate")),
-        ("norms of gradients", (Training, "_norms")),
+        ("norms of gradients", (InParts, "norms")),
         ("trainings that wait", (PausedTrainings, "pause")),
         ("trainings that wait", (PausedTrainings, "take")),
         ("trainings that wait", (vars(rounds), "can_be_paused")),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +13,7 @@ import autoinit
 from autoinit.executors.executor import OnRung
 from autoinit.executors.sequential import Sequential
 from autoinit.judging.budget import Budget, Meter, Schedule
-from autoinit.judging.score import Curve
+from autoinit.judging.score import Curve, Reference
 from autoinit.judging.trials import Candidate, Job, Outcome, Trial
 from autoinit.probing.bench import Bench
 from autoinit.recipes.recipe import OWN, Recipe
@@ -180,3 +181,40 @@ def test_a_calibration_that_costs_more_than_the_search_has_is_not_begun(budget: 
             assert "its calibration takes about" in row.reason
             assert "leave it out, or give" in row.reason
     assert selection.cost.steps <= 1.1 * budget
+
+
+def scripted(campaign: Campaign, *losses: tuple[float, ...]) -> Campaign:
+    """The campaign of a task of which no constant guess is known, whose next runs have these losses."""
+    campaign.bench.task.reference = None
+    return dataclasses.replace(campaign, executor=Scripted(*(Outcome(Curve(one), 1.0) for one in losses)))
+
+
+def test_where_values_become_negative_all_are_scored_anew_by_differences(campaign: Campaign) -> None:
+    met = scripted(campaign, (2.0, 1.5), (2.0, -1.0), (2.0, -0.5))
+    (own,) = run(met, Candidate(OWN), steps=2)
+    assert met.reference == Reference(2.0, guess=False)
+    found = run(met, HE, Candidate(Recipe(base="orthogonal")), steps=2)
+    assert met.reference == Reference(2.0, scale=2.0, guess=False)
+    assert met.settled == 1
+    assert [trial.score.training for trial in met.trials if trial.score] == pytest.approx([-0.25, -1.5, -1.25])
+    assert found == met.trials[1:], "what is returned is scored so, too"
+    assert own != met.trials[0]
+
+
+def test_what_a_proxy_has_shown_sets_no_unit_on_the_model(campaign: Campaign) -> None:
+    met = scripted(campaign, (2.0, 1.5), (2.0, -300.0))
+    run(met, Candidate(OWN), HE, steps=2)
+    before = list(met.trials)
+    judged = dataclasses.replace(
+        scripted(met, (4.0, 3.0), (4.0, -6.0)), reference=None, since=2, extent=(math.inf, -math.inf)
+    )
+    run(judged, Candidate(OWN), HE, steps=2, stage="gate")
+    assert judged.reference == Reference(4.0, scale=4.0, guess=False)
+    assert judged.trials[:2] == before
+
+
+def test_a_unit_that_has_become_too_small_is_set_anew(campaign: Campaign) -> None:
+    met = scripted(campaign, (-0.001, -0.001), (-0.001, -500.0))
+    run(met, Candidate(OWN), HE, steps=2)
+    assert met.reference is not None
+    assert met.reference.scale == pytest.approx(0.1 * (500.0 - 0.001))
